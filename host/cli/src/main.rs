@@ -1,0 +1,2 @@
+//! xenplug.
+fn main() {}

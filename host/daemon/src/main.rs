@@ -1,0 +1,2 @@
+//! xenplugd.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A record of what each device holds, written before and after every effect.

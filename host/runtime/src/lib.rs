@@ -1,0 +1,1 @@
+//! Runs handlers as WebAssembly components, with granted capabilities alone.

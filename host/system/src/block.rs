@@ -1,0 +1,115 @@
+//! Files and block devices within a grant, and loop devices on them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error,
+    grant::{Access, BlockGrant},
+};
+
+/// An open file or block device: a number for as long as it is open, and the facts of its descriptor.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Which one, for [`Block::close`].
+    pub id: u64,
+    /// What is known of it.
+    pub facts: SourceFacts,
+}
+
+/// What is known of a source, from its descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFacts {
+    /// What it is, by an identity that no other has.
+    pub identity: SourceIdentity,
+    /// The path without symbolic links.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// For a block device: the kernel's sequence number of the disk.
+    pub diskseq: Option<u64>,
+    /// A block device set read-only, or a file that nobody may write.
+    pub read_only: bool,
+}
+
+/// What a source is, however it is named: symbolic and hard links lead to the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SourceIdentity {
+    /// A regular file.
+    File {
+        /// The file system's device number (`st_dev`).
+        device: u64,
+        /// The inode.
+        inode: u64,
+    },
+    /// A block device (`st_rdev`).
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+}
+
+/// How to set up a loop device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopOptions {
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Bypass the page cache.
+    pub direct_io: bool,
+    /// Whose it is, at most 63 bytes: kept by the kernel in `lo_file_name`, so that a loop device attached just before
+    /// a crash can be found again by [`Block::find_loops`].
+    pub tag: String,
+}
+
+/// A loop device of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopDevice {
+    /// `N` of `/dev/loopN`.
+    pub number: u32,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// The kernel's sequence number of this use of it (it changes when the loop device is set up anew).
+    pub diskseq: Option<u64>,
+    /// The file behind it.
+    pub backing: SourceIdentity,
+    /// Where that file was when it was attached.
+    pub backing_path: PathBuf,
+    /// How it was set up.
+    pub options: LoopOptions,
+}
+
+/// Files, block devices and loop devices.
+///
+/// Loop devices are set up with autoclear and a descriptor held in here, so that the kernel itself takes down what a
+/// crash leaves behind, and keeps what blkback has open.
+pub trait Block: Send + Sync {
+    /// Opens a path within the grant, without following anything that leads out of it.
+    fn open(&self, grant: &BlockGrant, path: &str, access: Access) -> Result<Source, Error>;
+
+    /// Closes a source. One that is not open is no error.
+    fn close(&self, source: u64);
+
+    /// Who uses a source on this machine besides us, in words: a mount point, a loop device that is not one of `ours`.
+    /// With `Access::ReadOnly`, read-only mounts do not count.
+    fn used_by(&self, source: &Source, access: Access, ours: &[u32]) -> Result<Option<String>, Error>;
+
+    /// Attaches a free loop device to a source that is a file, and holds its descriptor.
+    fn attach_loop(&self, grant: &BlockGrant, source: &Source, options: &LoopOptions) -> Result<LoopDevice, Error>;
+
+    /// Takes hold again, after a restart, of a loop device that was attached before: verifies that it is the same
+    /// (backing file and tag), and holds its descriptor. If the kernel has cleared it meanwhile, and its number is free
+    /// and its file is still there, attaches it anew under the same number. `Ok(None)` if it is gone for good.
+    fn adopt_loop(&self, grant: &BlockGrant, device: &LoopDevice) -> Result<Option<LoopDevice>, Error>;
+
+    /// The loop devices that carry a tag.
+    fn find_loops(&self, tag: &str) -> Result<Vec<LoopDevice>, Error>;
+
+    /// Lets a loop device of ours go: it disappears now, or when its last user closes it. One that is gone, or that is
+    /// no longer the same, is left alone, and is no error.
+    fn detach_loop(&self, device: &LoopDevice) -> Result<(), Error>;
+}

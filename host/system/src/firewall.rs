@@ -1,0 +1,31 @@
+//! What a link may send: rules in an nftables table of our own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error,
+    grant::FirewallGrant,
+    network::{IfName, Mac, Prefix},
+};
+
+/// What may come out of a link; the rest is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// The hardware address frames must carry.
+    pub mac: Option<Mac>,
+    /// Where IPv4 packets and ARP may come from.
+    pub ipv4: Vec<Prefix>,
+    /// Where IPv6 packets and neighbour advertisements may come from, besides link-local addresses.
+    pub ipv6: Vec<Prefix>,
+    /// Whether it may ask for an address by DHCP.
+    pub dhcp: bool,
+}
+
+/// What links may send.
+pub trait Firewall: Send + Sync {
+    /// Lets a link send from these sources alone. A second call replaces the first, without a moment in between.
+    fn restrict(&self, grant: &FirewallGrant, link: &IfName, sources: &Sources) -> Result<(), Error>;
+
+    /// Takes the rules of a link away; with the last one the table goes. None there is no error.
+    fn lift(&self, grant: &FirewallGrant, link: &IfName) -> Result<(), Error>;
+}

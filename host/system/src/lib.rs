@@ -1,0 +1,36 @@
+//! What the machine can do for a device: loop and block devices, links, nftables rules, helper processes.
+//!
+//! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`]), each with the Linux
+//! implementation ([`System::linux`]) and a simulated one ([`System::simulated`]). Every call takes a grant, which only
+//! the operator's configuration can make, and plain data; it answers with plain data. Descriptors and netlink sockets
+//! stay in here, and so does all `unsafe` of the project.
+//!
+//! The calls block. They are made from worker threads, never from an asynchronous task.
+
+pub mod block;
+pub mod error;
+pub mod firewall;
+pub mod grant;
+pub mod network;
+pub mod process;
+
+use std::sync::Arc;
+
+pub use block::Block;
+pub use error::Error;
+pub use firewall::Firewall;
+pub use network::Network;
+pub use process::Process;
+
+/// The machine, as far as devices need it.
+#[derive(Clone)]
+pub struct System {
+    /// Files, block devices and loop devices.
+    pub block: Arc<dyn Block>,
+    /// Links and bridges.
+    pub network: Arc<dyn Network>,
+    /// What a link may send.
+    pub firewall: Arc<dyn Firewall>,
+    /// Helper programs.
+    pub process: Arc<dyn Process>,
+}

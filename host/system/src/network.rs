@@ -1,0 +1,107 @@
+//! Links and bridges, by rtnetlink.
+
+use std::{net::IpAddr, sync::mpsc::Receiver};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, grant::NetworkGrant};
+
+/// The name of a network interface: 1 to 15 bytes, no `/`, `:`, white space or control characters, not `.` or `..`
+/// (net/core/dev.c, `dev_valid_name`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IfName(String);
+
+/// A hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// An address with its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// The address.
+    pub address: IpAddr,
+    /// Bits: at most 32 for IPv4, 128 for IPv6.
+    pub length: u8,
+}
+
+/// A network interface, as it was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The interface number. It stays when the name changes.
+    pub index: u32,
+    /// Its name.
+    pub name: IfName,
+    /// Bytes.
+    pub mtu: u32,
+    /// Hardware address.
+    pub mac: Mac,
+    /// Administratively up.
+    pub up: bool,
+    /// The interface number of the bridge it is a port of.
+    pub master: Option<u32>,
+    /// Whether it is itself a bridge.
+    pub bridge: bool,
+}
+
+/// What to change of a link; what is `None` stays. Made in one step in this order: flush, (down), address, MTU, name,
+/// master, up or down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkChanges {
+    /// Remove all addresses.
+    pub flush: bool,
+    /// Hardware address.
+    pub mac: Option<Mac>,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    /// A new name.
+    pub name: Option<IfName>,
+    /// The bridge to be a port of; `Some(None)` for none.
+    pub master: Option<Option<u32>>,
+    /// Up or down.
+    pub up: Option<bool>,
+}
+
+/// A route through a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where it leads.
+    pub to: Prefix,
+    /// The preferred source address.
+    pub source: Option<IpAddr>,
+    /// The metric.
+    pub metric: Option<u32>,
+}
+
+/// Links and bridges.
+pub trait Network: Send + Sync {
+    /// The link of that name, if there is one. No grant: it looks and changes nothing.
+    fn link(&self, name: &IfName) -> Result<Option<Link>, Error>;
+
+    /// The link of that number, if there is one.
+    fn link_by_index(&self, index: u32) -> Result<Option<Link>, Error>;
+
+    /// The granted bridge of that name, or the first granted one by interface number.
+    fn bridge(&self, grant: &NetworkGrant, name: Option<&IfName>) -> Result<Link, Error>;
+
+    /// Makes changes to a link; all of them, or an error that names the one that failed. A change that is already so
+    /// is not made again.
+    fn change(&self, grant: &NetworkGrant, index: u32, changes: &LinkChanges) -> Result<(), Error>;
+
+    /// Adds an address; one that is there is no error.
+    fn add_address(&self, grant: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error>;
+
+    /// Removes an address; one that is gone is no error.
+    fn remove_address(&self, grant: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error>;
+
+    /// Adds a route; one that is there is no error.
+    fn add_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error>;
+
+    /// Removes a route; one that is gone is no error.
+    fn remove_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error>;
+
+    /// The names of links as they appear (or take a new name), for as long as the receiver is kept. `None` tells that
+    /// some were lost, and that one should look again.
+    fn appearances(&self) -> Result<Receiver<Option<IfName>>, Error>;
+}

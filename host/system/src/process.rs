@@ -1,0 +1,56 @@
+//! Helper programs: their own session, no descriptor of ours, and an end for the whole tree.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, grant::ProcessGrant};
+
+/// How a helper ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The exit code, or 128 and the signal's number.
+    pub code: u32,
+    /// At most 64 KiB of standard output.
+    pub stdout: Vec<u8>,
+    /// At most 64 KiB of standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// A helper that was started, by an identity that no other process has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The name it was granted under.
+    pub helper: String,
+    /// Process id, and the id of its session.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot (field 22 of /proc/PID/stat).
+    pub started: u64,
+    /// Whose it is: set in its environment as `XENPLUG_TAG`, which finds it again after a crash.
+    pub tag: String,
+}
+
+/// Helper programs.
+pub trait Process: Send + Sync {
+    /// Runs a helper to its end, or ends its whole tree after `limit`.
+    fn run(
+        &self,
+        grant: &ProcessGrant,
+        helper: &str,
+        arguments: &[String],
+        tag: &str,
+        limit: Duration,
+    ) -> Result<Output, Error>;
+
+    /// Starts a helper that goes on.
+    fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error>;
+
+    /// Whether it runs.
+    fn running(&self, kept: &Kept) -> bool;
+
+    /// Ends it with its whole tree: SIGTERM, and SIGKILL after `grace`. One that is gone is no error.
+    fn end(&self, kept: &Kept, grace: Duration) -> Result<(), Error>;
+
+    /// The helpers that carry a tag, also those of a daemon that is gone.
+    fn find(&self, tag: &str) -> Result<Vec<Kept>, Error>;
+}

@@ -1,0 +1,1 @@
+//! The xenstore protocol: an asynchronous client, and an in-memory server.

@@ -1,0 +1,1 @@
+//! The handler for block devices and disk image files.

@@ -1,0 +1,1 @@
+//! Write a xen:hotplug handler in Rust.

@@ -1,0 +1,1 @@
+//! The handler for network cards on a bridge.

@@ -1,0 +1,1 @@
+//! The rigs, tests, demo and benchmarks that run Xenplug on real parts.

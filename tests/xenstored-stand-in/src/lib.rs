@@ -1,0 +1,1 @@
+//! Stands in for the hypervisor under Debian's xenstored.

@@ -1,0 +1,2 @@
+//! cargo xtask: set-up, build, test, demo and benchmarks.
+fn main() {}
