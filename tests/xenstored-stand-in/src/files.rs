@@ -1,0 +1,77 @@
+//! In the C library's place: open(), for the files in which Linux tells dom0's xenstored its own page and event channel.
+
+use std::ffi::{CStr, c_char, c_int, c_uint};
+
+use rustix::{
+    fd::{IntoRawFd, OwnedFd},
+    fs::{CWD, MemfdFlags, Mode, OFlags, ftruncate, memfd_create, openat, seek},
+    io::{Errno, Result, write},
+};
+
+use crate::pages::PAGE;
+
+unsafe extern "C" {
+    fn __errno_location() -> *mut c_int;
+}
+
+/// `open(2)`. C declares it with a variable third argument, which arrives like a fixed one in the calling conventions of
+/// Linux on x86-64 and 64-bit ARM; it is used only with the flags that say it is there.
+///
+/// # Safety
+/// `path` points to a string that ends with NUL.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+    // SAFETY: C's contract for open().
+    let path = unsafe { CStr::from_ptr(path) };
+    answer(opened(path, flags, mode))
+}
+
+/// `open64(2)`: the same on a 64-bit machine.
+///
+/// # Safety
+/// `path` points to a string that ends with NUL.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+    // SAFETY: C's contract for open64().
+    let path = unsafe { CStr::from_ptr(path) };
+    answer(opened(path, flags, mode))
+}
+
+/// The stand-in's own file for Linux's `/proc/xen/xsd_port` and `/proc/xen/xsd_kva` (or `/dev/xen/xenbus_backend`), and
+/// otherwise what the kernel has. rustix calls the kernel itself, and not the `open` above.
+fn opened(path: &CStr, flags: c_int, mode: c_uint) -> Result<OwnedFd> {
+    let name = path.to_bytes().rsplit(|byte| *byte == b'/').next();
+    match name {
+        Some(b"xsd_port") => {
+            let port = memfd_create("xsd_port", MemfdFlags::CLOEXEC)?;
+            write(&port, b"1")?;
+            seek(&port, rustix::fs::SeekFrom::Start(0))?;
+            Ok(port)
+        }
+        Some(b"xsd_kva" | b"xenbus_backend") => {
+            let page = memfd_create("xsd_kva", MemfdFlags::CLOEXEC)?;
+            ftruncate(&page, PAGE as u64)?;
+            Ok(page)
+        }
+        _ => {
+            let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+            let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) {
+                mode
+            } else {
+                0
+            };
+            openat(CWD, path, flags, Mode::from_raw_mode(mode))
+        }
+    }
+}
+
+/// C's way of answering: the descriptor, or -1 and `errno`.
+fn answer(result: Result<OwnedFd>) -> c_int {
+    result.map_or_else(fail, IntoRawFd::into_raw_fd)
+}
+
+fn fail(error: Errno) -> c_int {
+    // SAFETY: the C library's errno of this thread, which is there for as long as the thread.
+    unsafe { *__errno_location() = error.raw_os_error() };
+    -1
+}

@@ -1,0 +1,54 @@
+//! In libxengnttab's place: the page shared with a domain.
+
+use std::{
+    ffi::{c_int, c_uint, c_void},
+    ptr,
+};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::handle;
+
+/// The size of a grant, whatever the machine's own pages are (xen/include/public/arch-x86/xen.h).
+pub(crate) const PAGE: usize = 4096;
+
+#[unsafe(no_mangle)]
+extern "C" fn xengnttab_open(_logger: *mut c_void, _flags: c_uint) -> *mut c_void {
+    handle()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xengnttab_close(_xgt: *mut c_void) -> c_int {
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xengnttab_set_max_grants(_xgt: *mut c_void, _count: u32) -> c_int {
+    0
+}
+
+/// A fresh page of zeros: to xenstored, a domain that has not said anything yet. NULL if there is no memory.
+#[unsafe(no_mangle)]
+extern "C" fn xengnttab_map_grant_ref(_xgt: *mut c_void, _domid: u32, _reference: u32, _prot: c_int) -> *mut c_void {
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+    unsafe {
+        mmap_anonymous(
+            ptr::null_mut(),
+            PAGE,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }
+    .unwrap_or(ptr::null_mut())
+}
+
+/// # Safety
+/// `address` came from [`xengnttab_map_grant_ref`], and nothing uses it any more.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xengnttab_unmap(_xgt: *mut c_void, address: *mut c_void, count: u32) -> c_int {
+    // SAFETY: the caller gives back what xengnttab_map_grant_ref mapped.
+    match unsafe { munmap(address, PAGE * count as usize) } {
+        Ok(()) => 0,
+        Err(_) => -1,
+    }
+}
