@@ -1,1 +1,72 @@
-//! Write a xen:hotplug handler in Rust.
+//! Write a `xen:hotplug` handler in Rust.
+//!
+//! A handler makes one kind of Xen backend device ready: it says what it is ([`Description`]), and for each device it
+//! takes what the device names, with the host's help, and returns the nodes to publish ([`Connection`]). What it took
+//! is given back by the host when the device goes, or when the handler fails; there is nothing to clean up.
+//!
+//! This one serves logical volumes, read-only:
+//!
+//! ```
+//! use xenplug_sdk::{
+//!     Connection, Description, Device, Error, Handler,
+//!     block::{Access, Sharing, Source},
+//! };
+//!
+//! struct Volumes;
+//!
+//! impl Handler for Volumes {
+//!     fn describe() -> Description {
+//!         Description::new("logical volumes, read-only").kind("vbd").script("block-lv")
+//!     }
+//!
+//!     fn connect(device: &Device) -> Result<Connection, Error> {
+//!         let name = device.required("params")?;
+//!         let source = Source::open(&format!("/dev/vg0/{name}"), Access::ReadOnly)?;
+//!         source.claim(Sharing::Readers)?;
+//!         let number = source
+//!             .facts()
+//!             .device
+//!             .ok_or_else(|| Error::invalid("params", format!("`{name}` is not a block device")))?;
+//!         Ok(Connection::new().backend("physical-device", number.to_string()))
+//!     }
+//! }
+//!
+//! xenplug_sdk::export!(Volumes);
+//! ```
+//!
+//! Its crate is a library of `crate-type = ["cdylib"]`, built for `wasm32-unknown-unknown`: there is no WASI, and thus
+//! no file, clock or environment. It reaches the outside through the modules here and through nothing else, one for
+//! each interface of the WIT package. What the finished component imports is its manifest: the operator has to grant
+//! every module that it uses, except [`log`] and [`config`], which are always there.
+//!
+//! | module | granted by |
+//! | --- | --- |
+//! | [`block`] | `block = [{ path, access }]`, and `loop = true` for loop devices |
+//! | [`network`] | `bridges = ["xenbr*"]` |
+//! | [`firewall`] | `firewall = true` |
+//! | [`process`] | `process = [{ name, path, args }]` |
+//! | [`guest`] | `guest = true` |
+//!
+//! The crate compiles for other targets too, so that a handler's logic can be unit-tested; the functions of the
+//! modules above panic there, since there is no host to call.
+
+#[doc(hidden)]
+pub mod bindings;
+pub mod config;
+mod connection;
+mod device;
+mod error;
+mod export;
+mod handler;
+mod link;
+pub mod log;
+
+pub use bindings::xen::hotplug::{
+    block, firewall, guest, network, process,
+    types::{BadParam, Connection, Description, Device, Error, Node},
+};
+pub use error::OrInvalid;
+pub use handler::Handler;
+
+#[doc(hidden)]
+pub use export::Exported;

@@ -1,0 +1,185 @@
+//! What a device's nodes ask for, read without a look at the machine.
+
+use xenplug_sdk::{
+    Device, Error,
+    block::{Access, Sharing, SourceFacts, SourceKind},
+};
+
+/// How a disk may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Reads; others may read too.
+    ReadOnly,
+    /// Reads and writes, alone.
+    ReadWrite,
+    /// Reads and writes, and others may too: the guests see to it themselves (a cluster file system).
+    Shared,
+}
+
+impl Mode {
+    /// A `w` anywhere means writes, and a `!` beside it that sharing is not checked: `r`, `ro`, `w`, `rw`, `w!`, `rw!`
+    /// (tools/hotplug/Linux/block-common.sh, `canonicalise_mode`).
+    pub(crate) fn parse(text: &str) -> Self {
+        match (text.contains('w'), text.contains('!')) {
+            (false, _) => Self::ReadOnly,
+            (true, false) => Self::ReadWrite,
+            (true, true) => Self::Shared,
+        }
+    }
+}
+
+/// A disk as its device asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// Absolute.
+    pub(crate) path: String,
+    pub(crate) mode: Mode,
+    pub(crate) cdrom: bool,
+    pub(crate) direct_io: bool,
+}
+
+impl Disk {
+    pub(crate) fn of(device: &Device) -> Result<Self, Error> {
+        Ok(Self {
+            path: absolute(device.required("params")?),
+            mode: Mode::parse(device.required("mode")?),
+            cdrom: device.node("device-type") == Some("cdrom"),
+            direct_io: device.flag("direct-io-safe")?,
+        })
+    }
+
+    /// Whether nothing may be written to it.
+    pub(crate) fn read_only(&self) -> bool {
+        self.cdrom || self.mode == Mode::ReadOnly
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        if self.read_only() { Access::ReadOnly } else { Access::ReadWrite }
+    }
+
+    pub(crate) fn sharing(&self) -> Sharing {
+        match self.mode {
+            Mode::Shared => Sharing::Unchecked,
+            Mode::ReadWrite if !self.cdrom => Sharing::Alone,
+            Mode::ReadWrite | Mode::ReadOnly => Sharing::Readers,
+        }
+    }
+
+    /// Refuses what could not be kept read-only: a file's loop device refuses writes, but a block device is opened by
+    /// blkback, which goes by `mode` alone.
+    pub(crate) fn check(&self, facts: &SourceFacts) -> Result<(), Error> {
+        let writable = facts.kind == SourceKind::BlockDevice && !facts.read_only;
+        if self.cdrom && self.mode != Mode::ReadOnly && writable {
+            return Err(Error::invalid("mode", "has to be `r` for a CD-ROM on a block device that can be written"));
+        }
+        Ok(())
+    }
+}
+
+/// A bare name is one below `/dev` (tools/hotplug/Linux/block, `expand_dev`).
+fn absolute(params: &str) -> String {
+    if params.starts_with('/') { params.into() } else { format!("/dev/{params}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xenplug_sdk::{Node, block::DeviceNumber};
+
+    fn device(nodes: &[(&str, &str)]) -> Device {
+        Device {
+            kind: "vbd".into(),
+            frontend_id: 3,
+            backend_id: 0,
+            devid: 51712,
+            script: "block".into(),
+            nodes: nodes.iter().map(|(name, value)| Node { name: (*name).into(), value: (*value).into() }).collect(),
+        }
+    }
+
+    fn block_device(read_only: bool) -> SourceFacts {
+        SourceFacts {
+            kind: SourceKind::BlockDevice,
+            path: "/dev/sr0".into(),
+            size: 2048,
+            device: Some(DeviceNumber { major: 11, minor: 0 }),
+            diskseq: None,
+            read_only,
+        }
+    }
+
+    #[test]
+    fn modes_are_read_as_the_script_reads_them() {
+        for (text, mode) in [
+            ("r", Mode::ReadOnly),
+            ("ro", Mode::ReadOnly),
+            ("r!", Mode::ReadOnly),
+            ("!", Mode::ReadOnly),
+            ("w", Mode::ReadWrite),
+            ("rw", Mode::ReadWrite),
+            ("w!", Mode::Shared),
+            ("rw!", Mode::Shared),
+            ("!w", Mode::Shared),
+        ] {
+            assert_eq!(Mode::parse(text), mode, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mode_decides_access_and_sharing() {
+        for (mode, access, sharing) in [
+            ("r", Access::ReadOnly, Sharing::Readers),
+            ("w", Access::ReadWrite, Sharing::Alone),
+            ("w!", Access::ReadWrite, Sharing::Unchecked),
+        ] {
+            let disk = Disk::of(&device(&[("mode", mode), ("params", "/dev/sda")])).unwrap();
+            assert_eq!((disk.access(), disk.sharing()), (access, sharing), "{mode}");
+        }
+    }
+
+    #[test]
+    fn a_bare_name_is_below_dev() {
+        assert_eq!(absolute("sda1"), "/dev/sda1");
+        assert_eq!(absolute("vg0/root"), "/dev/vg0/root");
+        assert_eq!(absolute("/srv/disk.img"), "/srv/disk.img");
+    }
+
+    #[test]
+    fn params_and_mode_have_to_be_there() {
+        for (nodes, error) in [
+            (&[("mode", "w")][..], Error::invalid("params", "is missing")),
+            (&[("mode", "w"), ("params", "")], Error::invalid("params", "is empty")),
+            (&[("params", "/dev/sda")], Error::invalid("mode", "is missing")),
+            (&[("params", "/dev/sda"), ("mode", "")], Error::invalid("mode", "is empty")),
+        ] {
+            assert_eq!(Disk::of(&device(nodes)), Err(error), "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn a_cdrom_is_read_only_whatever_its_mode() {
+        let nodes = [("mode", "w"), ("params", "/srv/install.iso"), ("device-type", "cdrom")];
+        let disk = Disk::of(&device(&nodes)).unwrap();
+        assert!(disk.read_only());
+        assert_eq!((disk.access(), disk.sharing()), (Access::ReadOnly, Sharing::Readers));
+    }
+
+    #[test]
+    fn a_cdrom_that_blkback_could_write_to_is_refused() {
+        let cdrom = |mode| {
+            let nodes = [("mode", mode), ("params", "/dev/sr0"), ("device-type", "cdrom")];
+            Disk::of(&device(&nodes)).unwrap()
+        };
+        assert!(cdrom("w").check(&block_device(false)).is_err());
+        assert_eq!(cdrom("w").check(&block_device(true)), Ok(()));
+        assert_eq!(cdrom("r").check(&block_device(false)), Ok(()));
+    }
+
+    #[test]
+    fn direct_io_is_asked_for() {
+        let nodes = |value| [("mode", "w"), ("params", "/srv/disk.img"), ("direct-io-safe", value)];
+        assert!(Disk::of(&device(&nodes("1"))).unwrap().direct_io);
+        assert!(!Disk::of(&device(&nodes("0"))).unwrap().direct_io);
+        assert!(Disk::of(&device(&nodes("yes"))).is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! Saying what a handler is, and what to publish.
+
+use crate::{Connection, Description, Node, block::DeviceNumber};
+
+impl Connection {
+    /// Nothing to publish but `hotplug-status=connected`, which the host adds.
+    pub fn new() -> Self {
+        Self { backend: Vec::new(), frontend: Vec::new() }
+    }
+
+    /// Publishes a node in the backend directory, such as `physical-device`.
+    pub fn backend(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.backend.push(Node { name: name.into(), value: value.into() });
+        self
+    }
+
+    /// Publishes a node in the frontend directory. Version 0.1 allows `mtu` only.
+    pub fn frontend(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.frontend.push(Node { name: name.into(), value: value.into() });
+        self
+    }
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Description {
+    /// A handler with a line for people that says what it plugs.
+    pub fn new(summary: &str) -> Self {
+        Self { summary: summary.into(), kinds: Vec::new(), scripts: Vec::new(), disconnects: false }
+    }
+
+    /// It can serve this kind of backend, such as `vbd`.
+    pub fn kind(mut self, kind: &str) -> Self {
+        self.kinds.push(kind.into());
+        self
+    }
+
+    /// It stands in for this hotplug script, such as `block`.
+    pub fn script(mut self, script: &str) -> Self {
+        self.scripts.push(script.into());
+        self
+    }
+
+    /// Its [`Handler::disconnect`](crate::Handler::disconnect) does something, and is to be called.
+    pub fn with_disconnect(mut self) -> Self {
+        self.disconnects = true;
+        self
+    }
+}
+
+/// As `physical-device` is written: both numbers in hexadecimal (drivers/block/xen-blkback/xenbus.c,
+/// `backend_changed`).
+impl std::fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}:{:x}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_number_is_written_in_hexadecimal() {
+        assert_eq!(DeviceNumber { major: 253, minor: 16 }.to_string(), "fd:10");
+        assert_eq!(DeviceNumber { major: 7, minor: 0 }.to_string(), "7:0");
+    }
+
+    #[test]
+    fn a_connection_keeps_the_order_of_its_nodes() {
+        let connection = Connection::new().backend("node", "/dev/loop0").backend("physical-device", "7:0");
+        let names: Vec<_> = connection.backend.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["node", "physical-device"]);
+        assert!(connection.frontend.is_empty());
+    }
+}

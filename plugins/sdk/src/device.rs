@@ -1,0 +1,75 @@
+//! Reading a device's parameters, with errors that name the key.
+
+use crate::{Device, Error};
+
+impl Device {
+    /// The value of a node as it is, if there is one.
+    pub fn node(&self, key: &str) -> Option<&str> {
+        self.nodes.iter().find(|node| node.name == key).map(|node| node.value.as_str())
+    }
+
+    /// The value of a node that has to be there. One that is missing or empty is the guest's configuration at fault.
+    pub fn required(&self, key: &str) -> Result<&str, Error> {
+        self.optional(key)?.ok_or_else(|| Error::invalid(key, "is missing"))
+    }
+
+    /// The value of a node that may be left out; one that is there and empty is an error.
+    pub fn optional(&self, key: &str) -> Result<Option<&str>, Error> {
+        match self.node(key) {
+            Some("") => Err(Error::invalid(key, "is empty")),
+            value => Ok(value),
+        }
+    }
+
+    /// A node that the toolstack writes as `1` or `0`; a missing one is `0`.
+    pub fn flag(&self, key: &str) -> Result<bool, Error> {
+        match self.optional(key)? {
+            None | Some("0") => Ok(false),
+            Some("1") => Ok(true),
+            Some(other) => Err(Error::invalid(key, format!("`{other}` is neither 0 nor 1"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Node;
+
+    fn device(nodes: &[(&str, &str)]) -> Device {
+        Device {
+            kind: "vbd".into(),
+            frontend_id: 3,
+            backend_id: 0,
+            devid: 51712,
+            script: "block".into(),
+            nodes: nodes.iter().map(|(name, value)| Node { name: (*name).into(), value: (*value).into() }).collect(),
+        }
+    }
+
+    #[test]
+    fn a_required_node_is_there_and_not_empty() {
+        let device = device(&[("params", "/dev/sda"), ("mode", "")]);
+        assert_eq!(device.required("params"), Ok("/dev/sda"));
+        assert_eq!(device.required("mode"), Err(Error::invalid("mode", "is empty")));
+        assert_eq!(device.required("script"), Err(Error::invalid("script", "is missing")));
+    }
+
+    #[test]
+    fn an_optional_node_is_left_out_or_not_empty() {
+        let device = device(&[("vifname", "web"), ("bridge", "")]);
+        assert_eq!(device.optional("vifname"), Ok(Some("web")));
+        assert_eq!(device.optional("ip"), Ok(None));
+        assert_eq!(device.optional("bridge"), Err(Error::invalid("bridge", "is empty")));
+    }
+
+    #[test]
+    fn a_flag_is_one_or_zero_or_left_out() {
+        let device = device(&[("on", "1"), ("off", "0"), ("yes", "yes"), ("empty", "")]);
+        assert_eq!(device.flag("on"), Ok(true));
+        assert_eq!(device.flag("off"), Ok(false));
+        assert_eq!(device.flag("missing"), Ok(false));
+        assert_eq!(device.flag("yes"), Err(Error::invalid("yes", "`yes` is neither 0 nor 1")));
+        assert_eq!(device.flag("empty"), Err(Error::invalid("empty", "is empty")));
+    }
+}
