@@ -1,1 +1,21 @@
 //! Paths, states and identity of Xen devices, and the hotplug state machine as a pure function.
+//!
+//! Nothing in here does I/O, reads a clock or spawns anything: what a text from the store means, which path belongs to
+//! which device, and what to do next about it. Every parser is total, and what it returned can be trusted afterwards.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on ends"))]
+
+pub mod device;
+pub mod id;
+pub mod machine;
+pub mod path;
+pub mod script;
+pub mod state;
+
+pub use device::{DeviceKey, Identity};
+pub use id::{DevId, DomId, Kind};
+pub use machine::{Action, Adopted, Event, Machine, Mode, Observation, Phase, Published, Ticket, step};
+pub use path::{BackendPath, Place, WatchedPath};
+pub use script::ScriptName;
+pub use state::{HotplugStatus, XenbusState};

@@ -1,0 +1,573 @@
+//! The life of a device as a pure function: what happened, and what to do next about it.
+//!
+//! One [`Machine`] stands for one device (one [`DeviceKey`](crate::DeviceKey) of one backend domain). It is told
+//! [`Event`]s and answers each with at most one [`Action`]. It does nothing itself: whoever runs it looks, runs the
+//! handler, writes the store and undoes effects, and tells it how that ended.
+//!
+//! # The contract with whoever runs it
+//! - [`Event::Changed`] says "look again", nothing more: a watch fired, a link appeared, it is time for a resync. Such
+//!   events may be lost, repeated, delayed and reordered at will; one that arrives after the last change is enough.
+//! - [`Action::Look`] carries a [`Ticket`], and so does its answer. An answer that is out of date (another look was
+//!   answered since, or an operation has begun that changes what can be seen) is ignored, so looks need no order.
+//! - Of the other actions, those that take time ([`Phase::busy`]) are answered by exactly one completion, at any time.
+//!   No second one is asked for before that. [`Action::StopHandler`] asks the running handler to end early; the handler
+//!   still completes once, either way.
+//! - The store may change between a look and an operation. So every write is one transaction that looks once more, and
+//!   answers [`Published::Stale`] instead of writing to a directory that has gone or is another's. The conditions are
+//!   at each action.
+//!
+//! # Phases
+//! Operations are in flight in the phases drawn with a double line; in the others the device rests.
+//!
+//! ```mermaid
+//! stateDiagram-v2
+//!     [*] --> Absent
+//!     Absent --> Waiting: present
+//!     Waiting --> Connecting: wanted / RunHandler
+//!     Connecting --> Publishing: HandlerDone / Publish
+//!     Connecting --> Releasing: HandlerFailed, or doomed / Release
+//!     Publishing --> Connected: Done
+//!     Publishing --> Releasing: Stale, Failed / Release
+//!     Connected --> Releasing: leaving, gone, another's, made anew / Release
+//!     Releasing --> Unreleased: ReleaseFailed
+//!     Unreleased --> Releasing: Changed / Release
+//!     Releasing --> Released: Released / Look
+//!     Releasing --> Failing: Released after a failure / PublishFailure
+//!     Failing --> Failed: Done
+//!     Failed --> Waiting: made anew, another's
+//!     Waiting --> Foreign: connected, but not by us
+//!     Released --> Disconnecting: leaving / PublishDisconnected
+//!     Failed --> Disconnecting: leaving / PublishDisconnected
+//!     Foreign --> Disconnecting: leaving (driver domain) / PublishDisconnected
+//!     Disconnecting --> Removing: driver domain / RemoveDirectory
+//!     Disconnecting --> Released: dom0, the toolstack removes
+//!     Removing --> [*]: Done / Forget
+//!     Released --> [*]: gone / Forget
+//! ```
+//!
+//! # Transitions
+//! *Wanted*: at the state at which the kind's handler runs, online, not `connected`, and its link is there. *Leaving*:
+//! state 6 with `online` 0, or the frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the
+//! handler's state with a status that is not what we wrote there: somebody removed the directory and wrote it again.
+//! *Resting* stands for `Absent`, `Waiting`, `Released` and `Foreign`, in which nothing is held and one rule serves.
+//!
+//! | phase | event | next phase | action |
+//! | --- | --- | --- | --- |
+//! | any at rest, `Connecting` | `Changed` | the same | `Look` |
+//! | `Unreleased` | `Changed`, any look | `Releasing` | `Release` |
+//! | any other in flight | `Changed` | the same; looks when it next rests | - |
+//! | any | a look that is out of date | the same | - |
+//! | *resting* | absent | `Absent` | `Forget` |
+//! | *resting* | *leaving*, not ours, dom0 | `Foreign` | - |
+//! | *resting* | *leaving*, status not `disconnected` | `Disconnecting` | `PublishDisconnected` |
+//! | *resting* | *leaving*, status `disconnected`, driver domain | `Removing` | `RemoveDirectory` |
+//! | *resting* | *leaving*, status `disconnected`, dom0 | `Released` | - |
+//! | *resting* | *wanted* | `Connecting` | `RunHandler` |
+//! | *resting* | any other look, status `connected` | `Foreign` | - |
+//! | *resting* | any other look | `Waiting` | - |
+//! | `Connecting` | a look that still allows it | the same | - |
+//! | `Connecting` | a look that does not | doomed | `StopHandler`, once |
+//! | `Connecting` | `HandlerDone` | `Publishing` | `Publish` |
+//! | `Connecting`, doomed | `HandlerDone`, `HandlerFailed` | `Releasing`, then look | `Release` |
+//! | `Connecting` | `HandlerFailed` | `Releasing`, then fail | `Release` |
+//! | `Publishing` | `Published(Done)` | `Connected` | - |
+//! | `Publishing` | `Published(Stale)` | `Releasing`, then look | `Release` |
+//! | `Publishing` | `Published(Failed)` | `Releasing`, then fail | `Release` |
+//! | `Connected` | absent, *leaving*, another's, *made anew* | `Releasing`, then look | `Release` |
+//! | `Connected` | any other look: also state 6 with `online` 1, a guest that reboots | the same | - |
+//! | `Releasing` | `Released` | `Released`, or `Failing` | `Look`, or `PublishFailure` |
+//! | `Releasing` | `ReleaseFailed` | `Unreleased` | - |
+//! | `Failing` | `Published(Done)`, `Published(Failed)` | `Failed`, told or not | - |
+//! | `Failing` | `Published(Stale)` | `Released` | `Look` |
+//! | `Failed` | absent, *leaving*, another's, *made anew*, `connected` | as *resting* | |
+//! | `Failed`, not told | any other look | `Failing` | `PublishFailure` |
+//! | `Failed`, told | any other look | the same | - |
+//! | `Disconnecting` | `Published(Done)`, `Published(Failed)` | `Removing`, or in dom0 `Released` | `RemoveDirectory`, or - |
+//! | `Disconnecting` | `Published(Stale)` | `Released` | `Look` |
+//! | `Removing` | `Published(Done)` | `Absent` | `Forget` |
+//! | `Removing` | `Published(Stale)` | `Released` | `Look` |
+//! | `Removing` | `Published(Failed)` | `Released` | - |
+//! | any | a completion of what is not in flight | the same | - |
+//!
+//! A phase that is reached at rest while something has changed meanwhile looks at once, where the table says "-".
+//!
+//! # Choices
+//! - A device at its handler's state with `online` 0 is being taken away before it was ever connected: it waits.
+//! - A status of `error` left by an earlier daemon does not count: after a restart, with perhaps another configuration,
+//!   the handler gets one more try. Within one daemon a failed device stays failed until the directory is made anew;
+//!   emptying `hotplug-status` counts as that, and is how an operator asks for another try.
+//! - A `connected` device without a record of ours was set up by somebody else (`xl devd`, the scripts): no handler
+//!   runs for it. A driver domain still owes its toolstack the removal; in dom0 whoever set it up takes it down.
+//! - After every release the machine looks again rather than remember why it released: what is there now decides.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HotplugStatus, Identity, Kind, XenbusState};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
+/// Who removes a device's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// We do, once it is released: we stand in for `xl devd`.
+    DriverDomain,
+    /// The toolstack does: we stand in for `/etc/xen/scripts`.
+    Dom0,
+}
+
+/// What one look at a device found: one transaction over its directory, and what the kernel says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Whether its directory exists. Where it does not, nothing else in here counts.
+    pub present: bool,
+    /// Whose it is now.
+    pub identity: Identity,
+    /// The backend's `state`.
+    pub state: XenbusState,
+    /// Whether `online` is a number other than 0. A missing one is 0, as it is to the kernel
+    /// (drivers/xen/xenbus/xenbus_client.c, `xenbus_dev_is_online`).
+    pub online: bool,
+    /// Whether the frontend's domain is known to have gone. One that cannot be asked for has not.
+    pub frontend_gone: bool,
+    /// Whether the link that the handler needs is there. True for kinds that need none, and of no account once the
+    /// handler has begun, which may give it another name.
+    pub netdev: bool,
+    /// What `hotplug-status` says.
+    pub status: HotplugStatus,
+}
+
+impl Observation {
+    /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
+    pub fn leaving(&self) -> bool {
+        self.frontend_gone || (self.state == XenbusState::Closed && !self.online)
+    }
+
+    /// Whether a device whose handler runs, or has just run, may still be connected: the condition of
+    /// [`Action::Publish`].
+    ///
+    /// A kernel backend waits in its state for what the handler sets up; one that has moved on was set up by somebody
+    /// else. A backend that is itself started by the handler (QEMU) may move on, and may write `connected`, by itself.
+    pub fn connectable(&self, identity: &Identity) -> bool {
+        use XenbusState::{Connected, InitWait, Initialised, Initialising};
+        let waits = match identity.key.kind.handler_state() {
+            Initialising => matches!(self.state, Initialising | InitWait | Initialised | Connected),
+            at => self.state == at && self.status != HotplugStatus::Connected,
+        };
+        self.is_of(identity) && self.online && !self.frontend_gone && waits
+    }
+
+    /// Whether the directory is there and, as far as can be told, the same device's: the condition of
+    /// [`Action::PublishFailure`] and [`Action::PublishDisconnected`], and with [`Self::leaving`] that of
+    /// [`Action::RemoveDirectory`].
+    pub fn is_of(&self, identity: &Identity) -> bool {
+        self.present && self.identity.same_device(identity)
+    }
+}
+
+/// Which look an answer belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// How an operation on the store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Published {
+    /// It is written.
+    Done,
+    /// Nothing was written: the directory has gone or is another device's, or what the operation rests on has changed.
+    Stale,
+    /// The store refused (quota, permission), or could not be reached.
+    Failed,
+}
+
+/// Something that a machine is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something may have changed.
+    Changed,
+    /// The look of that ticket found this.
+    Looked(Ticket, Observation),
+    /// The handler returned a connection; what it acquired is held.
+    HandlerDone,
+    /// The handler refused, trapped, took too long or was stopped; what it acquired is held.
+    HandlerFailed,
+    /// `Publish`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in flight.
+    Published(Published),
+    /// Nothing is held any more.
+    Released,
+    /// Something could not be given back, and is still held.
+    ReleaseFailed,
+}
+
+/// Something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Look at the device, and answer [`Event::Looked`] with this ticket. A look that cannot be made (the store is
+    /// away) needs no answer: [`Event::Changed`], once it is back, asks for another.
+    Look(Ticket),
+    /// Run the plugin's handler; it answers [`Event::HandlerDone`] or [`Event::HandlerFailed`].
+    RunHandler,
+    /// End the running handler early: its device is lost. It answers as always.
+    StopHandler,
+    /// Publish the handler's nodes and `hotplug-status=connected`, if [`Observation::connectable`] holds in the same
+    /// transaction; answer [`Event::Published`].
+    Publish,
+    /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`Observation::is_of`]; answer
+    /// [`Event::Published`].
+    PublishFailure,
+    /// Give back what is held; answer [`Event::Released`] or [`Event::ReleaseFailed`]. Nothing held is no error.
+    Release,
+    /// Publish `hotplug-status=disconnected`, if [`Observation::is_of`]; answer [`Event::Published`].
+    PublishDisconnected,
+    /// Remove the device's directory, if [`Observation::is_of`] and still [`Observation::leaving`]; answer
+    /// [`Event::Published`].
+    RemoveDirectory,
+    /// Nothing is left of the device: drop the machine. No answer. One that is kept starts over.
+    Forget,
+}
+
+/// Where a device is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Not seen yet, or forgotten.
+    Absent,
+    /// Seen, and not to be connected yet.
+    Waiting,
+    /// Its handler runs.
+    Connecting {
+        /// It was told to stop, as the device is lost; whatever it has done is to be undone.
+        doomed: bool,
+    },
+    /// The connection is being published.
+    Publishing,
+    /// Connected, and what it needs is held.
+    Connected,
+    /// Connected by somebody else; nothing of it is ours.
+    Foreign,
+    /// What it held is being given back.
+    Releasing {
+        /// What follows.
+        then: AfterRelease,
+    },
+    /// Not everything could be given back; the next event tries again.
+    Unreleased {
+        /// What follows.
+        then: AfterRelease,
+    },
+    /// Nothing is held any more, and the directory is there still: it is for the toolstack to remove, or to be seen.
+    Released,
+    /// The failure is being published.
+    Failing,
+    /// It could not be connected, and stays so.
+    Failed {
+        /// Whether the store says so.
+        told: bool,
+    },
+    /// The end is being published.
+    Disconnecting,
+    /// The directory is being removed.
+    Removing,
+}
+
+/// What follows when everything is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AfterRelease {
+    /// See what is there now.
+    Look,
+    /// Say why it failed.
+    Fail,
+}
+
+impl Phase {
+    /// Whether something may be held for the device.
+    pub fn holds(self) -> bool {
+        use Phase::{Connected, Connecting, Publishing, Releasing, Unreleased};
+        matches!(
+            self,
+            Connecting { .. } | Publishing | Connected | Releasing { .. } | Unreleased { .. }
+        )
+    }
+
+    /// Whether an operation is in flight, whose completion is awaited.
+    pub fn busy(self) -> bool {
+        use Phase::{Connecting, Disconnecting, Failing, Publishing, Releasing, Removing};
+        matches!(
+            self,
+            Connecting { .. } | Publishing | Releasing { .. } | Failing | Disconnecting | Removing
+        )
+    }
+
+    /// One word for it, for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Waiting => "waiting",
+            Self::Connecting { .. } => "connecting",
+            Self::Publishing => "publishing",
+            Self::Connected => "connected",
+            Self::Foreign => "foreign",
+            Self::Releasing { .. } => "releasing",
+            Self::Unreleased { .. } => "unreleased",
+            Self::Released => "released",
+            Self::Failing => "failing",
+            Self::Failed { .. } => "failed",
+            Self::Disconnecting => "disconnecting",
+            Self::Removing => "removing",
+        }
+    }
+}
+
+/// What start-up found of a device in the journal and the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Adopted {
+    /// Everything that its handler acquired is there, and held again. Whether it was published, the first look tells.
+    Connected,
+    /// Something was begun and not ended, or is no longer there: all is to be given back.
+    Unfinished,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    mode: Mode,
+    kind: Kind,
+    phase: Phase,
+    /// Whose device it is: as last seen while nothing is held, and whose effects are held otherwise.
+    identity: Option<Identity>,
+    /// The last look that was asked for.
+    asked: Ticket,
+    /// The last look that was answered; it and those before it are out of date.
+    heard: Ticket,
+    /// Whether something may have changed that no look has shown.
+    look_again: bool,
+}
+
+/// The machine after an event, and what to do: a function of its arguments alone.
+pub fn step(machine: &Machine, event: &Event) -> (Machine, Option<Action>) {
+    let mut next = machine.clone();
+    let action = next.apply(event);
+    (next, action)
+}
+
+impl Machine {
+    /// A device of which nothing is known. Its first [`Event::Changed`] makes it look.
+    pub fn new(mode: Mode, kind: Kind) -> Self {
+        Self {
+            mode,
+            kind,
+            phase: Phase::Absent,
+            identity: None,
+            asked: Ticket::default(),
+            heard: Ticket::default(),
+            look_again: false,
+        }
+    }
+
+    /// A device of an earlier daemon's, which the journal tells of. Its first [`Event::Changed`] makes it look, or
+    /// release what is unfinished.
+    pub fn adopted(mode: Mode, identity: Identity, found: Adopted) -> Self {
+        let phase = match found {
+            Adopted::Connected => Phase::Connected,
+            Adopted::Unfinished => Phase::Unreleased {
+                then: AfterRelease::Look,
+            },
+        };
+        Self {
+            phase,
+            identity: Some(identity.clone()),
+            ..Self::new(mode, identity.key.kind)
+        }
+    }
+
+    /// Where the device is in its life.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whose device it is: the identity that the conditions of [`Action::Publish`] and the like are about.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Takes an event, as [`step`] does, in place.
+    pub fn apply(&mut self, event: &Event) -> Option<Action> {
+        use AfterRelease::{Fail, Look};
+        use Published::{Done, Stale};
+        match (event, self.phase) {
+            (Event::Changed, phase) => self.changed(phase),
+            (Event::Looked(ticket, seen), phase) => {
+                if *ticket <= self.heard || *ticket > self.asked {
+                    return None;
+                }
+                self.heard = *ticket;
+                self.looked(phase, seen)
+            }
+
+            (Event::HandlerDone, Phase::Connecting { doomed: false }) => self.begin(Phase::Publishing, Action::Publish),
+            (Event::HandlerFailed, Phase::Connecting { doomed: false }) => self.release(Fail),
+            (Event::HandlerDone | Event::HandlerFailed, Phase::Connecting { doomed: true }) => self.release(Look),
+
+            (Event::Released, Phase::Releasing { then: Look }) => self.look_from(Phase::Released),
+            (Event::Released, Phase::Releasing { then: Fail }) => self.begin(Phase::Failing, Action::PublishFailure),
+            (Event::ReleaseFailed, Phase::Releasing { then }) => self.rest(Phase::Unreleased { then }),
+
+            (Event::Published(Done), Phase::Publishing) => self.rest(Phase::Connected),
+            (Event::Published(Stale), Phase::Publishing) => self.release(Look),
+            (Event::Published(Published::Failed), Phase::Publishing) => self.release(Fail),
+
+            (Event::Published(Stale), Phase::Failing | Phase::Disconnecting | Phase::Removing) => {
+                self.look_from(Phase::Released)
+            }
+            (Event::Published(outcome), Phase::Failing) => self.rest(Phase::Failed { told: *outcome == Done }),
+            // A status that cannot be written is no reason to leave a directory that is ours to remove.
+            (Event::Published(_), Phase::Disconnecting) => match self.mode {
+                Mode::DriverDomain => self.begin(Phase::Removing, Action::RemoveDirectory),
+                Mode::Dom0 => self.rest(Phase::Released),
+            },
+            (Event::Published(Done), Phase::Removing) if self.look_again => self.look_from(Phase::Absent),
+            (Event::Published(Done), Phase::Removing) => self.forget(),
+            (Event::Published(Published::Failed), Phase::Removing) => self.rest(Phase::Released),
+
+            // A completion of what is not in flight.
+            (Event::HandlerDone | Event::HandlerFailed, _) => None,
+            (Event::Released | Event::ReleaseFailed, _) => None,
+            (Event::Published(_), _) => None,
+        }
+    }
+
+    fn changed(&mut self, phase: Phase) -> Option<Action> {
+        match phase {
+            Phase::Unreleased { then } => self.release(then),
+            // The one operation that a look can cut short.
+            Phase::Connecting { .. } => self.look_from(phase),
+            phase if phase.busy() => {
+                self.look_again = true;
+                None
+            }
+            phase => self.look_from(phase),
+        }
+    }
+
+    fn looked(&mut self, phase: Phase, seen: &Observation) -> Option<Action> {
+        match phase {
+            Phase::Connecting { doomed: false } if !self.identity.as_ref().is_some_and(|own| seen.connectable(own)) => {
+                self.phase = Phase::Connecting { doomed: true };
+                Some(Action::StopHandler)
+            }
+            Phase::Connecting { .. } => None,
+            Phase::Connected if !self.is_own(seen) || seen.leaving() || self.made_anew(seen) => {
+                self.release(AfterRelease::Look)
+            }
+            Phase::Connected => {
+                // The virtual machine may become known later than the device, and must be the same from then on.
+                self.identity = self.identity.take().map(|own| Identity {
+                    vm: own.vm.or(seen.identity.vm.clone()),
+                    ..own
+                });
+                None
+            }
+            Phase::Unreleased { then } => self.release(then),
+            Phase::Failed { told } => {
+                let over = !self.is_own(seen)
+                    || seen.leaving()
+                    || seen.status == HotplugStatus::Connected
+                    || self.made_anew_after_failure(seen, told);
+                match (over, told) {
+                    (true, _) => self.looked_at_rest(seen),
+                    (false, false) => self.begin(Phase::Failing, Action::PublishFailure),
+                    (false, true) => None,
+                }
+            }
+            Phase::Absent | Phase::Waiting | Phase::Released | Phase::Foreign => self.looked_at_rest(seen),
+            // No look is asked for in these, and those asked for before are out of date.
+            Phase::Publishing | Phase::Releasing { .. } | Phase::Failing | Phase::Disconnecting | Phase::Removing => {
+                None
+            }
+        }
+    }
+
+    /// Nothing is held: what is there decides.
+    fn looked_at_rest(&mut self, seen: &Observation) -> Option<Action> {
+        if !seen.present {
+            return self.forget();
+        }
+        // What is `connected` and was not released by us was connected by somebody else.
+        let ours = self.phase == Phase::Released && self.is_own(seen);
+        let foreign = seen.status == HotplugStatus::Connected && !ours;
+        self.identity = Some(seen.identity.clone());
+        if seen.leaving() {
+            return match (self.mode, seen.status) {
+                (Mode::Dom0, _) if foreign => self.rest(Phase::Foreign),
+                (Mode::Dom0, HotplugStatus::Disconnected) => self.rest(Phase::Released),
+                (Mode::DriverDomain, HotplugStatus::Disconnected) => {
+                    self.begin(Phase::Removing, Action::RemoveDirectory)
+                }
+                _ => self.begin(Phase::Disconnecting, Action::PublishDisconnected),
+            };
+        }
+        let connected = seen.status == HotplugStatus::Connected;
+        if !connected && seen.state == self.kind.handler_state() && seen.online && seen.netdev {
+            self.phase = Phase::Connecting { doomed: false };
+            return Some(Action::RunHandler);
+        }
+        self.rest(if connected { Phase::Foreign } else { Phase::Waiting })
+    }
+
+    fn is_own(&self, seen: &Observation) -> bool {
+        self.identity.as_ref().is_some_and(|own| seen.is_of(own))
+    }
+
+    /// Whether a connected device's directory is no longer the one that `connected` was written to. A backend in use
+    /// passes through its handler's state again when its guest reboots, but nobody takes `connected` away.
+    fn made_anew(&self, seen: &Observation) -> bool {
+        let at = self.kind.handler_state();
+        self.set_back(seen) || (seen.state == at && seen.status != HotplugStatus::Connected)
+    }
+
+    /// The same for a failed device, whose status is ours only if it was told.
+    fn made_anew_after_failure(&self, seen: &Observation, told: bool) -> bool {
+        let ours = matches!(seen.status, HotplugStatus::Error | HotplugStatus::Busy);
+        self.set_back(seen) || (told && seen.state == self.kind.handler_state() && !ours)
+    }
+
+    /// Whether the state is the one that only the toolstack writes, when it creates a device.
+    fn set_back(&self, seen: &Observation) -> bool {
+        seen.state == XenbusState::Initialising && self.kind.handler_state() != XenbusState::Initialising
+    }
+
+    fn release(&mut self, then: AfterRelease) -> Option<Action> {
+        self.begin(Phase::Releasing { then }, Action::Release)
+    }
+
+    /// Begins an operation that changes what can be seen: looks that are under way no longer count.
+    fn begin(&mut self, phase: Phase, action: Action) -> Option<Action> {
+        self.look_again |= self.heard != self.asked;
+        self.heard = self.asked;
+        self.phase = phase;
+        Some(action)
+    }
+
+    /// Comes to rest, unless something may have changed meanwhile.
+    fn rest(&mut self, phase: Phase) -> Option<Action> {
+        self.phase = phase;
+        if self.look_again { self.look_from(phase) } else { None }
+    }
+
+    fn look_from(&mut self, phase: Phase) -> Option<Action> {
+        self.phase = phase;
+        self.look_again = false;
+        self.asked.0 += 1;
+        Some(Action::Look(self.asked))
+    }
+
+    fn forget(&mut self) -> Option<Action> {
+        self.phase = Phase::Absent;
+        self.identity = None;
+        self.look_again = false;
+        self.heard = self.asked;
+        Some(Action::Forget)
+    }
+}
