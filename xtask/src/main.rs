@@ -1,2 +1,74 @@
-//! cargo xtask: set-up, build, test, demo and benchmarks.
-fn main() {}
+//! `cargo xtask`: set-up, build, test, demo and benchmarks, each from a bare clone.
+
+mod components;
+mod debian;
+mod rig;
+mod setup;
+mod terminal;
+mod wasm;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use workspace::Workspace;
+
+/// Builds, tests and shows Xenplug, with all the set-up that it needs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Fetches what building and testing need, and is not there yet: the wasm target, Debian's Xen tools.
+    Setup,
+    /// Builds the handlers' components alone, into `target/plugins`.
+    Components,
+    /// Builds all release binaries and components.
+    Build,
+    /// Runs every test. Arguments go to `cargo test`.
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Plugs a disk and a network card, and takes them out again.
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures the daemon against the original scripts and a floor.
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    let workspace = Workspace::find()?;
+    match Arguments::parse().task {
+        Task::Setup => setup::all(&workspace),
+        Task::Components => components::build(&workspace),
+        Task::Build => build(&workspace),
+        Task::Test { arguments } => {
+            rig::set_up(&workspace)?;
+            build(&workspace)?;
+            workspace.test(&arguments)
+        }
+        Task::Demo { arguments } => {
+            build(&workspace)?;
+            workspace.run_binary("xenplug-demo", &arguments)
+        }
+        Task::Bench { arguments } => {
+            rig::set_up(&workspace)?;
+            build(&workspace)?;
+            workspace.run_binary("xenplug-bench", &arguments)
+        }
+    }
+}
+
+fn build(workspace: &Workspace) -> Result<()> {
+    components::build(workspace)?;
+    workspace.build_binaries()
+}

@@ -54,7 +54,11 @@ impl Disk {
     }
 
     pub(crate) fn access(&self) -> Access {
-        if self.read_only() { Access::ReadOnly } else { Access::ReadWrite }
+        if self.read_only() {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        }
     }
 
     pub(crate) fn sharing(&self) -> Sharing {
@@ -70,7 +74,10 @@ impl Disk {
     pub(crate) fn check(&self, facts: &SourceFacts) -> Result<(), Error> {
         let writable = facts.kind == SourceKind::BlockDevice && !facts.read_only;
         if self.cdrom && self.mode != Mode::ReadOnly && writable {
-            return Err(Error::invalid("mode", "has to be `r` for a CD-ROM on a block device that can be written"));
+            return Err(Error::invalid(
+                "mode",
+                "has to be `r` for a CD-ROM on a block device that can be written",
+            ));
         }
         Ok(())
     }
@@ -78,7 +85,11 @@ impl Disk {
 
 /// A bare name is one below `/dev` (tools/hotplug/Linux/block, `expand_dev`).
 fn absolute(params: &str) -> String {
-    if params.starts_with('/') { params.into() } else { format!("/dev/{params}") }
+    if params.starts_with('/') {
+        params.into()
+    } else {
+        format!("/dev/{params}")
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +104,13 @@ mod tests {
             backend_id: 0,
             devid: 51712,
             script: "block".into(),
-            nodes: nodes.iter().map(|(name, value)| Node { name: (*name).into(), value: (*value).into() }).collect(),
+            nodes: nodes
+                .iter()
+                .map(|(name, value)| Node {
+                    name: (*name).into(),
+                    value: (*value).into(),
+                })
+                .collect(),
         }
     }
 
@@ -150,7 +167,10 @@ mod tests {
             (&[("mode", "w")][..], Error::invalid("params", "is missing")),
             (&[("mode", "w"), ("params", "")], Error::invalid("params", "is empty")),
             (&[("params", "/dev/sda")], Error::invalid("mode", "is missing")),
-            (&[("params", "/dev/sda"), ("mode", "")], Error::invalid("mode", "is empty")),
+            (
+                &[("params", "/dev/sda"), ("mode", "")],
+                Error::invalid("mode", "is empty"),
+            ),
         ] {
             assert_eq!(Disk::of(&device(nodes)), Err(error), "{nodes:?}");
         }

@@ -28,7 +28,9 @@ struct Phy;
 
 impl Handler for Phy {
     fn describe() -> Description {
-        Description::new("block devices, and disk images on loop devices").kind("vbd").script("block")
+        Description::new("block devices, and disk images on loop devices")
+            .kind("vbd")
+            .script("block")
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
@@ -41,7 +43,10 @@ impl Handler for Phy {
         let (number, path) = match facts.kind {
             SourceKind::BlockDevice => (facts.device, facts.path),
             SourceKind::File => {
-                let options = LoopOptions { read_only: disk.read_only(), direct_io: disk.direct_io };
+                let options = LoopOptions {
+                    read_only: disk.read_only(),
+                    direct_io: disk.direct_io,
+                };
                 let attached = source.attach_loop(options)?;
                 (Some(attached.device()), attached.path())
             }
@@ -53,7 +58,9 @@ impl Handler for Phy {
             connection = connection.backend("node", path.clone());
         }
         // Last, since the kernel acts on it (drivers/block/xen-blkback/xenbus.c, `backend_changed`).
-        Ok(connection.backend("physical-device-path", path).backend("physical-device", number.to_string()))
+        Ok(connection
+            .backend("physical-device-path", path)
+            .backend("physical-device", number.to_string()))
     }
 }
 

@@ -1,6 +1,16 @@
 //! What wit-bindgen makes of the WIT package: the only generated code of the crate, and its only `unsafe`.
-#![allow(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "the canonical ABI passes pointers")]
-#![allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, reason = "generated code")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "the canonical ABI passes pointers"
+)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    reason = "generated code"
+)]
 
 wit_bindgen::generate!({
     path: "../../wit",

@@ -12,7 +12,9 @@ fn parse_flag(key: &str, value: Option<&str>) -> Result<bool, Error> {
     match value {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(other) => Err(Error::Other(format!("setting `{key}`: `{other}` is neither true nor false"))),
+        Some(other) => Err(Error::Other(format!(
+            "setting `{key}`: `{other}` is neither true nor false"
+        ))),
     }
 }
 
@@ -27,7 +29,9 @@ mod tests {
         assert_eq!(parse_flag("mac-filter", Some("true")), Ok(true));
         assert_eq!(
             parse_flag("mac-filter", Some("yes")),
-            Err(Error::Other("setting `mac-filter`: `yes` is neither true nor false".into()))
+            Err(Error::Other(
+                "setting `mac-filter`: `yes` is neither true nor false".into()
+            ))
         );
     }
 }

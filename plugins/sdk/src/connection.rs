@@ -5,18 +5,27 @@ use crate::{Connection, Description, Node, block::DeviceNumber};
 impl Connection {
     /// Nothing to publish but `hotplug-status=connected`, which the host adds.
     pub fn new() -> Self {
-        Self { backend: Vec::new(), frontend: Vec::new() }
+        Self {
+            backend: Vec::new(),
+            frontend: Vec::new(),
+        }
     }
 
     /// Publishes a node in the backend directory, such as `physical-device`.
     pub fn backend(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.backend.push(Node { name: name.into(), value: value.into() });
+        self.backend.push(Node {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 
     /// Publishes a node in the frontend directory. Version 0.1 allows `mtu` only.
     pub fn frontend(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.frontend.push(Node { name: name.into(), value: value.into() });
+        self.frontend.push(Node {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 }
@@ -30,7 +39,12 @@ impl Default for Connection {
 impl Description {
     /// A handler with a line for people that says what it plugs.
     pub fn new(summary: &str) -> Self {
-        Self { summary: summary.into(), kinds: Vec::new(), scripts: Vec::new(), disconnects: false }
+        Self {
+            summary: summary.into(),
+            kinds: Vec::new(),
+            scripts: Vec::new(),
+            disconnects: false,
+        }
     }
 
     /// It can serve this kind of backend, such as `vbd`.
@@ -72,7 +86,9 @@ mod tests {
 
     #[test]
     fn a_connection_keeps_the_order_of_its_nodes() {
-        let connection = Connection::new().backend("node", "/dev/loop0").backend("physical-device", "7:0");
+        let connection = Connection::new()
+            .backend("node", "/dev/loop0")
+            .backend("physical-device", "7:0");
         let names: Vec<_> = connection.backend.iter().map(|node| node.name.as_str()).collect();
         assert_eq!(names, ["node", "physical-device"]);
         assert!(connection.frontend.is_empty());

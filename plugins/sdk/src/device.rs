@@ -5,7 +5,10 @@ use crate::{Device, Error};
 impl Device {
     /// The value of a node as it is, if there is one.
     pub fn node(&self, key: &str) -> Option<&str> {
-        self.nodes.iter().find(|node| node.name == key).map(|node| node.value.as_str())
+        self.nodes
+            .iter()
+            .find(|node| node.name == key)
+            .map(|node| node.value.as_str())
     }
 
     /// The value of a node that has to be there. One that is missing or empty is the guest's configuration at fault.
@@ -43,7 +46,13 @@ mod tests {
             backend_id: 0,
             devid: 51712,
             script: "block".into(),
-            nodes: nodes.iter().map(|(name, value)| Node { name: (*name).into(), value: (*value).into() }).collect(),
+            nodes: nodes
+                .iter()
+                .map(|(name, value)| Node {
+                    name: (*name).into(),
+                    value: (*value).into(),
+                })
+                .collect(),
         }
     }
 
@@ -69,7 +78,10 @@ mod tests {
         assert_eq!(device.flag("on"), Ok(true));
         assert_eq!(device.flag("off"), Ok(false));
         assert_eq!(device.flag("missing"), Ok(false));
-        assert_eq!(device.flag("yes"), Err(Error::invalid("yes", "`yes` is neither 0 nor 1")));
+        assert_eq!(
+            device.flag("yes"),
+            Err(Error::invalid("yes", "`yes` is neither 0 nor 1"))
+        );
         assert_eq!(device.flag("empty"), Err(Error::invalid("empty", "is empty")));
     }
 }

@@ -8,7 +8,10 @@ impl Error {
     /// The device's parameter `key` cannot be used. The cause ends a sentence that the key begins: `is missing`,
     /// `` `x` is not a number ``.
     pub fn invalid(key: &str, cause: impl Into<String>) -> Self {
-        Self::InvalidParams(BadParam { key: key.into(), cause: cause.into() })
+        Self::InvalidParams(BadParam {
+            key: key.into(),
+            cause: cause.into(),
+        })
     }
 }
 
@@ -45,7 +48,10 @@ mod tests {
     #[test]
     fn a_parse_error_is_blamed_on_its_parameter() {
         assert_eq!("1500".parse::<u32>().or_invalid("mtu"), Ok(1500));
-        assert_eq!("x".parse::<u32>().or_invalid("mtu"), Err(Error::invalid("mtu", "invalid digit found in string")));
+        assert_eq!(
+            "x".parse::<u32>().or_invalid("mtu"),
+            Err(Error::invalid("mtu", "invalid digit found in string"))
+        );
     }
 
     #[test]

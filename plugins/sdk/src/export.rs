@@ -50,10 +50,13 @@ fn log_panics() {
 #[macro_export]
 macro_rules! export {
     ($handler:ty) => {
-        #[allow(unsafe_code, reason = "the canonical ABI: generated, and for the host's eyes only")]
+        #[allow(
+            unsafe_code,
+            reason = "the canonical ABI: generated, and for the host's eyes only"
+        )]
         const _: () = {
             // The symbols of the canonical ABI are no names for other linkers.
-            #[cfg(target_arch = "wasm32")]
+    #[cfg(target_arch = "wasm32")]
             type Handler = $crate::Exported<$handler>;
             #[cfg(target_arch = "wasm32")]
             $crate::bindings::export!(Handler with_types_in $crate::bindings);

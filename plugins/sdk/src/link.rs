@@ -6,7 +6,13 @@ use crate::network::LinkChanges;
 impl LinkChanges {
     /// No change.
     pub fn new() -> Self {
-        Self { flush_addresses: false, mac: None, mtu: None, name: None, up: None }
+        Self {
+            flush_addresses: false,
+            mac: None,
+            mtu: None,
+            name: None,
+            up: None,
+        }
     }
 
     /// Removes all IPv4 and IPv6 addresses.

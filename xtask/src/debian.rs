@@ -1,0 +1,156 @@
+//! Debian packages, unpacked into a folder of their own: nothing on the machine changes, and root is not needed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{terminal, workspace::Workspace};
+
+/// Apt as it is run for one workspace: its downloads, and package lists where the machine has none, stay in there.
+pub(crate) struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    /// Fails, saying so, on a machine that is no Debian.
+    pub(crate) fn find(workspace: &Workspace) -> Result<Self> {
+        for program in ["apt-get", "apt-cache", "dpkg"] {
+            if !on_path(program) {
+                bail!("this machine has no {program}: only Debian and its derivatives can fetch these packages");
+            }
+        }
+        Ok(Self {
+            folder: workspace.target.join("apt"),
+        })
+    }
+
+    /// Downloads packages, with those they depend on that the machine lacks, and unpacks them all into `folder`.
+    /// Does nothing if the same packages were unpacked there before.
+    pub(crate) fn unpack(&self, packages: &[&str], folder: &Path) -> Result<()> {
+        let stamp = folder.join(".packages");
+        let wanted = packages.join("\n");
+        if fs::read_to_string(&stamp).is_ok_and(|unpacked| unpacked == wanted) {
+            return Ok(());
+        }
+        let archives = self.folder.join("archives");
+        remove(&archives)?;
+        fs::create_dir_all(archives.join("partial"))?;
+        self.download(packages)?;
+
+        let partial = folder.with_extension("partial");
+        remove(&partial)?;
+        fs::create_dir_all(&partial)?;
+        let mut count = 0;
+        for entry in fs::read_dir(&archives)? {
+            let archive = entry?.path();
+            if archive.extension().is_some_and(|extension| extension == "deb") {
+                terminal::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&partial))?;
+                count += 1;
+            }
+        }
+        fs::write(partial.join(".packages"), wanted)?;
+        remove(folder)?;
+        fs::rename(&partial, folder).with_context(|| format!("create {}", folder.display()))?;
+        remove(&archives)?;
+        terminal::note(&format!("{count} packages unpacked into {}", folder.display()));
+        Ok(())
+    }
+
+    /// The names of the packages that begin so, by the lists that the machine has or that were just fetched.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        if !machine_has_lists() {
+            self.update()?;
+        }
+        let lists = self.lists(machine_has_lists());
+        let names = terminal::read(Command::new("apt-cache").args(&lists).args(["pkgnames", prefix]))?;
+        let mut names: Vec<_> = names.lines().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn download(&self, packages: &[&str]) -> Result<()> {
+        if machine_has_lists() {
+            match terminal::run(&mut self.install(packages, true)) {
+                Ok(()) => return Ok(()),
+                Err(_) => terminal::note("the machine's package lists may be out of date: fetch new ones"),
+            }
+        }
+        self.update()?;
+        terminal::run(&mut self.install(packages, false))
+    }
+
+    /// Only downloads, in spite of its name; named packages also if they are installed.
+    fn install(&self, packages: &[&str], machine_lists: bool) -> Command {
+        let mut apt = Command::new("apt-get");
+        apt.args(self.lists(machine_lists))
+            .args(["--option", "Debug::NoLocking=true", "--option", "Dpkg::Use-Pty=false"])
+            .args([
+                "--download-only",
+                "--yes",
+                "--no-install-recommends",
+                "--reinstall",
+                "install",
+            ])
+            .args(packages);
+        apt
+    }
+
+    fn update(&self) -> Result<()> {
+        terminal::note("fetch the package lists");
+        fs::create_dir_all(self.folder.join("lists/partial"))?;
+        fs::create_dir_all(self.folder.join("archives/partial"))?;
+        terminal::run(Command::new("apt-get").args(self.lists(false)).args([
+            "--option",
+            "Debug::NoLocking=true",
+            "-q",
+            "update",
+        ]))
+    }
+
+    /// Options that keep apt within our folder. As root it would change to a user who cannot write there.
+    fn lists(&self, machine_lists: bool) -> Vec<String> {
+        let mut options = vec![
+            format!("--option=Dir::Cache={}", self.folder.display()),
+            "--option=APT::Sandbox::User=root".to_owned(),
+        ];
+        if !machine_lists {
+            options.push(format!(
+                "--option=Dir::State::Lists={}",
+                self.folder.join("lists").display()
+            ));
+        }
+        options
+    }
+}
+
+/// Whether a program is to be found by its name.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps administrators' programs out of the path of others.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders
+        .map(|folder: PathBuf| folder.join(program))
+        .any(|file| file.is_file())
+}
+
+fn machine_has_lists() -> bool {
+    let lists = fs::read_dir("/var/lib/apt/lists");
+    lists.is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+    })
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,54 @@
+//! The foreign programs that tests and benchmarks run against: Debian's own xenstored, its tools and hotplug scripts,
+//! and `nft` to look at rules.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    debian::{Apt, on_path},
+    terminal,
+    workspace::Workspace,
+};
+
+/// Where they are unpacked: `usr/lib/xen-*/bin/xenstored`, `usr/sbin`, `usr/bin`, `etc/xen/scripts`. Programs find
+/// their libraries in `usr/lib/<triple>` by `LD_LIBRARY_PATH`. Tests are told by `XENPLUG_RIG`.
+pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("rig")
+}
+
+/// Fetches them. Where there is no apt it says so and goes on: the tests that need them fail by themselves under
+/// `CI=true`, and say loudly elsewhere that they did not run.
+pub(crate) fn set_up(workspace: &Workspace) -> Result<()> {
+    let apt = match Apt::find(workspace) {
+        Ok(apt) => apt,
+        Err(error) => {
+            terminal::step("No foreign programs for the tests");
+            terminal::note(&format!("{error}; the tests that need the real xenstored cannot run"));
+            return Ok(());
+        }
+    };
+    terminal::step("Fetch the foreign programs for the tests");
+    let xen_utils = xen_utils(&apt)?;
+    let mut packages = vec![xen_utils.as_str(), "xen-utils-common", "xenstore-utils"];
+    for (program, package) in [
+        ("nft", "nftables"),
+        ("ip", "iproute2"),
+        ("bash", "bash"),
+        ("strace", "strace"),
+    ] {
+        if !on_path(program) {
+            packages.push(package);
+        }
+    }
+    apt.unpack(&packages, &folder(workspace))
+}
+
+/// The package with xenstored, which carries Xen's version in its name.
+fn xen_utils(apt: &Apt) -> Result<String> {
+    let names = apt.names("xen-utils-4.")?;
+    names
+        .into_iter()
+        .next_back()
+        .context("this Debian has no package xen-utils-4.*")
+}

@@ -1,0 +1,79 @@
+//! Where things are, and what cargo does with them. Everything native is built in one profile, so that wasmtime is
+//! compiled once.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{rig, terminal};
+
+/// Packages that exist to be components. A native build of them serves their unit tests alone.
+pub(crate) const WASM_PACKAGES: &[&str] = &["phy", "vif-bridge", "xenplug-guests"];
+
+/// The checkout that xtask was built from.
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+}
+
+impl Workspace {
+    pub(crate) fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask's folder has no parent")?
+            .to_path_buf();
+        // As cargo reads it: relative to where it was started.
+        let target = match env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => std::path::absolute(folder)?,
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// Where the finished components go.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.target.join("plugins")
+    }
+
+    /// The cargo that runs xtask.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+        cargo.current_dir(&self.root);
+        cargo
+    }
+
+    pub(crate) fn build_binaries(&self) -> Result<()> {
+        terminal::step("Build the release binaries");
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--release", "--workspace", "--exclude", "xtask"]);
+        for package in WASM_PACKAGES {
+            cargo.args(["--exclude", package]);
+        }
+        terminal::run(&mut cargo)
+    }
+
+    pub(crate) fn test(&self, arguments: &[String]) -> Result<()> {
+        terminal::step("Run the tests");
+        let mut cargo = self.cargo();
+        cargo.args(["test", "--release", "--workspace"]).args(arguments);
+        terminal::run(self.with_parts(&mut cargo))
+    }
+
+    /// Runs one of the binaries that `build_binaries` built.
+    pub(crate) fn run_binary(&self, name: &str, arguments: &[String]) -> Result<()> {
+        let mut binary = Command::new(self.target.join("release").join(name));
+        terminal::run(self.with_parts(binary.args(arguments)))
+    }
+
+    /// Tells a program where the components are, and the foreign programs that it may use.
+    fn with_parts<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("XENPLUG_PLUGINS", self.plugins())
+            .env("XENPLUG_RIG", rig::folder(self))
+    }
+}
