@@ -1,0 +1,210 @@
+//! The record of one device, open for appending.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    Error,
+    line::{Entry, Line},
+};
+
+/// The longest note, in bytes; the rest is cut off.
+const NOTE_MAX: usize = 4096;
+
+/// What one device holds. It stays on disk when it is dropped; only [`Record::end`] removes it.
+#[derive(Debug)]
+pub struct Record {
+    name: String,
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines in the file.
+    length: u64,
+    /// Whether more than that may be in it, because a failed write could not be cut off.
+    dirty: bool,
+    /// The last line's number.
+    last: u64,
+    held: BTreeSet<u64>,
+    buffer: Vec<u8>,
+}
+
+impl Record {
+    /// Creates a file whose first line is the header. A crash in between leaves a file without a whole line, which the
+    /// next replay takes for what it is.
+    pub(crate) fn begin<H: Serialize>(path: PathBuf, name: &str, header: &H) -> Result<Self, Error> {
+        let file = append()
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => Error::Exists(name.to_owned()),
+                _ => Error::Io {
+                    what: "create",
+                    path: path.clone(),
+                    source,
+                },
+            })?;
+        let mut record = Self {
+            name: name.to_owned(),
+            path,
+            file,
+            length: 0,
+            dirty: false,
+            last: 0,
+            held: BTreeSet::new(),
+            buffer: Vec::new(),
+        };
+        match record.append(Entry::Header(header)) {
+            Ok(_) => Ok(record),
+            Err(error) => {
+                // If it cannot even be removed, the next replay will.
+                let _ = fs::remove_file(&record.path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a file of whole lines to go on.
+    pub(crate) fn resume(
+        path: PathBuf,
+        name: String,
+        length: u64,
+        last: u64,
+        held: BTreeSet<u64>,
+    ) -> Result<Self, Error> {
+        let file = append().open(&path).map_err(Error::io("open", &path))?;
+        let mut record = Self {
+            name,
+            path,
+            file,
+            length,
+            dirty: true,
+            last,
+            held,
+            buffer: Vec::new(),
+        };
+        record.cut()?;
+        Ok(record)
+    }
+
+    /// The name under which it was begun.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many effects are held.
+    pub fn holds(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Says that an effect is going to be made, and returns the number by which it is completed and released. From here
+    /// on it is held. After an error it must not be made.
+    pub fn intent<E: Serialize>(&mut self, effect: &E) -> Result<u64, Error> {
+        let seq = self.append(Entry::Intent(effect))?;
+        self.held.insert(seq);
+        Ok(seq)
+    }
+
+    /// Says that an effect was made, and what it turned out to be: which loop device, for example. After an error only
+    /// its intent is known to the next daemon, so it had better be undone.
+    pub fn completed<E: Serialize>(&mut self, seq: u64, effect: &E) -> Result<(), Error> {
+        if !self.held.contains(&seq) {
+            return Err(self.not_held(seq));
+        }
+        self.append(Entry::Completed(seq, effect)).map(drop)
+    }
+
+    /// Says that an effect was undone. It is no longer held, also after an error of the kernel's: then the next daemon
+    /// would undo it once more, which is to be harmless.
+    pub fn released(&mut self, seq: u64) -> Result<(), Error> {
+        if !self.held.remove(&seq) {
+            return Err(self.not_held(seq));
+        }
+        self.append::<()>(Entry::Released(seq)).map(drop)
+    }
+
+    /// Leaves a remark for the next daemon; the last one counts. At most 4096 bytes of it are kept.
+    pub fn note(&mut self, text: &str) -> Result<(), Error> {
+        let end = text.floor_char_boundary(NOTE_MAX);
+        self.append::<()>(Entry::Note(text[..end].into())).map(drop)
+    }
+
+    /// Removes the record of a device that holds nothing.
+    ///
+    /// Errors: [`Error::StillHeld`], [`Error::Io`]; the file is then still there, for the next replay.
+    pub fn end(self) -> Result<(), Error> {
+        if !self.held.is_empty() {
+            return Err(Error::StillHeld {
+                name: self.name,
+                held: self.held.len(),
+            });
+        }
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+                what: "remove",
+                path: self.path,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where it is on disk.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn append<E: Serialize>(&mut self, entry: Entry<'_, E>) -> Result<u64, Error> {
+        self.cut()?;
+        let n = self.last + 1;
+        Line::new(n, entry)
+            .write(&mut self.buffer)
+            .map_err(|source| Error::Entry {
+                name: self.name.clone(),
+                source,
+            })?;
+        // One write(2), unless the kernel takes less of it; whoever finds half a line takes it for none.
+        if let Err(source) = self.file.write_all(&self.buffer) {
+            self.dirty = true;
+            // What is left of the line must not stay in the way of the next. If it cannot go now, that is tried again
+            // then.
+            let _ = self.cut();
+            return Err(Error::Io {
+                what: "append to",
+                path: self.path.clone(),
+                source,
+            });
+        }
+        self.last = n;
+        self.length += self.buffer.len() as u64;
+        Ok(n)
+    }
+
+    /// Cuts off what a failed write may have left.
+    fn cut(&mut self) -> Result<(), Error> {
+        if self.dirty {
+            self.file.set_len(self.length).map_err(Error::io("cut", &self.path))?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn not_held(&self, seq: u64) -> Error {
+        Error::NotHeld {
+            name: self.name.clone(),
+            seq,
+        }
+    }
+}
+
+fn append() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true);
+    options
+}
