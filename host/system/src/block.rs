@@ -113,3 +113,37 @@ pub trait Block: Send + Sync {
     /// no longer the same, is left alone, and is no error.
     fn detach_loop(&self, device: &LoopDevice) -> Result<(), Error>;
 }
+
+/// The most that Linux takes for a path, with its NUL (include/uapi/linux/limits.h, `PATH_MAX`).
+const PATH_MAX: usize = 4096;
+
+/// The absolute path that a request means: itself, or what lies below /dev (`expand_dev` of Xen's block script).
+pub(crate) fn absolute(wanted: &str) -> Result<PathBuf, Error> {
+    if wanted.is_empty() {
+        return Err(Error::params("is empty"));
+    }
+    if wanted.len() >= PATH_MAX {
+        return Err(Error::params(format!(
+            "a path of {} bytes is longer than the {} allowed",
+            wanted.len(),
+            PATH_MAX - 1
+        )));
+    }
+    if wanted.contains(char::is_control) {
+        return Err(Error::params(format!(
+            "the path {wanted:?} contains a control character"
+        )));
+    }
+    let mut path = if wanted.starts_with('/') {
+        PathBuf::from("/")
+    } else {
+        PathBuf::from("/dev")
+    };
+    for component in wanted.split('/').filter(|component| !component.is_empty()) {
+        if matches!(component, "." | "..") {
+            return Err(Error::params(format!("the path {wanted:?} contains {component:?}")));
+        }
+        path.push(component);
+    }
+    Ok(path)
+}

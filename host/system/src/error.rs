@@ -1,5 +1,7 @@
 //! Why the machine did not do what was asked: one error for every trait, whose cases say whose fault it is.
 
+use rustix::io::Errno;
+
 /// Why the machine did not do what was asked. The message is one line, fit for `hotplug-error`.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
@@ -30,4 +32,44 @@ pub enum Error {
         /// The error's text.
         source_text: String,
     },
+}
+
+impl Error {
+    /// The kernel refused `what`.
+    pub(crate) fn kernel(what: impl Into<String>, errno: Errno) -> Self {
+        Self::Kernel {
+            what: what.into(),
+            errno: Some(errno.raw_os_error()),
+            source_text: errno_text(errno),
+        }
+    }
+
+    /// As [`Error::kernel`], from an error of the standard library.
+    pub(crate) fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(errno) => Self::kernel(what, errno),
+            None => Self::Kernel {
+                what: what.into(),
+                errno: None,
+                source_text: error.to_string(),
+            },
+        }
+    }
+
+    /// An unusable `params`.
+    pub(crate) fn params(cause: impl Into<String>) -> Self {
+        Self::Invalid {
+            key: "params",
+            cause: cause.into(),
+        }
+    }
+}
+
+/// The C library's words, without the number that the standard library adds.
+fn errno_text(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }

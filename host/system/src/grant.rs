@@ -3,7 +3,9 @@
 //! A grant is made from the operator's configuration, with the [`Operator`] token that stands for it. A test over the
 //! sources keeps the places that name `Operator::of_configuration` few: the daemon's configuration, and tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
 
 /// Stands for the operator. Whoever holds it may make grants.
 #[derive(Debug)]
@@ -40,6 +42,16 @@ pub struct PathRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern(pub String);
 
+impl NamePattern {
+    /// Whether a name fits.
+    pub fn matches(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == self.0,
+        }
+    }
+}
+
 /// A helper program and what it may be started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelperRule {
@@ -48,15 +60,70 @@ pub struct HelperRule {
     /// The program, an absolute path.
     pub path: PathBuf,
     /// A pattern for each argument, `*` standing for any run of characters but `/` and control characters. The last one
-    /// may be `...`: any number of arguments more, each like the pattern before it.
+    /// may be `...`: any number of arguments more, each like the pattern before it. A pattern that begins with `*` does
+    /// not match an argument that begins with `-`: what was granted as a value cannot become an option. No `*` stands
+    /// for the path component `..`.
     pub args: Vec<String>,
 }
 
+impl HelperRule {
+    /// Whether the helper may be started with these arguments.
+    fn permits(&self, arguments: &[String]) -> bool {
+        let (patterns, more) = match self.args.split_last() {
+            Some((last, patterns)) if last == "..." => (patterns, patterns.last()),
+            _ => (self.args.as_slice(), None),
+        };
+        let fits = match more {
+            Some(_) => arguments.len() >= patterns.len(),
+            None => arguments.len() == patterns.len(),
+        };
+        fits && arguments.iter().enumerate().all(|(at, argument)| {
+            patterns
+                .get(at)
+                .or(more)
+                .is_some_and(|pattern| argument_matches(pattern, argument))
+        })
+    }
+}
+
 /// Files and block devices within these rules, and loop devices on them.
+///
+/// Links in a rule's own path are followed, as the operator wrote it; what a link within it leads to must be within a
+/// rule as well. Of several rules for a path the most specific one counts, so that a directory of images may hold a
+/// read-only one.
 #[derive(Clone, Debug)]
 pub struct BlockGrant {
     rules: Vec<PathRule>,
     loops: bool,
+}
+
+impl BlockGrant {
+    /// Grants paths, and with `loops` loop devices on the files among them.
+    pub fn new(_: &Operator, rules: Vec<PathRule>, loops: bool) -> Self {
+        Self { rules, loops }
+    }
+
+    /// The most specific rule for a path, and the rest of the path below the rule's.
+    pub(crate) fn rule<'g, 'p>(&'g self, path: &'p Path) -> Option<(&'g PathRule, &'p Path)> {
+        self.rules
+            .iter()
+            .filter_map(|rule| path.strip_prefix(&rule.path).ok().map(|rest| (rule, rest)))
+            .max_by_key(|(rule, _)| rule.path.components().count())
+    }
+
+    /// All rules.
+    pub(crate) fn rules(&self) -> &[PathRule] {
+        &self.rules
+    }
+
+    /// An error unless loop devices are granted.
+    pub(crate) fn permit_loops(&self) -> Result<(), Error> {
+        if self.loops {
+            Ok(())
+        } else {
+            Err(Error::Denied("loop devices are not granted".into()))
+        }
+    }
 }
 
 /// Bridges of these names, and the device's own link.
@@ -65,12 +132,171 @@ pub struct NetworkGrant {
     bridges: Vec<NamePattern>,
 }
 
+impl NetworkGrant {
+    /// Grants bridges by name.
+    pub fn new(_: &Operator, bridges: Vec<NamePattern>) -> Self {
+        Self { bridges }
+    }
+
+    /// Whether the bridge of that name is granted.
+    pub fn permits(&self, bridge: &str) -> bool {
+        self.bridges.iter().any(|pattern| pattern.matches(bridge))
+    }
+}
+
 /// Rules for the device's own link.
 #[derive(Clone, Debug)]
 pub struct FirewallGrant(());
+
+impl FirewallGrant {
+    /// Grants rules.
+    pub fn new(_: &Operator) -> Self {
+        Self(())
+    }
+}
 
 /// These helper programs.
 #[derive(Clone, Debug)]
 pub struct ProcessGrant {
     helpers: Vec<HelperRule>,
+}
+
+impl ProcessGrant {
+    /// Grants helpers.
+    pub fn new(_: &Operator, helpers: Vec<HelperRule>) -> Self {
+        Self { helpers }
+    }
+
+    /// The program that a helper's name stands for, if it may be started with these arguments. Several rules may name
+    /// the same helper.
+    pub(crate) fn program(&self, helper: &str, arguments: &[String]) -> Result<&Path, Error> {
+        let mut rules = self.helpers.iter().filter(|rule| rule.name == helper).peekable();
+        if rules.peek().is_none() {
+            return Err(Error::Denied(format!("the helper {helper:?} is not granted")));
+        }
+        rules
+            .find(|rule| rule.permits(arguments))
+            .map(|rule| rule.path.as_path())
+            .ok_or_else(|| Error::Denied(format!("the helper {helper:?} is not granted with these arguments")))
+    }
+}
+
+/// Whether an argument is as the pattern has it.
+fn argument_matches(pattern: &str, argument: &str) -> bool {
+    let climbs = |text: &str| text.split('/').any(|component| component == "..");
+    if argument.chars().any(char::is_control)
+        || (pattern.starts_with('*') && argument.starts_with('-'))
+        || (climbs(argument) && !climbs(pattern))
+    {
+        return false;
+    }
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|beginning| argument.strip_prefix(beginning)) else {
+        return false;
+    };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    // Each star takes as little as it can; the last part has to be the end.
+    while let Some(part) = parts.next() {
+        let at = if parts.peek().is_none() {
+            rest.len().checked_sub(part.len())
+        } else {
+            rest.find(part)
+        };
+        let Some((run, after)) = at.and_then(|at| rest.split_at_checked(at)) else {
+            return false;
+        };
+        let Some(after) = after.strip_prefix(part) else {
+            return false;
+        };
+        if run.contains('/') {
+            return false;
+        }
+        rest = after;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(args: &[&str]) -> HelperRule {
+        HelperRule {
+            name: "h".into(),
+            path: "/bin/h".into(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_name_pattern_matches_whole_names_or_beginnings() {
+        for (pattern, name, expected) in [
+            ("xenbr*", "xenbr0", true),
+            ("xenbr*", "xenbr", true),
+            ("xenbr*", "br0", false),
+            ("br0", "br0", true),
+            ("br0", "br01", false),
+            ("*", "anything", true),
+            ("", "br0", false),
+        ] {
+            assert_eq!(NamePattern(pattern.into()).matches(name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn arguments_match_their_patterns_one_by_one() {
+        for (patterns, arguments, expected) in [
+            (vec![], vec![], true),
+            (vec![], vec!["x"], false),
+            (vec!["add-port"], vec!["add-port"], true),
+            (vec!["add-port"], vec!["add-ports"], false),
+            (vec!["--id=*"], vec!["--id=7"], true),
+            (vec!["*"], vec!["name"], true),
+            (vec!["*"], vec!["--exec=sh"], false),
+            (vec!["*"], vec!["a/b"], false),
+            (vec!["*"], vec!["a\nb"], false),
+            (vec!["vif*-emu"], vec!["vif1.0-emu"], true),
+            (vec!["vif*-emu"], vec!["vif1.0-emu2"], false),
+            (vec!["a*b*c"], vec!["abbc"], true),
+            (vec!["a*a"], vec!["a"], false),
+            (vec!["/srv/*.img"], vec!["/srv/a.img"], true),
+            (vec!["/srv/*.img"], vec!["/srv/../etc/a.img"], false),
+            (vec!["/srv/*/a.img"], vec!["/srv/../a.img"], false),
+            (vec!["-n", "*", "..."], vec!["-n", "a"], true),
+            (vec!["-n", "*", "..."], vec!["-n", "a", "b", "c"], true),
+            (vec!["-n", "*", "..."], vec!["-n"], false),
+            (vec!["-n", "*", "..."], vec!["-n", "a", "-b"], false),
+            (vec!["..."], vec!["a"], false),
+            (vec!["..."], vec![], true),
+        ] {
+            let arguments: Vec<String> = arguments.into_iter().map(String::from).collect();
+            assert_eq!(
+                rule(&patterns).permits(&arguments),
+                expected,
+                "{patterns:?} {arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_most_specific_rule_counts() {
+        let rule = |path: &str, access| PathRule {
+            path: path.into(),
+            access,
+        };
+        let grant = BlockGrant::new(
+            &Operator::of_configuration(),
+            vec![rule("/srv", Access::ReadWrite), rule("/srv/golden", Access::ReadOnly)],
+            false,
+        );
+        let access = |path: &str| grant.rule(Path::new(path)).map(|(rule, _)| rule.access);
+        assert_eq!(access("/srv/a"), Some(Access::ReadWrite));
+        assert_eq!(access("/srv/golden/a"), Some(Access::ReadOnly));
+        assert_eq!(access("/srv/goldenish"), Some(Access::ReadWrite));
+        assert_eq!(access("/srvx"), None);
+        assert_eq!(access("/etc/shadow"), None);
+    }
 }

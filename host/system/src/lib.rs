@@ -11,10 +11,11 @@ pub mod block;
 pub mod error;
 pub mod firewall;
 pub mod grant;
+mod linux;
 pub mod network;
 pub mod process;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use block::Block;
 pub use error::Error;
@@ -33,4 +34,23 @@ pub struct System {
     pub firewall: Arc<dyn Firewall>,
     /// Helper programs.
     pub process: Arc<dyn Process>,
+}
+
+impl System {
+    /// This machine.
+    pub fn linux() -> Result<Self, Error> {
+        let pending = Arc::new(linux::Pending);
+        Ok(Self {
+            block: Arc::new(linux::LinuxBlock::default()),
+            network: pending.clone(),
+            firewall: pending.clone(),
+            process: pending,
+        })
+    }
+}
+
+/// Locks. A thread that panicked with the lock held left whole entries behind: each change to the tables in here is one
+/// insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

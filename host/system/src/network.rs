@@ -1,9 +1,12 @@
 //! Links and bridges, by rtnetlink.
 
+mod parse;
+
 use std::{net::IpAddr, sync::mpsc::Receiver};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::parse::ParseError;
 use crate::{Error, grant::NetworkGrant};
 
 /// The name of a network interface: 1 to 15 bytes, no `/`, `:`, white space or control characters, not `.` or `..`

@@ -1,0 +1,319 @@
+//! Loop devices: attached in one ioctl, cleared by the kernel when nobody has them open, ours by their tag.
+
+use std::{
+    collections::HashMap,
+    fs::read_dir,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    sync::{Mutex, OnceLock},
+    thread::sleep,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{self, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{
+    block::OpenSource,
+    ioctl::{self, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LoopInfo},
+};
+use crate::{
+    Error,
+    block::{LoopDevice, LoopOptions, SourceIdentity},
+    grant::{Access, BlockGrant},
+    lock,
+};
+
+/// How often another free device is looked for when someone was quicker.
+const ATTEMPTS: u32 = 64;
+
+/// How many milliseconds to wait for a device's node (made by udev, where /dev is no devtmpfs), or for the end of its
+/// last use.
+const PATIENCE: u32 = 100;
+
+/// `LOOP_MAJOR` (include/uapi/linux/major.h).
+const LOOP_MAJOR: u32 = 7;
+
+/// The loop devices of ours, each with a descriptor that keeps it.
+#[derive(Debug, Default)]
+pub(super) struct Loops {
+    control: OnceLock<OwnedFd>,
+    held: Mutex<HashMap<u32, Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    fd: OwnedFd,
+    device: LoopDevice,
+}
+
+impl Loops {
+    /// Whether a device is one of ours.
+    pub(super) fn holds(&self, number: u32) -> bool {
+        lock(&self.held).contains_key(&number)
+    }
+
+    /// Attaches a free device.
+    pub(super) fn attach(&self, source: &OpenSource, options: &LoopOptions) -> Result<LoopDevice, Error> {
+        check(source, options)?;
+        for _ in 0..ATTEMPTS {
+            let number = ioctl::loop_free(self.control()?.as_fd())
+                .map_err(|errno| Error::kernel("find a free loop device", errno))?;
+            let fd = open(number, options.read_only)
+                .map_err(|errno| Error::kernel(format!("open /dev/loop{number}"), errno))?;
+            match configure(number, fd, source, options) {
+                Ok(held) => return Ok(self.hold(held)),
+                Err(Error::Busy(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Busy(format!(
+            "no loop device stayed free for {}",
+            source.facts.path.display()
+        )))
+    }
+
+    /// Takes hold of a device of ours again, or attaches it anew.
+    pub(super) fn adopt(&self, grant: &BlockGrant, device: &LoopDevice) -> Result<Option<LoopDevice>, Error> {
+        let number = device.number;
+        let kernel = |errno| Error::kernel(format!("open /dev/loop{number}"), errno);
+        if let Some(held) = lock(&self.held).get(&number) {
+            return Ok(Some(held.device.clone()).filter(|held| is_same(held, device)));
+        }
+        match ioctl::loop_add(self.control()?.as_fd(), number) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::kernel(format!("make /dev/loop{number}"), errno)),
+        }
+        let fd = open(number, device.options.read_only).map_err(kernel)?;
+        match ioctl::loop_status(fd.as_fd()) {
+            Ok(info) => {
+                let found = describe(number, &fd, &info, device.backing_path.clone()).map_err(kernel)?;
+                if !is_same(&found, device) {
+                    return Ok(None);
+                }
+                Ok(Some(self.hold(Held { fd, device: found })))
+            }
+            Err(Errno::NXIO) => {
+                let path = device.backing_path.to_str().unwrap_or_default();
+                let access = if device.options.read_only {
+                    Access::ReadOnly
+                } else {
+                    Access::ReadWrite
+                };
+                let source = match OpenSource::open(grant, path, access) {
+                    Ok(source) if source.facts.identity == device.backing => source,
+                    Ok(_) | Err(Error::NotFound(_)) => return Ok(None),
+                    Err(error) => return Err(error),
+                };
+                match configure(number, fd, &source, &device.options) {
+                    Ok(held) => Ok(Some(self.hold(held))),
+                    Err(Error::Busy(_)) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+            Err(errno) => Err(kernel(errno)),
+        }
+    }
+
+    /// Lets a device go.
+    pub(super) fn detach(&self, device: &LoopDevice) -> Result<(), Error> {
+        let number = device.number;
+        let fd = {
+            let mut held = lock(&self.held);
+            match held.get(&number) {
+                // The same file and tag, but attached anew since: what is to be let go is gone.
+                Some(held) if held.device.diskseq != device.diskseq => return Ok(()),
+                _ => held.remove(&number).map(|held| held.fd),
+            }
+        };
+        let fd = match fd.map_or_else(|| open_once(number, true), Ok) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NXIO | Errno::NODEV) => return Ok(()),
+            Err(errno) => return Err(Error::kernel(format!("open /dev/loop{number}"), errno)),
+        };
+        let info = match ioctl::loop_status(fd.as_fd()) {
+            Ok(info) => info,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(Error::kernel(format!("look at /dev/loop{number}"), errno)),
+        };
+        // As we have it open, nobody can clear it and attach it to something else from here on.
+        if backing(&info) != device.backing || info.name() != device.options.tag.as_bytes() {
+            return Ok(());
+        }
+        match ioctl::loop_clear(fd.as_fd()) {
+            Ok(()) | Err(Errno::NXIO) => Ok(()),
+            Err(errno) => Err(Error::kernel(format!("detach /dev/loop{number}"), errno)),
+        }
+    }
+
+    fn hold(&self, held: Held) -> LoopDevice {
+        let device = held.device.clone();
+        // An older descriptor of the same number is of a use that has ended.
+        let older = lock(&self.held).insert(device.number, held);
+        drop(older);
+        device
+    }
+
+    fn control(&self) -> Result<&OwnedFd, Error> {
+        if let Some(control) = self.control.get() {
+            return Ok(control);
+        }
+        let control = fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| Error::kernel("open /dev/loop-control", errno))?;
+        Ok(self.control.get_or_init(|| control))
+    }
+}
+
+/// The devices that carry a tag.
+pub(super) fn find(tag: &str) -> Result<Vec<LoopDevice>, Error> {
+    let tagged = bound()?.into_iter().filter_map(|number| {
+        let fd = open_once(number, true).ok()?;
+        let info = ioctl::loop_status(fd.as_fd())
+            .ok()
+            .filter(|info| info.name() == tag.as_bytes())?;
+        let path = std::fs::read_to_string(format!("/sys/block/loop{number}/loop/backing_file")).ok()?;
+        let path = path.trim_end_matches('\n');
+        let path = PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(path));
+        describe(number, &fd, &info, path).ok()
+    });
+    Ok(tagged.collect())
+}
+
+/// The numbers of the devices that are attached to something.
+pub(super) fn bound() -> Result<Vec<u32>, Error> {
+    let entries = read_dir("/sys/block").map_err(|error| Error::io("read /sys/block", &error))?;
+    let numbers = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let number = entry.file_name().to_str()?.strip_prefix("loop")?.parse().ok()?;
+        entry.path().join("loop").is_dir().then_some(number)
+    });
+    Ok(numbers.collect())
+}
+
+/// What a device is attached to, if it is.
+pub(super) fn status(number: u32) -> Option<LoopInfo> {
+    ioctl::loop_status(open_once(number, true).ok()?.as_fd()).ok()
+}
+
+/// The file behind a device. The kernel has the numbers from the same call as stat(2) (drivers/block/loop.c,
+/// `loop_get_status`).
+pub(super) fn backing(info: &LoopInfo) -> SourceIdentity {
+    SourceIdentity::File {
+        device: info.lo_device,
+        inode: info.lo_inode,
+    }
+}
+
+/// `N` of the loop device `/dev/loopN` that a block device is, or is a partition of.
+pub(super) fn number_of(major: u32, minor: u32) -> Option<u32> {
+    // Partitions may have BLOCK_EXT_MAJOR, which they share with others.
+    if !matches!(major, LOOP_MAJOR | 259) {
+        return None;
+    }
+    let path = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let name = path.file_name()?.to_str()?.strip_prefix("loop")?;
+    name.split('p').next()?.parse().ok()
+}
+
+fn check(source: &OpenSource, options: &LoopOptions) -> Result<(), Error> {
+    let path = source.facts.path.display();
+    if !matches!(source.facts.identity, SourceIdentity::File { .. }) {
+        return Err(Error::params(format!(
+            "{path} is a block device, which takes no loop device"
+        )));
+    }
+    if !options.read_only && source.access == Access::ReadOnly {
+        return Err(Error::Denied(format!("{path} was opened for reading only")));
+    }
+    if options.tag.is_empty() || options.tag.len() > 63 || options.tag.contains('\0') {
+        return Err(Error::Invalid {
+            key: "tag",
+            cause: format!("{:?} is not of 1 to 63 bytes", options.tag),
+        });
+    }
+    Ok(())
+}
+
+/// Attaches a device that was free; `Busy` if it no longer is.
+fn configure(number: u32, fd: OwnedFd, source: &OpenSource, options: &LoopOptions) -> Result<Held, Error> {
+    let path = source.facts.path.display();
+    let kernel = |errno| Error::kernel(format!("attach /dev/loop{number} to {path}"), errno);
+    let mut flags = LO_FLAGS_AUTOCLEAR;
+    if options.read_only {
+        flags |= LO_FLAGS_READ_ONLY;
+    }
+    if options.direct_io {
+        flags |= LO_FLAGS_DIRECT_IO;
+    }
+    match ioctl::loop_configure(
+        fd.as_fd(),
+        source.fd.as_fd(),
+        LoopInfo::new(flags, options.tag.as_bytes()),
+    ) {
+        Ok(()) => {}
+        Err(Errno::BUSY) => return Err(Error::Busy(format!("/dev/loop{number} is in use"))),
+        Err(errno) => return Err(kernel(errno)),
+    }
+    // Whether direct I/O is possible is the kernel's to say; all else has to be as it was asked for.
+    let info = ioctl::loop_status(fd.as_fd()).map_err(kernel)?;
+    let device = describe(number, &fd, &info, source.facts.path.clone()).map_err(kernel)?;
+    if device.backing != source.facts.identity
+        || device.options.tag != options.tag
+        || device.options.read_only != options.read_only
+    {
+        return Err(Error::Kernel {
+            what: format!("attach /dev/loop{number} to {path}"),
+            errno: None,
+            source_text: "the kernel attached something else".into(),
+        });
+    }
+    Ok(Held { fd, device })
+}
+
+fn describe(number: u32, fd: &OwnedFd, info: &LoopInfo, backing_path: PathBuf) -> Result<LoopDevice, Errno> {
+    let stat = fs::fstat(fd)?;
+    Ok(LoopDevice {
+        number,
+        major: fs::major(stat.st_rdev),
+        minor: fs::minor(stat.st_rdev),
+        diskseq: ioctl::disk_sequence(fd.as_fd()),
+        backing: backing(info),
+        backing_path,
+        options: LoopOptions {
+            read_only: info.lo_flags & LO_FLAGS_READ_ONLY != 0,
+            direct_io: info.lo_flags & LO_FLAGS_DIRECT_IO != 0,
+            tag: String::from_utf8_lossy(info.name()).into_owned(),
+        },
+    })
+}
+
+/// Whether a device is the one that was recorded. Its sequence number may be another: a daemon may have attached it
+/// anew, and ended before it could record that.
+fn is_same(found: &LoopDevice, recorded: &LoopDevice) -> bool {
+    found.backing == recorded.backing
+        && found.options.tag == recorded.options.tag
+        && found.options.read_only == recorded.options.read_only
+}
+
+/// Opens a device, and waits a little for it to be there.
+fn open(number: u32, read_only: bool) -> Result<OwnedFd, Errno> {
+    for _ in 0..PATIENCE {
+        match open_once(number, read_only) {
+            Err(Errno::NOENT | Errno::NXIO) => sleep(Duration::from_millis(1)),
+            result => return result,
+        }
+    }
+    open_once(number, read_only)
+}
+
+fn open_once(number: u32, read_only: bool) -> Result<OwnedFd, Errno> {
+    let mode = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let flags = mode | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    let fd = fs::open(format!("/dev/loop{number}"), flags, Mode::empty())?;
+    let stat = fs::fstat(&fd)?;
+    let is_loop =
+        FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && fs::major(stat.st_rdev) == LOOP_MAJOR;
+    if is_loop { Ok(fd) } else { Err(Errno::NODEV) }
+}

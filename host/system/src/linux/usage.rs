@@ -1,0 +1,212 @@
+//! Who else on this machine uses a file or a block device: mounts, loop devices, the kernel.
+
+use std::{
+    fs::File,
+    io::{Read, Seek},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
+    path::Path,
+    sync::Mutex,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{self, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{block::OpenSource, ioctl, loops, resolve};
+use crate::{Error, block::SourceIdentity, grant::Access, lock};
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// Who uses what. Keeps the mounts of this machine, and reads them again only when the kernel says that they changed.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    mounts: Mutex<Option<Mounts>>,
+}
+
+impl Usage {
+    /// Who uses a block device: a mount, or an exclusive user in the kernel such as swap, RAID or the device mapper,
+    /// which counts for a writer alone.
+    pub(super) fn of_block_device(&self, source: &OpenSource, access: Access) -> Result<Option<String>, Error> {
+        let SourceIdentity::BlockDevice { major, minor } = source.facts.identity else {
+            return Ok(None);
+        };
+        let mount = self.find_mount(access, |mount| (mount.major, mount.minor) == (major, minor))?;
+        if mount.is_some() || access == Access::ReadOnly {
+            return Ok(mount);
+        }
+        let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match fs::open(resolve::proc_path(&source.fd), flags, Mode::empty()) {
+            Err(Errno::BUSY) => Ok(Some(
+                "this machine, as swap space or for RAID, LVM or another volume".into(),
+            )),
+            _ => Ok(None),
+        }
+    }
+
+    /// Who uses a file: a loop device that is mounted, or one that is not `ours` (and, if both only read, writes).
+    ///
+    /// The loop devices are looked through only if someone has the file open in a way that matters: with a thousand of
+    /// ours that would be the greater part of a plug.
+    pub(super) fn of_file(
+        &self,
+        source: &OpenSource,
+        access: Access,
+        ours: impl Fn(u32) -> bool,
+    ) -> Result<Option<String>, Error> {
+        let identity = Some(source.facts.identity);
+        let backs = |number| loops::status(number).is_some_and(|info| Some(loops::backing(&info)) == identity);
+        let mount = self.find_mount(access, |mount| mount.loop_number.is_some_and(backs))?;
+        if mount.is_some() {
+            return Ok(mount);
+        }
+        let exclusive = access == Access::ReadWrite || source.access == Access::ReadWrite;
+        if ioctl::opened_elsewhere(source.fd.as_fd(), exclusive) == Some(false) {
+            return Ok(None);
+        }
+        let harmless =
+            |info: &ioctl::LoopInfo| access == Access::ReadOnly && info.lo_flags & ioctl::LO_FLAGS_READ_ONLY != 0;
+        let user = loops::bound()?
+            .into_iter()
+            .filter(|number| !ours(*number))
+            .find(|number| {
+                loops::status(*number).is_some_and(|info| Some(loops::backing(&info)) == identity && !harmless(&info))
+            });
+        Ok(user.map(|number| format!("/dev/loop{number}")))
+    }
+
+    fn find_mount(&self, access: Access, is_it: impl Fn(&Mount) -> bool) -> Result<Option<String>, Error> {
+        let kernel = |error: std::io::Error| Error::io(format!("read {MOUNTINFO}"), &error);
+        let mut mounts = lock(&self.mounts);
+        let mounts = match &mut *mounts {
+            Some(mounts) => {
+                mounts.refresh().map_err(kernel)?;
+                mounts
+            }
+            none => none.insert(Mounts::read().map_err(kernel)?),
+        };
+        let mut mounts = mounts
+            .mounts
+            .iter()
+            .filter(|mount| access == Access::ReadWrite || !mount.read_only);
+        Ok(mounts
+            .find(|mount| is_it(mount))
+            .map(|mount| format!("the mount at {}", mount.point)))
+    }
+}
+
+#[derive(Debug)]
+struct Mounts {
+    file: File,
+    mounts: Vec<Mount>,
+}
+
+/// A mount of a block device.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    major: u32,
+    minor: u32,
+    /// `N` of `/dev/loopN`, if that (or a partition of it) is what is mounted.
+    loop_number: Option<u32>,
+    /// The file system is; a mount of it alone does not keep the file system from writing.
+    read_only: bool,
+    /// Where; what would break the line is escaped by the kernel.
+    point: String,
+}
+
+impl Mounts {
+    fn read() -> std::io::Result<Self> {
+        let mut mounts = Self {
+            file: File::open(MOUNTINFO)?,
+            mounts: Vec::new(),
+        };
+        mounts.read_again()?;
+        Ok(mounts)
+    }
+
+    /// A change is an exceptional condition of the file (fs/proc_namespace.c, `mounts_poll`).
+    fn refresh(&mut self) -> std::io::Result<()> {
+        let mut changed = [PollFd::new(&self.file, PollFlags::PRI)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut changed, Some(&now))? > 0 {
+            self.read_again()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn read_again(&mut self) -> std::io::Result<()> {
+        let mut text = Vec::new();
+        self.file.rewind()?;
+        self.file.read_to_end(&mut text)?;
+        self.mounts = String::from_utf8_lossy(&text)
+            .lines()
+            .filter_map(Mount::parse)
+            .collect();
+        Ok(())
+    }
+}
+
+impl Mount {
+    /// One line of Documentation/filesystems/proc.rst, section 3.5:
+    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(2);
+        let (major, minor) = mount.next()?.split_once(':')?;
+        let point = mount.nth(1)?.to_owned();
+        let mut file_system = file_system.split(' ').skip(1);
+        let source = file_system.next()?;
+        let read_only = file_system.next()?.split(',').any(|option| option == "ro");
+        let (major, minor) = match (major.parse().ok()?, minor.parse().ok()?) {
+            // Without a device of its own: btrfs names the block device as its source, others something else.
+            (0, _) => {
+                let device = Path::new(source)
+                    .metadata()
+                    .ok()
+                    .filter(|source| source.file_type().is_block_device())?;
+                (fs::major(device.rdev()), fs::minor(device.rdev()))
+            }
+            own => own,
+        };
+        Some(Self {
+            major,
+            minor,
+            loop_number: loops::number_of(major, minor),
+            read_only,
+            point,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_tells_what_is_mounted_and_how() {
+        let mount = |line| Mount::parse(line).map(|mount| (mount.major, mount.minor, mount.read_only, mount.point));
+        assert_eq!(
+            mount("36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue"),
+            Some((98, 0, false, "/mnt2".into()))
+        );
+        assert_eq!(
+            mount(r"36 35 98:17 / /a\040b ro,noatime - ext3 /dev/root ro"),
+            Some((98, 17, true, r"/a\040b".into()))
+        );
+        assert_eq!(mount("24 31 0:22 / /proc rw,relatime - proc proc rw"), None);
+        for odd in [
+            "",
+            " - ",
+            "36 35 98 / / rw - ext3 x rw",
+            "36 35 98:0 / / rw",
+            "36 35 98:0 / / rw - ext3",
+        ] {
+            assert_eq!(Mount::parse(odd), None, "{odd:?}");
+        }
+    }
+}
