@@ -1,0 +1,12 @@
+//! The floor program, [`xenplug_tests::floor`], on the store that `XENSTORED_PATH` names. It says `ready`, and serves.
+#![allow(clippy::print_stdout, reason = "a program says that it is ready")]
+
+use std::{env, path::Path};
+
+use anyhow::{Context, Result};
+use xenplug_tests::{floor, store::Store};
+
+fn main() -> Result<()> {
+    let socket = env::var_os("XENSTORED_PATH").context("XENSTORED_PATH is not set")?;
+    floor::serve(Store::connect(Path::new(&socket))?, || println!("ready"))
+}

@@ -1,0 +1,27 @@
+//! Real parts to run Xenplug on, and players for what is not here: xenstored without Xen, a network namespace, a
+//! toolstack, the kernel's backends.
+//!
+//! A test starts a [`Machine`], which has all of them, and takes a [`Baseline`] to compare with at its end. Everything
+//! is gone when the `Machine` is dropped, also when the test fails.
+
+mod baseline;
+mod daemon;
+mod kernel;
+mod loops;
+mod machine;
+mod namespace;
+mod scripts;
+mod toolstack;
+mod unpacked;
+mod xenstored;
+
+pub use baseline::Baseline;
+pub use daemon::{Config, Daemon};
+pub use kernel::Kernel;
+pub use loops::{Loop, attached_below, detach_below};
+pub use machine::Machine;
+pub use namespace::Namespace;
+pub use scripts::Scripts;
+pub use toolstack::{Device, Disk, Kind, Toolstack, Vif};
+pub use unpacked::{Rig, build_directory};
+pub use xenstored::Xenstored;

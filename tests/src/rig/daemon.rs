@@ -1,0 +1,327 @@
+//! The daemon as a process: started with a configuration, waited for, asked, ended.
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{Namespace, build_directory};
+
+/// How long the daemon may take to say that it serves: it may have to compile its plugins first.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(10);
+
+/// The daemon's configuration, as text that a test may change, with directories of its own.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the file and the daemon's directories are.
+    pub directory: PathBuf,
+    /// The file's text.
+    pub text: String,
+}
+
+impl Config {
+    /// The plugins `phy`, for files in a directory, and `vif-bridge`, for bridges named `xenbr*`.
+    pub fn standard(directory: &Path, images: &Path) -> Result<Self> {
+        let plugins = match env::var_os("XENPLUG_PLUGINS") {
+            Some(plugins) => PathBuf::from(plugins),
+            None => build_directory()?
+                .parent()
+                .context("target/release is in target")?
+                .join("plugins"),
+        };
+        let text = format!(
+            r#"mode = "driver-domain"
+
+[paths]
+plugins = {plugins:?}
+run = {run:?}
+cache = {cache:?}
+
+[plugin.phy]
+component = "phy.wasm"
+kinds = ["vbd"]
+scripts = ["block"]
+[plugin.phy.grant]
+block = [{{ path = {images:?}, access = "rw" }}]
+loop = true
+
+[plugin.vif-bridge]
+component = "vif-bridge.wasm"
+kinds = ["vif"]
+scripts = ["vif-bridge"]
+[plugin.vif-bridge.grant]
+bridges = ["xenbr*"]
+firewall = true
+"#,
+            run = directory.join("run"),
+            cache = directory.join("cache"),
+        );
+        Ok(Self {
+            directory: directory.to_owned(),
+            text,
+        })
+    }
+
+    /// With a part of its text replaced. The part must be there.
+    pub fn replacing(mut self, part: &str, by: &str) -> Self {
+        assert!(self.text.contains(part), "the configuration has no {part:?}");
+        self.text = self.text.replace(part, by);
+        self
+    }
+
+    /// With more text at its end.
+    pub fn with(mut self, more: &str) -> Self {
+        self.text.push_str(more);
+        self
+    }
+
+    /// Where the daemon keeps its control socket and journal.
+    pub fn run_directory(&self) -> PathBuf {
+        self.directory.join("run")
+    }
+
+    /// The file's path.
+    pub fn file(&self) -> PathBuf {
+        self.directory.join("xenplugd.toml")
+    }
+
+    fn write(&self) -> Result<()> {
+        fs::create_dir_all(self.run_directory())?;
+        fs::create_dir_all(self.directory.join("cache"))?;
+        fs::write(self.file(), &self.text).context("writing the configuration")
+    }
+}
+
+/// A running `xenplugd`. Dropped, it is asked to end, and killed if it does not.
+#[derive(Debug)]
+pub struct Daemon {
+    command: Command,
+    config: Config,
+    process: Child,
+}
+
+impl Daemon {
+    /// Starts it and waits until it says that it serves. An error has its log.
+    pub fn start(socket: &Path, namespace: Option<&Namespace>, config: Config) -> Result<Self> {
+        config.write()?;
+        let mut command = command(socket, namespace, &config)?;
+        let process = spawn(&mut command, &config)?;
+        Ok(Self {
+            command,
+            config,
+            process,
+        })
+    }
+
+    /// Starts it with a configuration or in a place where it is to fail, and gives what it said.
+    pub fn refused(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Result<Output> {
+        config.write()?;
+        let mut process = command(socket, namespace, config)?
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("xenplugd")?;
+        match ended_within(&mut process, END)? {
+            Some(_) => Ok(process.wait_with_output()?),
+            None => {
+                process.kill()?;
+                process.wait()?;
+                bail!("the daemon did not refuse: it runs");
+            }
+        }
+    }
+
+    /// The configuration it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGTERM, and its end.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(rustix::process::Signal::TERM)?;
+        match ended_within(&mut self.process, END)? {
+            Some(status) => Ok(status),
+            None => bail!("the daemon does not end\n{}", self.log()),
+        }
+    }
+
+    /// SIGKILL, and its end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again as it was, after it has ended.
+    pub fn restart(&mut self) -> Result<()> {
+        self.config.write()?;
+        self.process = spawn(&mut self.command, &self.config)?;
+        Ok(())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).context("a process has an id")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// All that it has logged, over its restarts.
+    pub fn log(&self) -> String {
+        log(&self.config)
+    }
+
+    /// What `xenplug status --json` says.
+    pub fn status(&self) -> Result<Value> {
+        let done = Command::new(build_directory()?.join("xenplug"))
+            .args(["status", "--json", "--socket"])
+            .arg(self.config.run_directory().join("control.sock"))
+            .output()
+            .context("xenplug status")?;
+        ensure!(
+            done.status.success(),
+            "xenplug status: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        Ok(serde_json::from_slice(&done.stdout)?)
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    }
+
+    /// Its memory in KiB: resident (`VmRSS`), and its share of it (`Pss`).
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
+        let field = |name: &str| {
+            let line = rollup
+                .lines()
+                .find(|line| line.starts_with(name))
+                .with_context(|| format!("no {name}"))?;
+            line.split_whitespace()
+                .nth(1)
+                .context("no number")?
+                .parse::<u64>()
+                .context(line.to_owned())
+        };
+        Ok((field("Rss:")?, field("Pss:")?))
+    }
+
+    /// The processor time it has used, user and system, in clock ticks (of 10 ms).
+    pub fn processor_ticks(&self) -> Result<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
+        // utime and stime are fields 14 and 15; the first one here is field 3.
+        fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| Ok(ticks.parse::<u64>()?))
+            .sum()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        if self.terminate().is_err() {
+            let _ = self.kill();
+        }
+    }
+}
+
+fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Result<Command> {
+    let program = match env::var_os("XENPLUGD") {
+        Some(program) => PathBuf::from(program),
+        None => build_directory()?.join("xenplugd"),
+    };
+    ensure!(
+        program.exists(),
+        "{} is missing: `cargo xtask build` builds it",
+        program.display()
+    );
+    let mut command = namespace.map_or_else(|| Command::new(&program), |namespace| namespace.command(&program));
+    command
+        .arg("--config")
+        .arg(config.file())
+        .env("XENSTORED_PATH", socket)
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Starts the daemon, and waits for its `READY=1`.
+fn spawn(command: &mut Command, config: &Config) -> Result<Child> {
+    let notify = config.directory.join("notify");
+    let _ = fs::remove_file(&notify);
+    let socket = UnixDatagram::bind(&notify)?;
+    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    let log_file = File::options()
+        .create(true)
+        .append(true)
+        .open(config.directory.join("log"))?;
+    let mut process = command
+        .env("NOTIFY_SOCKET", &notify)
+        .stdout(log_file.try_clone()?)
+        .stderr(log_file)
+        .spawn()
+        .context("xenplugd")?;
+    let until = Instant::now() + START;
+    let mut message = [0; 512];
+    loop {
+        match socket.recv(&mut message) {
+            Ok(length)
+                if String::from_utf8_lossy(&message[..length])
+                    .lines()
+                    .any(|line| line == "READY=1") =>
+            {
+                return Ok(process);
+            }
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(status) = process.try_wait()? {
+            bail!("the daemon ended with {status}\n{}", log(config));
+        }
+        if Instant::now() > until {
+            process.kill()?;
+            process.wait()?;
+            bail!(
+                "the daemon did not say within {START:?} that it serves\n{}",
+                log(config)
+            );
+        }
+    }
+}
+
+fn log(config: &Config) -> String {
+    fs::read_to_string(config.directory.join("log")).unwrap_or_default()
+}
+
+fn ended_within(process: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let until = Instant::now() + limit;
+    loop {
+        match process.try_wait()? {
+            None if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
+            ended => return Ok(ended),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The machine's loop devices, as far as they are on files of a test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use super::namespace::output;
+
+/// A loop device and the file behind it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Loop {
+    /// Such as `/dev/loop7`.
+    pub device: PathBuf,
+    /// The path as sysfs gives it, with ` (deleted)` at its end once the file is.
+    pub backing: String,
+}
+
+/// The loop devices on files below a directory. Others on this machine are not ours to look at.
+pub fn attached_below(directory: &Path) -> Result<Vec<Loop>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file")) else {
+            continue;
+        };
+        let backing = backing.trim_end().to_owned();
+        if Path::new(&backing).starts_with(directory) {
+            found.push(Loop {
+                device: Path::new("/dev").join(entry.file_name()),
+                backing,
+            });
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Detaches them all.
+pub fn detach_below(directory: &Path) -> Result<()> {
+    for one in attached_below(directory)? {
+        output(Command::new("losetup").arg("-d").arg(one.device))?;
+    }
+    Ok(())
+}

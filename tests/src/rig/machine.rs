@@ -1,0 +1,199 @@
+//! A driver domain in one value: store, namespace, players and daemon, that a test starts and forgets.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::{Baseline, Config, Daemon, Device, Kernel, Namespace, Rig, Scripts, Toolstack, Xenstored, detach_below};
+use crate::store::Store;
+
+/// How long a device may take to come to what a test expects.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A driver domain: real xenstored, a namespace with the bridge `xenbr0`, the played kernel and toolstack, and when
+/// started the daemon. The fields are dropped in this order.
+#[derive(Debug)]
+pub struct Machine {
+    daemon: Option<Daemon>,
+    kernel: Option<Kernel>,
+    toolstack: Toolstack,
+    namespace: Arc<Namespace>,
+    xenstored: Xenstored,
+    directory: TempDir,
+    rig: Rig,
+}
+
+impl Machine {
+    /// All but the daemon.
+    pub fn new() -> Result<Self> {
+        let rig = Rig::find()?;
+        let directory = tempfile::Builder::new().prefix("xenplug-").tempdir()?;
+        fs::create_dir(directory.path().join("images"))?;
+        let xenstored = Xenstored::start(&rig)?;
+        let namespace = Arc::new(Namespace::new()?);
+        namespace.bridge("xenbr0")?;
+        let kernel = Some(Kernel::start(&xenstored.socket(), &namespace)?);
+        let toolstack = Toolstack::new(xenstored.connect()?);
+        Ok(Self {
+            daemon: None,
+            kernel,
+            toolstack,
+            namespace,
+            xenstored,
+            directory,
+            rig,
+        })
+    }
+
+    /// All, with the daemon in its standard configuration.
+    pub fn with_daemon() -> Result<Self> {
+        let mut machine = Self::new()?;
+        machine.start_daemon(machine.config()?)?;
+        Ok(machine)
+    }
+
+    /// The standard configuration for this machine.
+    pub fn config(&self) -> Result<Config> {
+        Config::standard(self.directory.path(), &self.images())
+    }
+
+    /// Starts the daemon, in place of the one that may run.
+    pub fn start_daemon(&mut self, config: Config) -> Result<()> {
+        self.daemon = None;
+        self.daemon = Some(Daemon::start(&self.xenstored.socket(), Some(&self.namespace), config)?);
+        Ok(())
+    }
+
+    /// Starts the daemon where it is to refuse, and gives what it said.
+    pub fn refused_daemon(&self, config: &Config) -> Result<std::process::Output> {
+        Daemon::refused(&self.xenstored.socket(), Some(&self.namespace), config)
+    }
+
+    /// The daemon, if it was started.
+    pub fn daemon(&self) -> Option<&Daemon> {
+        self.daemon.as_ref()
+    }
+
+    /// The daemon, to end and restart it.
+    pub fn daemon_mut(&mut self) -> Result<&mut Daemon> {
+        self.daemon.as_mut().context("this machine has no daemon")
+    }
+
+    /// The daemon's log, for a message.
+    pub fn daemon_log(&self) -> String {
+        self.daemon
+            .as_ref()
+            .map(|daemon| format!("--- the daemon's log\n{}", daemon.log()))
+            .unwrap_or_default()
+    }
+
+    /// Stops the played kernel, for a test that writes the backends' states itself.
+    pub fn stop_kernel(&mut self) {
+        self.kernel = None;
+    }
+
+    /// The played toolstack.
+    pub fn toolstack(&mut self) -> &mut Toolstack {
+        &mut self.toolstack
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The store.
+    pub fn xenstored(&self) -> &Xenstored {
+        &self.xenstored
+    }
+
+    /// The store, to end and restart it.
+    pub fn xenstored_mut(&mut self) -> &mut Xenstored {
+        &mut self.xenstored
+    }
+
+    /// A new connection to the store.
+    pub fn connect(&self) -> Result<Store> {
+        self.xenstored.connect()
+    }
+
+    /// Where the unpacked packages are.
+    pub fn rig(&self) -> &Rig {
+        &self.rig
+    }
+
+    /// The original scripts, on this machine.
+    pub fn scripts(&self) -> Scripts<'_> {
+        Scripts {
+            rig: &self.rig,
+            xenstored: &self.xenstored,
+            namespace: Some(&self.namespace),
+        }
+    }
+
+    /// A directory of this machine's own, removed at its end.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The directory of disk images, which the standard configuration grants.
+    pub fn images(&self) -> PathBuf {
+        self.directory.path().join("images")
+    }
+
+    /// Makes a sparse disk image of so many MiB.
+    pub fn image(&self, name: &str, mebibytes: u64) -> Result<PathBuf> {
+        let path = self.images().join(name);
+        File::create(&path)?.set_len(mebibytes << 20)?;
+        Ok(path)
+    }
+
+    /// What the machine has now.
+    pub fn baseline(&self) -> Result<Baseline> {
+        Baseline::of(self)
+    }
+
+    /// Waits until a device's `hotplug-status` is as expected. Another outcome or none is an error that says why.
+    pub fn expect_status(&self, device: &Device, status: &str) -> Result<()> {
+        self.expect_node(device, "hotplug-status", status)
+    }
+
+    /// Waits until a backend is in a state.
+    pub fn expect_state(&self, device: &Device, state: &str) -> Result<()> {
+        self.expect_node(device, "state", state)
+    }
+
+    /// Waits until a node of a backend has a value.
+    pub fn expect_node(&self, device: &Device, name: &str, expected: &str) -> Result<()> {
+        let mut store = self.connect()?;
+        let path = format!("{}/{name}", device.backend());
+        if let Err(found) = store.wait(&path, PATIENCE, |value| value == Some(expected))? {
+            let cause = store.find(&format!("{}/hotplug-error", device.backend()))?;
+            bail!(
+                "{path} is {found:?} and not {expected:?}; hotplug-error: {cause:?}\n{}",
+                self.daemon_log()
+            );
+        }
+        Ok(())
+    }
+
+    /// The value of a node of a backend.
+    pub fn node(&self, device: &Device, name: &str) -> Result<Option<String>> {
+        Ok(self.connect()?.find(&format!("{}/{name}", device.backend()))?)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Those who hold loop devices first; then what nobody lets go of by itself.
+        self.daemon = None;
+        self.kernel = None;
+        let _ = detach_below(self.directory.path());
+    }
+}

@@ -1,0 +1,121 @@
+//! A private network namespace, with mounts of its own where the network or the scripts look.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// What the holder does before it waits for its end: `/sys` shows the namespace's links, and what scripts write below
+/// `/run` and `/var/log` is gone with the namespace.
+const SET_UP: &str = "mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log && \
+                      mkdir -p /var/log/xen && ip link set lo up && echo ready && exec cat";
+
+/// A network and mount namespace. A process holds it that ends when its standard input does, so nothing stays behind,
+/// not even when this program is killed.
+#[derive(Debug)]
+pub struct Namespace {
+    holder: Child,
+}
+
+impl Namespace {
+    /// A namespace with a loopback interface that is up.
+    pub fn new() -> Result<Self> {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "private", "sh", "-c", SET_UP])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("unshare (util-linux)")?;
+        let mut said = String::new();
+        if let Some(output) = holder.stdout.take() {
+            BufReader::new(output).read_line(&mut said)?;
+        }
+        let namespace = Self { holder };
+        ensure!(
+            said == "ready\n",
+            "a network namespace cannot be made here (it takes root, and a machine that lets it)"
+        );
+        Ok(namespace)
+    }
+
+    /// A command to run in it. The process that starts is the program itself.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--net", "--mount", "--target", &self.holder.id().to_string(), "--"])
+            .arg(program);
+        command
+    }
+
+    /// Runs `ip` with these words.
+    pub fn ip(&self, words: &str) -> Result<()> {
+        output(self.command("ip").args(words.split_whitespace())).map(drop)
+    }
+
+    /// What `ip -j -d` says.
+    pub fn facts(&self, words: &str) -> Result<Value> {
+        let said = output(self.command("ip").args(["-j", "-d"]).args(words.split_whitespace()))?;
+        Ok(if said.trim().is_empty() {
+            Value::Array(Vec::new())
+        } else {
+            serde_json::from_str(&said)?
+        })
+    }
+
+    /// What `ip -j -d link` says of one link, or `None` if there is none of that name.
+    pub fn link(&self, name: &str) -> Result<Option<Value>> {
+        let Value::Array(links) = self.facts("link show")? else {
+            bail!("`ip -j link` gave no list")
+        };
+        Ok(links.into_iter().find(|link| link["ifname"] == name))
+    }
+
+    /// The names of a bridge's ports.
+    pub fn ports(&self, bridge: &str) -> Result<Vec<String>> {
+        let Value::Array(links) = self.facts("link show")? else {
+            bail!("`ip -j link` gave no list")
+        };
+        Ok(links
+            .iter()
+            .filter(|link| link["master"] == bridge)
+            .filter_map(|link| Some(link["ifname"].as_str()?.to_owned()))
+            .collect())
+    }
+
+    /// Makes a bridge that is up.
+    pub fn bridge(&self, name: &str) -> Result<()> {
+        self.ip(&format!("link add {name} type bridge"))?;
+        self.ip(&format!("link set {name} up"))
+    }
+
+    /// Makes the pair of a vif and the guest's card: frames that one sends, the other gets.
+    pub fn vif(&self, name: &str, guest: &str) -> Result<()> {
+        self.ip(&format!("link add {name} type veth peer name {guest}"))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+/// Runs a command to its end; its standard output, or an error with all that it said.
+pub(super) fn output(command: &mut Command) -> Result<String> {
+    let done = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{command:?}"))?;
+    let said = String::from_utf8_lossy(&done.stdout);
+    ensure!(
+        done.status.success(),
+        "{command:?}: {}\n{said}{}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Ok(said.into_owned())
+}

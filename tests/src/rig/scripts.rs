@@ -1,0 +1,63 @@
+//! Runs the original hotplug scripts as libxl does (`get_hotplug_env` in libxl_linux.c).
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, ensure};
+
+use super::{Device, Kind, Namespace, Rig, Xenstored};
+
+/// The original scripts, in a namespace where what they leave in `/run` and `/var/log` goes with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scripts<'a> {
+    /// Where they are.
+    pub rig: &'a Rig,
+    /// The store they speak to.
+    pub xenstored: &'a Xenstored,
+    /// Where to run them; `None` if this program is in there itself.
+    pub namespace: Option<&'a Namespace>,
+}
+
+impl Scripts<'_> {
+    /// `block add` or `vif-bridge online`.
+    pub fn plug(&self, device: &Device) -> Result<()> {
+        self.run(device, ["add", "online"])
+    }
+
+    /// `block remove` or `vif-bridge offline`.
+    pub fn unplug(&self, device: &Device) -> Result<()> {
+        self.run(device, ["remove", "offline"])
+    }
+
+    fn run(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<()> {
+        let script = self.rig.script(match device.kind {
+            Kind::Vbd => "block",
+            Kind::Vif => "vif-bridge",
+        });
+        let mut command = self
+            .namespace
+            .map_or_else(|| Command::new(&script), |namespace| namespace.command(&script));
+        self.xenstored.equip(&mut command);
+        command
+            .env("script", &script)
+            .env("XENBUS_TYPE", device.kind.to_string())
+            .env(
+                "XENBUS_PATH",
+                format!("backend/{}/{}/{}", device.kind, device.frontend, device.devid),
+            )
+            .env("XENBUS_BASE_PATH", "backend");
+        match device.kind {
+            Kind::Vbd => command.arg(disk),
+            Kind::Vif => command
+                .args([card, "type_if=vif"])
+                .env("netdev", "")
+                .env("vif", device.link()),
+        };
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        ensure!(status.success(), "{} for {device:?}: {status}", script.display());
+        Ok(())
+    }
+}

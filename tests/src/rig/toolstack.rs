@@ -1,0 +1,341 @@
+//! Plays libxl: writes what `xl` would write for a domain and its devices, and waits as it would.
+//!
+//! After libxl_disk.c, libxl_nic.c and libxl_device.c (`libxl__device_generic_add`,
+//! `libxl__initiate_device_generic_remove`) of Xen 4.17, for backends in the domain that the connection belongs to.
+
+use std::{fmt, path::Path, time::Duration};
+
+use anyhow::{Result, bail};
+
+use crate::store::{self, Store};
+
+/// The domain of the backends: connections through the socket are dom0's.
+const BACKEND: u16 = 0;
+
+/// The kind of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A disk.
+    Vbd,
+    /// A network card.
+    Vif,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Vbd => "vbd",
+            Kind::Vif => "vif",
+        })
+    }
+}
+
+/// Which device of which domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// Its kind.
+    pub kind: Kind,
+    /// The domain it is for.
+    pub frontend: u16,
+    /// Its number: `51712 + 16 * n` for the `n`th disk, `n` for the `n`th card.
+    pub devid: u32,
+}
+
+impl Device {
+    /// The `index`th disk of a domain: `xvda`, `xvdb`, ... up to `xvdp`, and extended numbers from there
+    /// (docs/man/xen-vbd-interface.7).
+    pub fn disk(frontend: u16, index: u32) -> Self {
+        let devid = if index < 16 {
+            (202 << 8) | (index << 4)
+        } else {
+            (1 << 28) | (index << 8)
+        };
+        Self {
+            kind: Kind::Vbd,
+            frontend,
+            devid,
+        }
+    }
+
+    /// The `index`th card of a domain.
+    pub fn card(frontend: u16, index: u32) -> Self {
+        Self {
+            kind: Kind::Vif,
+            frontend,
+            devid: index,
+        }
+    }
+
+    /// The device in a path of the backend's domain, such as `backend/vbd/3/51712/state`.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let mut words = path.split_once("backend/")?.1.split('/');
+        let kind = match words.next()? {
+            "vbd" => Kind::Vbd,
+            "vif" => Kind::Vif,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            frontend: words.next()?.parse().ok()?,
+            devid: words.next()?.parse().ok()?,
+        })
+    }
+
+    /// Its backend directory.
+    pub fn backend(&self) -> String {
+        format!(
+            "/local/domain/{BACKEND}/backend/{}/{}/{}",
+            self.kind, self.frontend, self.devid
+        )
+    }
+
+    /// Its frontend directory.
+    pub fn frontend(&self) -> String {
+        format!("/local/domain/{}/device/{}/{}", self.frontend, self.kind, self.devid)
+    }
+
+    /// The toolstack's own copy, which neither guest nor driver domain can write.
+    pub fn copy(&self) -> String {
+        format!("/libxl/{}/device/{}/{}", self.frontend, self.kind, self.devid)
+    }
+
+    /// The name that netback gives a card's interface.
+    pub fn link(&self) -> String {
+        format!("vif{}.{}", self.frontend, self.devid)
+    }
+
+    /// The name that [`super::Kernel`] gives the guest's end of the card.
+    pub fn guest_link(&self) -> String {
+        format!("guest{}.{}", self.frontend, self.devid)
+    }
+}
+
+/// What `xl` would write into the backend directory, to be changed before it is written: bad values, missing ones.
+#[derive(Clone, Debug)]
+pub struct Nodes(Vec<(&'static str, Vec<u8>)>);
+
+impl Nodes {
+    /// With another value for a node, or one more node.
+    pub fn with(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
+        self.0.retain(|(other, _)| *other != name);
+        self.0.push((name, value.into()));
+        self
+    }
+
+    /// Without a node.
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.retain(|(other, _)| *other != name);
+        self
+    }
+}
+
+/// A disk, as in `xl`'s `phy:PARAMS,xvda,MODE`.
+pub struct Disk;
+
+impl Disk {
+    /// A writable disk on a file or block device, plugged by `/etc/xen/scripts/block`.
+    pub fn on(params: &Path) -> Nodes {
+        use std::os::unix::ffi::OsStrExt;
+        Nodes(vec![])
+            .with("params", params.as_os_str().as_bytes())
+            .with("script", "/etc/xen/scripts/block")
+            .with("removable", "0")
+            .with("bootable", "1")
+            .with("dev", "xvda")
+            .with("type", "phy")
+            .with("mode", "w")
+            .with("device-type", "disk")
+            .with("discard-enable", "1")
+            .with("specification", "xen")
+    }
+}
+
+/// A network card, as in `xl`'s `bridge=BRIDGE`.
+pub struct Vif;
+
+impl Vif {
+    /// A card on a bridge, plugged by `/etc/xen/scripts/vif-bridge`.
+    pub fn on(bridge: &str) -> Nodes {
+        Nodes(vec![])
+            .with("script", "/etc/xen/scripts/vif-bridge")
+            .with("mac", "00:16:3e:01:02:03")
+            .with("bridge", bridge)
+            .with("handle", "0")
+            .with("type", "vif")
+            .with("hotplug-status", "")
+    }
+}
+
+/// Plays libxl, on a connection of its own.
+#[derive(Debug)]
+pub struct Toolstack {
+    store: Store,
+    built: u32,
+}
+
+impl Toolstack {
+    /// A toolstack on this connection.
+    pub fn new(store: Store) -> Self {
+        Self { store, built: 0 }
+    }
+
+    /// Its connection.
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Builds a domain: its directories, its `vm`, and its introduction. No two have the same UUID.
+    pub fn build(&mut self, domid: u16) -> Result<()> {
+        self.built += 1;
+        let uuid = format!("{:08x}-0000-4000-8000-{domid:012x}", self.built);
+        self.store.transaction(|store| {
+            let home = format!("/local/domain/{domid}");
+            let vm = format!("/vm/{uuid}");
+            let readable = ["n0".to_owned(), format!("r{domid}")];
+            for directory in [&home, &vm] {
+                store.make(directory)?;
+                store.permit(directory, &readable)?;
+            }
+            store.write(&format!("{home}/vm"), &vm)?;
+            store.write(&format!("{home}/name"), format!("guest-{domid}"))?;
+            store.write(&format!("{home}/domid"), domid.to_string())?;
+            store.write(&format!("{vm}/uuid"), &uuid)?;
+            store.write(&format!("{vm}/name"), format!("guest-{domid}"))
+        })?;
+        Ok(self.store.introduce(domid)?)
+    }
+
+    /// Adds a device in one transaction, its backend in state 1.
+    pub fn attach(&mut self, device: &Device, nodes: &Nodes) -> Result<()> {
+        let Device { frontend, devid, .. } = *device;
+        let (backend, home, copy) = (device.backend(), device.frontend(), device.copy());
+        let owned_by_frontend = [format!("n{frontend}"), format!("r{BACKEND}")];
+        let owned_by_backend = [format!("n{BACKEND}"), format!("r{frontend}")];
+        let mut front = vec![
+            ("backend", backend.clone()),
+            ("backend-id", BACKEND.to_string()),
+            ("state", "1".to_owned()),
+        ];
+        match device.kind {
+            Kind::Vbd => front.extend([
+                ("virtual-device", devid.to_string()),
+                ("device-type", "disk".to_owned()),
+            ]),
+            Kind::Vif => front.extend([("handle", devid.to_string()), ("mac", "00:16:3e:01:02:03".to_owned())]),
+        }
+        self.store.transaction(|store| {
+            store.remove(&copy)?;
+            store.write(&format!("{copy}/frontend"), &home)?;
+            store.write(&format!("{copy}/backend"), &backend)?;
+            write_all(
+                store,
+                &home,
+                &owned_by_frontend,
+                front.iter().map(|(name, value)| (*name, value.as_bytes())),
+            )?;
+            let own = [("frontend", home.clone()), ("frontend-id", frontend.to_string())];
+            let own = own.iter().map(|(name, value)| (*name, value.as_bytes()));
+            let state = [("online", b"1".as_slice()), ("state", b"1")];
+            let given = nodes.0.iter().map(|(name, value)| (*name, value.as_slice()));
+            write_all(
+                store,
+                &backend,
+                &owned_by_backend,
+                own.chain(state).chain(given.clone()),
+            )?;
+            given
+                .into_iter()
+                .try_for_each(|(name, value)| store.write(&format!("{copy}/{name}"), value))
+        })?;
+        Ok(())
+    }
+
+    /// Asks for a device to go: `online=0`, and `state=5` unless it is closed already.
+    pub fn detach(&mut self, device: &Device) -> Result<()> {
+        let backend = device.backend();
+        self.store.transaction(|store| {
+            let Some(state) = store.find(&format!("{backend}/state"))? else {
+                return Ok(());
+            };
+            store.write(&format!("{backend}/online"), "0")?;
+            if state != "6" {
+                store.write(&format!("{backend}/state"), "5")
+            } else {
+                Ok(())
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Waits until the driver domain has removed the backend directory, and removes what is left of the device.
+    ///
+    /// libxl waits 10 s; an error tells the state it found then, and leaves all as it is.
+    pub fn finish(&mut self, device: &Device, within: Duration) -> Result<()> {
+        let backend = device.backend();
+        if let Err(state) = self
+            .store
+            .wait(&format!("{backend}/state"), within, |state| state.is_none())?
+        {
+            bail!("{backend} is still there after {within:?}, in state {state:?}");
+        }
+        self.forget(device)
+    }
+
+    /// Removes all of a device at once, as after a failed attach or with `xl destroy`.
+    pub fn forget(&mut self, device: &Device) -> Result<()> {
+        self.store.transaction(|store| {
+            for path in [device.backend(), device.frontend(), device.copy()] {
+                store.remove(&path)?;
+            }
+            // The parents that a driver domain cannot remove, once they are empty (libxl__xs_path_cleanup).
+            for path in [device.backend(), device.copy()] {
+                let mut path = path.as_str();
+                for _ in 0..2 {
+                    path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+                    if store.find(path)?.is_none() || !store.children(path)?.is_empty() {
+                        break;
+                    }
+                    store.remove(path)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Removes a domain that has ended, and tells the store. Its backends are left to who serves them.
+    pub fn bury(&mut self, domid: u16) -> Result<()> {
+        let vm = self.store.find(&format!("/local/domain/{domid}/vm"))?;
+        for path in [
+            Some(format!("/local/domain/{domid}")),
+            Some(format!("/libxl/{domid}")),
+            vm,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            self.store.remove(&path)?;
+        }
+        match self.store.release(domid) {
+            // It had noticed by itself.
+            Err(error) if error.is("ENOENT") => Ok(()),
+            done => Ok(done?),
+        }
+    }
+}
+
+fn write_all<'a>(
+    store: &mut Store,
+    directory: &str,
+    permissions: &[String],
+    nodes: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Result<(), store::Error> {
+    store.remove(directory)?;
+    store.make(directory)?;
+    store.permit(directory, permissions)?;
+    // Nodes inherit their directory's permissions.
+    for (name, value) in nodes {
+        store.write(&format!("{directory}/{name}"), value)?;
+    }
+    Ok(())
+}
