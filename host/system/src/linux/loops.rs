@@ -1,7 +1,7 @@
 //! Loop devices: attached in one ioctl, cleared by the kernel when nobody has them open, ours by their tag.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::read_dir,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
@@ -41,6 +41,9 @@ const LOOP_MAJOR: u32 = 7;
 pub(super) struct Loops {
     control: OnceLock<OwnedFd>,
     held: Mutex<HashMap<u32, Held>>,
+    /// Those that a thread of ours is about to attach: to the kernel they are free until that is done, and it takes as
+    /// long as the file's disk needs to flush its cache.
+    reserved: Mutex<HashSet<u32>>,
 }
 
 #[derive(Debug)]
@@ -58,21 +61,47 @@ impl Loops {
     /// Attaches a free device.
     pub(super) fn attach(&self, source: &OpenSource, options: &LoopOptions) -> Result<LoopDevice, Error> {
         check(source, options)?;
+        let mut lost = HashSet::new();
         for _ in 0..ATTEMPTS {
-            let number = ioctl::loop_free(self.control()?.as_fd())
-                .map_err(|errno| Error::kernel("find a free loop device", errno))?;
-            let fd = open(number, options.read_only)
-                .map_err(|errno| Error::kernel(format!("open /dev/loop{number}"), errno))?;
-            match configure(number, fd, source, options) {
-                Ok(held) => return Ok(self.hold(held)),
-                Err(Error::Busy(_)) => {}
-                Err(error) => return Err(error),
-            }
+            let number = self.reserve(&lost)?;
+            let result = open(number, options.read_only)
+                .map_err(|errno| Error::kernel(format!("open /dev/loop{number}"), errno))
+                .and_then(|fd| configure(number, fd, source, options))
+                .map(|held| self.hold(held));
+            lock(&self.reserved).remove(&number);
+            match result {
+                Err(Error::Busy(_)) => lost.insert(number),
+                result => return result,
+            };
         }
         Err(Error::Busy(format!(
             "no loop device stayed free for {}",
             source.facts.path.display()
         )))
+    }
+
+    /// Picks a free device that no other thread of ours has picked, nor someone else has been quicker to take.
+    fn reserve(&self, lost: &HashSet<u32>) -> Result<u32, Error> {
+        let control = self.control()?.as_fd();
+        let mut reserved = lock(&self.reserved);
+        let first = ioctl::loop_free(control).map_err(|errno| Error::kernel("find a free loop device", errno))?;
+        let number = (first..)
+            .find(|number| !reserved.contains(number) && !lost.contains(number) && !self.holds(*number))
+            .unwrap_or(first);
+        reserved.insert(number);
+        drop(reserved);
+        if number != first {
+            self.make(number)?;
+        }
+        Ok(number)
+    }
+
+    /// Makes the device of that number, if it is not there.
+    fn make(&self, number: u32) -> Result<(), Error> {
+        match ioctl::loop_add(self.control()?.as_fd(), number) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(Error::kernel(format!("make /dev/loop{number}"), errno)),
+        }
     }
 
     /// Takes hold of a device of ours again, or attaches it anew.
@@ -82,10 +111,7 @@ impl Loops {
         if let Some(held) = lock(&self.held).get(&number) {
             return Ok(Some(held.device.clone()).filter(|held| is_same(held, device)));
         }
-        match ioctl::loop_add(self.control()?.as_fd(), number) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(Error::kernel(format!("make /dev/loop{number}"), errno)),
-        }
+        self.make(number)?;
         let fd = open(number, device.options.read_only).map_err(kernel)?;
         match ioctl::loop_status(fd.as_fd()) {
             Ok(info) => {
