@@ -15,7 +15,7 @@ pub mod state;
 
 pub use device::{DeviceKey, Identity};
 pub use id::{DevId, DomId, Kind};
-pub use machine::{Action, Adopted, Event, Machine, Mode, Observation, Phase, Published, Ticket, step};
+pub use machine::{Action, Adopted, AfterRelease, Event, Machine, Mode, Observation, Phase, Published, Ticket, step};
 pub use path::{BackendPath, Place, WatchedPath};
 pub use script::ScriptName;
 pub use state::{HotplugStatus, XenbusState};

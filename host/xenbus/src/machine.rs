@@ -7,7 +7,7 @@
 //! # The contract with whoever runs it
 //! - [`Event::Changed`] says "look again", nothing more: a watch fired, a link appeared, it is time for a resync. Such
 //!   events may be lost, repeated, delayed and reordered at will; one that arrives after the last change is enough.
-//! - [`Action::Look`] carries a [`Ticket`], and so does its answer. An answer that is out of date (another look was
+//! - [`Action::Look`] carries a [`Ticket`] of this machine, and so does its answer. An answer that is out of date (another look was
 //!   answered since, or an operation has begun that changes what can be seen) is ignored, so looks need no order.
 //! - Of the other actions, those that take time ([`Phase::busy`]) are answered by exactly one completion, at any time.
 //!   No second one is asked for before that. [`Action::StopHandler`] asks the running handler to end early; the handler
@@ -104,10 +104,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{HotplugStatus, Identity, Kind, XenbusState};
 
+mod event;
+mod phase;
+
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;
+
+pub use event::{Action, Event, Observation, Published, Ticket};
+pub use phase::{AfterRelease, Phase};
 
 /// Who removes a device's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -117,207 +121,6 @@ pub enum Mode {
     DriverDomain,
     /// The toolstack does: we stand in for `/etc/xen/scripts`.
     Dom0,
-}
-
-/// What one look at a device found: one transaction over its directory, and what the kernel says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observation {
-    /// Whether its directory exists. Where it does not, nothing else in here counts.
-    pub present: bool,
-    /// Whose it is now.
-    pub identity: Identity,
-    /// The backend's `state`.
-    pub state: XenbusState,
-    /// Whether `online` is a number other than 0. A missing one is 0, as it is to the kernel
-    /// (drivers/xen/xenbus/xenbus_client.c, `xenbus_dev_is_online`).
-    pub online: bool,
-    /// Whether the frontend's domain is known to have gone. One that cannot be asked for has not.
-    pub frontend_gone: bool,
-    /// Whether the link that the handler needs is there. True for kinds that need none, and of no account once the
-    /// handler has begun, which may give it another name.
-    pub netdev: bool,
-    /// What `hotplug-status` says.
-    pub status: HotplugStatus,
-}
-
-impl Observation {
-    /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
-    pub fn leaving(&self) -> bool {
-        self.frontend_gone || (self.state == XenbusState::Closed && !self.online)
-    }
-
-    /// Whether a device whose handler runs, or has just run, may still be connected: the condition of
-    /// [`Action::Publish`].
-    ///
-    /// A kernel backend waits in its state for what the handler sets up; one that has moved on was set up by somebody
-    /// else. A backend that is itself started by the handler (QEMU) may move on, and may write `connected`, by itself.
-    pub fn connectable(&self, identity: &Identity) -> bool {
-        use XenbusState::{Connected, InitWait, Initialised, Initialising};
-        let waits = match identity.key.kind.handler_state() {
-            Initialising => matches!(self.state, Initialising | InitWait | Initialised | Connected),
-            at => self.state == at && self.status != HotplugStatus::Connected,
-        };
-        self.is_of(identity) && self.online && !self.frontend_gone && waits
-    }
-
-    /// Whether the directory is there and, as far as can be told, the same device's: the condition of
-    /// [`Action::PublishFailure`] and [`Action::PublishDisconnected`], and with [`Self::leaving`] that of
-    /// [`Action::RemoveDirectory`].
-    pub fn is_of(&self, identity: &Identity) -> bool {
-        self.present && self.identity.same_device(identity)
-    }
-}
-
-/// Which look an answer belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
-
-/// How an operation on the store ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Published {
-    /// It is written.
-    Done,
-    /// Nothing was written: the directory has gone or is another device's, or what the operation rests on has changed.
-    Stale,
-    /// The store refused (quota, permission), or could not be reached.
-    Failed,
-}
-
-/// Something that a machine is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Something may have changed.
-    Changed,
-    /// The look of that ticket found this.
-    Looked(Ticket, Observation),
-    /// The handler returned a connection; what it acquired is held.
-    HandlerDone,
-    /// The handler refused, trapped, took too long or was stopped; what it acquired is held.
-    HandlerFailed,
-    /// `Publish`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in flight.
-    Published(Published),
-    /// Nothing is held any more.
-    Released,
-    /// Something could not be given back, and is still held.
-    ReleaseFailed,
-}
-
-/// Something to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Look at the device, and answer [`Event::Looked`] with this ticket. A look that cannot be made (the store is
-    /// away) needs no answer: [`Event::Changed`], once it is back, asks for another.
-    Look(Ticket),
-    /// Run the plugin's handler; it answers [`Event::HandlerDone`] or [`Event::HandlerFailed`].
-    RunHandler,
-    /// End the running handler early: its device is lost. It answers as always.
-    StopHandler,
-    /// Publish the handler's nodes and `hotplug-status=connected`, if [`Observation::connectable`] holds in the same
-    /// transaction; answer [`Event::Published`].
-    Publish,
-    /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`Observation::is_of`]; answer
-    /// [`Event::Published`].
-    PublishFailure,
-    /// Give back what is held; answer [`Event::Released`] or [`Event::ReleaseFailed`]. Nothing held is no error.
-    Release,
-    /// Publish `hotplug-status=disconnected`, if [`Observation::is_of`]; answer [`Event::Published`].
-    PublishDisconnected,
-    /// Remove the device's directory, if [`Observation::is_of`] and still [`Observation::leaving`]; answer
-    /// [`Event::Published`].
-    RemoveDirectory,
-    /// Nothing is left of the device: drop the machine. No answer. One that is kept starts over.
-    Forget,
-}
-
-/// Where a device is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Not seen yet, or forgotten.
-    Absent,
-    /// Seen, and not to be connected yet.
-    Waiting,
-    /// Its handler runs.
-    Connecting {
-        /// It was told to stop, as the device is lost; whatever it has done is to be undone.
-        doomed: bool,
-    },
-    /// The connection is being published.
-    Publishing,
-    /// Connected, and what it needs is held.
-    Connected,
-    /// Connected by somebody else; nothing of it is ours.
-    Foreign,
-    /// What it held is being given back.
-    Releasing {
-        /// What follows.
-        then: AfterRelease,
-    },
-    /// Not everything could be given back; the next event tries again.
-    Unreleased {
-        /// What follows.
-        then: AfterRelease,
-    },
-    /// Nothing is held any more, and the directory is there still: it is for the toolstack to remove, or to be seen.
-    Released,
-    /// The failure is being published.
-    Failing,
-    /// It could not be connected, and stays so.
-    Failed {
-        /// Whether the store says so.
-        told: bool,
-    },
-    /// The end is being published.
-    Disconnecting,
-    /// The directory is being removed.
-    Removing,
-}
-
-/// What follows when everything is given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AfterRelease {
-    /// See what is there now.
-    Look,
-    /// Say why it failed.
-    Fail,
-}
-
-impl Phase {
-    /// Whether something may be held for the device.
-    pub fn holds(self) -> bool {
-        use Phase::{Connected, Connecting, Publishing, Releasing, Unreleased};
-        matches!(
-            self,
-            Connecting { .. } | Publishing | Connected | Releasing { .. } | Unreleased { .. }
-        )
-    }
-
-    /// Whether an operation is in flight, whose completion is awaited.
-    pub fn busy(self) -> bool {
-        use Phase::{Connecting, Disconnecting, Failing, Publishing, Releasing, Removing};
-        matches!(
-            self,
-            Connecting { .. } | Publishing | Releasing { .. } | Failing | Disconnecting | Removing
-        )
-    }
-
-    /// One word for it, for people.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Absent => "absent",
-            Self::Waiting => "waiting",
-            Self::Connecting { .. } => "connecting",
-            Self::Publishing => "publishing",
-            Self::Connected => "connected",
-            Self::Foreign => "foreign",
-            Self::Releasing { .. } => "releasing",
-            Self::Unreleased { .. } => "unreleased",
-            Self::Released => "released",
-            Self::Failing => "failing",
-            Self::Failed { .. } => "failed",
-            Self::Disconnecting => "disconnecting",
-            Self::Removing => "removing",
-        }
-    }
 }
 
 /// What start-up found of a device in the journal and the kernel.

@@ -1,1 +1,402 @@
-//! The machine, step by step and exhaustively.
+//! Every phase with every event.
+
+use super::*;
+use crate::DeviceKey;
+
+mod stories;
+mod world;
+
+/// The device that the machines below are about, in a virtual machine of this name, or in one that does not tell.
+fn identity(kind: &Kind, vm: Option<&str>) -> Identity {
+    let key: DeviceKey = format!("{kind}/3/0").parse().unwrap();
+    Identity {
+        key,
+        vm: vm.map(|vm| format!("/vm/{vm}")),
+    }
+}
+
+/// A device that is wanted.
+fn wanted(kind: &Kind) -> Observation {
+    Observation {
+        present: true,
+        identity: identity(kind, Some("a")),
+        state: kind.handler_state(),
+        online: true,
+        frontend_gone: false,
+        netdev: true,
+        status: HotplugStatus::None,
+    }
+}
+
+/// A device in use.
+fn in_use(kind: &Kind) -> Observation {
+    Observation {
+        state: XenbusState::Connected,
+        status: HotplugStatus::Connected,
+        ..wanted(kind)
+    }
+}
+
+fn unplugged(kind: &Kind) -> Observation {
+    Observation {
+        state: XenbusState::Closed,
+        online: false,
+        ..in_use(kind)
+    }
+}
+
+fn absent(kind: &Kind) -> Observation {
+    Observation {
+        present: false,
+        identity: identity(kind, None),
+        ..unplugged(kind)
+    }
+}
+
+fn every_observation(kind: &Kind) -> Vec<Observation> {
+    let mut all = Vec::new();
+    let both = [false, true];
+    for state in XenbusState::ALL {
+        for status in HotplugStatus::ALL {
+            for vm in [Some("a"), Some("b"), None] {
+                for bits in 0..16 {
+                    let [present, online, frontend_gone, netdev] =
+                        [1, 2, 4, 8].map(|bit| both[usize::from(bits & bit != 0)]);
+                    let identity = identity(kind, vm);
+                    all.push(Observation {
+                        present,
+                        identity,
+                        state,
+                        online,
+                        frontend_gone,
+                        netdev,
+                        status,
+                    });
+                }
+            }
+        }
+    }
+    all
+}
+
+const EVERY_PHASE: [Phase; 17] = [
+    Phase::Absent,
+    Phase::Waiting,
+    Phase::Connecting { doomed: false },
+    Phase::Connecting { doomed: true },
+    Phase::Publishing,
+    Phase::Connected,
+    Phase::Foreign,
+    Phase::Releasing {
+        then: AfterRelease::Look,
+    },
+    Phase::Releasing {
+        then: AfterRelease::Fail,
+    },
+    Phase::Unreleased {
+        then: AfterRelease::Look,
+    },
+    Phase::Unreleased {
+        then: AfterRelease::Fail,
+    },
+    Phase::Released,
+    Phase::Failing,
+    Phase::Failed { told: false },
+    Phase::Failed { told: true },
+    Phase::Disconnecting,
+    Phase::Removing,
+];
+
+/// A look that is under way, in all the machines below.
+const UNDER_WAY: Ticket = Ticket(7);
+
+/// Every machine of a kind, also those that nothing leads to.
+fn every_machine(kind: &Kind) -> Vec<Machine> {
+    let mut all = Vec::new();
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        for phase in EVERY_PHASE {
+            for vm in [Some("a"), None] {
+                for look_again in [false, true] {
+                    let identity = (phase != Phase::Absent).then(|| identity(kind, vm));
+                    let [asked, heard] = [UNDER_WAY, Ticket(UNDER_WAY.0 - 1)];
+                    all.push(Machine {
+                        mode,
+                        kind: kind.clone(),
+                        phase,
+                        identity,
+                        asked,
+                        heard,
+                        look_again,
+                    });
+                }
+            }
+        }
+    }
+    all
+}
+
+fn every_completion() -> Vec<Event> {
+    use Published::{Done, Failed, Stale};
+    let mut all = vec![
+        Event::HandlerDone,
+        Event::HandlerFailed,
+        Event::Released,
+        Event::ReleaseFailed,
+    ];
+    all.extend([Done, Stale, Failed].map(Event::Published));
+    all
+}
+
+fn every_event(kind: &Kind) -> Vec<Event> {
+    let mut all = every_completion();
+    all.push(Event::Changed);
+    all.extend(
+        every_observation(kind)
+            .into_iter()
+            .map(|seen| Event::Looked(UNDER_WAY, seen)),
+    );
+    all
+}
+
+/// Calls a check with every machine and every event, and what follows.
+fn with_every_pair(check: impl Fn(&Machine, &Event, &Machine, Option<Action>)) {
+    for kind in [Kind::VBD, Kind::VBD3] {
+        let events = every_event(&kind);
+        for machine in every_machine(&kind) {
+            for event in &events {
+                let (next, action) = step(&machine, event);
+                check(&machine, event, &next, action);
+            }
+        }
+    }
+}
+
+/// The operation that is in flight in a phase.
+fn operation(phase: Phase) -> Option<Action> {
+    match phase {
+        Phase::Connecting { .. } => Some(Action::RunHandler),
+        Phase::Publishing => Some(Action::Publish),
+        Phase::Releasing { .. } => Some(Action::Release),
+        Phase::Failing => Some(Action::PublishFailure),
+        Phase::Disconnecting => Some(Action::PublishDisconnected),
+        Phase::Removing => Some(Action::RemoveDirectory),
+        Phase::Absent | Phase::Waiting | Phase::Connected | Phase::Foreign => None,
+        Phase::Unreleased { .. } | Phase::Released | Phase::Failed { .. } => None,
+    }
+}
+
+fn completes(event: &Event, operation: Action) -> bool {
+    match operation {
+        Action::RunHandler => matches!(event, Event::HandlerDone | Event::HandlerFailed),
+        Action::Release => matches!(event, Event::Released | Event::ReleaseFailed),
+        _ => matches!(event, Event::Published(_)),
+    }
+}
+
+#[test]
+fn one_operation_is_in_flight_at_most() {
+    with_every_pair(|machine, event, next, action| {
+        let completed = operation(machine.phase()).is_some_and(|operation| completes(event, operation));
+        let begun = action.filter(|action| !matches!(action, Action::Look(_) | Action::StopHandler | Action::Forget));
+        if machine.phase().busy() && !completed {
+            assert_eq!(begun, None, "{machine:?} {event:?}");
+            assert_eq!(
+                operation(next.phase()),
+                operation(machine.phase()),
+                "{machine:?} {event:?}"
+            );
+        } else {
+            assert_eq!(begun, operation(next.phase()), "{machine:?} {event:?}");
+        }
+        assert_eq!(next.phase().busy(), operation(next.phase()).is_some());
+    });
+}
+
+#[test]
+fn a_completion_of_what_is_not_in_flight_changes_nothing() {
+    for kind in [Kind::VBD, Kind::QDISK] {
+        for machine in every_machine(&kind) {
+            for event in every_completion() {
+                if !operation(machine.phase()).is_some_and(|operation| completes(&event, operation)) {
+                    assert_eq!(step(&machine, &event), (machine.clone(), None), "{event:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_look_that_is_out_of_date_changes_nothing() {
+    for machine in every_machine(&Kind::VBD) {
+        for ticket in [Ticket(0), machine.heard, Ticket(UNDER_WAY.0 + 1)] {
+            for seen in every_observation(&Kind::VBD) {
+                assert_eq!(step(&machine, &Event::Looked(ticket, seen)), (machine.clone(), None));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_held_is_let_go_only_by_a_release() {
+    with_every_pair(|machine, event, next, action| {
+        if machine.phase().holds() && !next.phase().holds() {
+            assert_eq!(
+                (event, operation(machine.phase())),
+                (&Event::Released, Some(Action::Release)),
+                "{machine:?}"
+            );
+        }
+        if !machine.phase().holds() && next.phase().holds() {
+            assert_eq!(action, Some(Action::RunHandler), "{machine:?} {event:?}");
+        }
+    });
+}
+
+#[test]
+fn a_handler_runs_only_for_a_device_that_waits_for_it_and_holds_nothing() {
+    with_every_pair(|machine, event, _, action| {
+        if action == Some(Action::RunHandler) {
+            assert!(
+                !machine.phase().holds() && !machine.phase().busy(),
+                "{machine:?} {event:?}"
+            );
+            let Event::Looked(_, seen) = event else {
+                panic!("{machine:?} ran at {event:?}")
+            };
+            assert!(
+                seen.present && seen.online && seen.netdev && !seen.frontend_gone,
+                "{machine:?} {event:?}"
+            );
+            assert_eq!(seen.state, machine.kind.handler_state());
+            assert_ne!(seen.status, HotplugStatus::Connected);
+        }
+    });
+}
+
+#[test]
+fn a_connection_is_published_only_if_its_device_was_not_lost() {
+    with_every_pair(|machine, event, _, action| {
+        if action == Some(Action::Publish) {
+            let expected = (Phase::Connecting { doomed: false }, &Event::HandlerDone);
+            assert_eq!((machine.phase(), event), expected);
+        }
+        if action == Some(Action::StopHandler) {
+            assert_eq!(machine.phase(), Phase::Connecting { doomed: false }, "{event:?}");
+        }
+    });
+}
+
+#[test]
+fn the_end_is_told_only_once_nothing_is_held_and_a_directory_is_removed_only_in_a_driver_domain() {
+    with_every_pair(|machine, event, next, action| match action {
+        Some(Action::PublishDisconnected | Action::PublishFailure) => {
+            assert!(!next.phase().holds(), "{machine:?} {event:?}");
+        }
+        Some(Action::RemoveDirectory) => {
+            assert!(!next.phase().holds(), "{machine:?} {event:?}");
+            assert_eq!(machine.mode, Mode::DriverDomain, "{event:?}");
+            let told = machine.phase() == Phase::Disconnecting;
+            let left = matches!(event, Event::Looked(_, seen)
+                if seen.present && seen.leaving() && seen.status == HotplugStatus::Disconnected);
+            assert!(told || left, "{machine:?} {event:?}");
+        }
+        Some(Action::Forget) => {
+            let removed = (machine.phase(), event) == (Phase::Removing, &Event::Published(Published::Done));
+            assert!(
+                removed || matches!(event, Event::Looked(_, seen) if !seen.present),
+                "{machine:?} {event:?}"
+            );
+            assert_eq!((next.phase(), next.identity()), (Phase::Absent, None));
+        }
+        _ => {}
+    });
+}
+
+#[test]
+fn a_device_in_use_is_left_alone() {
+    with_every_pair(|machine, event, next, action| {
+        let (Phase::Connected, Event::Looked(_, seen)) = (machine.phase(), event) else {
+            return;
+        };
+        let asks_for_it = !seen.present
+            || seen.frontend_gone
+            || (seen.state == XenbusState::Closed && !seen.online)
+            || (machine.identity().unwrap().vm.is_some() && seen.identity.vm == Some("/vm/b".into()))
+            || (seen.state == XenbusState::Initialising && machine.kind == Kind::VBD)
+            || (seen.state == machine.kind.handler_state() && seen.status != HotplugStatus::Connected);
+        match asks_for_it {
+            true => assert_eq!(action, Some(Action::Release), "{event:?}"),
+            false => assert_eq!((next.phase(), action), (Phase::Connected, None), "{event:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_change_is_looked_at_now_or_as_soon_as_the_device_rests() {
+    for machine in every_machine(&Kind::VIF) {
+        let (next, action) = step(&machine, &Event::Changed);
+        let looks = matches!(action, Some(Action::Look(ticket)) if ticket > machine.asked);
+        let releases = action == Some(Action::Release) && matches!(machine.phase(), Phase::Unreleased { .. });
+        assert!(
+            looks || releases || (next.look_again && machine.phase().busy()),
+            "{machine:?} {action:?}"
+        );
+    }
+    // Whatever rests does not owe a look, however it got there.
+    with_every_pair(|machine, event, next, action| {
+        if machine.phase().busy() && !next.phase().busy() {
+            assert!(!next.look_again, "{machine:?} {event:?} {action:?}");
+            let looks = matches!(action, Some(Action::Look(_)));
+            assert!(looks || !machine.look_again, "{machine:?} {event:?} {action:?}");
+        }
+    });
+}
+
+/// Answers actions as a machine without the device would, until nothing is left to do; returns what was asked for.
+fn wind_up(machine: &mut Machine, mut event: Event) -> Vec<Action> {
+    let mut asked = Vec::new();
+    // Looks and operations alternate; no phase is passed through twice.
+    for _ in 0..32 {
+        let Some(action) = machine.apply(&event) else { break };
+        asked.push(action);
+        event = match action {
+            Action::Look(ticket) => Event::Looked(ticket, absent(&machine.kind)),
+            Action::RunHandler | Action::StopHandler => Event::HandlerFailed,
+            Action::Release => Event::Released,
+            Action::Forget => break,
+            _ => Event::Published(Published::Stale),
+        };
+    }
+    asked
+}
+
+#[test]
+fn a_device_that_has_gone_is_released_and_forgotten_from_wherever_it_was() {
+    for kind in [Kind::VBD, Kind::VIF, Kind::VBD3, Kind::QDISK] {
+        for mut machine in every_machine(&kind) {
+            let before = machine.phase();
+            let mut asked = wind_up(&mut machine, Event::Changed);
+            // What was in flight at the time ends in its own good time.
+            let ends = match operation(before) {
+                Some(Action::RunHandler) => vec![Event::HandlerDone, Event::HandlerFailed],
+                Some(Action::Release) => vec![Event::Released],
+                Some(_) => vec![Published::Done, Published::Stale, Published::Failed]
+                    .into_iter()
+                    .map(Event::Published)
+                    .collect(),
+                None => vec![Event::Changed],
+            };
+            for end in ends {
+                let mut machine = machine.clone();
+                if before.busy() && machine.phase().busy() {
+                    asked.extend(wind_up(&mut machine, end));
+                    asked.extend(wind_up(&mut machine, Event::Changed));
+                }
+                assert_eq!(machine.phase(), Phase::Absent, "from {before:?}: {asked:?}");
+                assert_eq!(asked.last(), Some(&Action::Forget), "from {before:?}");
+                let releases = asked.contains(&Action::Release) || operation(before) == Some(Action::Release);
+                assert_eq!(releases, before.holds(), "from {before:?}: {asked:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! The life of a device, step by step.
+
+use super::*;
+
+/// A machine with which to tell a story: each line is an event and the action that it is to bring about.
+struct Story(Machine);
+
+impl Story {
+    fn new(mode: Mode, kind: Kind) -> Self {
+        Self(Machine::new(mode, kind))
+    }
+
+    #[track_caller]
+    fn on(&mut self, event: Event, action: impl Into<Option<Action>>) -> &mut Self {
+        assert_eq!(self.0.apply(&event), action.into(), "{:?}", self.0);
+        self
+    }
+
+    /// Something changes, and this is found.
+    #[track_caller]
+    fn sees(&mut self, seen: Observation, action: impl Into<Option<Action>>) -> &mut Self {
+        let Some(Action::Look(ticket)) = self.0.apply(&Event::Changed) else {
+            panic!("no look: {:?}", self.0)
+        };
+        self.on(Event::Looked(ticket, seen), action)
+    }
+
+    /// An operation ends with a look, which finds this.
+    #[track_caller]
+    fn then_sees(&mut self, event: Event, seen: Observation, action: impl Into<Option<Action>>) -> &mut Self {
+        let Some(Action::Look(ticket)) = self.0.apply(&event) else {
+            panic!("no look: {:?}", self.0)
+        };
+        self.on(Event::Looked(ticket, seen), action)
+    }
+
+    #[track_caller]
+    fn is(&mut self, phase: Phase) -> &mut Self {
+        assert_eq!(self.0.phase(), phase);
+        self
+    }
+
+    /// A device that was plugged.
+    #[track_caller]
+    fn connected(mode: Mode, kind: Kind) -> Self {
+        let mut story = Self::new(mode, kind.clone());
+        story
+            .sees(wanted(&kind), Action::RunHandler)
+            .on(Event::HandlerDone, Action::Publish)
+            .on(DONE, None);
+        story.is(Phase::Connected);
+        story
+    }
+
+    /// A device whose handler failed.
+    #[track_caller]
+    fn failed(mode: Mode, kind: Kind) -> Self {
+        let mut story = Self::new(mode, kind.clone());
+        story
+            .sees(wanted(&kind), Action::RunHandler)
+            .on(Event::HandlerFailed, Action::Release)
+            .on(Event::Released, Action::PublishFailure)
+            .on(DONE, None)
+            .is(Phase::Failed { told: true });
+        story
+    }
+}
+
+const DONE: Event = Event::Published(Published::Done);
+const STALE: Event = Event::Published(Published::Stale);
+const REFUSED: Event = Event::Published(Published::Failed);
+
+#[test]
+fn a_device_is_plugged_and_unplugged_in_a_driver_domain() {
+    for kind in [Kind::VBD, Kind::VIF, Kind::VBD3, Kind::QDISK] {
+        Story::connected(Mode::DriverDomain, kind.clone())
+            .sees(in_use(&kind), None)
+            .sees(unplugged(&kind), Action::Release)
+            .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected)
+            .on(DONE, Action::RemoveDirectory)
+            .on(DONE, Action::Forget)
+            .is(Phase::Absent);
+    }
+}
+
+#[test]
+fn in_dom0_the_toolstack_removes_the_directory() {
+    let kind = Kind::VBD;
+    let told = Observation {
+        status: HotplugStatus::Disconnected,
+        ..unplugged(&kind)
+    };
+    Story::connected(Mode::Dom0, kind.clone())
+        .sees(unplugged(&kind), Action::Release)
+        .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected)
+        .on(DONE, None)
+        .is(Phase::Released)
+        .sees(told, None)
+        .is(Phase::Released)
+        .sees(absent(&kind), Action::Forget);
+}
+
+#[test]
+fn in_dom0_a_released_device_that_is_plugged_again_starts_over() {
+    let kind = Kind::VBD;
+    Story::connected(Mode::Dom0, kind.clone())
+        .sees(unplugged(&kind), Action::Release)
+        .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected)
+        .on(DONE, None)
+        .sees(
+            Observation {
+                state: XenbusState::Initialising,
+                ..wanted(&kind)
+            },
+            None,
+        )
+        .is(Phase::Waiting)
+        .sees(wanted(&kind), Action::RunHandler);
+}
+
+#[test]
+fn a_guest_that_reboots_keeps_its_devices() {
+    let kind = Kind::VIF;
+    let mut story = Story::connected(Mode::DriverDomain, kind.clone());
+    for state in [4, 5, 6, 2, 4].map(|number| XenbusState::ALL[number]) {
+        story
+            .sees(Observation { state, ..in_use(&kind) }, None)
+            .is(Phase::Connected);
+    }
+}
+
+#[test]
+fn a_card_waits_for_its_link_and_a_device_without_online_for_its_end() {
+    let kind = Kind::VIF;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(
+            Observation {
+                netdev: false,
+                ..wanted(&kind)
+            },
+            None,
+        )
+        .is(Phase::Waiting)
+        .sees(
+            Observation {
+                online: false,
+                ..wanted(&kind)
+            },
+            None,
+        )
+        .sees(wanted(&kind), Action::RunHandler)
+        // The handler may have given the link another name.
+        .sees(
+            Observation {
+                netdev: false,
+                ..wanted(&kind)
+            },
+            None,
+        )
+        .on(Event::HandlerDone, Action::Publish);
+}
+
+#[test]
+fn a_device_that_is_lost_while_its_handler_runs_is_undone_and_never_published() {
+    let kind = Kind::VBD;
+    let other = Observation {
+        identity: identity(&kind, Some("b")),
+        ..wanted(&kind)
+    };
+    let losses = [
+        absent(&kind),
+        unplugged(&kind),
+        other,
+        Observation {
+            frontend_gone: true,
+            ..wanted(&kind)
+        },
+        Observation {
+            online: false,
+            ..wanted(&kind)
+        },
+        Observation {
+            state: XenbusState::Closing,
+            ..wanted(&kind)
+        },
+        Observation {
+            state: XenbusState::Initialising,
+            ..wanted(&kind)
+        },
+        Observation {
+            status: HotplugStatus::Connected,
+            ..wanted(&kind)
+        },
+        in_use(&kind),
+    ];
+    for lost in losses {
+        for end in [Event::HandlerDone, Event::HandlerFailed] {
+            Story::new(Mode::DriverDomain, kind.clone())
+                .sees(wanted(&kind), Action::RunHandler)
+                .sees(lost.clone(), Action::StopHandler)
+                // It is told once, and a look that finds it again does not bring it back.
+                .sees(wanted(&kind), None)
+                .on(end, Action::Release)
+                .then_sees(Event::Released, absent(&kind), Action::Forget);
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_its_handler_starts_may_move_on_by_itself() {
+    let kind = Kind::QDISK;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(wanted(&kind), Action::RunHandler)
+        .sees(
+            Observation {
+                state: XenbusState::InitWait,
+                status: HotplugStatus::Connected,
+                ..wanted(&kind)
+            },
+            None,
+        )
+        .on(Event::HandlerDone, Action::Publish);
+}
+
+#[test]
+fn a_directory_that_went_before_its_connection_was_published_is_undone() {
+    let kind = Kind::VBD;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(wanted(&kind), Action::RunHandler)
+        .on(Event::HandlerDone, Action::Publish)
+        .on(STALE, Action::Release)
+        .then_sees(Event::Released, absent(&kind), Action::Forget);
+}
+
+#[test]
+fn a_connection_that_the_store_refuses_is_undone_and_fails() {
+    let kind = Kind::VBD;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(wanted(&kind), Action::RunHandler)
+        .on(Event::HandlerDone, Action::Publish)
+        .on(REFUSED, Action::Release)
+        .on(Event::Released, Action::PublishFailure)
+        .on(REFUSED, None)
+        .is(Phase::Failed { told: false })
+        // The failure is told again, and the handler does not run again.
+        .sees(wanted(&kind), Action::PublishFailure)
+        .on(DONE, None)
+        .is(Phase::Failed { told: true });
+}
+
+#[test]
+fn a_failed_device_stays_failed_until_it_goes() {
+    let kind = Kind::VIF;
+    let failed = Observation {
+        status: HotplugStatus::Error,
+        ..wanted(&kind)
+    };
+    let busy = Observation {
+        status: HotplugStatus::Busy,
+        ..wanted(&kind)
+    };
+    let unplugged = Observation {
+        status: HotplugStatus::Error,
+        ..unplugged(&kind)
+    };
+    Story::failed(Mode::DriverDomain, kind.clone())
+        .sees(failed.clone(), None)
+        .sees(busy, None)
+        .sees(
+            Observation {
+                state: XenbusState::Closing,
+                ..failed
+            },
+            None,
+        )
+        .sees(unplugged, Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory)
+        .on(DONE, Action::Forget);
+}
+
+#[test]
+fn a_failed_device_that_is_made_anew_is_tried_again() {
+    let kind = Kind::VBD;
+    Story::failed(Mode::DriverDomain, kind.clone())
+        .sees(
+            Observation {
+                state: XenbusState::Initialising,
+                ..wanted(&kind)
+            },
+            None,
+        )
+        .is(Phase::Waiting)
+        .sees(wanted(&kind), Action::RunHandler);
+    // Also where the state in between was not seen, and where an operator emptied the status.
+    Story::failed(Mode::DriverDomain, kind.clone()).sees(wanted(&kind), Action::RunHandler);
+    let other = Observation {
+        identity: identity(&kind, Some("b")),
+        status: HotplugStatus::Error,
+        ..wanted(&kind)
+    };
+    Story::failed(Mode::DriverDomain, kind.clone()).sees(other, Action::RunHandler);
+}
+
+#[test]
+fn a_reused_domid_is_another_device() {
+    let kind = Kind::VBD;
+    let next = Observation {
+        identity: identity(&kind, Some("b")),
+        ..wanted(&kind)
+    };
+    let mut story = Story::connected(Mode::DriverDomain, kind.clone());
+    story
+        .sees(next.clone(), Action::Release)
+        .then_sees(Event::Released, next.clone(), Action::RunHandler);
+    assert_eq!(story.0.identity(), Some(&next.identity));
+}
+
+#[test]
+fn the_virtual_machine_may_become_known_later_and_is_the_same_from_then_on() {
+    let kind = Kind::VBD;
+    let nameless = Observation {
+        identity: identity(&kind, None),
+        ..wanted(&kind)
+    };
+    let other = Observation {
+        identity: identity(&kind, Some("b")),
+        ..in_use(&kind)
+    };
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(nameless, Action::RunHandler)
+        .on(Event::HandlerDone, Action::Publish)
+        .on(DONE, None)
+        .sees(in_use(&kind), None)
+        .sees(
+            Observation {
+                identity: identity(&kind, None),
+                ..in_use(&kind)
+            },
+            None,
+        )
+        .sees(other, Action::Release);
+}
+
+#[test]
+fn what_others_connected_is_left_to_them_and_removed_in_a_driver_domain() {
+    let kind = Kind::VBD;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(in_use(&kind), None)
+        .is(Phase::Foreign)
+        .sees(unplugged(&kind), Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory)
+        .on(DONE, Action::Forget);
+    Story::new(Mode::Dom0, kind.clone())
+        .sees(unplugged(&kind), None)
+        .is(Phase::Foreign)
+        .sees(absent(&kind), Action::Forget);
+}
+
+#[test]
+fn what_cannot_be_released_is_tried_again_before_anything_else_happens() {
+    let kind = Kind::VBD;
+    let mut story = Story::connected(Mode::DriverDomain, kind.clone());
+    story
+        .sees(unplugged(&kind), Action::Release)
+        .on(Event::ReleaseFailed, None)
+        .on(Event::Changed, Action::Release)
+        .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected);
+}
+
+#[test]
+fn a_directory_that_cannot_be_removed_is_tried_again_at_the_next_look() {
+    let kind = Kind::VBD;
+    let told = Observation {
+        status: HotplugStatus::Disconnected,
+        ..unplugged(&kind)
+    };
+    Story::connected(Mode::DriverDomain, kind.clone())
+        .sees(unplugged(&kind), Action::Release)
+        .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected)
+        // A status that cannot be written does not keep the directory.
+        .on(REFUSED, Action::RemoveDirectory)
+        .on(REFUSED, None)
+        .sees(told, Action::RemoveDirectory)
+        // Made anew in the meantime: not ours to remove.
+        .then_sees(STALE, wanted(&kind), Action::RunHandler);
+}
+
+#[test]
+fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
+    let kind = Kind::VBD;
+    let adopted = |found| Story(Machine::adopted(Mode::DriverDomain, identity(&kind, Some("a")), found));
+    adopted(Adopted::Connected)
+        .sees(in_use(&kind), None)
+        .is(Phase::Connected);
+    adopted(Adopted::Connected).sees(absent(&kind), Action::Release);
+    // The handler was done, and nothing was published.
+    adopted(Adopted::Connected)
+        .sees(wanted(&kind), Action::Release)
+        .then_sees(Event::Released, wanted(&kind), Action::RunHandler);
+    adopted(Adopted::Unfinished)
+        .on(Event::Changed, Action::Release)
+        .then_sees(Event::Released, wanted(&kind), Action::RunHandler);
+}
+
+#[test]
+fn a_change_during_an_operation_is_looked_at_after_it() {
+    let kind = Kind::VBD;
+    let mut story = Story::new(Mode::DriverDomain, kind.clone());
+    story
+        .sees(wanted(&kind), Action::RunHandler)
+        .on(Event::HandlerDone, Action::Publish)
+        .on(Event::Changed, None)
+        .on(Event::Changed, None)
+        .then_sees(DONE, in_use(&kind), None)
+        .is(Phase::Connected);
+}
+
+#[test]
+fn a_look_from_before_the_publication_does_not_undo_it() {
+    let kind = Kind::VBD;
+    let mut story = Story::new(Mode::DriverDomain, kind.clone());
+    story.sees(wanted(&kind), Action::RunHandler);
+    let Some(Action::Look(old)) = story.0.apply(&Event::Changed) else {
+        panic!("no look")
+    };
+    story.on(Event::HandlerDone, Action::Publish);
+    // It was still under way: so there is another one afterwards, and it no longer counts.
+    let Some(Action::Look(new)) = story.0.apply(&DONE) else {
+        panic!("no look")
+    };
+    story
+        .on(Event::Looked(old, wanted(&kind)), None)
+        .on(Event::Looked(new, in_use(&kind)), None)
+        .is(Phase::Connected);
+}
