@@ -41,11 +41,19 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// A command to run in it. The process that starts is the program itself.
+    /// A command to run in it. The process that starts is the program itself, in this program's
+    /// working directory.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args(["--net", "--mount", "--target", &self.holder.id().to_string(), "--"])
+            .args([
+                "--net",
+                "--mount",
+                "--wd=.",
+                "--target",
+                &self.holder.id().to_string(),
+                "--",
+            ])
             .arg(program);
         command
     }

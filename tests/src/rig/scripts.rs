@@ -1,8 +1,8 @@
 //! Runs the original hotplug scripts as libxl does (`get_hotplug_env` in libxl_linux.c).
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Device, Kind, Namespace, Rig, Xenstored};
 
@@ -18,17 +18,22 @@ pub struct Scripts<'a> {
 }
 
 impl Scripts<'_> {
-    /// `block add` or `vif-bridge online`.
+    /// `block add` or `vif-bridge online`, to its end.
     pub fn plug(&self, device: &Device) -> Result<()> {
-        self.run(device, ["add", "online"])
+        finish(device, self.start(device)?)
     }
 
-    /// `block remove` or `vif-bridge offline`.
+    /// The same, started and not waited for.
+    pub fn start(&self, device: &Device) -> Result<Child> {
+        self.spawn(device, ["add", "online"])
+    }
+
+    /// `block remove` or `vif-bridge offline`, to its end.
     pub fn unplug(&self, device: &Device) -> Result<()> {
-        self.run(device, ["remove", "offline"])
+        finish(device, self.spawn(device, ["remove", "offline"])?)
     }
 
-    fn run(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<()> {
+    fn spawn(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<Child> {
         let script = self.rig.script(match device.kind {
             Kind::Vbd => "block",
             Kind::Vif => "vif-bridge",
@@ -52,12 +57,17 @@ impl Scripts<'_> {
                 .env("netdev", "")
                 .env("vif", device.link()),
         };
-        let status = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()?;
-        ensure!(status.success(), "{} for {device:?}: {status}", script.display());
-        Ok(())
+            .spawn()
+            .with_context(|| script.display().to_string())
     }
+}
+
+fn finish(device: &Device, mut script: Child) -> Result<()> {
+    let status = script.wait()?;
+    ensure!(status.success(), "the script for {device:?}: {status}");
+    Ok(())
 }

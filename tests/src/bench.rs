@@ -1,0 +1,94 @@
+//! The stopwatch: how long a plug takes with the original scripts, with the daemon, and with the floor program.
+//!
+//! All three are measured alike, on one real xenstored: from the write of `state=2` until a watch shows
+//! `hotplug-status=connected`. The scripts are started right after that write, as libxl does when it sees state 2.
+
+mod contestant;
+mod course;
+mod plot;
+mod report;
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::Result;
+
+use contestant::Contestant;
+pub use contestant::Name;
+use course::Course;
+pub use report::{Figure, Report, Upkeep};
+
+use crate::rig::Kind;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Disks, cards or both.
+    pub kinds: Vec<Kind>,
+    /// Who takes part.
+    pub contestants: Vec<Name>,
+    /// How many devices at once.
+    pub sizes: Vec<u32>,
+    /// How often a single device is plugged.
+    pub repeat: u32,
+    /// The most devices that the scripts are measured with; beyond, their time is extrapolated and marked so.
+    pub scripts_up_to: u32,
+}
+
+/// How long the daemon is watched for idleness.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Measures all of the plan in the network namespace that this program is in, with files in a directory of its own.
+pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<Report> {
+    let mut report = Report::default();
+    for &kind in &plan.kinds {
+        for &name in &plan.contestants {
+            // A store and a process for each, so that nobody inherits the other's heap.
+            let mut course = Course::new(kind, directory)?;
+            let mut contestant = Contestant::start(name, &course)?;
+            for &size in &plan.sizes {
+                if name == Name::Script && size > plan.scripts_up_to {
+                    continue;
+                }
+                let runs = if size == 1 {
+                    plan.repeat
+                } else {
+                    (300 / size).clamp(3, 10)
+                };
+                let mut times = Vec::new();
+                for _ in 0..runs {
+                    times.push(course.run(&mut contestant, size)?);
+                }
+                let figure = Figure::of(kind, name, size, times);
+                say(&figure.to_string());
+                report.figures.push(figure);
+            }
+            if let Some(daemon) = contestant.daemon() {
+                report.upkeep.push(upkeep(&mut course, daemon, kind, plan)?);
+            }
+        }
+    }
+    report.extrapolate_scripts(&plan.sizes);
+    Ok(report)
+}
+
+/// What the daemon costs while it does nothing, with as many devices as were plugged at most.
+fn upkeep(course: &mut Course, contestant: &mut Contestant, kind: Kind, plan: &Plan) -> Result<Upkeep> {
+    let devices = plan.sizes.iter().copied().max().unwrap_or(1);
+    let plugged = course.plug(contestant, devices)?;
+    thread::sleep(Duration::from_secs(2));
+    let Some(daemon) = contestant.process() else {
+        anyhow::bail!("the daemon is gone")
+    };
+    let (resident, proportional) = daemon.memory()?;
+    let before = daemon.processor_ticks()?;
+    thread::sleep(IDLE);
+    let idle_ticks = daemon.processor_ticks()? - before;
+    course.clear(contestant, &plugged)?;
+    Ok(Upkeep {
+        kind,
+        devices,
+        resident,
+        proportional,
+        idle_ticks,
+    })
+}

@@ -1,0 +1,119 @@
+//! Who is measured: the original scripts, the daemon, the floor program.
+
+use std::{
+    fmt,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Course;
+use crate::rig::{Config, Daemon, Device, build_directory};
+
+/// Which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Name {
+    /// `/etc/xen/scripts/block` and `vif-bridge`.
+    Script,
+    /// `xenplugd`.
+    Daemon,
+    /// [`crate::floor`].
+    Floor,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Name::Script => "script",
+            Name::Daemon => "xenplugd",
+            Name::Floor => "floor",
+        })
+    }
+}
+
+/// One of them, at work on a course.
+pub(super) enum Contestant {
+    /// Started anew for each device; those that still run.
+    Script(Vec<Child>),
+    /// A process that serves.
+    Daemon(Box<Daemon>),
+    /// Likewise.
+    Floor(Child),
+}
+
+impl Contestant {
+    pub(super) fn start(name: Name, course: &Course) -> Result<Self> {
+        Ok(match name {
+            Name::Script => Self::Script(Vec::new()),
+            Name::Daemon => {
+                let config = Config::standard(&course.daemon_directory()?, &course.images())?;
+                Self::Daemon(Box::new(Daemon::start(&course.xenstored().socket(), None, config)?))
+            }
+            Name::Floor => {
+                let mut floor = Command::new(build_directory()?.join("xenplug-floor"))
+                    .env("XENSTORED_PATH", course.xenstored().socket())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .context("xenplug-floor")?;
+                let output = floor.stdout.take();
+                let this = Self::Floor(floor);
+                let mut said = String::new();
+                BufReader::new(output.context("it has an output")?).read_line(&mut said)?;
+                ensure!(said == "ready\n", "the floor program does not serve");
+                this
+            }
+        })
+    }
+
+    /// What libxl does when it has seen state 2. The others see it themselves.
+    pub(super) fn set_off(&mut self, course: &Course, device: &Device) -> Result<()> {
+        if let Self::Script(running) = self {
+            running.push(course.scripts().start(device)?);
+        }
+        Ok(())
+    }
+
+    /// Waits for what was set off to end.
+    pub(super) fn come_to_rest(&mut self) -> Result<()> {
+        if let Self::Script(running) = self {
+            for mut script in running.drain(..) {
+                script.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Itself, if it is the daemon.
+    pub(super) fn daemon(&mut self) -> Option<&mut Self> {
+        matches!(self, Self::Daemon(_)).then_some(self)
+    }
+
+    /// The daemon's process.
+    pub(super) fn process(&self) -> Option<&Daemon> {
+        if let Self::Daemon(daemon) = self {
+            Some(daemon)
+        } else {
+            None
+        }
+    }
+
+    /// The daemon's log, for a message.
+    pub(super) fn log(&self) -> String {
+        self.process().map(|daemon| daemon.log()).unwrap_or_default()
+    }
+}
+
+impl Drop for Contestant {
+    fn drop(&mut self) {
+        let children = match self {
+            Self::Script(running) => running.as_mut_slice(),
+            Self::Floor(floor) => std::slice::from_mut(floor),
+            Self::Daemon(_) => &mut [],
+        };
+        for child in children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! What was measured, as a table for people and as JSON for programs.
+
+use std::{fmt, fs, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::Name;
+use crate::rig::Kind;
+
+/// How long so many devices took.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Disks or cards.
+    pub kind: Kind,
+    /// Who plugged them.
+    pub contestant: Name,
+    /// How many at once.
+    pub devices: u32,
+    /// The median of the runs.
+    pub median: Duration,
+    /// The fastest and the slowest run.
+    pub range: (Duration, Duration),
+    /// How many runs; none if the figure was extrapolated.
+    pub runs: usize,
+}
+
+impl Figure {
+    /// The figure of these runs, of which there is at least one.
+    pub(super) fn of(kind: Kind, contestant: Name, devices: u32, mut times: Vec<Duration>) -> Self {
+        times.sort();
+        let range = (times[0], times[times.len() - 1]);
+        Self {
+            kind,
+            contestant,
+            devices,
+            median: times[times.len() / 2],
+            range,
+            runs: times.len(),
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            contestant,
+            devices,
+            median,
+            range: (fastest, slowest),
+            runs,
+        } = self;
+        write!(f, "{kind} {contestant:<8} {devices:>5} {:>11}", milliseconds(*median))?;
+        match runs {
+            0 => write!(f, "  extrapolated"),
+            _ => write!(
+                f,
+                "  {} to {} in {runs} runs",
+                milliseconds(*fastest),
+                milliseconds(*slowest)
+            ),
+        }
+    }
+}
+
+/// What the daemon costs while devices are plugged and nothing happens.
+#[derive(Clone, Debug)]
+pub struct Upkeep {
+    /// Disks or cards.
+    pub kind: Kind,
+    /// How many are plugged.
+    pub devices: u32,
+    /// Resident memory in KiB.
+    pub resident: u64,
+    /// Resident memory in KiB, pages that others share counted in part.
+    pub proportional: u64,
+    /// Processor time in 5 s, in ticks of 10 ms.
+    pub idle_ticks: u64,
+}
+
+/// All that was measured in one run of the benchmark.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Times.
+    pub figures: Vec<Figure>,
+    /// The daemon's upkeep.
+    pub upkeep: Vec<Upkeep>,
+}
+
+/// A target of the project, what was measured, and whether that is enough.
+struct Verdict {
+    what: String,
+    target: &'static str,
+    measured: String,
+    reached: bool,
+}
+
+impl Report {
+    /// Fills in the sizes that the scripts were not measured with, from the largest one that they were.
+    pub(super) fn extrapolate_scripts(&mut self, sizes: &[u32]) {
+        for kind in [Kind::Vbd, Kind::Vif] {
+            let measured = self
+                .figures
+                .iter()
+                .filter(|figure| figure.kind == kind && figure.contestant == Name::Script);
+            let Some(largest) = measured.max_by_key(|figure| figure.devices).cloned() else {
+                continue;
+            };
+            for &devices in sizes.iter().filter(|&&devices| devices > largest.devices) {
+                let median = largest.median * devices / largest.devices;
+                self.figures.push(Figure {
+                    devices,
+                    median,
+                    range: (median, median),
+                    runs: 0,
+                    ..largest
+                });
+            }
+        }
+    }
+
+    pub(super) fn time(&self, kind: Kind, contestant: Name, devices: u32) -> Option<Duration> {
+        let wanted = (kind, contestant, devices);
+        let mut figures = self.figures.iter();
+        Some(
+            figures
+                .find(|figure| (figure.kind, figure.contestant, figure.devices) == wanted)?
+                .median,
+        )
+    }
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        for kind in [Kind::Vbd, Kind::Vif] {
+            let mut ratio = |what, target, over, under, reached: fn(f64) -> bool| {
+                if let (Some(over), Some(under)) = (over, under) {
+                    let ratio = Duration::as_secs_f64(&over) / Duration::as_secs_f64(&under);
+                    let (measured, reached) = (format!("{ratio:.1} times"), reached(ratio));
+                    verdicts.push(Verdict {
+                        what: format!("{kind}: {what}"),
+                        target,
+                        measured,
+                        reached,
+                    });
+                }
+            };
+            let time = |name, devices| self.time(kind, name, devices);
+            let one = time(Name::Daemon, 1);
+            ratio(
+                "faster than the script",
+                "at least 40 times",
+                time(Name::Script, 1),
+                one,
+                |ratio| ratio >= 40.0,
+            );
+            ratio(
+                "slower than the floor",
+                "at most 1.5 times",
+                one,
+                time(Name::Floor, 1),
+                |ratio| ratio <= 1.5,
+            );
+            let (many, some) = (time(Name::Daemon, 1000), time(Name::Daemon, 100));
+            ratio("1000 devices against 100", "at most 11 times", many, some, |ratio| {
+                ratio <= 11.0
+            });
+        }
+        for Upkeep {
+            kind,
+            devices,
+            resident,
+            idle_ticks,
+            ..
+        } in &self.upkeep
+        {
+            let megabytes = *resident as f64 * 1024.0 / 1e6;
+            verdicts.push(Verdict {
+                what: format!("{kind}: resident with {devices} devices"),
+                target: "under 40 MB",
+                measured: format!("{megabytes:.1} MB"),
+                reached: megabytes < 40.0,
+            });
+            verdicts.push(Verdict {
+                what: format!("{kind}: processor time in 5 idle seconds"),
+                target: "none",
+                measured: format!("{} ms", idle_ticks * 10),
+                reached: *idle_ticks == 0,
+            });
+        }
+        verdicts
+    }
+
+    /// All of it for programs.
+    pub fn json(&self) -> Value {
+        let figures = self.figures.iter().map(|figure| {
+            json!({
+                "kind": figure.kind.to_string(),
+                "contestant": figure.contestant.to_string(),
+                "devices": figure.devices,
+                "median_us": figure.median.as_micros() as u64,
+                "fastest_us": figure.range.0.as_micros() as u64,
+                "slowest_us": figure.range.1.as_micros() as u64,
+                "runs": figure.runs,
+                "extrapolated": figure.runs == 0,
+            })
+        });
+        let upkeep = self.upkeep.iter().map(|upkeep| {
+            json!({
+                "kind": upkeep.kind.to_string(),
+                "devices": upkeep.devices,
+                "rss_kib": upkeep.resident,
+                "pss_kib": upkeep.proportional,
+                "idle_ms_in_5_s": upkeep.idle_ticks * 10,
+            })
+        });
+        let verdicts = self.verdicts().into_iter().map(|verdict| {
+            let Verdict {
+                what,
+                target,
+                measured,
+                reached,
+            } = verdict;
+            json!({ "what": what, "target": target, "measured": measured, "reached": reached })
+        });
+        json!({
+            "machine": machine(),
+            "figures": figures.collect::<Vec<_>>(),
+            "upkeep": upkeep.collect::<Vec<_>>(),
+            "verdicts": verdicts.collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "From state=2 to hotplug-status=connected, all devices at once; {}\n",
+            machine()
+        )?;
+        writeln!(
+            f,
+            "{:<4} {:>7}   {:>13} {:>13} {:>13}",
+            "kind", "devices", "script", "xenplugd", "floor"
+        )?;
+        let mut rows: Vec<_> = self
+            .figures
+            .iter()
+            .map(|figure| (figure.kind, figure.devices))
+            .collect();
+        rows.sort();
+        rows.dedup();
+        for (kind, devices) in rows {
+            write!(f, "{kind:<4} {devices:>7}  ")?;
+            for name in [Name::Script, Name::Daemon, Name::Floor] {
+                let wanted = (kind, name, devices);
+                let figure = self
+                    .figures
+                    .iter()
+                    .find(|figure| (figure.kind, figure.contestant, figure.devices) == wanted);
+                let text = figure.map_or("-".to_owned(), |figure| {
+                    format!(
+                        "{}{}",
+                        if figure.runs == 0 { "~" } else { "" },
+                        milliseconds(figure.median)
+                    )
+                });
+                write!(f, " {text:>13}")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(
+            f,
+            "\nMedians. ~ extrapolated from the largest number that was measured.\n"
+        )?;
+        for Verdict {
+            what,
+            target,
+            measured,
+            reached,
+        } in self.verdicts()
+        {
+            writeln!(
+                f,
+                "{:<7} {what}: {measured} (to reach: {target})",
+                if reached { "reached" } else { "MISSED" }
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores, Linux {}", kernel.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(contestant: Name, devices: u32, milliseconds: u64) -> Figure {
+        Figure::of(
+            Kind::Vbd,
+            contestant,
+            devices,
+            vec![Duration::from_millis(milliseconds)],
+        )
+    }
+
+    #[test]
+    fn the_verdicts_compare_what_was_measured_with_the_targets() {
+        let figures = vec![
+            figure(Name::Script, 1, 70),
+            figure(Name::Daemon, 1, 1),
+            figure(Name::Floor, 1, 1),
+            figure(Name::Daemon, 100, 10),
+            figure(Name::Daemon, 1000, 200),
+        ];
+        let upkeep = vec![Upkeep {
+            kind: Kind::Vbd,
+            devices: 1000,
+            resident: 50_000,
+            proportional: 0,
+            idle_ticks: 0,
+        }];
+        let verdicts = Report { figures, upkeep }.verdicts();
+        let reached: Vec<bool> = verdicts.iter().map(|verdict| verdict.reached).collect();
+        assert_eq!(reached, [true, true, false, false, true]);
+    }
+
+    #[test]
+    fn what_the_scripts_were_not_measured_with_is_marked_as_extrapolated() {
+        let mut report = Report {
+            figures: vec![figure(Name::Script, 10, 700)],
+            upkeep: Vec::new(),
+        };
+        report.extrapolate_scripts(&[1, 10, 100]);
+        assert_eq!(report.time(Kind::Vbd, Name::Script, 100), Some(Duration::from_secs(7)));
+        assert!(report.to_string().contains("~7000.00 ms"));
+        assert_eq!(report.json()["figures"][1]["extrapolated"], true);
+    }
+}

@@ -1,0 +1,101 @@
+//! Measures plugging, [`xenplug_tests::bench`]: prints a table, and writes `plug.svg` and `plug.json`.
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
+
+use std::{env, fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+use xenplug_tests::{
+    bench::{self, Name, Plan},
+    rig::{Kind, Namespace, build_directory},
+};
+
+/// Set in the run that is inside the private namespace.
+const INSIDE: &str = "XENPLUG_BENCH_INSIDE";
+
+/// Measures how long plugging takes: original script, xenplugd, and the floor.
+#[derive(Parser)]
+#[command(name = "xenplug-bench")]
+struct Arguments {
+    /// What to plug; both without it.
+    what: Option<What>,
+    /// Who takes part.
+    #[arg(long, value_delimiter = ',', default_value = "script,xenplugd,floor")]
+    only: Vec<Who>,
+    /// How many devices at once.
+    #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000")]
+    sizes: Vec<u32>,
+    /// How often a single device is plugged.
+    #[arg(long, default_value_t = 50)]
+    repeat: u32,
+    /// The most devices that the scripts plug at once; beyond that their time is extrapolated.
+    #[arg(long, default_value_t = 100)]
+    scripts_up_to: u32,
+    /// Where the plot and the JSON go: `bench` beside the build directory without it.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    Disk,
+    Vif,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Who {
+    Script,
+    Xenplugd,
+    Floor,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if env::var_os(INSIDE).is_none() {
+        // All of it runs in there, so that starting a script costs what it costs libxl.
+        let namespace = Namespace::new()?;
+        let inside = namespace
+            .command(env::current_exe()?)
+            .args(env::args_os().skip(1))
+            .env(INSIDE, "1")
+            .status()?;
+        if !inside.success() {
+            bail!("the benchmark failed");
+        }
+        return Ok(());
+    }
+    let out = match arguments.out {
+        Some(out) => out,
+        None => build_directory()?
+            .parent()
+            .context("a build directory is in target")?
+            .join("bench"),
+    };
+    fs::create_dir_all(&out)?;
+    let plan = Plan {
+        kinds: match arguments.what {
+            Some(What::Disk) => vec![Kind::Vbd],
+            Some(What::Vif) => vec![Kind::Vif],
+            None => vec![Kind::Vbd, Kind::Vif],
+        },
+        contestants: arguments
+            .only
+            .iter()
+            .map(|who| match who {
+                Who::Script => Name::Script,
+                Who::Xenplugd => Name::Daemon,
+                Who::Floor => Name::Floor,
+            })
+            .collect(),
+        sizes: arguments.sizes,
+        repeat: arguments.repeat,
+        scripts_up_to: arguments.scripts_up_to,
+    };
+    let directory = tempfile::Builder::new().prefix("xenplug-bench-").tempdir()?;
+    let report = bench::run(&plan, directory.path(), |line| println!("{line}"))?;
+    println!("\n{report}");
+    report.plot(&out.join("plug.svg"))?;
+    fs::write(out.join("plug.json"), serde_json::to_string_pretty(&report.json())?)?;
+    println!("\nPlot and figures: {}/plug.{{svg,json}}", out.display());
+    Ok(())
+}
