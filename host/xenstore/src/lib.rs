@@ -1,1 +1,23 @@
 //! The xenstore protocol: an asynchronous client, and an in-memory server.
+//!
+//! [`Client`] speaks to xenstored through its socket or through `/dev/xen/xenbus` ([`Endpoint`]). Requests are pipelined:
+//! many callers and many requests of one caller ([`Client::batch`], [`Transaction::batch`]) share the connection, each
+//! batch costs one write and wakes its caller once. The connection is made again when it is lost, with all watches.
+//!
+//! The protocol is that of Xen's `docs/misc/xenstore.txt` and `xen/include/public/io/xs_wire.h`; where these are silent,
+//! `tools/xenstored` decides.
+
+mod client;
+mod endpoint;
+mod error;
+mod path;
+mod permission;
+mod request;
+mod wire;
+
+pub use client::{Backoff, Client, Event, Options, Transaction, Watch};
+pub use endpoint::Endpoint;
+pub use error::{Errno, Error};
+pub use path::{Path, PathError};
+pub use permission::{Access, Permission};
+pub use request::{Reply, Request};

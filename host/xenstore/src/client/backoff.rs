@@ -1,0 +1,86 @@
+//! How often to try again, and after how long.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use crate::Error;
+
+/// How often to try a transaction, and how long to wait in between: not at all after the first failure, then `first`,
+/// doubled each time up to `most`. What is waited is a random part of it, half at least, so that rivals part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// How often to try altogether.
+    pub attempts: u32,
+    /// The first wait.
+    pub first: Duration,
+    /// The longest wait.
+    pub most: Duration,
+}
+
+impl Default for Backoff {
+    /// 30 attempts, 1 to 50 milliseconds apart: about a second.
+    fn default() -> Self {
+        Self {
+            attempts: 30,
+            first: Duration::from_millis(1),
+            most: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Backoff {
+    /// Starts counting.
+    pub(super) fn attempts(&self) -> Attempts<'_> {
+        Attempts {
+            backoff: self,
+            failed: 0,
+        }
+    }
+}
+
+/// The attempts made so far.
+pub(super) struct Attempts<'a> {
+    backoff: &'a Backoff,
+    failed: u32,
+}
+
+impl Attempts<'_> {
+    /// Waits before the next attempt; an error if there is none left.
+    pub(super) async fn pause(&mut self) -> Result<(), Error> {
+        self.failed += 1;
+        if self.failed >= self.backoff.attempts {
+            return Err(Error::Conflict(self.failed));
+        }
+        if self.failed > 1 {
+            tokio::time::sleep(wait(self.backoff.first, self.backoff.most, self.failed - 2)).await;
+        }
+        Ok(())
+    }
+}
+
+/// The wait after `doublings` others: a random part, half at least, of `first` doubled so often, but of `most` at most.
+pub(super) fn wait(first: Duration, most: Duration, doublings: u32) -> Duration {
+    let full = first.saturating_mul(1 << doublings.min(20)).min(most);
+    // The standard library seeds each of these from the kernel's randomness: enough to part rivals.
+    let random = RandomState::new().hash_one(doublings) as u32;
+    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_are_bounded() {
+        let (first, most) = (Duration::from_millis(1), Duration::from_millis(50));
+        for (doublings, full) in [(0, 1), (1, 2), (4, 16), (6, 50), (40, 50), (u32::MAX, 50)] {
+            let full = Duration::from_millis(full);
+            for _ in 0..50 {
+                let wait = wait(first, most, doublings);
+                assert!(wait >= full / 2 && wait <= full, "{wait:?} of {full:?}");
+            }
+        }
+    }
+}

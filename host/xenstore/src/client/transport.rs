@@ -1,0 +1,101 @@
+//! The two ways to xenstored: its socket, and the kernel's device.
+
+mod device;
+mod socket;
+
+use std::io;
+
+use crate::{Endpoint, Errno, wire::Kind};
+
+pub(super) use socket::Room;
+
+/// Opens both directions.
+pub(super) async fn open(endpoint: &Endpoint) -> io::Result<(Incoming, Outgoing)> {
+    match endpoint {
+        Endpoint::Socket(path) => socket::connect(path).await,
+        Endpoint::Device(path) => device::open(path),
+    }
+}
+
+/// Where replies and events come from.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Socket(socket::Reader),
+    Device(device::Reader),
+}
+
+impl Incoming {
+    /// Waits for bytes, at most as many as the buffer has room for, or for refusals. Safe to cancel. An end of the
+    /// stream is an error.
+    pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<Arrival> {
+        let arrival = match self {
+            Self::Socket(reader) => reader.read(buffer).await.map(Arrival::Bytes)?,
+            Self::Device(reader) => reader.read(buffer).await?,
+        };
+        if arrival == Arrival::Bytes(0) {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(arrival)
+        }
+    }
+}
+
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// So many bytes.
+    Bytes(usize),
+    /// Requests that the kernel refused, by their number.
+    Refused(Vec<(u32, Errno)>),
+}
+
+/// Where requests go. They are collected, and sent together by [`Outgoing::flush`], which does not block.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Socket(socket::Writer),
+    Device(device::Writer),
+}
+
+/// What came of sending.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// All is sent.
+    All,
+    /// The rest can be sent when the peer has read some.
+    Later,
+    /// The connection is broken.
+    Broken,
+}
+
+impl Outgoing {
+    /// The buffer to append whole messages to, one [`Outgoing::appended`] after each.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+        match self {
+            Self::Socket(writer) => &mut writer.buffer,
+            Self::Device(writer) => &mut writer.buffer,
+        }
+    }
+
+    /// Tells that one more message is complete.
+    pub(super) fn appended(&mut self, kind: Kind, request: u32) {
+        if let Self::Device(writer) = self {
+            writer.appended(kind, request);
+        }
+    }
+
+    /// Sends what was appended. `refused` receives the messages that the kernel itself refused, by their number.
+    pub(super) fn flush(&mut self, refused: &mut Vec<(u32, Errno)>) -> Sent {
+        match self {
+            Self::Socket(writer) => writer.flush(),
+            Self::Device(writer) => writer.flush(refused),
+        }
+    }
+
+    /// What to wait for if some is left to be sent.
+    pub(super) fn room(&self) -> Option<Room> {
+        match self {
+            Self::Socket(writer) => writer.room(),
+            Self::Device(_) => None,
+        }
+    }
+}

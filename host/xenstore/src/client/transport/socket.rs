@@ -1,0 +1,68 @@
+//! The socket of xenstored.
+
+use std::{io, path::Path, sync::Arc};
+
+use tokio::{
+    io::AsyncReadExt,
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use super::{Incoming, Outgoing, Sent};
+
+pub(super) async fn connect(path: &Path) -> io::Result<(Incoming, Outgoing)> {
+    let (reader, writer) = UnixStream::connect(path).await?.into_split();
+    let writer = Writer {
+        half: Arc::new(writer),
+        buffer: Vec::new(),
+    };
+    Ok((Incoming::Socket(Reader(reader)), Outgoing::Socket(writer)))
+}
+
+#[derive(Debug)]
+pub(in crate::client) struct Reader(OwnedReadHalf);
+
+impl Reader {
+    pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).await
+    }
+}
+
+#[derive(Debug)]
+pub(in crate::client) struct Writer {
+    half: Arc<OwnedWriteHalf>,
+    /// Whole messages, but for the beginning of the first, which may have been sent.
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn flush(&mut self) -> Sent {
+        while !self.buffer.is_empty() {
+            match self.half.try_write(&self.buffer) {
+                Ok(written) => drop(self.buffer.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Later,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Sent::Broken,
+            }
+        }
+        Sent::All
+    }
+
+    pub(super) fn room(&self) -> Option<Room> {
+        (!self.buffer.is_empty()).then(|| Room(self.half.clone()))
+    }
+}
+
+/// Room in the socket's buffer.
+#[derive(Debug)]
+pub(in crate::client) struct Room(Arc<OwnedWriteHalf>);
+
+impl Room {
+    /// Waits until there is some, or the connection is broken.
+    pub(in crate::client) async fn wait(&self) {
+        // An error shows at the next write.
+        let _ = self.0.writable().await;
+    }
+}

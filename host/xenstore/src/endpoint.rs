@@ -1,0 +1,50 @@
+//! Where the store is.
+
+use std::{
+    env, fmt, fs,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+const SOCKET: &str = "/run/xenstored/socket";
+const DEVICE: &str = "/dev/xen/xenbus";
+
+/// Where the store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The socket of a xenstored on this machine.
+    Socket(PathBuf),
+    /// The device of the kernel that leads to a xenstored in another domain.
+    Device(PathBuf),
+}
+
+impl Endpoint {
+    /// Where libxenstore would look: `XENSTORED_PATH`, else `/run/xenstored/socket` if there is one, else
+    /// `/dev/xen/xenbus`.
+    pub fn from_env() -> Self {
+        match env::var_os("XENSTORED_PATH") {
+            Some(path) => Self::at(PathBuf::from(path)),
+            None if Path::new(SOCKET).exists() => Self::Socket(SOCKET.into()),
+            None => Self::Device(DEVICE.into()),
+        }
+    }
+
+    /// A device if the path is a character device, else a socket.
+    pub fn at(path: PathBuf) -> Self {
+        let device = fs::metadata(&path).is_ok_and(|file| file.file_type().is_char_device());
+        if device { Self::Device(path) } else { Self::Socket(path) }
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Socket(path) | Self::Device(path) => path,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path().display().fmt(to)
+    }
+}

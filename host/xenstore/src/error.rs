@@ -1,0 +1,205 @@
+//! Why a request was not answered as hoped.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use crate::{Endpoint, PathError};
+
+/// Why a request was not answered as hoped.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// the store refused a request
+    #[error("{operation} {subject}: {errno}")]
+    Store {
+        /// The request's name in `docs/misc/xenstore.txt`, such as `WRITE`.
+        operation: &'static str,
+        /// The path, or the domain, that it was about; empty for transactions.
+        subject: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// a transaction met others' changes again and again
+    #[error("others changed the same nodes {0} times in a row")]
+    Conflict(u32),
+    /// the connection is lost, and not made again yet
+    #[error("the connection to xenstored is lost")]
+    Disconnected,
+    /// no reply in time; the connection was given up, too
+    #[error("xenstored did not answer within {0:?}")]
+    Timeout(Duration),
+    /// the peer does not speak the protocol
+    #[error("xenstored sent {0}")]
+    Protocol(String),
+    /// a value, list or path that does not fit into one message
+    #[error("{operation} {subject}: {size} bytes do not fit into a message of {limit}")]
+    TooLarge {
+        /// The request's name.
+        operation: &'static str,
+        /// The path that it was about.
+        subject: String,
+        /// Bytes of its payload.
+        size: usize,
+        /// Bytes that the endpoint takes.
+        limit: usize,
+    },
+    /// not a path
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// the first connection could not be made
+    #[error("xenstored cannot be reached at {endpoint}: {source}")]
+    Unreachable {
+        /// Where it was looked for.
+        endpoint: Endpoint,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// What the store said, if it was the store that refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Store { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+
+    /// The node, or the transaction, does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.errno() == Some(Errno::NoEnt)
+    }
+
+    /// The domain may not do that.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.errno(), Some(Errno::Access | Errno::Perm))
+    }
+
+    /// A quota of the domain is used up.
+    pub fn is_quota(&self) -> bool {
+        matches!(self.errno(), Some(Errno::NoSpace | Errno::TooBig | Errno::NoMemory))
+    }
+
+    /// The connection was lost before there was an answer: whether the request had an effect is not known, and a
+    /// [`Resync`](crate::Event::Resync) will tell when to look again.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Self::Disconnected | Self::Timeout(_))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Store { errno, .. } => errno.io_kind(),
+            Error::Conflict(_) => io::ErrorKind::WouldBlock,
+            Error::Disconnected => io::ErrorKind::BrokenPipe,
+            Error::Timeout(_) => io::ErrorKind::TimedOut,
+            Error::Protocol(_) => io::ErrorKind::InvalidData,
+            Error::TooLarge { .. } | Error::Path(_) => io::ErrorKind::InvalidInput,
+            Error::Unreachable { source, .. } => source.kind(),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The errors that the protocol has names for (xs_wire.h, `xsd_errors`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Errno {
+    /// `EINVAL`: malformed.
+    Invalid,
+    /// `EACCES`: the domain may not.
+    Access,
+    /// `EEXIST`: that watch is set already.
+    Exists,
+    /// `EISDIR`.
+    IsDirectory,
+    /// `ENOENT`: no such node, watch, transaction or domain.
+    NoEnt,
+    /// `ENOMEM`: xenstored's memory, or a memory quota.
+    NoMemory,
+    /// `ENOSPC`: the quota of nodes, node size or transactions.
+    NoSpace,
+    /// `EIO`.
+    Io,
+    /// `ENOTEMPTY`.
+    NotEmpty,
+    /// `ENOSYS`: a request that xenstored does not know.
+    NoSys,
+    /// `EROFS`.
+    ReadOnly,
+    /// `EBUSY`.
+    Busy,
+    /// `EAGAIN`: the transaction met another's change.
+    Again,
+    /// `EISCONN`.
+    IsConnected,
+    /// `E2BIG`: too long for a message, or the quota of watches.
+    TooBig,
+    /// `EPERM`: only the owner may.
+    Perm,
+}
+
+/// Each with its name and Linux's number for it (asm-generic/errno.h).
+const ERRNOS: [(Errno, &str, i32); 16] = [
+    (Errno::Invalid, "EINVAL", 22),
+    (Errno::Access, "EACCES", 13),
+    (Errno::Exists, "EEXIST", 17),
+    (Errno::IsDirectory, "EISDIR", 21),
+    (Errno::NoEnt, "ENOENT", 2),
+    (Errno::NoMemory, "ENOMEM", 12),
+    (Errno::NoSpace, "ENOSPC", 28),
+    (Errno::Io, "EIO", 5),
+    (Errno::NotEmpty, "ENOTEMPTY", 39),
+    (Errno::NoSys, "ENOSYS", 38),
+    (Errno::ReadOnly, "EROFS", 30),
+    (Errno::Busy, "EBUSY", 16),
+    (Errno::Again, "EAGAIN", 11),
+    (Errno::IsConnected, "EISCONN", 106),
+    (Errno::TooBig, "E2BIG", 7),
+    (Errno::Perm, "EPERM", 1),
+];
+
+impl Errno {
+    /// By its name on the wire.
+    pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
+        ERRNOS
+            .iter()
+            .find(|entry| entry.1.as_bytes() == name)
+            .map(|entry| entry.0)
+    }
+
+    /// By Linux's number, as a `write` on the device fails.
+    pub(crate) fn from_number(number: i32) -> Option<Self> {
+        ERRNOS.iter().find(|entry| entry.2 == number).map(|entry| entry.0)
+    }
+
+    /// Its name on the wire, such as `ENOENT`.
+    pub fn name(self) -> &'static str {
+        ERRNOS
+            .iter()
+            .find(|entry| entry.0 == self)
+            .map_or("EINVAL", |entry| entry.1)
+    }
+
+    fn io_kind(self) -> io::ErrorKind {
+        match self {
+            Self::Invalid | Self::TooBig => io::ErrorKind::InvalidInput,
+            Self::Access | Self::Perm => io::ErrorKind::PermissionDenied,
+            Self::Exists => io::ErrorKind::AlreadyExists,
+            Self::IsDirectory => io::ErrorKind::IsADirectory,
+            Self::NoEnt => io::ErrorKind::NotFound,
+            Self::NoMemory => io::ErrorKind::OutOfMemory,
+            Self::NoSpace => io::ErrorKind::QuotaExceeded,
+            Self::Io | Self::IsConnected => io::ErrorKind::Other,
+            Self::NotEmpty => io::ErrorKind::DirectoryNotEmpty,
+            Self::NoSys => io::ErrorKind::Unsupported,
+            Self::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
+            Self::Busy => io::ErrorKind::ResourceBusy,
+            Self::Again => io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(self.name())
+    }
+}
