@@ -95,23 +95,10 @@ fn absolute(params: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xenplug_sdk::{Node, block::DeviceNumber};
+    use xenplug_sdk::block::DeviceNumber;
 
-    fn device(nodes: &[(&str, &str)]) -> Device {
-        Device {
-            kind: "vbd".into(),
-            frontend_id: 3,
-            backend_id: 0,
-            devid: 51712,
-            script: "block".into(),
-            nodes: nodes
-                .iter()
-                .map(|(name, value)| Node {
-                    name: (*name).into(),
-                    value: (*value).into(),
-                })
-                .collect(),
-        }
+    fn disk(nodes: &[(&str, &str)]) -> Result<Disk, Error> {
+        Disk::of(&Device::sample("vbd", nodes))
     }
 
     fn block_device(read_only: bool) -> SourceFacts {
@@ -149,7 +136,7 @@ mod tests {
             ("w", Access::ReadWrite, Sharing::Alone),
             ("w!", Access::ReadWrite, Sharing::Unchecked),
         ] {
-            let disk = Disk::of(&device(&[("mode", mode), ("params", "/dev/sda")])).unwrap();
+            let disk = disk(&[("mode", mode), ("params", "/dev/sda")]).unwrap();
             assert_eq!((disk.access(), disk.sharing()), (access, sharing), "{mode}");
         }
     }
@@ -172,14 +159,14 @@ mod tests {
                 Error::invalid("mode", "is empty"),
             ),
         ] {
-            assert_eq!(Disk::of(&device(nodes)), Err(error), "{nodes:?}");
+            assert_eq!(disk(nodes), Err(error), "{nodes:?}");
         }
     }
 
     #[test]
     fn a_cdrom_is_read_only_whatever_its_mode() {
         let nodes = [("mode", "w"), ("params", "/srv/install.iso"), ("device-type", "cdrom")];
-        let disk = Disk::of(&device(&nodes)).unwrap();
+        let disk = disk(&nodes).unwrap();
         assert!(disk.read_only());
         assert_eq!((disk.access(), disk.sharing()), (Access::ReadOnly, Sharing::Readers));
     }
@@ -188,7 +175,7 @@ mod tests {
     fn a_cdrom_that_blkback_could_write_to_is_refused() {
         let cdrom = |mode| {
             let nodes = [("mode", mode), ("params", "/dev/sr0"), ("device-type", "cdrom")];
-            Disk::of(&device(&nodes)).unwrap()
+            disk(&nodes).unwrap()
         };
         assert!(cdrom("w").check(&block_device(false)).is_err());
         assert_eq!(cdrom("w").check(&block_device(true)), Ok(()));
@@ -198,8 +185,8 @@ mod tests {
     #[test]
     fn direct_io_is_asked_for() {
         let nodes = |value| [("mode", "w"), ("params", "/srv/disk.img"), ("direct-io-safe", value)];
-        assert!(Disk::of(&device(&nodes("1"))).unwrap().direct_io);
-        assert!(!Disk::of(&device(&nodes("0"))).unwrap().direct_io);
-        assert!(Disk::of(&device(&nodes("yes"))).is_err());
+        assert!(disk(&nodes("1")).unwrap().direct_io);
+        assert!(!disk(&nodes("0")).unwrap().direct_io);
+        assert!(disk(&nodes("yes")).is_err());
     }
 }

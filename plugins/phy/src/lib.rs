@@ -15,6 +15,8 @@
 //!
 //! Unlike the script it fails a device whose `params` names nothing: the script reports it as connected.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
 mod disk;
 
 use disk::Disk;

@@ -1,8 +1,26 @@
 //! Reading a device's parameters, with errors that name the key.
 
-use crate::{Device, Error};
+use crate::{Device, Error, Node};
 
 impl Device {
+    /// A device made up for a unit test: the first of its kind, of domain 1, with these nodes.
+    pub fn sample(kind: &str, nodes: &[(&str, &str)]) -> Self {
+        Self {
+            kind: kind.into(),
+            frontend_id: 1,
+            backend_id: 0,
+            devid: 0,
+            script: String::new(),
+            nodes: nodes
+                .iter()
+                .map(|(name, value)| Node {
+                    name: (*name).into(),
+                    value: (*value).into(),
+                })
+                .collect(),
+        }
+    }
+
     /// The value of a node as it is, if there is one.
     pub fn node(&self, key: &str) -> Option<&str> {
         self.nodes
@@ -37,28 +55,10 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Node;
-
-    fn device(nodes: &[(&str, &str)]) -> Device {
-        Device {
-            kind: "vbd".into(),
-            frontend_id: 3,
-            backend_id: 0,
-            devid: 51712,
-            script: "block".into(),
-            nodes: nodes
-                .iter()
-                .map(|(name, value)| Node {
-                    name: (*name).into(),
-                    value: (*value).into(),
-                })
-                .collect(),
-        }
-    }
 
     #[test]
     fn a_required_node_is_there_and_not_empty() {
-        let device = device(&[("params", "/dev/sda"), ("mode", "")]);
+        let device = Device::sample("vbd", &[("params", "/dev/sda"), ("mode", "")]);
         assert_eq!(device.required("params"), Ok("/dev/sda"));
         assert_eq!(device.required("mode"), Err(Error::invalid("mode", "is empty")));
         assert_eq!(device.required("script"), Err(Error::invalid("script", "is missing")));
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn an_optional_node_is_left_out_or_not_empty() {
-        let device = device(&[("vifname", "web"), ("bridge", "")]);
+        let device = Device::sample("vbd", &[("vifname", "web"), ("bridge", "")]);
         assert_eq!(device.optional("vifname"), Ok(Some("web")));
         assert_eq!(device.optional("ip"), Ok(None));
         assert_eq!(device.optional("bridge"), Err(Error::invalid("bridge", "is empty")));
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_flag_is_one_or_zero_or_left_out() {
-        let device = device(&[("on", "1"), ("off", "0"), ("yes", "yes"), ("empty", "")]);
+        let device = Device::sample("vbd", &[("on", "1"), ("off", "0"), ("yes", "yes"), ("empty", "")]);
         assert_eq!(device.flag("on"), Ok(true));
         assert_eq!(device.flag("off"), Ok(false));
         assert_eq!(device.flag("missing"), Ok(false));

@@ -56,10 +56,10 @@ macro_rules! export {
         )]
         const _: () = {
             // The symbols of the canonical ABI are no names for other linkers.
-    #[cfg(target_arch = "wasm32")]
+            #[cfg(target_arch = "wasm32")]
             type Handler = $crate::Exported<$handler>;
             #[cfg(target_arch = "wasm32")]
-            $crate::bindings::export!(Handler with_types_in $crate::bindings);
+    $crate::bindings::export!(Handler with_types_in $crate::bindings);
             // On other targets the handler is checked, and not exported.
             #[cfg(not(target_arch = "wasm32"))]
             const _: fn() -> $crate::Description = <$handler as $crate::Handler>::describe;
