@@ -1,0 +1,1 @@
+//! Exports nothing: not a handler at all.
