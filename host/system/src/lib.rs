@@ -8,6 +8,7 @@
 //! The calls block. They are made from worker threads, never from an asynchronous task.
 
 pub mod block;
+mod confine;
 pub mod error;
 pub mod firewall;
 pub mod grant;
@@ -18,6 +19,7 @@ pub mod process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use block::Block;
+pub use confine::confine_compiler;
 pub use error::Error;
 pub use firewall::Firewall;
 pub use network::Network;
@@ -42,7 +44,7 @@ impl System {
         let pending = Arc::new(linux::Pending);
         Ok(Self {
             block: Arc::new(linux::LinuxBlock::default()),
-            network: pending.clone(),
+            network: Arc::new(linux::LinuxNetwork::default()),
             firewall: pending.clone(),
             process: pending,
         })

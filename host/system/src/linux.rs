@@ -1,11 +1,16 @@
 //! The machine itself: Linux.
 
+mod addresses;
+mod appearances;
 mod block;
 mod ioctl;
+mod links;
 mod loops;
+mod netlink;
 mod pending;
 mod resolve;
 mod usage;
 
 pub(crate) use self::block::LinuxBlock;
+pub(crate) use self::links::LinuxNetwork;
 pub(crate) use self::pending::Pending;

@@ -2,12 +2,12 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use tempfile::TempDir;
 use xenplug_system::{
     System,
-    grant::{Access, BlockGrant, Operator, PathRule},
+    grant::{Access, BlockGrant, NamePattern, NetworkGrant, Operator, PathRule},
 };
 
 /// A machine with an empty directory.
@@ -59,10 +59,87 @@ impl Stage {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o444)).unwrap();
     }
 
+    /// Makes a bridge.
+    pub(crate) fn bridge(&self, name: &str) {
+        ip(&format!("link add {name} type bridge"));
+    }
+
+    /// Makes a link, which is down.
+    pub(crate) fn card(&self, name: &str) {
+        ip(&format!("link add {name} type veth peer name p{name}"));
+    }
+
+    /// Makes the kernel take a link away.
+    pub(crate) fn unplug(&self, name: &str) {
+        ip(&format!("link delete {name}"));
+    }
+
+    /// The addresses of a link, but for those that the kernel made.
+    pub(crate) fn addresses(&self, link: &str) -> Vec<String> {
+        let addresses = ip(&format!("-o address show dev {link}"));
+        let addresses = addresses.lines().filter_map(|line| line.split_whitespace().nth(3));
+        addresses
+            .filter(|address| !address.starts_with("fe80:"))
+            .map(String::from)
+            .collect()
+    }
+
+    /// The routes through a link that were not made by the kernel.
+    pub(crate) fn routes(&self, link: &str) -> Vec<String> {
+        let routes = ip(&format!("-4 route show dev {link} proto static"))
+            + &ip(&format!("-6 route show dev {link} proto static"));
+        routes.lines().map(String::from).collect()
+    }
+
     /// Deletes a file.
     pub(crate) fn delete(&self, name: &str) {
         fs::remove_file(self.path(name)).unwrap();
     }
+}
+
+/// Runs a test on each kind of machine, in a network namespace of its own.
+pub(crate) fn in_network(test: impl Fn(&Stage) + Sync) {
+    in_namespace(|| Stage::all().iter().for_each(&test));
+}
+
+/// Runs a test in a network namespace of its own, which goes with the thread.
+#[allow(unsafe_code, reason = "unshare has no safe form")]
+pub(crate) fn in_namespace(test: impl FnOnce() + Send) {
+    need_root();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: takes flags alone; a network namespace is no matter of memory.
+            assert_eq!(
+                unsafe { libc::unshare(libc::CLONE_NEWNET) },
+                0,
+                "make a network namespace"
+            );
+            test();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Runs `ip` in the namespace of the calling thread.
+pub(crate) fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("ip (iproute2) is installed");
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A grant of bridges.
+pub(crate) fn network_grant(bridges: &[&str]) -> NetworkGrant {
+    let bridges = bridges.iter().map(|name| NamePattern((*name).into())).collect();
+    NetworkGrant::new(&Operator::of_configuration(), bridges)
 }
 
 /// A grant of paths, and of loop devices.

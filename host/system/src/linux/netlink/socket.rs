@@ -1,0 +1,229 @@
+//! Sockets that ask the kernel and wait for the answer.
+//!
+//! The kernel does what a message asks for while it is being sent, so the answer is there when it is waited for: a
+//! blocking socket costs two system calls a request, and no thread ever waits for another.
+#![allow(unsafe_code, reason = "setsockopt with a forced buffer size")]
+
+use std::{io, os::fd::AsRawFd, sync::Mutex};
+
+use netlink_sys::{Socket, SocketAddr, protocols};
+use rustix::io::Errno;
+
+use super::{
+    Message, Messages, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, attributes, messages, text, u32_at,
+};
+use crate::{Error, lock};
+
+/// The kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
+const BUFFER: usize = 32 * 1024;
+
+/// What of the kernel is spoken to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::linux) enum Protocol {
+    /// Links, addresses and routes.
+    #[default]
+    Route,
+    /// nf_tables.
+    Netfilter,
+}
+
+/// Sockets that are not in use, for the next who asks.
+#[derive(Debug, Default)]
+pub(in crate::linux) struct Sockets {
+    protocol: Protocol,
+    idle: Mutex<Vec<Socket>>,
+}
+
+/// Why the kernel did not do what a message asked for.
+#[derive(Clone, Debug)]
+pub(in crate::linux) struct Failure {
+    pub errno: Errno,
+    /// The kernel's own words, where it has some.
+    text: Option<String>,
+    /// Which of the messages it was.
+    pub sequence: u32,
+}
+
+impl Failure {
+    /// As the failure of `what`.
+    pub(in crate::linux) fn of(self, what: impl Into<String>) -> Error {
+        let error = Error::kernel(what, self.errno);
+        match (error, self.text) {
+            (
+                Error::Kernel {
+                    what,
+                    errno,
+                    source_text,
+                },
+                Some(text),
+            ) => Error::Kernel {
+                what,
+                errno,
+                source_text: format!("{source_text}: {text}"),
+            },
+            (error, _) => error,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self {
+            errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+            text: None,
+            sequence: 0,
+        }
+    }
+}
+
+impl Sockets {
+    /// For a protocol.
+    pub(in crate::linux) fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Sends messages, the last of which is to be acknowledged.
+    pub(in crate::linux) fn tell(&self, request: &Messages) -> Result<(), Failure> {
+        self.ask(request, |_| None::<()>).map(drop)
+    }
+
+    /// Sends messages, the last of which is to be answered, and reads the parts of the answer.
+    pub(in crate::linux) fn ask<T>(
+        &self,
+        request: &Messages,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        let idle = lock(&self.idle).pop();
+        let socket = match idle {
+            Some(socket) => socket,
+            None => self.open()?,
+        };
+        loop {
+            // A socket on which something went unread would give the next one the wrong answer: it is closed.
+            match exchange(&socket, request, &read)? {
+                Answer::Interrupted => {}
+                Answer::Failed(failure) => {
+                    if request.count == 1 {
+                        lock(&self.idle).push(socket);
+                    }
+                    return Err(failure);
+                }
+                Answer::Done(parts) => {
+                    lock(&self.idle).push(socket);
+                    return Ok(parts);
+                }
+            }
+        }
+    }
+
+    fn open(&self) -> io::Result<Socket> {
+        let mut socket = Socket::new(match self.protocol {
+            Protocol::Route => protocols::NETLINK_ROUTE,
+            Protocol::Netfilter => protocols::NETLINK_NETFILTER,
+        })?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        if let Protocol::Route = self.protocol {
+            // The kernel filters dumps, in place of ignoring what they ask for.
+            socket.set_netlink_get_strict_chk(true)?;
+        }
+        Ok(socket)
+    }
+}
+
+enum Answer<T> {
+    Done(Vec<T>),
+    /// A dump during which something changed: to be asked for again.
+    Interrupted,
+    Failed(Failure),
+}
+
+fn exchange<T>(
+    socket: &Socket,
+    request: &Messages,
+    read: &impl Fn(&Message<'_>) -> Option<T>,
+) -> Result<Answer<T>, Failure> {
+    retry(|| socket.send(&request.buffer, 0))?;
+    let mut parts = Vec::new();
+    let mut interrupted = false;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        buffer.clear();
+        retry(|| socket.recv(&mut buffer, 0))?;
+        for message in messages(&buffer) {
+            interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            match message.kind {
+                NLMSG_ERROR => match failure(&message) {
+                    Some(failure) => return Ok(Answer::Failed(failure)),
+                    None if message.sequence + 1 == request.count => return Ok(Answer::Done(parts)),
+                    None => {}
+                },
+                NLMSG_DONE if interrupted => return Ok(Answer::Interrupted),
+                NLMSG_DONE => return Ok(Answer::Done(parts)),
+                _ => parts.extend(read(&message)),
+            }
+        }
+    }
+}
+
+/// The error in an acknowledgement, if it is one: its number, the head of the message it is about, attributes.
+fn failure(message: &Message<'_>) -> Option<Failure> {
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    let number = u32_at(message.body, 0)?.cast_signed();
+    if number == 0 {
+        return None;
+    }
+    let mut told = attributes(
+        message.body,
+        if message.flags & NLM_F_ACK_TLVS != 0 {
+            20
+        } else {
+            usize::MAX
+        },
+    );
+    Some(Failure {
+        errno: Errno::from_raw_os_error(number.saturating_neg()),
+        text: told
+            .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
+            .and_then(|(_, value)| text(value))
+            .map(String::from),
+        sequence: message.sequence,
+    })
+}
+
+/// A socket that receives a message about each change of a link in this network namespace.
+pub(in crate::linux) fn subscribe_to_links() -> io::Result<Socket> {
+    const RTNLGRP_LINK: u32 = 1;
+    let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    // A thousand cards may appear at once.
+    let size: libc::c_int = 8 << 20;
+    let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or_default();
+    // SAFETY: the kernel reads one int of that length. That it refuses leaves the default, which is no fault.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const size).cast(),
+            length,
+        );
+    }
+    socket.add_membership(RTNLGRP_LINK)?;
+    Ok(socket)
+}
+
+/// Calls again what a signal interrupted.
+pub(in crate::linux) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
