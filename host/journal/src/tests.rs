@@ -1,1 +1,437 @@
-//! What a journal survives.
+//! What a record tells, and what it survives.
+
+use std::{fs, os::unix::fs::MetadataExt, process::Command};
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::*;
+
+mod random;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Whose {
+    vm: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Effect {
+    Loop { number: Option<u32>, file: String },
+    Link(String),
+}
+
+const NAME: &str = "vbd-3-51712";
+
+fn whose() -> Whose {
+    Whose {
+        vm: Some("/vm/1".into()),
+    }
+}
+
+fn attach(number: Option<u32>) -> Effect {
+    Effect::Loop {
+        number,
+        file: "/images/a \"b\"\n\u{1b}ü.img".into(),
+    }
+}
+
+fn link(name: &str) -> Effect {
+    Effect::Link(name.into())
+}
+
+fn path_in(dir: &Path) -> PathBuf {
+    dir.join("vbd-3-51712.record")
+}
+
+fn replay(dir: &Path) -> Replay<Whose, Effect> {
+    Journal::open(dir).unwrap().replay().unwrap()
+}
+
+/// The only record of a sound journal.
+#[track_caller]
+fn replay_one(dir: &Path) -> Replayed<Whose, Effect> {
+    let mut replay = replay(dir);
+    assert!(replay.aside.is_empty() && replay.torn.is_empty(), "{replay:?}");
+    assert_eq!(replay.records.len(), 1);
+    replay.records.remove(0)
+}
+
+fn effects(held: &[Held<Effect>]) -> Vec<(u64, Effect, bool)> {
+    held.iter()
+        .map(|held| (held.seq, held.effect.clone(), held.completed))
+        .collect()
+}
+
+/// A record in which everything occurs once: of a loop device, and of a link that was released.
+fn write_one(dir: &Path) -> Vec<u8> {
+    let journal = Journal::open(dir).unwrap();
+    let mut record = journal.begin(NAME, &whose()).unwrap();
+    let first = record.intent(&attach(None)).unwrap();
+    let second = record.intent(&link("vif3.0")).unwrap();
+    record.completed(first, &attach(Some(7))).unwrap();
+    record.completed(second, &link("vif3.0")).unwrap();
+    record.note("connected").unwrap();
+    record.released(second).unwrap();
+    fs::read(path_in(dir)).unwrap()
+}
+
+#[test]
+fn what_is_intended_and_not_released_is_held_oldest_first() {
+    let dir = TempDir::new().unwrap();
+    let before = std::time::SystemTime::now() - std::time::Duration::from_millis(1);
+    let journal = Journal::open(dir.path()).unwrap();
+    let mut record = journal.begin(NAME, &whose()).unwrap();
+    let seqs = ["a", "b", "c", "d"].map(|name| record.intent(&link(name)).unwrap());
+    record.completed(seqs[2], &attach(Some(1))).unwrap();
+    record.completed(seqs[0], &link("A")).unwrap();
+    record.released(seqs[1]).unwrap();
+    record.note("first").unwrap();
+    record.note("connected").unwrap();
+    assert_eq!(record.holds(), 3);
+    drop((journal, record));
+
+    let replayed = replay_one(dir.path());
+    assert_eq!((replayed.name.as_str(), &replayed.header), (NAME, &whose()));
+    let expected = vec![
+        (seqs[0], link("A"), true),
+        (seqs[2], attach(Some(1)), true),
+        (seqs[3], link("d"), false),
+    ];
+    assert_eq!(effects(&replayed.held), expected);
+    assert_eq!(replayed.note.as_deref(), Some("connected"));
+    assert_eq!((replayed.damaged, replayed.record.holds()), (false, 3));
+    assert!(replayed.began >= before && replayed.held.iter().all(|held| held.at >= replayed.began));
+}
+
+#[test]
+fn a_replayed_record_goes_on_where_it_was() {
+    let dir = TempDir::new().unwrap();
+    write_one(dir.path());
+    let Replayed { mut record, held, .. } = replay_one(dir.path());
+    let next = record.intent(&link("next")).unwrap();
+    assert!(next > held[0].seq);
+    record.released(held[0].seq).unwrap();
+    drop(record);
+    let Replayed { mut record, held, .. } = replay_one(dir.path());
+    assert_eq!(effects(&held), [(next, link("next"), false)]);
+    record.released(next).unwrap();
+    record.end().unwrap();
+    assert!(replay(dir.path()).records.is_empty());
+}
+
+#[test]
+fn every_entry_before_a_cut_counts_and_none_after() {
+    let dir = TempDir::new().unwrap();
+    let bytes = write_one(dir.path());
+    let ends: Vec<usize> = (0..bytes.len())
+        .filter(|at| bytes[*at] == b'\n')
+        .map(|at| at + 1)
+        .collect();
+    assert_eq!(ends.len(), 7);
+    let [first, second] = [2, 3];
+    // What is held after so many whole lines.
+    let held = |lines: usize| match lines {
+        1 => vec![],
+        2 => vec![(first, attach(None), false)],
+        3 => vec![(first, attach(None), false), (second, link("vif3.0"), false)],
+        4 => vec![(first, attach(Some(7)), true), (second, link("vif3.0"), false)],
+        5 | 6 => vec![(first, attach(Some(7)), true), (second, link("vif3.0"), true)],
+        _ => vec![(first, attach(Some(7)), true)],
+    };
+    for cut in 0..=bytes.len() {
+        fs::write(path_in(dir.path()), &bytes[..cut]).unwrap();
+        let lines = ends.iter().filter(|end| **end <= cut).count();
+        if lines == 0 {
+            let replay = replay(dir.path());
+            assert_eq!(replay.torn, [NAME]);
+            assert!(replay.records.is_empty() && !path_in(dir.path()).exists());
+            continue;
+        }
+        let mut replayed = replay_one(dir.path());
+        assert_eq!(effects(&replayed.held), held(lines), "cut at {cut}");
+        assert_eq!(replayed.note.is_some(), lines >= 6);
+        // And what follows is whole.
+        let seq = replayed.record.intent(&link("after")).unwrap();
+        drop(replayed);
+        let last = replay_one(dir.path()).held.pop().unwrap();
+        assert_eq!((last.seq, last.effect), (seq, link("after")));
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_noticed_and_costs_no_other_line() {
+    let dir = TempDir::new().unwrap();
+    let bytes = write_one(dir.path());
+    let header = bytes.iter().position(|b| *b == b'\n').unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs::write(path_in(dir.path()), &flipped).unwrap();
+        let mut replay = replay(dir.path());
+        assert_eq!((replay.aside.len(), replay.torn.len()), (1, 0), "bit {bit}");
+        let aside = replay.aside.remove(0);
+        assert_eq!((aside.name.as_str(), fs::read(&aside.path).unwrap()), (NAME, flipped));
+        fs::remove_file(aside.path).unwrap();
+        if bit / 8 <= header {
+            assert!(replay.records.is_empty() && !path_in(dir.path()).exists());
+            continue;
+        }
+        let replayed = replay.records.remove(0);
+        assert!(replayed.damaged);
+        assert_eq!(replayed.header, whose());
+        // The loop device's two lines are 2 and 4: no one flip hides it.
+        assert_eq!(replayed.held[0].seq, 2);
+        let sound = fs::read(path_in(dir.path())).unwrap();
+        let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
+        assert!(
+            sound.split_inclusive(|b| *b == b'\n').all(|line| lines.contains(&line)),
+            "bit {bit}"
+        );
+        drop(replayed);
+        // What is left is sound, and tells the same again.
+        assert_eq!(replay_one(dir.path()).held[0].seq, 2);
+        fs::remove_file(path_in(dir.path())).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_file_is_never_replaced_by_the_next() {
+    let dir = TempDir::new().unwrap();
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        fs::write(path_in(dir.path()), b"no record\n").unwrap();
+        let replay = replay(dir.path());
+        assert!(replay.aside[0].cause.starts_with("line 1: "), "{replay:?}");
+        kept.push(replay.aside[0].path.clone());
+    }
+    kept.dedup();
+    assert_eq!(
+        kept.iter()
+            .filter(|path| fs::read(path).unwrap() == b"no record\n")
+            .count(),
+        3
+    );
+}
+
+#[test]
+fn an_effect_that_a_later_version_does_not_know_is_reported_and_the_rest_is_kept() {
+    #[derive(Serialize)]
+    enum Older {
+        Gone(u32),
+    }
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let mut record = journal.begin(NAME, &whose()).unwrap();
+    record.intent(&Older::Gone(1)).unwrap();
+    let seq = record.intent(&link("known")).unwrap();
+    drop((journal, record));
+    let replay = replay(dir.path());
+    assert!(
+        replay.aside[0].cause.starts_with("line 2: it cannot be understood"),
+        "{:?}",
+        replay.aside
+    );
+    assert_eq!(effects(&replay.records[0].held), [(seq, link("known"), false)]);
+    assert!(replay.records[0].damaged);
+}
+
+#[test]
+fn a_second_daemon_is_told_that_there_is_one() {
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let error = Journal::open(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::Locked(path) if path == dir.path()), "{error:?}");
+    assert!(error.to_string().ends_with("is in use by another daemon"));
+    drop(journal);
+    Journal::open(dir.path()).unwrap();
+}
+
+#[test]
+fn the_directory_and_its_files_are_for_their_owner_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("run/journal");
+    Journal::open(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+    write_one(&path);
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(
+        (mode(&path), mode(&path_in(&path)), mode(&path.join(".lock"))),
+        (0o700, 0o600, 0o600)
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_an_error_that_names_it() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Journal::open(&file.join("journal")).unwrap_err();
+    assert!(error.to_string().contains("file/journal"), "{error}");
+}
+
+#[test]
+fn a_name_that_could_lead_elsewhere_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    for bad in [
+        "",
+        ".",
+        "..",
+        ".lock",
+        "../x",
+        "a/b",
+        "a\0b",
+        "a b",
+        "a\n",
+        "ü",
+        &"n".repeat(129),
+    ] {
+        assert!(matches!(journal.begin(bad, &whose()), Err(Error::Name(_))), "{bad:?}");
+    }
+    journal.begin(&"n".repeat(128), &whose()).unwrap();
+}
+
+#[test]
+fn a_record_is_begun_once_and_ends_with_nothing_held() {
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let mut record = journal.begin(NAME, &whose()).unwrap();
+    assert!(matches!(journal.begin(NAME, &whose()), Err(Error::Exists(name)) if name == NAME));
+    let seq = record.intent(&link("a")).unwrap();
+    assert!(matches!(
+        record.completed(seq + 1, &link("a")),
+        Err(Error::NotHeld { .. })
+    ));
+    assert!(matches!(record.end(), Err(Error::StillHeld { held: 1, .. })));
+
+    let mut record = replay_one_of(&journal);
+    record.released(seq).unwrap();
+    assert!(matches!(record.released(seq), Err(Error::NotHeld { .. })));
+    assert!(matches!(record.completed(seq, &link("a")), Err(Error::NotHeld { .. })));
+    record.end().unwrap();
+    journal.begin(NAME, &whose()).unwrap().end().unwrap();
+}
+
+fn replay_one_of(journal: &Journal) -> Record {
+    journal.replay::<Whose, Effect>().unwrap().records.remove(0).record
+}
+
+#[test]
+fn an_entry_that_is_no_json_leaves_no_trace() {
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let unwritable = std::collections::HashMap::from([((1, 2), 3)]);
+    assert!(matches!(journal.begin(NAME, &unwritable), Err(Error::Entry { .. })));
+    let mut record = journal.begin(NAME, &whose()).unwrap();
+    assert!(matches!(record.intent(&unwritable), Err(Error::Entry { .. })));
+    record.intent(&link("a")).unwrap();
+    drop((journal, record));
+    assert_eq!(effects(&replay_one(dir.path()).held), [(2, link("a"), false)]);
+}
+
+#[test]
+fn a_long_note_is_cut_between_characters() {
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal
+        .begin(NAME, &whose())
+        .unwrap()
+        .note(&"€\n".repeat(5000))
+        .unwrap();
+    drop(journal);
+    let note = replay_one(dir.path()).note.unwrap();
+    assert!(note.len() <= 4096 && note.len() > 4090);
+}
+
+#[test]
+fn what_is_not_a_record_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    write_one(dir.path());
+    fs::write(dir.path().join("README"), "hello").unwrap();
+    fs::create_dir(dir.path().join("d.record")).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", dir.path().join("l.record")).unwrap();
+    replay_one(dir.path());
+    for name in ["README", "d.record", "l.record"] {
+        assert!(dir.path().join(name).symlink_metadata().is_ok(), "{name}");
+    }
+}
+
+/// Where a copy of this test program finds a file system with next to no room.
+const SMALL: &str = "XENPLUG_TEST_SMALL_FILE_SYSTEM";
+
+#[test]
+fn a_full_file_system_fails_closed_and_harms_nothing_that_was_written() {
+    if let Some(dir) = std::env::var_os(SMALL) {
+        return fill_up(Path::new(&dir));
+    }
+    let dir = TempDir::new().unwrap();
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mut unshare = Command::new("unshare");
+    // The mount is in a namespace of its own, and goes with the last process in it.
+    unshare
+        .args(["--mount", "--propagation", "private"])
+        .args((!root).then_some("--map-root-user"));
+    let script = format!("mount -t tmpfs -o size=16k,mode=700 xenplug-test \"${SMALL}\" && exec \"$0\" \"$@\"");
+    let name = std::thread::current().name().unwrap().to_owned();
+    let output = unshare
+        .args(["sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture"])
+        .env(SMALL, dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if !text.contains("running 1 test") && std::env::var_os("CI").is_none_or(|ci| ci != "true") {
+        return eprintln!("CANNOT RUN {name}: a mount namespace is needed: {text}");
+    }
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+fn fill_up(dir: &Path) {
+    let journal = Journal::open(dir).unwrap();
+    let mut record = journal.begin(NAME, &whose()).unwrap();
+    let mut held = Vec::new();
+    let error = loop {
+        assert!(held.len() < 1000, "this file system has room");
+        match record.intent(&attach(None)) {
+            Ok(seq) => held.push(seq),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_full(), "{error:?}");
+    assert!(error.to_string().contains("append to"), "{error}");
+    // The last page was full in the middle of a line: nothing of that is left.
+    let whole = fs::read(path_in(dir)).unwrap();
+    assert_eq!((whole.last(), record.holds()), (Some(&b'\n'), held.len()));
+    assert!(whole.len() > 4096, "{}", whole.len());
+    let other = journal.begin("other", &attach(None));
+    assert!(other.is_err_and(|error| error.is_full()) && !dir.join("other.record").exists());
+
+    // A release that cannot be written is one all the same, for this daemon.
+    let padding = dir.join("padding");
+    let room = 4096 - whole.len() % 4096;
+    while record.note(&"n".repeat(room.min(64))).is_ok() {}
+    while record.note("").is_ok() {}
+    assert!(record.released(held[0]).is_err_and(|error| error.is_full()));
+    assert_eq!(record.holds(), held.len() - 1);
+    assert!(fs::write(&padding, "x").is_err());
+    drop((journal, record));
+
+    // Nothing that was written is harmed, and with room again it goes on.
+    let Replayed {
+        mut record,
+        held: found,
+        ..
+    } = replay_one(dir);
+    assert_eq!(found.iter().map(|held| held.seq).collect::<Vec<_>>(), held);
+    let _ = fs::remove_file(&padding);
+    let smaller = fs::read(path_in(dir)).unwrap();
+    drop(record);
+    let cut = smaller[..4096].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+    fs::write(path_in(dir), &smaller[..cut]).unwrap();
+    record = replay_one(dir).record;
+    let seq = record.intent(&link("again")).unwrap();
+    drop(record);
+    assert_eq!(replay_one(dir).held.last().unwrap().seq, seq);
+}

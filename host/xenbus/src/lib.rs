@@ -13,6 +13,9 @@ pub mod path;
 pub mod script;
 pub mod state;
 
+#[cfg(test)]
+mod tests;
+
 pub use device::{DeviceKey, Identity};
 pub use id::{DevId, DomId, Kind};
 pub use machine::{Action, Adopted, AfterRelease, Event, Machine, Mode, Observation, Phase, Published, Ticket, step};

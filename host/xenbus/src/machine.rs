@@ -128,8 +128,10 @@ pub enum Mode {
 pub enum Adopted {
     /// Everything that its handler acquired is there, and held again. Whether it was published, the first look tells.
     Connected,
-    /// Something was begun and not ended, or is no longer there: all is to be given back.
+    /// Something was begun and not ended, and was not published: all is to be given back, and perhaps begun anew.
     Unfinished,
+    /// It was published, and something of it is no longer there: all is to be given back, and that published.
+    Lost,
 }
 
 /// One device.
@@ -176,6 +178,9 @@ impl Machine {
             Adopted::Connected => Phase::Connected,
             Adopted::Unfinished => Phase::Unreleased {
                 then: AfterRelease::Look,
+            },
+            Adopted::Lost => Phase::Unreleased {
+                then: AfterRelease::Fail,
             },
         };
         Self {

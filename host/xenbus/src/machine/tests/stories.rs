@@ -299,6 +299,10 @@ fn a_failed_device_that_is_made_anew_is_tried_again() {
         ..wanted(&kind)
     };
     Story::failed(Mode::DriverDomain, kind.clone()).sees(other, Action::RunHandler);
+    // Or somebody else has done it meanwhile.
+    Story::failed(Mode::DriverDomain, kind.clone())
+        .sees(in_use(&kind), None)
+        .is(Phase::Foreign);
 }
 
 #[test]
