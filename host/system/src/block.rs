@@ -1,5 +1,7 @@
 //! Files and block devices within a grant, and loop devices on them.
 
+pub(crate) mod place;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +64,38 @@ pub struct LoopOptions {
     /// Whose it is, at most 63 bytes: kept by the kernel in `lo_file_name`, so that a loop device attached just before
     /// a crash can be found again by [`Block::find_loops`].
     pub tag: String,
+}
+
+impl LoopOptions {
+    /// An error unless a source that was opened that way can be attached like this.
+    pub(crate) fn check(&self, source: &SourceFacts, opened: Access) -> Result<(), Error> {
+        let path = source.path.display();
+        if !matches!(source.identity, SourceIdentity::File { .. }) {
+            return Err(Error::params(format!(
+                "{path} is a block device, which takes no loop device"
+            )));
+        }
+        if !self.read_only && opened == Access::ReadOnly {
+            return Err(Error::Denied(format!("{path} was opened for reading only")));
+        }
+        if self.tag.is_empty() || self.tag.len() > 63 || self.tag.contains('\0') {
+            return Err(Error::Invalid {
+                key: "tag",
+                cause: format!("{:?} is not of 1 to 63 bytes", self.tag),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl LoopDevice {
+    /// Whether it is the one that was recorded. Its sequence number may be another: a daemon may have attached it anew,
+    /// and ended before it could record that.
+    pub(crate) fn is(&self, recorded: &Self) -> bool {
+        self.backing == recorded.backing
+            && self.options.tag == recorded.options.tag
+            && self.options.read_only == recorded.options.read_only
+    }
 }
 
 /// A loop device of ours.

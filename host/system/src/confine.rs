@@ -19,7 +19,14 @@ pub fn confine_compiler() -> Result<(), Error> {
         (Resource::Fsize, 0),
     ];
     for (resource, most) in limits {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).map_err(|error| Error::Kernel {
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            },
+        )
+        .map_err(|error| Error::Kernel {
             what: format!("limit {resource:?} of the compiler"),
             errno: Some(error.raw_os_error()),
             source_text: error.to_string(),

@@ -1,6 +1,7 @@
 //! Links and bridges, by rtnetlink.
 
 mod parse;
+pub(crate) mod refusal;
 
 use std::{net::IpAddr, sync::mpsc::Receiver};
 

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use rustix::io::Errno;
 
 use super::{
-    links::{gone, is_gone},
+    links::is_gone,
     netlink::{Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Sockets, attributes, u32_at},
 };
 use crate::{
     Error,
-    network::{Link, Prefix, Route},
+    network::{Link, Prefix, Route, refusal},
 };
 
 const RTM_NEWADDR: u16 = 20;
@@ -43,7 +43,7 @@ pub(super) fn add(sockets: &Sockets, link: &Link, address: Prefix) -> Result<(),
     match sockets.tell(&request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, link.index, address)) {
         Ok(()) => Ok(()),
         Err(failure) if failure.errno == Errno::EXIST => Ok(()),
-        Err(failure) if is_gone(&failure) => Err(gone(link)),
+        Err(failure) if is_gone(&failure) => Err(refusal::gone(&link.name)),
         Err(failure) => Err(failure.of(format!("add {address} to {}", link.name))),
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn add_route(sockets: &Sockets, link: &Link, route: &Route) -> Result
             "there is another route to {to}, and so none through {}",
             link.name
         ))),
-        Err(failure) if is_gone(&failure) => Err(gone(link)),
+        Err(failure) if is_gone(&failure) => Err(refusal::gone(&link.name)),
         Err(failure) => Err(failure.of(format!("add a route to {to} through {}", link.name))),
     }
 }

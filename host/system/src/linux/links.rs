@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Error, Network,
     grant::NetworkGrant,
-    network::{IfName, Link, LinkChanges, Mac, Prefix, Route},
+    network::{IfName, Link, LinkChanges, Mac, Prefix, Route, refusal},
 };
 
 /// `RTM_NEWLINK` (include/uapi/linux/rtnetlink.h).
@@ -53,7 +53,7 @@ impl LinuxNetwork {
 
     fn existing(&self, index: u32) -> Result<Link, Error> {
         let link = self.link_by_index(index)?;
-        link.ok_or_else(|| Error::NotFound(format!("the network interface with the number {index} is gone")))
+        link.ok_or_else(|| refusal::number_gone(index))
     }
 
     /// Makes one change; an error names it.
@@ -70,7 +70,7 @@ impl LinuxNetwork {
         self.sockets
             .tell(&set_link(link.index, Some(up)))
             .map_err(|failure| match is_gone(&failure) {
-                true => gone(link),
+                true => refusal::gone(&link.name),
                 false => failure.of(format!("set {} {what}", link.name)),
             })
     }
@@ -78,11 +78,11 @@ impl LinuxNetwork {
     /// The bridge to be a port of has to be granted, and a bridge.
     fn permit_master(&self, grant: &NetworkGrant, index: u32) -> Result<(), Error> {
         let bridge = self.existing(index)?;
-        permit_bridge(grant, &bridge.name)?;
+        refusal::permit_bridge(grant, &bridge.name)?;
         if bridge.bridge {
             Ok(())
         } else {
-            Err(no_bridge(&bridge.name))
+            Err(refusal::no_bridge(&bridge.name))
         }
     }
 }
@@ -109,11 +109,13 @@ impl Network for LinuxNetwork {
 
     fn bridge(&self, grant: &NetworkGrant, name: Option<&IfName>) -> Result<Link, Error> {
         if let Some(name) = name {
-            permit_bridge(grant, name)?;
-            let link = self
-                .link(name)?
-                .ok_or_else(|| Error::NotFound(format!("there is no bridge {name}")))?;
-            return if link.bridge { Ok(link) } else { Err(no_bridge(name)) };
+            refusal::permit_bridge(grant, name)?;
+            let link = self.link(name)?.ok_or_else(|| refusal::missing_bridge(Some(name)))?;
+            return if link.bridge {
+                Ok(link)
+            } else {
+                Err(refusal::no_bridge(name))
+            };
         }
         let mut request = Messages::one(RTM_GETLINK, NLM_F_DUMP, &header(0, None));
         request
@@ -128,8 +130,9 @@ impl Network for LinuxNetwork {
         let granted = links
             .into_iter()
             .filter(|link| link.bridge && grant.permits(link.name.as_str()));
-        let none = || Error::NotFound("there is no bridge among those that are granted".into());
-        granted.min_by_key(|link| link.index).ok_or_else(none)
+        granted
+            .min_by_key(|link| link.index)
+            .ok_or_else(|| refusal::missing_bridge(None))
     }
 
     fn change(&self, grant: &NetworkGrant, index: u32, changes: &LinkChanges) -> Result<(), Error> {
@@ -219,7 +222,7 @@ impl Change {
 
     fn failed(&self, link: &Link, failure: Failure) -> Error {
         if is_gone(&failure) && !matches!(self, Self::Master(Some(_))) {
-            return gone(link);
+            return refusal::gone(&link.name);
         }
         let name = &link.name;
         match (self, failure.errno) {
@@ -231,7 +234,7 @@ impl Change {
                 key: "mtu",
                 cause: format!("{mtu} is out of the range of {name}"),
             },
-            (Self::Name(new), Errno::EXIST) => Error::Busy(format!("the name {new} for {name} is taken")),
+            (Self::Name(new), Errno::EXIST) => refusal::name_taken(name, new),
             (Self::Mac(mac), _) => failure.of(format!("set the hardware address of {name} to {mac}")),
             (Self::Mtu(mtu), _) => failure.of(format!("set the MTU of {name} to {mtu}")),
             (Self::Name(new), _) => failure.of(format!("rename {name} to {new}")),
@@ -249,24 +252,6 @@ impl Change {
 /// Whether a link is not, or no longer, there.
 pub(super) fn is_gone(failure: &Failure) -> bool {
     matches!(failure.errno, Errno::NODEV | Errno::NXIO)
-}
-
-pub(super) fn gone(link: &Link) -> Error {
-    Error::NotFound(format!("{} is gone", link.name))
-}
-
-fn permit_bridge(grant: &NetworkGrant, name: &IfName) -> Result<(), Error> {
-    match grant.permits(name.as_str()) {
-        true => Ok(()),
-        false => Err(Error::Denied(format!("the bridge {name} is not granted"))),
-    }
-}
-
-fn no_bridge(name: &IfName) -> Error {
-    Error::Invalid {
-        key: "bridge",
-        cause: format!("{name} is not a bridge"),
-    }
 }
 
 fn set_link(index: u32, up: Option<bool>) -> Messages {

@@ -60,7 +60,7 @@ impl Loops {
 
     /// Attaches a free device.
     pub(super) fn attach(&self, source: &OpenSource, options: &LoopOptions) -> Result<LoopDevice, Error> {
-        check(source, options)?;
+        options.check(&source.facts, source.access)?;
         let mut lost = HashSet::new();
         for _ in 0..ATTEMPTS {
             let number = self.reserve(&lost)?;
@@ -109,14 +109,14 @@ impl Loops {
         let number = device.number;
         let kernel = |errno| Error::kernel(format!("open /dev/loop{number}"), errno);
         if let Some(held) = lock(&self.held).get(&number) {
-            return Ok(Some(held.device.clone()).filter(|held| is_same(held, device)));
+            return Ok(Some(held.device.clone()).filter(|held| held.is(device)));
         }
         self.make(number)?;
         let fd = open(number, device.options.read_only).map_err(kernel)?;
         match ioctl::loop_status(fd.as_fd()) {
             Ok(info) => {
                 let found = describe(number, &fd, &info, device.backing_path.clone()).map_err(kernel)?;
-                if !is_same(&found, device) {
+                if !found.is(device) {
                     return Ok(None);
                 }
                 Ok(Some(self.hold(Held { fd, device: found })))
@@ -243,25 +243,6 @@ pub(super) fn number_of(major: u32, minor: u32) -> Option<u32> {
     name.split('p').next()?.parse().ok()
 }
 
-fn check(source: &OpenSource, options: &LoopOptions) -> Result<(), Error> {
-    let path = source.facts.path.display();
-    if !matches!(source.facts.identity, SourceIdentity::File { .. }) {
-        return Err(Error::params(format!(
-            "{path} is a block device, which takes no loop device"
-        )));
-    }
-    if !options.read_only && source.access == Access::ReadOnly {
-        return Err(Error::Denied(format!("{path} was opened for reading only")));
-    }
-    if options.tag.is_empty() || options.tag.len() > 63 || options.tag.contains('\0') {
-        return Err(Error::Invalid {
-            key: "tag",
-            cause: format!("{:?} is not of 1 to 63 bytes", options.tag),
-        });
-    }
-    Ok(())
-}
-
 /// Attaches a device that was free; `Busy` if it no longer is.
 fn configure(number: u32, fd: OwnedFd, source: &OpenSource, options: &LoopOptions) -> Result<Held, Error> {
     let path = source.facts.path.display();
@@ -313,14 +294,6 @@ fn describe(number: u32, fd: &OwnedFd, info: &LoopInfo, backing_path: PathBuf) -
             tag: String::from_utf8_lossy(info.name()).into_owned(),
         },
     })
-}
-
-/// Whether a device is the one that was recorded. Its sequence number may be another: a daemon may have attached it
-/// anew, and ended before it could record that.
-fn is_same(found: &LoopDevice, recorded: &LoopDevice) -> bool {
-    found.backing == recorded.backing
-        && found.options.tag == recorded.options.tag
-        && found.options.read_only == recorded.options.read_only
 }
 
 /// Opens a device, and waits a little for it to be there.
