@@ -53,6 +53,11 @@ struct OnWire {
 pub(super) type Wakers = Vec<Waker>;
 
 impl State {
+    /// Whether replies are outstanding.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.on_wire > 0
+    }
+
     /// Queues a call behind the others.
     pub(super) fn enqueue(&mut self, call: Arc<Call>) {
         if !call.requests.is_empty() {
