@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding};
-use wit_parser::Resolve;
+use wit_parser::{Resolve, WorldItem};
 
 use crate::{
     terminal,
@@ -93,16 +93,16 @@ fn with_world(workspace: &Workspace, mut module: Vec<u8>) -> Result<Vec<u8>> {
     Ok(module)
 }
 
-/// What a component imports: the manifest that the operator grants.
+/// What a component imports: the manifest that the operator grants. Interfaces of types alone give nothing.
 fn imports(component: &[u8]) -> Result<Vec<String>> {
     let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
         anyhow::bail!("not a component");
     };
-    Ok(resolve.worlds[world]
-        .imports
-        .keys()
-        .map(|key| resolve.name_world_key(key))
-        .collect())
+    let imports = resolve.worlds[world].imports.iter().filter(|(_, item)| match item {
+        WorldItem::Interface { id, .. } => !resolve.interfaces[*id].functions.is_empty(),
+        WorldItem::Function(_) | WorldItem::Type { .. } => true,
+    });
+    Ok(imports.map(|(key, _)| resolve.name_world_key(key)).collect())
 }
 
 /// Writes a file unless it holds these bytes already, so that what was compiled from it stays valid.

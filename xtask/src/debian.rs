@@ -28,9 +28,9 @@ impl Apt {
         })
     }
 
-    /// Downloads packages, with those they depend on that the machine lacks, and unpacks them all into `folder`.
-    /// Does nothing if the same packages were unpacked there before.
-    pub(crate) fn unpack(&self, packages: &[&str], folder: &Path) -> Result<()> {
+    /// Downloads packages, with those they depend on that the machine lacks, and unpacks them into `folder`, but for
+    /// the dependencies that are needless there. Does nothing if the same packages were unpacked there before.
+    pub(crate) fn unpack(&self, packages: &[&str], needless: fn(&str) -> bool, folder: &Path) -> Result<()> {
         let stamp = folder.join(".packages");
         let wanted = packages.join("\n");
         if fs::read_to_string(&stamp).is_ok_and(|unpacked| unpacked == wanted) {
@@ -47,7 +47,12 @@ impl Apt {
         let mut count = 0;
         for entry in fs::read_dir(&archives)? {
             let archive = entry?.path();
-            if archive.extension().is_some_and(|extension| extension == "deb") {
+            // NAME_VERSION_ARCHITECTURE.deb
+            let file = archive.file_name().unwrap_or_default().to_string_lossy();
+            let Some((name, _)) = file.split_once('_').filter(|_| file.ends_with(".deb")) else {
+                continue;
+            };
+            if !needless(name) {
                 terminal::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&partial))?;
                 count += 1;
             }

@@ -41,14 +41,14 @@ pub(crate) fn set_up(workspace: &Workspace) -> Result<()> {
             packages.push(package);
         }
     }
-    apt.unpack(&packages, &folder(workspace))
+    // They are started by hand.
+    let init_system = |dependency: &str| dependency.contains("systemd") || dependency.contains("udev");
+    apt.unpack(&packages, init_system, &folder(workspace))
 }
 
-/// The package with xenstored, which carries Xen's version in its name.
+/// The package with xenstored, which carries Xen's version in its name: `xen-utils-4.17`.
 fn xen_utils(apt: &Apt) -> Result<String> {
-    let names = apt.names("xen-utils-4.")?;
-    names
-        .into_iter()
-        .next_back()
-        .context("this Debian has no package xen-utils-4.*")
+    let mut names = apt.names("xen-utils-4.")?;
+    names.retain(|name| name["xen-utils-4.".len()..].bytes().all(|byte| byte.is_ascii_digit()));
+    names.pop().context("this Debian has no package xen-utils-4.*")
 }

@@ -96,7 +96,7 @@ impl Toolchain {
     fn debian(workspace: &Workspace) -> Result<Self> {
         terminal::step(&format!("Fetch a compiler for {TARGET} from Debian"));
         let folder = workspace.target.join("rust-web");
-        Apt::find(workspace)?.unpack(&["rustc-web", "cargo-web", "rust-web-src", "lld"], &folder)?;
+        Apt::find(workspace)?.unpack(&["rustc-web", "cargo-web", "rust-web-src", "lld"], |_| false, &folder)?;
         Ok(Self::Debian(folder))
     }
 }

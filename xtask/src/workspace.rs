@@ -70,10 +70,13 @@ impl Workspace {
         terminal::run(self.with_parts(binary.args(arguments)))
     }
 
-    /// Tells a program where the components are, and the foreign programs that it may use.
+    /// Tells a program where the components are, and the foreign programs if they could be fetched.
     fn with_parts<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("XENPLUG_PLUGINS", self.plugins());
+        let rig = rig::folder(self);
+        if rig.is_dir() {
+            command.env("XENPLUG_RIG", rig);
+        }
         command
-            .env("XENPLUG_PLUGINS", self.plugins())
-            .env("XENPLUG_RIG", rig::folder(self))
     }
 }
