@@ -15,6 +15,7 @@ pub mod grant;
 mod linux;
 pub mod network;
 pub mod process;
+pub mod simulated;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -48,6 +49,12 @@ impl System {
             firewall: pending.clone(),
             process: pending,
         })
+    }
+
+    /// A machine that is not there, and what a test needs to play the rest of the world on it.
+    pub fn simulated() -> (Self, Arc<simulated::Machine>) {
+        let machine = Arc::new(simulated::Machine::default());
+        (machine.system(), machine)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Helper programs: their own session, no descriptor of ours, and an end for the whole tree.
 
+pub(crate) mod refusal;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

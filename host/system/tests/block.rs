@@ -386,84 +386,91 @@ fn many_threads_get_a_loop_device_each() {
 
 #[test]
 fn a_loop_device_that_others_have_open_goes_with_its_last_user() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", MIB);
-    let grant = block_grant(&[(&path, ReadWrite)]);
-    let tag = tag("last-user");
-    let device = attach(&stage, &grant, &path, &options(&tag));
-    let user = fs::File::open(format!("/dev/loop{}", device.1.number)).unwrap();
-    stage.system.block.detach_loop(&device.1).unwrap();
-    assert_eq!(stage.system.block.find_loops(&tag).unwrap().len(), 1);
-    drop(user);
-    assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("last-user");
+        let device = attach(&stage, &grant, &path, &options(&tag));
+        let user = stage.open_loop(device.1.number);
+        stage.system.block.detach_loop(&device.1).unwrap();
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap().len(), 1, "{}", stage.name);
+        drop(user);
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [], "{}", stage.name);
+    }
 }
 
 #[test]
 fn a_new_daemon_takes_hold_of_what_the_kernel_kept() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", MIB);
-    let grant = block_grant(&[(&path, ReadWrite)]);
-    let tag = tag("adopt");
-    let (device, blkback) = {
-        let old = xenplug_system::System::linux().unwrap();
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("adopt");
+        let old = stage.another();
         let source = old.block.open(&grant, &path, ReadWrite).unwrap();
         let device = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
-        let blkback = fs::File::open(format!("/dev/loop{}", device.number)).unwrap();
-        (device, blkback)
-    };
-    let adopted = stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap();
-    assert_eq!(adopted, device);
-    assert_eq!(
-        stage.system.block.adopt_loop(&grant, &device).unwrap(),
-        Some(adopted.clone())
-    );
-    drop(blkback);
-    assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [adopted.clone()]);
-    stage.system.block.detach_loop(&adopted).unwrap();
-    assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+        let blkback = stage.open_loop(device.number);
+        drop(old);
+        let adopted = stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap();
+        assert_eq!(adopted, device, "{}", stage.name);
+        assert_eq!(
+            stage.system.block.adopt_loop(&grant, &device).unwrap(),
+            Some(adopted.clone())
+        );
+        drop(blkback);
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [adopted.clone()]);
+        stage.system.block.detach_loop(&adopted).unwrap();
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+    }
 }
 
 #[test]
 fn a_new_daemon_attaches_anew_what_the_kernel_cleared() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", MIB);
-    let grant = block_grant(&[(&path, ReadWrite)]);
-    let tag = tag("anew");
-    let old = xenplug_system::System::linux().unwrap();
-    let source = old.block.open(&grant, &path, ReadWrite).unwrap();
-    // A high number, which no other test takes meanwhile.
-    let template = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
-    let device = LoopDevice {
-        number: 20_000 + std::process::id() % 10_000,
-        ..template
-    };
-    drop(old);
-    assert_eq!(
-        stage.system.block.find_loops(&tag).unwrap(),
-        [],
-        "autoclear takes down what a dead daemon leaves"
-    );
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("anew");
+        let old = stage.another();
+        let source = old.block.open(&grant, &path, ReadWrite).unwrap();
+        let template = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
+        drop(old);
+        assert_eq!(
+            stage.system.block.find_loops(&tag).unwrap(),
+            [],
+            "autoclear takes down what a dead daemon leaves"
+        );
 
-    let adopted = Attached(&stage, stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap());
-    assert_eq!(adopted.1.number, device.number);
-    assert_eq!(adopted.1.backing, device.backing);
-    let number = adopted.1.number;
-    drop(adopted);
+        // A high number, which no other test takes meanwhile.
+        let device = LoopDevice {
+            number: 20_000 + std::process::id() % 10_000,
+            ..template
+        };
+        let _node = OwnNode(device.number);
+        let adopted = Attached(&stage, stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap());
+        assert_eq!(
+            (adopted.1.number, adopted.1.backing),
+            (device.number, device.backing),
+            "{}",
+            stage.name
+        );
+        drop(adopted);
 
-    let mut other = device.clone();
-    other.backing = SourceIdentity::File { device: 1, inode: 1 };
-    assert_eq!(
-        stage.system.block.adopt_loop(&grant, &other).unwrap(),
-        None,
-        "another file has its name"
-    );
-    stage.delete("a.img");
-    assert_eq!(
-        stage.system.block.adopt_loop(&grant, &device).unwrap(),
-        None,
-        "its file is gone"
-    );
-    remove_loop(number);
+        let mut other = device.clone();
+        other.backing = SourceIdentity::File {
+            device: 1,
+            inode: u64::MAX,
+        };
+        assert_eq!(
+            stage.system.block.adopt_loop(&grant, &other).unwrap(),
+            None,
+            "another file has its name"
+        );
+        stage.delete("a.img");
+        assert_eq!(
+            stage.system.block.adopt_loop(&grant, &device).unwrap(),
+            None,
+            "its file is gone"
+        );
+    }
 }
 
 #[test]
@@ -495,7 +502,7 @@ fn a_loop_device_of_someone_else_is_a_user_of_its_file() {
     for stage in Stage::all() {
         let path = stage.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
-        let other = xenplug_system::System::linux().unwrap();
+        let other = stage.another();
         let source = stage.system.block.open(&grant, &path, ReadOnly).unwrap();
         assert_eq!(stage.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
         let theirs = other.block.open(&grant, &path, ReadWrite).unwrap();
@@ -655,15 +662,20 @@ fn a_link_of_dev_leads_to_a_block_device_outside_its_directory() {
     ));
 }
 
-/// Removes the node of a loop device that nobody else would have made.
-#[allow(unsafe_code, reason = "no library offers this ioctl")]
-fn remove_loop(number: u32) {
-    use std::os::fd::AsRawFd;
-    const LOOP_CTL_REMOVE: u32 = 0x4c81;
-    let control = fs::File::open("/dev/loop-control").unwrap();
-    // SAFETY: the argument is a number.
-    let removed = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_REMOVE as _, number) };
-    assert_eq!(removed, 0, "remove /dev/loop{number}");
+/// A loop device that nobody else would have made, which is removed whatever happens.
+struct OwnNode(u32);
+
+impl Drop for OwnNode {
+    #[allow(unsafe_code, reason = "no library offers this ioctl")]
+    fn drop(&mut self) {
+        use std::os::fd::AsRawFd;
+        const LOOP_CTL_REMOVE: u32 = 0x4c81;
+        let Ok(control) = fs::File::open("/dev/loop-control") else {
+            return;
+        };
+        // SAFETY: the argument is a number. On the simulated machine there is none to remove.
+        unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_REMOVE as _, self.0) };
+    }
 }
 
 /// A directory that is removed whatever happens.

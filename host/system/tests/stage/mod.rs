@@ -2,25 +2,33 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, sync::Arc};
 
 use tempfile::TempDir;
 use xenplug_system::{
     System,
     grant::{Access, BlockGrant, NamePattern, NetworkGrant, Operator, PathRule},
+    simulated::Machine,
 };
 
 /// A machine with an empty directory.
 pub(crate) struct Stage {
     pub(crate) system: System,
     pub(crate) name: &'static str,
-    directory: TempDir,
+    set: Set,
 }
+
+enum Set {
+    Linux(TempDir),
+    Simulated(Arc<Machine>),
+}
+
+use Set::{Linux, Simulated};
 
 impl Stage {
     /// Each kind of machine.
     pub(crate) fn all() -> Vec<Self> {
-        vec![Self::linux()]
+        vec![Self::simulated(), Self::linux()]
     }
 
     /// This machine.
@@ -29,71 +37,161 @@ impl Stage {
         Self {
             system: System::linux().unwrap(),
             name: "linux",
-            directory: TempDir::new().unwrap(),
+            set: Linux(TempDir::new().unwrap()),
+        }
+    }
+
+    /// One that is not there.
+    pub(crate) fn simulated() -> Self {
+        let (system, machine) = System::simulated();
+        machine.add_pipe("/dev/null");
+        machine.add_file("/etc/shadow", 1);
+        Self {
+            system,
+            name: "simulated",
+            set: Simulated(machine),
+        }
+    }
+
+    /// Another daemon's hold on the same machine.
+    pub(crate) fn another(&self) -> System {
+        match &self.set {
+            Linux(_) => System::linux().unwrap(),
+            Simulated(machine) => machine.system(),
         }
     }
 
     /// A path in the directory.
     pub(crate) fn path(&self, name: &str) -> String {
-        format!("{}/{name}", self.directory.path().canonicalize().unwrap().display())
+        match &self.set {
+            Linux(directory) => format!("{}/{name}", directory.path().canonicalize().unwrap().display()),
+            Simulated(_) => format!("/stage/{name}"),
+        }
     }
 
     /// Makes a file of that size, and the directories above it.
     pub(crate) fn file(&self, name: &str, size: u64) -> String {
         let path = self.path(name);
-        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-        fs::File::create(&path).unwrap().set_len(size).unwrap();
+        match &self.set {
+            Linux(_) => {
+                fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+                fs::File::create(&path).unwrap().set_len(size).unwrap();
+            }
+            Simulated(machine) => machine.add_file(&path, size),
+        }
         path
     }
 
     /// Makes a symbolic link, and the directories above it.
     pub(crate) fn link(&self, name: &str, target: &str) -> String {
         let path = self.path(name);
-        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-        std::os::unix::fs::symlink(target, &path).unwrap();
+        match &self.set {
+            Linux(_) => {
+                fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+                std::os::unix::fs::symlink(target, &path).unwrap();
+            }
+            Simulated(machine) => machine.add_symlink(&path, target),
+        }
         path
     }
 
     /// Takes everyone's permission to write.
     pub(crate) fn forbid_writing(&self, name: &str) {
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o444)).unwrap();
-    }
-
-    /// Makes a bridge.
-    pub(crate) fn bridge(&self, name: &str) {
-        ip(&format!("link add {name} type bridge"));
-    }
-
-    /// Makes a link, which is down.
-    pub(crate) fn card(&self, name: &str) {
-        ip(&format!("link add {name} type veth peer name p{name}"));
-    }
-
-    /// Makes the kernel take a link away.
-    pub(crate) fn unplug(&self, name: &str) {
-        ip(&format!("link delete {name}"));
-    }
-
-    /// The addresses of a link, but for those that the kernel made.
-    pub(crate) fn addresses(&self, link: &str) -> Vec<String> {
-        let addresses = ip(&format!("-o address show dev {link}"));
-        let addresses = addresses.lines().filter_map(|line| line.split_whitespace().nth(3));
-        addresses
-            .filter(|address| !address.starts_with("fe80:"))
-            .map(String::from)
-            .collect()
-    }
-
-    /// The routes through a link that were not made by the kernel.
-    pub(crate) fn routes(&self, link: &str) -> Vec<String> {
-        let routes = ip(&format!("-4 route show dev {link} proto static"))
-            + &ip(&format!("-6 route show dev {link} proto static"));
-        routes.lines().map(String::from).collect()
+        match &self.set {
+            Linux(_) => fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o444)).unwrap(),
+            Simulated(machine) => machine.forbid_writing(self.path(name)),
+        }
     }
 
     /// Deletes a file.
     pub(crate) fn delete(&self, name: &str) {
-        fs::remove_file(self.path(name)).unwrap();
+        match &self.set {
+            Linux(_) => fs::remove_file(self.path(name)).unwrap(),
+            Simulated(machine) => machine.remove(self.path(name)),
+        }
+    }
+
+    /// Opens a loop device, as blkback does, until what is returned is dropped.
+    pub(crate) fn open_loop(&self, number: u32) -> OpenLoop<'_> {
+        match &self.set {
+            Linux(_) => OpenLoop(Some(fs::File::open(format!("/dev/loop{number}")).unwrap()), None),
+            Simulated(machine) => {
+                machine.open_loop(number);
+                OpenLoop(None, Some((machine.as_ref(), number)))
+            }
+        }
+    }
+
+    /// Makes a bridge.
+    pub(crate) fn bridge(&self, name: &str) {
+        match &self.set {
+            Linux(_) => drop(ip(&format!("link add {name} type bridge"))),
+            Simulated(machine) => drop(machine.add_bridge(&name.parse().unwrap())),
+        }
+    }
+
+    /// Makes a link, which is down.
+    pub(crate) fn card(&self, name: &str) {
+        match &self.set {
+            Linux(_) => drop(ip(&format!("link add {name} type veth peer name p{name}"))),
+            Simulated(machine) => drop(machine.add_link(&name.parse().unwrap())),
+        }
+    }
+
+    /// Makes the kernel take a link away.
+    pub(crate) fn unplug(&self, name: &str) {
+        match &self.set {
+            Linux(_) => drop(ip(&format!("link delete {name}"))),
+            Simulated(machine) => machine.remove_link(&name.parse().unwrap()),
+        }
+    }
+
+    /// The addresses of a link, but for those that the kernel made.
+    pub(crate) fn addresses(&self, link: &str) -> Vec<String> {
+        match &self.set {
+            Linux(_) => {
+                let addresses = ip(&format!("-o address show dev {link}"));
+                let addresses = addresses.lines().filter_map(|line| line.split_whitespace().nth(3));
+                addresses
+                    .filter(|address| !address.starts_with("fe80:"))
+                    .map(String::from)
+                    .collect()
+            }
+            Simulated(machine) => machine
+                .addresses(&link.parse().unwrap())
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+
+    /// How many routes through a link were not made by the kernel.
+    pub(crate) fn routes(&self, link: &str) -> usize {
+        match &self.set {
+            Linux(_) => ["-4", "-6"]
+                .map(|family| {
+                    ip(&format!("{family} route show dev {link} proto static"))
+                        .lines()
+                        .count()
+                })
+                .iter()
+                .sum(),
+            Simulated(machine) => machine.routes(&link.parse().unwrap()).len(),
+        }
+    }
+}
+
+/// A descriptor of a loop device.
+pub(crate) struct OpenLoop<'m>(
+    #[expect(dead_code, reason = "held")] Option<fs::File>,
+    Option<(&'m Machine, u32)>,
+);
+
+impl Drop for OpenLoop<'_> {
+    fn drop(&mut self) {
+        if let Some((machine, number)) = self.1 {
+            machine.close_loop(number);
+        }
     }
 }
 

@@ -1,0 +1,271 @@
+//! A machine that is not there: for tests, for plugin authors, and for a demonstration without root.
+//!
+//! [`Machine`] is the world: files, block devices, links and programs that a test puts there and looks at, and the
+//! errors that it makes calls fail with. Each [`System`] on it is one daemon's hold on that world: when the last clone
+//! of it is dropped, its descriptors close, and its loop devices go unless someone else has them open, as when a
+//! daemon is killed.
+
+mod block;
+mod faults;
+mod files;
+mod firewall;
+mod network;
+mod process;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, mpsc::Sender},
+};
+
+use self::{faults::Faults, files::Files};
+pub use self::{faults::Operation, process::Program};
+use crate::{
+    Error, System,
+    block::LoopDevice,
+    firewall::Sources,
+    lock,
+    network::{IfName, Link, Prefix, Route},
+    process::Kept,
+};
+
+/// A simulated machine. Its methods stand for what others do to it: the administrator, the kernel, the guests.
+#[derive(Debug, Default)]
+pub struct Machine {
+    world: Mutex<World>,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    files: Files,
+    loops: BTreeMap<u32, Loop>,
+    diskseq: u64,
+    links: BTreeMap<u32, Card>,
+    link_number: u32,
+    watchers: Vec<Sender<Option<IfName>>>,
+    rules: BTreeMap<IfName, Sources>,
+    programs: BTreeMap<std::path::PathBuf, Program>,
+    processes: BTreeMap<u32, Kept>,
+    pid: u32,
+    sources: BTreeSet<u64>,
+    source_number: u64,
+    faults: Faults,
+}
+
+/// A loop device and how many have it open. It goes with the last.
+#[derive(Clone, Debug)]
+struct Loop {
+    device: LoopDevice,
+    users: u32,
+}
+
+/// A link with its addresses and routes.
+#[derive(Clone, Debug)]
+struct Card {
+    link: Link,
+    addresses: Vec<Prefix>,
+    routes: Vec<Route>,
+}
+
+/// What a machine holds for devices. Two that are equal: nothing was left behind between them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Loop devices that are attached.
+    pub loops: Vec<LoopDevice>,
+    /// Links, each with its addresses and routes.
+    pub links: Vec<(Link, Vec<Prefix>, Vec<Route>)>,
+    /// What links may send.
+    pub rules: BTreeMap<IfName, Sources>,
+    /// Helpers that run.
+    pub processes: Vec<Kept>,
+    /// Files and block devices that are open.
+    pub sources: usize,
+}
+
+impl Machine {
+    /// A daemon's hold on this machine, like [`System::linux`]. Several may be had.
+    pub fn system(self: &Arc<Self>) -> System {
+        System {
+            block: Arc::new(block::SimulatedBlock::on(self.clone())),
+            network: Arc::new(network::SimulatedNetwork(self.clone())),
+            firewall: Arc::new(firewall::SimulatedFirewall(self.clone())),
+            process: Arc::new(process::SimulatedProcess(self.clone())),
+        }
+    }
+
+    /// Makes the `nth` call from now on of an operation fail, 1 being the next one. It has no effect then.
+    pub fn fail(&self, operation: Operation, nth: usize, error: Error) {
+        self.world().faults.add(operation, nth, error);
+    }
+
+    /// How often an operation was called.
+    pub fn calls(&self, operation: Operation) -> usize {
+        self.world().faults.calls(operation)
+    }
+
+    /// What it holds.
+    pub fn snapshot(&self) -> Snapshot {
+        let world = self.world();
+        Snapshot {
+            loops: world.loops.values().map(|attached| attached.device.clone()).collect(),
+            links: world
+                .links
+                .values()
+                .map(|card| (card.link.clone(), card.addresses.clone(), card.routes.clone()))
+                .collect(),
+            rules: world.rules.clone(),
+            processes: world.processes.values().cloned().collect(),
+            sources: world.sources.len(),
+        }
+    }
+
+    /// Puts a file of that many bytes there, which everyone may write. Directories need not be made.
+    pub fn add_file(&self, path: impl AsRef<Path>, size: u64) {
+        self.world().files.add_file(path.as_ref(), size);
+    }
+
+    /// Takes everyone's permission to write a file, or sets a block device read-only.
+    pub fn forbid_writing(&self, path: impl AsRef<Path>) {
+        self.world().files.forbid_writing(path.as_ref());
+    }
+
+    /// Puts a block device there.
+    pub fn add_block_device(&self, path: impl AsRef<Path>, major: u32, minor: u32, size: u64) {
+        let mut world = self.world();
+        world.diskseq += 1;
+        let diskseq = world.diskseq;
+        world
+            .files
+            .add_block_device(path.as_ref(), (major, minor), size, diskseq);
+    }
+
+    /// Puts a symbolic link there.
+    pub fn add_symlink(&self, path: impl AsRef<Path>, target: impl AsRef<Path>) {
+        self.world().files.add_symlink(path.as_ref(), target.as_ref());
+    }
+
+    /// Puts something there that is neither a file nor a block device.
+    pub fn add_pipe(&self, path: impl AsRef<Path>) {
+        self.world().files.add_pipe(path.as_ref());
+    }
+
+    /// Deletes what is there. What is attached to it stays so.
+    pub fn remove(&self, path: impl AsRef<Path>) {
+        self.world().files.remove(path.as_ref());
+    }
+
+    /// Mounts a block device, a loop device's node among them.
+    pub fn mount(&self, path: impl AsRef<Path>, point: &str, read_only: bool) {
+        self.world()
+            .files
+            .mount(path.as_ref(), Some((point.to_owned(), read_only)));
+    }
+
+    /// Unmounts a block device.
+    pub fn unmount(&self, path: impl AsRef<Path>) {
+        self.world().files.mount(path.as_ref(), None);
+    }
+
+    /// Opens a loop device, as blkback does.
+    pub fn open_loop(&self, number: u32) {
+        if let Some(attached) = self.world().loops.get_mut(&number) {
+            attached.users += 1;
+        }
+    }
+
+    /// Closes a loop device that was opened by [`Machine::open_loop`].
+    pub fn close_loop(&self, number: u32) {
+        self.world().close_loop(number);
+    }
+
+    /// The loop devices that are attached.
+    pub fn loops(&self) -> Vec<LoopDevice> {
+        self.snapshot().loops
+    }
+
+    /// Makes a bridge, and returns its number.
+    pub fn add_bridge(&self, name: &IfName) -> u32 {
+        self.world().add_link(name, true)
+    }
+
+    /// Makes a link that is down, as netback does, and returns its number.
+    pub fn add_link(&self, name: &IfName) -> u32 {
+        self.world().add_link(name, false)
+    }
+
+    /// Takes a link away, as the kernel does when its device goes. Rules for it stay.
+    pub fn remove_link(&self, name: &IfName) {
+        self.world().remove_link(name);
+    }
+
+    /// The links.
+    pub fn links(&self) -> Vec<Link> {
+        self.world().links.values().map(|card| card.link.clone()).collect()
+    }
+
+    /// The addresses of a link.
+    pub fn addresses(&self, name: &IfName) -> Vec<Prefix> {
+        self.world()
+            .card(name)
+            .map(|card| card.addresses.clone())
+            .unwrap_or_default()
+    }
+
+    /// The routes through a link.
+    pub fn routes(&self, name: &IfName) -> Vec<Route> {
+        self.world()
+            .card(name)
+            .map(|card| card.routes.clone())
+            .unwrap_or_default()
+    }
+
+    /// What a link may send; `None` for anything.
+    pub fn rules(&self, name: &IfName) -> Option<Sources> {
+        self.world().rules.get(name).cloned()
+    }
+
+    /// Whether an IP packet from that address passes the rules for a link.
+    pub fn passes(&self, name: &IfName, source: IpAddr) -> bool {
+        let world = self.world();
+        let Some(rules) = world.rules.get(name) else {
+            return true;
+        };
+        let link_local = matches!(source, IpAddr::V6(source) if source.is_unicast_link_local());
+        link_local
+            || rules
+                .ipv4
+                .iter()
+                .chain(&rules.ipv6)
+                .any(|prefix| prefix.contains(source))
+    }
+
+    /// Installs a program.
+    pub fn add_program(&self, path: impl AsRef<Path>, program: Program) {
+        self.world().programs.insert(path.as_ref().to_owned(), program);
+    }
+
+    /// The helpers that run.
+    pub fn processes(&self) -> Vec<Kept> {
+        self.snapshot().processes
+    }
+
+    /// Kills a process.
+    pub fn kill(&self, pid: u32) {
+        self.world().processes.remove(&pid);
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        lock(&self.world)
+    }
+
+    /// The world, for a call that was not made to fail.
+    fn enter(&self, operation: Operation) -> Result<MutexGuard<'_, World>, Error> {
+        let mut world = self.world();
+        world.faults.call(operation)?;
+        Ok(world)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Links and bridges of the simulated machine.
+
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, channel},
+};
+
+use super::{Card, Machine, Operation, World};
+use crate::{
+    Error, Network,
+    grant::NetworkGrant,
+    network::{IfName, Link, LinkChanges, Mac, Prefix, Route, refusal},
+};
+
+/// What a virtual Ethernet device takes (drivers/net/veth.c, xen-netback's interface.c).
+const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
+
+#[derive(Debug)]
+pub(super) struct SimulatedNetwork(pub Arc<Machine>);
+
+impl Network for SimulatedNetwork {
+    fn link(&self, name: &IfName) -> Result<Option<Link>, Error> {
+        let world = self.0.enter(Operation::Link)?;
+        Ok(world.card(name).map(|card| card.link.clone()))
+    }
+
+    fn link_by_index(&self, index: u32) -> Result<Option<Link>, Error> {
+        let world = self.0.enter(Operation::LinkByIndex)?;
+        Ok(world.links.get(&index).map(|card| card.link.clone()))
+    }
+
+    fn bridge(&self, grant: &NetworkGrant, name: Option<&IfName>) -> Result<Link, Error> {
+        let world = self.0.enter(Operation::Bridge)?;
+        if let Some(name) = name {
+            refusal::permit_bridge(grant, name)?;
+            let card = world.card(name).ok_or_else(|| refusal::missing_bridge(Some(name)))?;
+            return if card.link.bridge {
+                Ok(card.link.clone())
+            } else {
+                Err(refusal::no_bridge(name))
+            };
+        }
+        let mut links = world.links.values().map(|card| &card.link);
+        let first = links.find(|link| link.bridge && grant.permits(link.name.as_str()));
+        first.cloned().ok_or_else(|| refusal::missing_bridge(None))
+    }
+
+    fn change(&self, grant: &NetworkGrant, index: u32, changes: &LinkChanges) -> Result<(), Error> {
+        let mut world = self.0.enter(Operation::Change)?;
+        let before = world.existing(index)?.link.clone();
+        if let Some(Some(master)) = changes.master.filter(|master| *master != before.master) {
+            let bridge = world.existing(master)?;
+            refusal::permit_bridge(grant, &bridge.link.name)?;
+            if !bridge.link.bridge {
+                return Err(refusal::no_bridge(&bridge.link.name));
+            }
+        }
+        let taken = |new: &&IfName| **new != before.name && world.card(new).is_some();
+        let name_taken = changes
+            .name
+            .as_ref()
+            .filter(taken)
+            .map(|new| refusal::name_taken(&before.name, new));
+        let card = world.existing(index)?;
+        if changes.flush {
+            card.addresses.clear();
+        }
+        if let Some(mac) = changes.mac {
+            if mac.0[0] & 1 != 0 || mac == Mac([0; 6]) {
+                return Err(refusal::mac(&before.name, mac));
+            }
+            card.link.mac = mac;
+        }
+        if let Some(mtu) = changes.mtu {
+            if !MTU.contains(&mtu) {
+                return Err(refusal::mtu(&before.name, mtu));
+            }
+            card.link.mtu = mtu;
+        }
+        if let Some(name) = changes.name.as_ref().filter(|name| **name != before.name) {
+            if let Some(error) = name_taken {
+                return Err(error);
+            }
+            card.link.name = name.clone();
+        }
+        if let Some(master) = changes.master {
+            card.link.master = master;
+        }
+        card.link.up = changes.up.unwrap_or(card.link.up);
+        let name = card.link.name.clone();
+        if name != before.name {
+            world.tell(&name);
+        }
+        Ok(())
+    }
+
+    fn add_address(&self, _: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error> {
+        let mut world = self.0.enter(Operation::AddAddress)?;
+        let card = world.existing(index)?;
+        if !card.addresses.contains(&address) {
+            card.addresses.push(address);
+        }
+        Ok(())
+    }
+
+    fn remove_address(&self, _: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error> {
+        let mut world = self.0.enter(Operation::RemoveAddress)?;
+        if let Some(card) = world.links.get_mut(&index) {
+            card.addresses.retain(|existing| *existing != address);
+        }
+        Ok(())
+    }
+
+    fn add_route(&self, _: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
+        let mut world = self.0.enter(Operation::AddRoute)?;
+        let same = |existing: &Route| (existing.to.network(), existing.metric) == (route.to.network(), route.metric);
+        let elsewhere = world
+            .links
+            .iter()
+            .any(|(number, card)| *number != index && card.routes.iter().any(same));
+        let card = world.existing(index)?;
+        if elsewhere {
+            return Err(refusal::routed_elsewhere(&card.link.name, route.to.network()));
+        }
+        if !card.routes.iter().any(same) {
+            card.routes.push(route.clone());
+        }
+        Ok(())
+    }
+
+    fn remove_route(&self, _: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
+        let mut world = self.0.enter(Operation::RemoveRoute)?;
+        if let Some(card) = world.links.get_mut(&index) {
+            card.routes.retain(|existing| existing != route);
+        }
+        Ok(())
+    }
+
+    fn appearances(&self) -> Result<Receiver<Option<IfName>>, Error> {
+        let mut world = self.0.enter(Operation::Appearances)?;
+        let (sender, receiver) = channel();
+        world.watchers.push(sender);
+        Ok(receiver)
+    }
+}
+
+impl World {
+    pub(super) fn add_link(&mut self, name: &IfName, bridge: bool) -> u32 {
+        self.link_number += 1;
+        let index = self.link_number;
+        let [.., a, b] = index.to_be_bytes();
+        let mac = Mac([0x02, 0, 0, 0, a, b]);
+        let link = Link {
+            index,
+            name: name.clone(),
+            mtu: 1500,
+            mac,
+            up: false,
+            master: None,
+            bridge,
+        };
+        self.links.insert(
+            index,
+            Card {
+                link,
+                addresses: Vec::new(),
+                routes: Vec::new(),
+            },
+        );
+        self.tell(name);
+        index
+    }
+
+    pub(super) fn remove_link(&mut self, name: &IfName) {
+        let Some(index) = self.card(name).map(|card| card.link.index) else {
+            return;
+        };
+        self.links.remove(&index);
+        for card in self.links.values_mut() {
+            card.link.master = card.link.master.filter(|master| *master != index);
+        }
+    }
+
+    pub(super) fn card(&self, name: &IfName) -> Option<&Card> {
+        self.links.values().find(|card| card.link.name == *name)
+    }
+
+    fn existing(&mut self, index: u32) -> Result<&mut Card, Error> {
+        self.links.get_mut(&index).ok_or_else(|| refusal::number_gone(index))
+    }
+
+    fn tell(&mut self, name: &IfName) {
+        self.watchers.retain(|watcher| watcher.send(Some(name.clone())).is_ok());
+    }
+}

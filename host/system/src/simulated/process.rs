@@ -1,0 +1,80 @@
+//! Helper programs of the simulated machine.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Machine, Operation};
+use crate::{
+    Error, Process,
+    grant::ProcessGrant,
+    process::{Kept, Output, refusal},
+};
+
+/// What a program does when it is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// It ends at once.
+    Ends(Output),
+    /// It runs until it is ended.
+    Stays,
+}
+
+#[derive(Debug)]
+pub(super) struct SimulatedProcess(pub Arc<Machine>);
+
+impl Process for SimulatedProcess {
+    fn run(
+        &self,
+        grant: &ProcessGrant,
+        helper: &str,
+        arguments: &[String],
+        _: &str,
+        limit: Duration,
+    ) -> Result<Output, Error> {
+        let world = self.0.enter(Operation::Run)?;
+        let path = grant.program(helper, arguments)?;
+        match world.programs.get(path) {
+            Some(Program::Ends(output)) => Ok(output.clone()),
+            Some(Program::Stays) => Err(refusal::out_of_time(helper, limit)),
+            None => Err(refusal::missing(helper, path)),
+        }
+    }
+
+    fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {
+        let mut world = self.0.enter(Operation::Start)?;
+        let path = grant.program(helper, arguments)?;
+        let stays = *world.programs.get(path).ok_or_else(|| refusal::missing(helper, path))? == Program::Stays;
+        world.pid += 1;
+        let kept = Kept {
+            helper: helper.into(),
+            pid: world.pid,
+            started: world.pid.into(),
+            tag: tag.into(),
+        };
+        if stays {
+            world.processes.insert(kept.pid, kept.clone());
+        }
+        Ok(kept)
+    }
+
+    fn running(&self, kept: &Kept) -> bool {
+        self.0.world().processes.get(&kept.pid) == Some(kept)
+    }
+
+    fn end(&self, kept: &Kept, _: Duration) -> Result<(), Error> {
+        let mut world = self.0.enter(Operation::End)?;
+        if world.processes.get(&kept.pid) == Some(kept) {
+            world.processes.remove(&kept.pid);
+        }
+        Ok(())
+    }
+
+    fn find(&self, tag: &str) -> Result<Vec<Kept>, Error> {
+        let world = self.0.enter(Operation::Find)?;
+        Ok(world
+            .processes
+            .values()
+            .filter(|kept| kept.tag == tag)
+            .cloned()
+            .collect())
+    }
+}

@@ -1,0 +1,95 @@
+use super::*;
+use crate::grant::{Access, BlockGrant, NetworkGrant, Operator, PathRule};
+
+fn machine() -> (System, Arc<Machine>, BlockGrant) {
+    let (system, machine) = System::simulated();
+    machine.add_file("/srv/a.img", 1 << 20);
+    let rules = vec![PathRule {
+        path: "/".into(),
+        access: Access::ReadWrite,
+    }];
+    (
+        system,
+        machine,
+        BlockGrant::new(&Operator::of_configuration(), rules, true),
+    )
+}
+
+#[test]
+fn the_planned_call_fails_and_no_other() {
+    let (system, machine, grant) = machine();
+    let error = Error::Busy("planned".into());
+    machine.fail(Operation::Open, 2, error.clone());
+    let open = || {
+        system
+            .block
+            .open(&grant, "/srv/a.img", Access::ReadOnly)
+            .map(|source| system.block.close(source.id))
+    };
+    assert_eq!([open(), open(), open()], [Ok(()), Err(error.clone()), Ok(())]);
+    assert_eq!(machine.calls(Operation::Open), 3);
+    machine.fail(Operation::Open, 1, error.clone());
+    assert_eq!(open(), Err(error));
+}
+
+#[test]
+fn a_snapshot_tells_what_was_left_behind() {
+    let (system, machine, grant) = machine();
+    let vif: IfName = "vif1.0".parse().expect("a name");
+    let before = machine.snapshot();
+    let source = system
+        .block
+        .open(&grant, "/srv/a.img", Access::ReadWrite)
+        .expect("granted");
+    assert_ne!(machine.snapshot(), before);
+    system.block.close(source.id);
+    assert_eq!(machine.snapshot(), before);
+
+    machine.add_link(&vif);
+    let before = machine.snapshot();
+    let index = machine.links()[0].index;
+    let network = NetworkGrant::new(&Operator::of_configuration(), Vec::new());
+    system
+        .network
+        .add_address(&network, index, "10.0.0.1".parse().expect("an address"))
+        .expect("no fault");
+    assert_ne!(machine.snapshot(), before);
+    system
+        .network
+        .remove_address(&network, index, "10.0.0.1".parse().expect("an address"))
+        .expect("no fault");
+    assert_eq!(machine.snapshot(), before);
+}
+
+#[test]
+fn a_dead_daemon_leaves_what_others_have_open() {
+    let (system, machine, grant) = machine();
+    let source = system
+        .block
+        .open(&grant, "/srv/a.img", Access::ReadOnly)
+        .expect("granted");
+    let options = |tag: &str| crate::block::LoopOptions {
+        read_only: true,
+        direct_io: false,
+        tag: tag.into(),
+    };
+    let kept = system
+        .block
+        .attach_loop(&grant, &source, &options("kept"))
+        .expect("granted");
+    system
+        .block
+        .attach_loop(&grant, &source, &options("gone"))
+        .expect("granted");
+    machine.open_loop(kept.number);
+    drop(system);
+    assert_eq!(machine.loops(), [kept.clone()]);
+    assert_eq!(machine.snapshot().sources, 0);
+
+    let system = machine.system();
+    assert_eq!(system.block.adopt_loop(&grant, &kept), Ok(Some(kept.clone())));
+    machine.close_loop(kept.number);
+    assert_eq!(machine.loops(), [kept.clone()]);
+    system.block.detach_loop(&kept).expect("no fault");
+    assert_eq!(machine.loops(), []);
+}
