@@ -6,7 +6,7 @@
 //! the link up as its port in one message, publish likewise. A device whose directory goes is let go.
 
 mod link;
-mod loop_device;
+pub(crate) mod loop_device;
 
 use std::{collections::HashMap, thread, time::Duration};
 

@@ -41,7 +41,7 @@ impl Report {
             .build_cartesian_2d((0.8_f64..1300.0).log_scale(), (0.1_f64..200_000.0).log_scale())?;
         chart
             .configure_mesh()
-            .x_desc("devices at once")
+            .x_desc("devices at once (empty circles: extrapolated)")
             .y_desc("milliseconds, median")
             .x_label_formatter(&|devices| format!("{devices:.0}"))
             .y_label_formatter(&|time| format!("{time}"))

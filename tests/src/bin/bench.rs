@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use xenplug_tests::{
     bench::{self, Name, Plan},
-    rig::{Kind, Namespace, build_directory},
+    rig::{Kind, LoopPool, Namespace, build_directory},
 };
 
 /// Set in the run that is inside the private namespace.
@@ -92,6 +92,7 @@ fn main() -> Result<()> {
         scripts_up_to: arguments.scripts_up_to,
     };
     let directory = tempfile::Builder::new().prefix("xenplug-bench-").tempdir()?;
+    let _pool = LoopPool::now()?;
     let report = bench::run(&plan, directory.path(), |line| println!("{line}"))?;
     println!("\n{report}");
     report.plot(&out.join("plug.svg"))?;

@@ -13,12 +13,13 @@ use std::{
 
 use rustix::{
     io::{Errno, Result},
-    ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl},
+    ioctl::{IntegerSetter, Ioctl, IoctlOutput, Opcode, Setter, ioctl},
 };
 
 /// `LOOP_MAJOR`.
 pub(super) const MAJOR: u32 = 7;
 
+const LOOP_CTL_REMOVE: Opcode = 0x4C81;
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 const LOOP_CONFIGURE: Opcode = 0x4C0A;
 const LO_FLAGS_READ_ONLY: u32 = 1;
@@ -88,6 +89,13 @@ pub(super) fn attach(path: &str, writable: bool) -> std::io::Result<(u32, OwnedF
             Ok(()) => return Ok((number, device.into())),
         }
     }
+}
+
+/// Removes a loop device that nobody uses.
+pub(crate) fn remove(number: u32) -> std::io::Result<()> {
+    let control = File::open("/dev/loop-control")?;
+    // SAFETY: LOOP_CTL_REMOVE takes the number itself as its argument.
+    Ok(unsafe { ioctl(&control, IntegerSetter::<LOOP_CTL_REMOVE>::new_usize(number as usize)) }?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The machine's loop devices, as far as they are on files of a test.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -9,6 +10,7 @@ use std::{
 use anyhow::Result;
 
 use super::namespace::output;
+use crate::floor::loop_device;
 
 /// A loop device and the file behind it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,4 +47,32 @@ pub fn detach_below(directory: &Path) -> Result<()> {
         output(Command::new("losetup").arg("-d").arg(one.device))?;
     }
     Ok(())
+}
+
+/// The loop devices that a machine has, used or not. Dropped, it removes the unused ones that came since: the kernel
+/// makes them when all are in use, and never fewer.
+#[derive(Debug)]
+pub struct LoopPool(BTreeSet<u32>);
+
+impl LoopPool {
+    /// Those there are now.
+    pub fn now() -> Result<Self> {
+        Ok(Self(numbers()?))
+    }
+}
+
+impl Drop for LoopPool {
+    fn drop(&mut self) {
+        for number in numbers().unwrap_or_default().difference(&self.0) {
+            // One in use stays.
+            let _ = loop_device::remove(*number);
+        }
+    }
+}
+
+fn numbers() -> Result<BTreeSet<u32>> {
+    let names = fs::read_dir("/sys/block")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names
+        .filter_map(|name| name.strip_prefix("loop")?.parse().ok())
+        .collect())
 }

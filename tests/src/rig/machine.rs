@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{Baseline, Config, Daemon, Device, Kernel, Namespace, Rig, Scripts, Toolstack, Xenstored, detach_below};
+use super::{
+    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scripts, Toolstack, Vif, Xenstored,
+    detach_below,
+};
 use crate::store::Store;
 
 /// How long a device may take to come to what a test expects.
@@ -118,6 +121,12 @@ impl Machine {
         &mut self.xenstored
     }
 
+    /// Gives the toolstack a new connection, after the store was restarted.
+    pub fn reconnect(&mut self) -> Result<()> {
+        self.toolstack = Toolstack::new(self.xenstored.connect()?);
+        Ok(())
+    }
+
     /// A new connection to the store.
     pub fn connect(&self) -> Result<Store> {
         self.xenstored.connect()
@@ -152,6 +161,66 @@ impl Machine {
         let path = self.images().join(name);
         File::create(&path)?.set_len(mebibytes << 20)?;
         Ok(path)
+    }
+
+    /// Attaches a disk on a new image to a guest, which is built if it is not there.
+    pub fn attach_disk(&mut self, guest: u16, index: u32) -> Result<Device> {
+        let image = self.image(&format!("{guest}-{index}.img"), 4)?;
+        let device = Device::disk(guest, index);
+        self.attach(&device, &Disk::on(&image))?;
+        Ok(device)
+    }
+
+    /// Attaches a card on `xenbr0` to a guest, which is built if it is not there.
+    pub fn attach_card(&mut self, guest: u16, index: u32) -> Result<Device> {
+        let device = Device::card(guest, index);
+        self.attach(&device, &Vif::on("xenbr0"))?;
+        Ok(device)
+    }
+
+    /// Attaches a device to a guest, which is built if it is not there.
+    pub fn attach(&mut self, device: &Device, nodes: &Nodes) -> Result<()> {
+        if !self.toolstack.store().is_introduced(device.frontend)? {
+            self.toolstack.build(device.frontend)?;
+        }
+        self.toolstack.attach(device, nodes)
+    }
+
+    /// Waits until a device is connected: published, and the played kernel in state 4.
+    pub fn expect_connected(&self, device: &Device) -> Result<()> {
+        self.expect_status(device, "connected")?;
+        self.expect_state(device, "4")
+    }
+
+    /// Waits until a device has failed with a status and a `hotplug-error` that says all of these.
+    pub fn expect_failure(&self, device: &Device, status: &str, words: &[&str]) -> Result<()> {
+        self.expect_status(device, status)?;
+        let error = self.node(device, "hotplug-error")?.unwrap_or_default();
+        match words.iter().find(|word| !error.contains(**word)) {
+            Some(word) => bail!("hotplug-error is {error:?}, without {word:?}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Detaches a device, and waits for its end as libxl does: at most 10 s for the backend to go.
+    pub fn detach(&mut self, device: &Device) -> Result<()> {
+        self.toolstack.detach(device)?;
+        self.toolstack
+            .finish(device, Duration::from_secs(10))
+            .with_context(|| self.daemon_log())
+    }
+
+    /// Detaches what a guest has and removes the guest.
+    pub fn end_guest(&mut self, guest: u16, devices: &[Device]) -> Result<()> {
+        for device in devices {
+            self.toolstack.detach(device)?;
+        }
+        for device in devices {
+            self.toolstack
+                .finish(device, Duration::from_secs(10))
+                .with_context(|| self.daemon_log())?;
+        }
+        self.toolstack.bury(guest)
     }
 
     /// What the machine has now.
