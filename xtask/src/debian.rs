@@ -39,6 +39,7 @@ impl Apt {
         let archives = self.folder.join("archives");
         remove(&archives)?;
         fs::create_dir_all(archives.join("partial"))?;
+        terminal::note("apt downloads these packages; nothing is installed on this machine");
         self.download(packages)?;
 
         let partial = folder.with_extension("partial");
@@ -65,33 +66,38 @@ impl Apt {
         Ok(())
     }
 
-    /// The names of the packages that begin so, by the lists that the machine has or that were just fetched.
+    /// The names of the packages that begin so, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        if !machine_has_lists() {
-            self.update()?;
-        }
-        let lists = self.lists(machine_has_lists());
-        let names = terminal::read(Command::new("apt-cache").args(&lists).args(["pkgnames", prefix]))?;
+        let machine_lists = self.find_lists()?;
+        let mut apt = Command::new("apt-cache");
+        let names = terminal::read(apt.args(self.options(machine_lists)).args(["pkgnames", prefix]))?;
         let mut names: Vec<_> = names.lines().map(str::to_owned).collect();
         names.sort();
         Ok(names)
     }
 
     fn download(&self, packages: &[&str]) -> Result<()> {
-        if machine_has_lists() {
-            match terminal::run(&mut self.install(packages, true)) {
-                Ok(()) => return Ok(()),
-                Err(_) => terminal::note("the machine's package lists may be out of date: fetch new ones"),
-            }
+        let machine_lists = self.find_lists()?;
+        terminal::run(&mut self.install(packages, machine_lists)).or_else(|_| {
+            terminal::note("the package lists may be out of date: fetch new ones");
+            self.update()?;
+            terminal::run(&mut self.install(packages, false))
+        })
+    }
+
+    /// Whether to use the machine's package lists; if not, ours are there.
+    fn find_lists(&self) -> Result<bool> {
+        let machine_lists = holds_lists(Path::new("/var/lib/apt/lists"));
+        if !machine_lists && !holds_lists(&self.folder.join("lists")) {
+            self.update()?;
         }
-        self.update()?;
-        terminal::run(&mut self.install(packages, false))
+        Ok(machine_lists)
     }
 
     /// Only downloads, in spite of its name; named packages also if they are installed.
     fn install(&self, packages: &[&str], machine_lists: bool) -> Command {
         let mut apt = Command::new("apt-get");
-        apt.args(self.lists(machine_lists))
+        apt.args(self.options(machine_lists))
             .args(["--option", "Debug::NoLocking=true", "--option", "Dpkg::Use-Pty=false"])
             .args([
                 "--download-only",
@@ -108,7 +114,7 @@ impl Apt {
         terminal::note("fetch the package lists");
         fs::create_dir_all(self.folder.join("lists/partial"))?;
         fs::create_dir_all(self.folder.join("archives/partial"))?;
-        terminal::run(Command::new("apt-get").args(self.lists(false)).args([
+        terminal::run(Command::new("apt-get").args(self.options(false)).args([
             "--option",
             "Debug::NoLocking=true",
             "-q",
@@ -117,7 +123,7 @@ impl Apt {
     }
 
     /// Options that keep apt within our folder. As root it would change to a user who cannot write there.
-    fn lists(&self, machine_lists: bool) -> Vec<String> {
+    fn options(&self, machine_lists: bool) -> Vec<String> {
         let mut options = vec![
             format!("--option=Dir::Cache={}", self.folder.display()),
             "--option=APT::Sandbox::User=root".to_owned(),
@@ -142,9 +148,9 @@ pub(crate) fn on_path(program: &str) -> bool {
         .any(|file| file.is_file())
 }
 
-fn machine_has_lists() -> bool {
-    let lists = fs::read_dir("/var/lib/apt/lists");
-    lists.is_ok_and(|entries| {
+fn holds_lists(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder);
+    entries.is_ok_and(|entries| {
         entries
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))

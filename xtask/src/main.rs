@@ -8,6 +8,8 @@ mod terminal;
 mod wasm;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use workspace::Workspace;
@@ -45,14 +47,24 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::failure(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
     let workspace = Workspace::find()?;
-    match Arguments::parse().task {
+    match task {
         Task::Setup => setup::all(&workspace),
         Task::Components => components::build(&workspace),
         Task::Build => build(&workspace),
         Task::Test { arguments } => {
-            rig::set_up(&workspace)?;
+            rig::set_up(&workspace);
             build(&workspace)?;
             workspace.test(&arguments)
         }
@@ -61,7 +73,7 @@ fn main() -> Result<()> {
             workspace.run_binary("xenplug-demo", &arguments)
         }
         Task::Bench { arguments } => {
-            rig::set_up(&workspace)?;
+            rig::set_up(&workspace);
             build(&workspace)?;
             workspace.run_binary("xenplug-bench", &arguments)
         }

@@ -8,5 +8,6 @@ use crate::{rig, terminal, wasm::Toolchain, workspace::Workspace};
 pub(crate) fn all(workspace: &Workspace) -> Result<()> {
     let toolchain = Toolchain::set_up(workspace)?;
     terminal::note(&format!("components are built by {}", toolchain.name()));
-    rig::set_up(workspace)
+    rig::set_up(workspace);
+    Ok(())
 }

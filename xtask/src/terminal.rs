@@ -15,6 +15,11 @@ pub(crate) fn note(what: &str) {
     eprintln!("    {what}");
 }
 
+/// Says why it all ended early.
+pub(crate) fn failure(why: &str) {
+    eprintln!("error: {why}");
+}
+
 /// Runs a command to its end, with its output on the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
