@@ -1,11 +1,16 @@
 //! A private network namespace, with mounts of its own where the network or the scripts look.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
+    os::fd::AsFd,
+    panic::resume_unwind,
     process::{Child, Command, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 /// What the holder does before it waits for its end: `/sys` shows the namespace's links, and what scripts write below
@@ -97,6 +102,24 @@ impl Namespace {
     pub fn bridge(&self, name: &str) -> Result<()> {
         self.ip(&format!("link add {name} type bridge"))?;
         self.ip(&format!("link set {name} up"))
+    }
+
+    /// Moves a link from here into another namespace.
+    pub fn give(&self, link: &str, other: &Namespace) -> Result<()> {
+        self.ip(&format!("link set {link} netns {}", other.holder.id()))
+    }
+
+    /// Does something with this network around it: sockets that it makes are in here, also later.
+    pub fn within<T: Send>(&self, body: impl FnOnce() -> T + Send) -> Result<T> {
+        let network = File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
+        thread::scope(|scope| {
+            // A thread of its own, which ends in the other network.
+            let inside = scope.spawn(move || {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(body())
+            });
+            inside.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// Makes the pair of a vif and the guest's card: frames that one sends, the other gets.
