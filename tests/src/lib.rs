@@ -1,9 +1,11 @@
 //! The rigs, tests, demo and benchmarks that run Xenplug on real parts.
 //!
 //! [`rig`] has the parts and the players, [`store`] their way to speak to xenstored, [`floor`] the least that a plug can
-//! cost, [`bench`] the stopwatch. Nothing in here shares code with the daemon: a mistake of the one must not hide in the other.
+//! cost, [`bench`] the stopwatch, [`demo`] the tour. What checks the daemon shares
+//! no code with it: a mistake of the one must not hide in the other.
 
 pub mod bench;
+pub mod demo;
 pub mod floor;
 pub mod rig;
 pub mod store;

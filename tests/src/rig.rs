@@ -15,7 +15,7 @@ mod toolstack;
 mod unpacked;
 mod xenstored;
 
-pub use baseline::Baseline;
+pub use baseline::{Baseline, Scope};
 pub use daemon::{Config, Daemon};
 pub use kernel::Kernel;
 pub use loops::{Loop, LoopPool, attached_below, detach_below};

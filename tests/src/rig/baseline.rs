@@ -4,12 +4,30 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs,
+    path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 
-use super::{Machine, attached_below, namespace::output};
+use super::{Daemon, Machine, Namespace, Rig, attached_below, namespace::output};
+use crate::store::Store;
+
+/// Where to look.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    /// Loop devices on files below it count.
+    pub directory: &'a Path,
+    /// The store.
+    pub socket: PathBuf,
+    /// Its links count.
+    pub namespace: Option<&'a Namespace>,
+    /// Where to find `nft`; without it, nftables rules are not looked at.
+    pub rig: Option<&'a Rig>,
+    /// Its descriptors, children and journal count.
+    pub daemon: Option<&'a Daemon>,
+}
 
 /// Loop devices on the test's files, links, bridge ports, nftables rules, nodes of devices, the daemon's descriptors
 /// and children, its journal: sets of lines, by what they are about.
@@ -17,10 +35,10 @@ use super::{Machine, attached_below, namespace::output};
 pub struct Baseline(BTreeMap<&'static str, BTreeSet<String>>);
 
 impl Baseline {
-    /// What the machine has now.
-    pub fn of(machine: &Machine) -> Result<Self> {
+    /// What there is now.
+    pub fn of(scope: &Scope<'_>) -> Result<Self> {
         let mut all = BTreeMap::new();
-        let loops = attached_below(machine.directory())?;
+        let loops = attached_below(scope.directory)?;
         all.insert(
             "loop",
             loops
@@ -29,24 +47,21 @@ impl Baseline {
                 .collect(),
         );
 
-        let links = machine.namespace().facts("link show")?;
-        let links = links.as_array().into_iter().flatten();
-        let lines = links.map(|link| format!("{} port of {}, mtu {}", link["ifname"], link["master"], link["mtu"]));
-        all.insert("link", lines.collect());
+        if let Some(namespace) = scope.namespace {
+            let links = namespace.facts("link show")?;
+            let links = links.as_array().into_iter().flatten();
+            let lines = links.map(|link| format!("{} port of {}, mtu {}", link["ifname"], link["master"], link["mtu"]));
+            all.insert("link", lines.collect());
+            if let Some(rig) = scope.rig {
+                let mut nft = namespace.command("nft");
+                rig.equip(&mut nft);
+                let rules = output(nft.args(["-n", "list", "ruleset"]))?;
+                let lines = rules.lines().map(|line| line.trim().to_owned());
+                all.insert("rule", lines.filter(|line| line.len() > 1).collect());
+            }
+        }
 
-        let mut nft = machine.namespace().command("nft");
-        machine.rig().equip(&mut nft);
-        let rules = output(nft.args(["-n", "list", "ruleset"]))?;
-        all.insert(
-            "rule",
-            rules
-                .lines()
-                .map(|line| line.trim().to_owned())
-                .filter(|line| line.len() > 1)
-                .collect(),
-        );
-
-        let mut store = machine.connect()?;
+        let mut store = Store::connect(&scope.socket)?;
         let mut nodes = store.tree("/local/domain/0/backend")?;
         nodes.extend(store.tree("/libxl")?);
         // Empty parents may stay: libxl removes them, or does not.
@@ -59,7 +74,7 @@ impl Baseline {
                 .collect(),
         );
 
-        if let Some(daemon) = machine.daemon() {
+        if let Some(daemon) = scope.daemon {
             all.insert("descriptors", BTreeSet::from([daemon.descriptors()?.to_string()]));
             let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid()))?;
             all.insert("child", children.split_whitespace().map(str::to_owned).collect());
@@ -75,17 +90,24 @@ impl Baseline {
 
     /// Waits until the machine is as it was, and fails with the difference if it does not come to be so in time.
     pub fn assert_same(&self, machine: &Machine) -> Result<()> {
-        let until = Instant::now() + Duration::from_secs(10);
+        let difference = self.difference_after(&machine.scope(), Duration::from_secs(10))?;
+        ensure!(
+            difference.is_empty(),
+            "not as before:\n{difference}{}",
+            machine.daemon_log()
+        );
+        Ok(())
+    }
+
+    /// The difference that is left after so long, or nothing as soon as there is none.
+    pub fn difference_after(&self, scope: &Scope<'_>, patience: Duration) -> Result<String> {
+        let until = Instant::now() + patience;
         loop {
-            let now = Self::of(machine)?;
-            let difference = self.difference(&now);
-            if difference.is_empty() {
-                return Ok(());
+            let difference = self.difference(&Self::of(scope)?);
+            if difference.is_empty() || Instant::now() > until {
+                return Ok(difference);
             }
-            if Instant::now() > until {
-                bail!("not as before:\n{difference}{}", machine.daemon_log());
-            }
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 

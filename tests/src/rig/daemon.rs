@@ -28,6 +28,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// The file's text.
     pub text: String,
+    /// Whether the daemon plugs into a machine that exists only in memory.
+    pub simulated: bool,
 }
 
 impl Config {
@@ -70,6 +72,7 @@ firewall = true
         Ok(Self {
             directory: directory.to_owned(),
             text,
+            simulated: false,
         })
     }
 
@@ -264,6 +267,9 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
         .arg(config.file())
         .env("XENSTORED_PATH", socket)
         .stdin(Stdio::null());
+    if config.simulated {
+        command.arg("--simulated");
+    }
     Ok(command)
 }
 

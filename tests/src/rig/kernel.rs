@@ -32,10 +32,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Starts the backends. Links appear in the namespace. A store that goes away is connected to again.
-    pub fn start(socket: &Path, namespace: &Arc<Namespace>) -> Result<Self> {
+    /// Starts the backends. Links appear in the namespace; without one the machine is a simulated one, and only states
+    /// are written. A store that goes away is connected to again.
+    pub fn start(socket: &Path, namespace: Option<&Arc<Namespace>>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (socket, namespace, stopped) = (socket.to_owned(), Arc::clone(namespace), Arc::clone(&stop));
+        let (socket, namespace, stopped) = (socket.to_owned(), namespace.cloned(), Arc::clone(&stop));
         let thread = thread::Builder::new().name("kernel".to_owned()).spawn(move || {
             let mut backends = Backends {
                 namespace,
@@ -68,7 +69,7 @@ impl Drop for Kernel {
 }
 
 struct Backends {
-    namespace: Arc<Namespace>,
+    namespace: Option<Arc<Namespace>>,
     held: BTreeMap<Device, Held>,
 }
 
@@ -140,7 +141,7 @@ impl Backends {
                         Some(number) => {
                             let writable = node(store, "mode")?.is_some_and(|mode| mode.contains('w'));
                             let held = self.held.entry(device).or_default();
-                            if held.disk.is_none() {
+                            if held.disk.is_none() && self.namespace.is_some() {
                                 held.disk = Some(open(&number, writable)?);
                             }
                             true
@@ -171,8 +172,8 @@ impl Backends {
 
     fn make_link(&mut self, device: Device) -> Result<()> {
         let held = self.held.entry(device).or_default();
-        if !held.link {
-            self.namespace.vif(&device.link(), &device.guest_link())?;
+        if let (false, Some(namespace)) = (held.link, &self.namespace) {
+            namespace.vif(&device.link(), &device.guest_link())?;
             held.link = true;
         }
         Ok(())
@@ -187,8 +188,8 @@ impl Backends {
         if for_good {
             let link = held.link;
             self.held.remove(&device);
-            if link {
-                self.namespace.ip(&format!("link delete {}", device.guest_link()))?;
+            if let (true, Some(namespace)) = (link, &self.namespace) {
+                namespace.ip(&format!("link delete {}", device.guest_link()))?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::{
-    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scripts, Toolstack, Vif, Xenstored,
+    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scope, Scripts, Toolstack, Vif, Xenstored,
     detach_below,
 };
 use crate::store::Store;
@@ -41,7 +41,7 @@ impl Machine {
         let xenstored = Xenstored::start(&rig)?;
         let namespace = Arc::new(Namespace::new()?);
         namespace.bridge("xenbr0")?;
-        let kernel = Some(Kernel::start(&xenstored.socket(), &namespace)?);
+        let kernel = Some(Kernel::start(&xenstored.socket(), Some(&namespace))?);
         let toolstack = Toolstack::new(xenstored.connect()?);
         Ok(Self {
             daemon: None,
@@ -225,7 +225,18 @@ impl Machine {
 
     /// What the machine has now.
     pub fn baseline(&self) -> Result<Baseline> {
-        Baseline::of(self)
+        Baseline::of(&self.scope())
+    }
+
+    /// Where to look for what the machine has.
+    pub fn scope(&self) -> Scope<'_> {
+        Scope {
+            directory: self.directory.path(),
+            socket: self.xenstored.socket(),
+            namespace: Some(&self.namespace),
+            rig: Some(&self.rig),
+            daemon: self.daemon.as_ref(),
+        }
     }
 
     /// Waits until a device's `hotplug-status` is as expected. Another outcome or none is an error that says why.
