@@ -114,10 +114,18 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     let before = Baseline::of(&scope)?;
 
     let (disk, card) = (Device::disk(GUEST, 0), Device::card(GUEST, 0));
-    for (device, what, nodes) in [(&disk, "disk", Disk::on(&image)), (&card, "network card", Vif::on(BRIDGE))] {
+    for (device, what, nodes) in [
+        (&disk, "disk", Disk::on(&image)),
+        (&card, "network card", Vif::on(BRIDGE)),
+    ] {
         timeline.chapter(&format!("Plug a {what} into guest {GUEST}"));
         let connected = format!("{}/state", device.backend());
-        timeline.follow(&mut observer, device, || toolstack.attach(device, &nodes), (&connected, Some("4")))?;
+        timeline.follow(
+            &mut observer,
+            device,
+            || toolstack.attach(device, &nodes),
+            (&connected, Some("4")),
+        )?;
     }
 
     timeline.chapter("What the machine has now");
@@ -137,7 +145,12 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
 
     for (device, what) in [(&card, "network card"), (&disk, "disk")] {
         timeline.chapter(&format!("Unplug the {what}"));
-        timeline.follow(&mut observer, device, || toolstack.detach(device), (&device.backend(), None))?;
+        timeline.follow(
+            &mut observer,
+            device,
+            || toolstack.detach(device),
+            (&device.backend(), None),
+        )?;
         toolstack.finish(device, Duration::from_secs(10))?;
     }
 

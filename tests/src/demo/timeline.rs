@@ -57,10 +57,18 @@ impl<'a> Timeline<'a> {
         loop {
             let Some(event) = store.event(until.saturating_duration_since(Instant::now()))? else {
                 let error = store.find(&format!("{backend}/hotplug-error"))?;
-                bail!("{} is not {:?} after {PATIENCE:?}; hotplug-error: {error:?}", end.0, end.1);
+                bail!(
+                    "{} is not {:?} after {PATIENCE:?}; hotplug-error: {error:?}",
+                    end.0,
+                    end.1
+                );
             };
             let value = store.find(&event.path)?;
-            let line = explain(device, event.path.strip_prefix(&backend).unwrap_or_default(), value.as_deref());
+            let line = explain(
+                device,
+                event.path.strip_prefix(&backend).unwrap_or_default(),
+                value.as_deref(),
+            );
             if let Some((actor, what)) = line.filter(|line| !told.contains(line)) {
                 self.step(actor, &what);
                 told.push((actor, what));
@@ -84,9 +92,6 @@ fn explain(device: &Device, node: &str, value: Option<&str>) -> Option<(&'static
     Some(match (node, value) {
         ("/state", Some("2")) => ("kernel", format!("{backend} waits for it to be set up (state 2)")),
         ("/state", Some("4")) => ("kernel", format!("{backend} and the guest are connected (state 4)")),
-            "toolstack",
-            format!("asks for {} {number} to go (state 5)", device.kind),
-        ),
         ("/state", Some("6")) => ("kernel", format!("{backend} has let go of it (state 6)")),
         ("/node", Some(node)) => ("xenplugd", format!("has attached {node}")),
         ("/physical-device", Some(number)) => ("xenplugd", format!("publishes physical-device={number}")),
