@@ -73,6 +73,11 @@ impl Error {
         matches!(self.errno(), Some(Errno::Access | Errno::Perm))
     }
 
+    /// A commit met others' changes: the transaction has to be done again.
+    pub fn is_conflict(&self) -> bool {
+        self.errno() == Some(Errno::Again)
+    }
+
     /// A quota of the domain is used up.
     pub fn is_quota(&self) -> bool {
         matches!(self.errno(), Some(Errno::NoSpace | Errno::TooBig | Errno::NoMemory))

@@ -7,15 +7,20 @@
 //! The protocol is that of Xen's `docs/misc/xenstore.txt` and `xen/include/public/io/xs_wire.h`; where these are silent,
 //! `tools/xenstored` decides.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail where it stands"))]
+
 mod client;
 mod endpoint;
 mod error;
 mod path;
 mod permission;
 mod request;
+pub mod server;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 mod wire;
 
-pub use client::{Backoff, Client, Event, Options, Transaction, Watch};
+pub use client::{Attempts, Backoff, Client, Event, Options, Transaction, Watch};
 pub use endpoint::Endpoint;
 pub use error::{Errno, Error};
 pub use path::{Path, PathError};

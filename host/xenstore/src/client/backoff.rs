@@ -31,8 +31,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Starts counting.
-    pub(super) fn attempts(&self) -> Attempts<'_> {
+    /// Starts counting, for a loop of one's own.
+    pub fn attempts(&self) -> Attempts<'_> {
         Attempts {
             backoff: self,
             failed: 0,
@@ -41,14 +41,15 @@ impl Backoff {
 }
 
 /// The attempts made so far.
-pub(super) struct Attempts<'a> {
+#[derive(Debug)]
+pub struct Attempts<'a> {
     backoff: &'a Backoff,
     failed: u32,
 }
 
 impl Attempts<'_> {
-    /// Waits before the next attempt; an error if there is none left.
-    pub(super) async fn pause(&mut self) -> Result<(), Error> {
+    /// Waits before the next attempt. [`Error::Conflict`] if there is none left.
+    pub async fn pause(&mut self) -> Result<(), Error> {
         self.failed += 1;
         if self.failed >= self.backoff.attempts {
             return Err(Error::Conflict(self.failed));

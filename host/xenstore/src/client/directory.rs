@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Backoff, Client,
-    transaction::{self, Id, conflicts},
+    transaction::{self, Id},
     value,
 };
 use crate::{Errno, Error, Path, Reply, Request};
@@ -80,7 +80,7 @@ pub(super) async fn snapshot(client: &Client, path: &Path) -> Result<Option<BTre
             Some(Err(error)) => error.errno() == Some(Errno::TooBig),
             _ => false,
         };
-        if conflicts(&end) || !unchanged {
+        if end.as_ref().is_err_and(Error::is_conflict) || !unchanged {
             attempts.pause().await?;
             continue;
         }

@@ -13,9 +13,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::AbortHandle};
 
-use crate::{Endpoint, Errno, Error, Path, Permission, Reply, Request};
+use crate::{Endpoint, Error, Path, Permission, Reply, Request};
 
-pub use backoff::Backoff;
+pub use backoff::{Attempts, Backoff};
 pub use transaction::Transaction;
 pub use watch::{Event, Watch};
 
@@ -200,6 +200,26 @@ impl Client {
     ///
     /// If `f` fails, the transaction is aborted and the error handed on. Errors: [`Error::Conflict`] when `retry` is used
     /// up, besides what `f` and the store say.
+    ///
+    /// The compiler cannot yet see that the future is `Send` if `f` borrows something; what is spawned on several threads
+    /// has a loop of its own:
+    ///
+    /// ```no_run
+    /// # use xenplug_xenstore::{Backoff, Client, Error, Path};
+    /// # async fn add_one(client: &Client, path: &Path) -> Result<(), Error> {
+    /// let retry = Backoff::default();
+    /// let mut attempts = retry.attempts();
+    /// loop {
+    ///     let transaction = client.begin().await?;
+    ///     let value = transaction.read(path).await?;
+    ///     transaction.write(path, [&value[..], b"1"].concat()).await?;
+    ///     match transaction.commit().await {
+    ///         Err(error) if error.is_conflict() => attempts.pause().await?,
+    ///         end => return end,
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub async fn transaction<T, E, F>(&self, retry: &Backoff, mut f: F) -> Result<T, E>
     where
         F: AsyncFnMut(&Transaction) -> Result<T, E>,
@@ -211,7 +231,7 @@ impl Client {
             let done = f(&transaction).await?;
             match transaction.commit().await {
                 Ok(()) => return Ok(done),
-                Err(error) if error.errno() == Some(Errno::Again) => attempts.pause().await?,
+                Err(error) if error.is_conflict() => attempts.pause().await?,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -8,7 +8,7 @@ use super::{
     connection::Replies,
     directory, value,
 };
-use crate::{Errno, Error, Path, Permission, Reply, Request};
+use crate::{Error, Path, Permission, Reply, Request};
 
 /// Which transaction, of which connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,9 +158,4 @@ pub(super) async fn begin(client: &Client, besides: Vec<Request>) -> Result<(Tra
         Some(Err(error)) => Err(error),
         _ => Err(Error::Disconnected),
     }
-}
-
-/// Whether a commit met others' changes.
-pub(super) fn conflicts(end: &Result<(), Error>) -> bool {
-    end.as_ref().is_err_and(|error| error.errno() == Some(Errno::Again))
 }

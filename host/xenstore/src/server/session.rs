@@ -1,0 +1,83 @@
+//! One client's connection: a task that reads and one that writes.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+
+use super::{core::Core, outbox::Outbox};
+use crate::wire::{HEADER, PAYLOAD_MAX, first_frame};
+
+/// Starts serving a client.
+pub(super) fn start(core: &Arc<Mutex<Core>>, stream: UnixStream, domid: u16, stalled: watch::Receiver<bool>) {
+    let outbox = Arc::new(Outbox::default());
+    let peer = core
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .connect(domid, outbox.clone());
+    let (reader, writer) = stream.into_split();
+    let core = core.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            ended = read(&core, peer, reader, &outbox, stalled) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a client has gone");
+                }
+            }
+            _ = write(writer, &outbox) => {}
+        }
+        core.lock().unwrap_or_else(PoisonError::into_inner).leave(peer);
+    });
+}
+
+async fn read(
+    core: &Mutex<Core>,
+    peer: u64,
+    mut reader: OwnedReadHalf,
+    outbox: &Outbox,
+    mut stalled: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 4 * (HEADER + PAYLOAD_MAX)];
+    let mut filled = 0;
+    loop {
+        let read = reader.read(&mut buffer[filled..]).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        filled += read;
+        let mut used = 0;
+        // As xenstored does, a client that announces too long a payload is cut off.
+        while let Some((frame, length)) = first_frame(&buffer[used..filled]).map_err(io::Error::other)? {
+            if stalled.wait_for(|stalled| !*stalled).await.is_err() {
+                return Ok(());
+            }
+            while outbox.is_full() {
+                outbox.drained.notified().await;
+            }
+            core.lock().unwrap_or_else(PoisonError::into_inner).handle(peer, frame);
+            used += length;
+        }
+        buffer.copy_within(used..filled, 0);
+        filled -= used;
+    }
+}
+
+async fn write(mut writer: OwnedWriteHalf, outbox: &Outbox) -> io::Result<()> {
+    loop {
+        outbox.news.notified().await;
+        let Some(bytes) = outbox.take() else {
+            return Ok(());
+        };
+        writer.write_all(&bytes).await?;
+        outbox.drained.notify_one();
+    }
+}

@@ -1,0 +1,113 @@
+//! What a transaction has read and changed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::tree::{Node, Tree};
+use crate::{Path, Permission};
+
+/// What a transaction has read and changed. It sees a node as it was when it touched it first, and commits only if all
+/// of them are still so (tools/xenstored/transaction.c).
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    touched: HashMap<Path, Touched>,
+    /// Nodes that domains have got or lost.
+    pub(super) counts: HashMap<u16, isize>,
+    pub(super) created: bool,
+    /// Something could not be done; it must not be committed.
+    pub(super) failed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Touched {
+    order: usize,
+    /// The node when it was touched first.
+    before: Option<Arc<Node>>,
+    now: Option<Arc<Node>>,
+    modified: bool,
+    /// Whether to tell of it, and whether only to watches of this very node.
+    fire: Option<bool>,
+}
+
+/// A node to tell of after a commit.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) path: Path,
+    pub(super) exact: bool,
+    pub(super) before: Option<(Vec<Permission>, u64)>,
+}
+
+impl Transaction {
+    pub(super) fn len(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// The node as this transaction sees it.
+    pub(super) fn node(&mut self, tree: &Tree, path: &Path) -> Option<Arc<Node>> {
+        self.touch(tree, path).now.clone()
+    }
+
+    pub(super) fn put(&mut self, tree: &mut Tree, path: &Path, mut node: Node) {
+        tree.generation += 1;
+        node.generation = tree.generation;
+        let touched = self.touch(tree, path);
+        touched.now = Some(Arc::new(node));
+        touched.modified = true;
+    }
+
+    pub(super) fn delete(&mut self, tree: &Tree, path: &Path) {
+        let touched = self.touch(tree, path);
+        touched.now = None;
+        touched.modified = true;
+    }
+
+    /// Tells of a change after the commit. One to all watches above replaces one to those of this very node.
+    pub(super) fn fire(&mut self, tree: &Tree, path: &Path, exact: bool) {
+        let touched = self.touch(tree, path);
+        touched.fire = Some(exact && touched.fire.unwrap_or(true));
+    }
+
+    /// Whether another has changed what this transaction has touched.
+    pub(super) fn conflicts(&self, tree: &Tree) -> bool {
+        let generation = |node: Option<&Arc<Node>>| node.map(|node| node.generation);
+        self.touched
+            .iter()
+            .any(|(path, touched)| generation(touched.before.as_ref()) != generation(tree.node(path)))
+    }
+
+    /// Makes the changes; says what to tell, in order.
+    pub(super) fn apply(self, tree: &mut Tree) -> Vec<Changed> {
+        let mut touched: Vec<_> = self
+            .touched
+            .into_iter()
+            .filter(|(_, touched)| touched.modified)
+            .collect();
+        touched.sort_by_key(|(_, touched)| touched.order);
+        let mut changed = Vec::new();
+        for (path, touched) in touched {
+            match touched.now {
+                Some(node) => tree.put(path.clone(), Arc::unwrap_or_clone(node)),
+                None if touched.before.is_some() => tree.delete(&path),
+                None => {}
+            }
+            if let Some(exact) = touched.fire {
+                let before = touched.before.map(|node| (node.permissions.clone(), node.generation));
+                changed.push(Changed { path, exact, before });
+            }
+        }
+        changed
+    }
+
+    fn touch(&mut self, tree: &Tree, path: &Path) -> &mut Touched {
+        let order = self.touched.len();
+        self.touched.entry(path.clone()).or_insert_with(|| {
+            let before = tree.node(path).cloned();
+            Touched {
+                order,
+                now: before.clone(),
+                before,
+                modified: false,
+                fire: None,
+            }
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! The store as one request sees it: who asks, and in which transaction.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    domains::{Caller, Domains, Quotas, Rights},
+    transaction::Transaction,
+    tree::{Node, Tree},
+};
+use crate::{Errno, Path, Permission};
+
+/// Permissions and the generation they are of.
+pub(super) type Stamped = (Vec<Permission>, u64);
+
+/// A change to tell the watches of.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) path: Path,
+    /// Only to watches of this very node.
+    pub(super) exact: bool,
+    /// Who may read one of these is told: the node, as it was or is, and its parent.
+    pub(super) permissions: Vec<Stamped>,
+}
+
+/// What a request needs to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Read,
+    Write,
+    Own,
+}
+
+impl Need {
+    fn met(self, rights: Rights) -> bool {
+        match self {
+            Self::Read => rights.read,
+            Self::Write => rights.write,
+            Self::Own => rights.write && rights.own,
+        }
+    }
+
+    /// Whether these rights on a parent are enough to be told what is wrong below it.
+    fn hinted(self, rights: Rights) -> bool {
+        match self {
+            Self::Own => rights.write || rights.own,
+            _ => self.met(rights),
+        }
+    }
+}
+
+/// The store as one request sees it.
+pub(super) struct View<'a> {
+    pub(super) tree: &'a mut Tree,
+    pub(super) domains: &'a mut Domains,
+    pub(super) quotas: &'a Quotas,
+    pub(super) caller: Caller,
+    pub(super) transaction: Option<&'a mut Transaction>,
+    pub(super) changes: Vec<Change>,
+}
+
+impl View<'_> {
+    /// A node that the caller may use as it needs to. Who may not even see that it is missing is told `EACCES`
+    /// (tools/xenstored/core.c, `get_node` and `errno_from_parents`).
+    pub(super) fn node(&mut self, path: &Path, need: Need) -> Result<Arc<Node>, Errno> {
+        let errno = match self.look(path)? {
+            Some(node) if need.met(self.rights(&node)) => return Ok(node),
+            Some(_) => Errno::Access,
+            None => Errno::NoEnt,
+        };
+        let mut above = path.clone();
+        while let Some(parent) = above.parent() {
+            if let Some(node) = self.look(&parent)? {
+                return Err(if need.hinted(self.rights(&node)) {
+                    errno
+                } else {
+                    Errno::Access
+                });
+            }
+            above = parent;
+        }
+        Err(errno)
+    }
+
+    pub(super) fn write(&mut self, path: &Path, value: &[u8]) -> Result<(), Errno> {
+        match self.node(path, Need::Write) {
+            Ok(node) => {
+                let node = Node {
+                    value: value.to_vec(),
+                    ..Arc::unwrap_or_clone(node)
+                };
+                self.check_size(&node)?;
+                self.put(path, node);
+            }
+            Err(Errno::NoEnt) => self.create(path, value)?,
+            Err(errno) => return Err(errno),
+        }
+        self.changed(path, false, Vec::new());
+        Ok(())
+    }
+
+    pub(super) fn mkdir(&mut self, path: &Path) -> Result<(), Errno> {
+        match self.node(path, Need::Write) {
+            Ok(_) => Ok(()),
+            Err(Errno::NoEnt) => {
+                self.create(path, &[])?;
+                self.changed(path, false, Vec::new());
+                Ok(())
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(super) fn rm(&mut self, path: &Path) -> Result<(), Errno> {
+        match self.node(path, Need::Write) {
+            Ok(_) => self.remove(path),
+            Err(Errno::NoEnt) => {
+                let parent = path.parent().ok_or(Errno::Invalid)?;
+                self.look(&parent)?.map(drop).ok_or(Errno::NoEnt)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes a node that is there, with all below it.
+    pub(super) fn remove(&mut self, path: &Path) -> Result<(), Errno> {
+        let parent = path.parent().ok_or(Errno::Invalid)?;
+        let Some(above) = self.look(&parent)? else {
+            return Err(Errno::Invalid);
+        };
+        self.remove_below(path, path)?;
+        let mut above = Arc::unwrap_or_clone(above);
+        above.children.retain(|name| &**name != path.name());
+        self.put(&parent, above);
+        Ok(())
+    }
+
+    pub(super) fn set_permissions(&mut self, path: &Path, permissions: Vec<Permission>) -> Result<(), Errno> {
+        let node = self.node(path, Need::Own)?;
+        let before = (node.permissions.clone(), node.generation);
+        let node = Node {
+            permissions,
+            ..Arc::unwrap_or_clone(node)
+        };
+        if !self.caller.is_privileged() && before.0.first().map(|first| first.domid) != Some(node.owner()) {
+            return Err(Errno::Perm);
+        }
+        self.check_size(&node)?;
+        self.count(before.0.first().map_or(0, |first| first.domid), -1);
+        self.count(node.owner(), 1);
+        self.put(path, node);
+        self.changed(path, false, vec![before]);
+        Ok(())
+    }
+
+    /// Creates a node and what is missing above it, all with the permissions of what is there; an unprivileged caller
+    /// owns what it creates.
+    fn create(&mut self, path: &Path, value: &[u8]) -> Result<(), Errno> {
+        let mut missing = vec![path.clone()];
+        let (mut top, mut node) = loop {
+            let parent = missing.last().and_then(Path::parent).ok_or(Errno::Invalid)?;
+            match self.look(&parent)? {
+                Some(node) => break (parent, Arc::unwrap_or_clone(node)),
+                None => missing.push(parent),
+            }
+        };
+        let mut permissions = node.permissions.clone();
+        if !self.caller.is_privileged() {
+            let nodes = self.domains.nodes(self.caller.domid);
+            if nodes + missing.len() > self.quotas.nodes {
+                return Err(Errno::NoSpace);
+            }
+            permissions[0].domid = self.caller.domid;
+        }
+        let mut made = Vec::new();
+        while let Some(next) = missing.pop() {
+            node.children.push(next.name().into());
+            let value = if missing.is_empty() { value.to_vec() } else { Vec::new() };
+            let child = Node {
+                value,
+                permissions: permissions.clone(),
+                children: Vec::new(),
+                generation: 0,
+            };
+            made.push((std::mem::replace(&mut top, next), std::mem::replace(&mut node, child)));
+        }
+        made.push((top, node));
+        for (_, node) in &made {
+            self.check_size(node)?;
+        }
+        self.count(permissions[0].domid, made.len() as isize - 1);
+        for (path, node) in made {
+            self.put(&path, node);
+        }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.created = true;
+        }
+        Ok(())
+    }
+
+    /// Removes children before parents; watches of each are told, those above only of the topmost.
+    fn remove_below(&mut self, path: &Path, top: &Path) -> Result<(), Errno> {
+        let Some(node) = self.look(path)? else {
+            return Ok(());
+        };
+        for name in &node.children {
+            if let Ok(child) = path.join(name) {
+                self.remove_below(&child, top)?;
+            }
+        }
+        self.changed(path, path != top, Vec::new());
+        self.count(node.owner(), -1);
+        match &mut self.transaction {
+            Some(transaction) => transaction.delete(self.tree, path),
+            None => self.tree.delete(path),
+        }
+        Ok(())
+    }
+
+    /// The node as it is for this request; touching too many in a transaction is an error.
+    fn look(&mut self, path: &Path) -> Result<Option<Arc<Node>>, Errno> {
+        let Some(transaction) = &mut self.transaction else {
+            return Ok(self.tree.node(path).cloned());
+        };
+        let node = transaction.node(self.tree, path);
+        if !self.caller.is_privileged() && transaction.len() > self.quotas.transaction_nodes {
+            transaction.failed = true;
+            return Err(Errno::NoSpace);
+        }
+        Ok(node)
+    }
+
+    fn put(&mut self, path: &Path, node: Node) {
+        match &mut self.transaction {
+            Some(transaction) => transaction.put(self.tree, path, node),
+            None => self.tree.put(path.clone(), node),
+        }
+    }
+
+    fn count(&mut self, domid: u16, by: isize) {
+        match &mut self.transaction {
+            Some(transaction) => *transaction.counts.entry(domid).or_default() += by,
+            None => self.domains.count(domid, by, self.tree.generation),
+        }
+    }
+
+    /// Tells of a change, in a transaction after its commit.
+    fn changed(&mut self, path: &Path, exact: bool, before: Vec<Stamped>) {
+        match &mut self.transaction {
+            Some(transaction) => transaction.fire(self.tree, path, exact),
+            None => self.changes.push(change(self.tree, path.clone(), exact, before)),
+        }
+    }
+
+    fn check_size(&self, node: &Node) -> Result<(), Errno> {
+        let allowed = self.caller.is_privileged() || node.size() < self.quotas.node_size;
+        if allowed { Ok(()) } else { Err(Errno::NoSpace) }
+    }
+
+    fn rights(&self, node: &Node) -> Rights {
+        self.domains.rights(self.caller, &node.permissions, node.generation)
+    }
+}
+
+/// A change of a node outside of transactions, or after a commit (tools/xenstored/watch.c, `watch_permitted`).
+pub(super) fn change(tree: &Tree, path: Path, exact: bool, before: Vec<Stamped>) -> Change {
+    let mut permissions = before;
+    if let Some(node) = tree.node(&path) {
+        let parent = path.parent().and_then(|parent| tree.node(&parent));
+        permissions.extend(
+            [Some(node), parent]
+                .into_iter()
+                .flatten()
+                .map(|node| (node.permissions.clone(), node.generation)),
+        );
+    }
+    Change {
+        path,
+        exact,
+        permissions,
+    }
+}
+
+/// Special events, and who may have them. Nobody but privileged domains, at first.
+#[derive(Debug)]
+pub(super) struct Special(BTreeMap<&'static str, Stamped>);
+
+/// Fired by INTRODUCE.
+pub(super) const INTRODUCE: &str = "@introduceDomain";
+
+/// Fired when a domain is gone.
+pub(super) const RELEASE: &str = "@releaseDomain";
+
+impl Default for Special {
+    fn default() -> Self {
+        Self(BTreeMap::from(
+            [INTRODUCE, RELEASE].map(|name| (name, (vec![Permission::none(0)], 0))),
+        ))
+    }
+}
+
+impl Special {
+    pub(super) fn of(&self, name: &str) -> Option<&Stamped> {
+        self.0.get(name)
+    }
+
+    pub(super) fn set(&mut self, name: &str, permissions: Stamped) {
+        if let Some(of) = self.0.get_mut(name) {
+            *of = permissions;
+        }
+    }
+}
