@@ -1,5 +1,7 @@
 //! What a link may send: rules in an nftables table of our own.
 
+pub(crate) mod rules;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,15 +17,16 @@ pub struct Sources {
     pub mac: Option<Mac>,
     /// Where IPv4 packets and ARP may come from.
     pub ipv4: Vec<Prefix>,
-    /// Where IPv6 packets and neighbour advertisements may come from, besides link-local addresses.
+    /// Where IPv6 packets and neighbour advertisements may come from: with any of them, link-local addresses too.
     pub ipv6: Vec<Prefix>,
     /// Whether it may ask for an address by DHCP.
     pub dhcp: bool,
 }
 
-/// What links may send.
+/// What links may send, by rules in the nftables table `netdev xenplug`.
 pub trait Firewall: Send + Sync {
-    /// Lets a link send from these sources alone. A second call replaces the first, without a moment in between.
+    /// Lets a link send from these sources alone, and nothing that only a router or a DHCP server would send. A second
+    /// call replaces the first, without a moment in between. The rules go by the link's name: rename it before.
     fn restrict(&self, grant: &FirewallGrant, link: &IfName, sources: &Sources) -> Result<(), Error>;
 
     /// Takes the rules of a link away; with the last one the table goes. None there is no error.

@@ -46,7 +46,7 @@ impl System {
         Ok(Self {
             block: Arc::new(linux::LinuxBlock::default()),
             network: Arc::new(linux::LinuxNetwork::default()),
-            firewall: pending.clone(),
+            firewall: Arc::new(linux::LinuxFirewall::default()),
             process: pending,
         })
     }

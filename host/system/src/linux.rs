@@ -7,10 +7,12 @@ mod ioctl;
 mod links;
 mod loops;
 mod netlink;
+mod nftables;
 mod pending;
 mod resolve;
 mod usage;
 
 pub(crate) use self::block::LinuxBlock;
 pub(crate) use self::links::LinuxNetwork;
+pub(crate) use self::nftables::LinuxFirewall;
 pub(crate) use self::pending::Pending;

@@ -36,6 +36,8 @@ pub(super) struct Messages {
     /// Where the last message begins.
     last: usize,
     count: u32,
+    /// The number of the message with whose answer all is answered.
+    answered: u32,
 }
 
 impl Messages {
@@ -57,6 +59,14 @@ impl Messages {
         self.buffer.extend(header);
         self.count += 1;
         self.close(self.last, 4);
+    }
+
+    /// Asks for an acknowledgement of the last message.
+    pub(super) fn acknowledge_last(&mut self) {
+        let flags = self.last + 6;
+        let with = u16::from_ne_bytes([self.buffer[flags], self.buffer[flags + 1]]) | NLM_F_ACK;
+        self.buffer[flags..flags + 2].copy_from_slice(&with.to_ne_bytes());
+        self.answered = self.count - 1;
     }
 
     /// Adds an attribute to the last message.

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use super::{Machine, Operation};
-use crate::{Error, Firewall, firewall::Sources, grant::FirewallGrant, network::IfName};
+use crate::{
+    Error, Firewall,
+    firewall::{Sources, rules::Rules},
+    grant::FirewallGrant,
+    network::{IfName, refusal},
+};
 
 #[derive(Debug)]
 pub(super) struct SimulatedFirewall(pub Arc<Machine>);
 
 impl Firewall for SimulatedFirewall {
     fn restrict(&self, _: &FirewallGrant, link: &IfName, sources: &Sources) -> Result<(), Error> {
-        self.0
-            .enter(Operation::Restrict)?
-            .rules
-            .insert(link.clone(), sources.clone());
+        let mut world = self.0.enter(Operation::Restrict)?;
+        Rules::of(sources)?;
+        world.card(link).ok_or_else(|| refusal::gone(link))?;
+        world.rules.insert(link.clone(), sources.clone());
         Ok(())
     }
 

@@ -165,6 +165,14 @@ impl Stage {
         }
     }
 
+    /// The links whose sending is restricted.
+    pub(crate) fn restricted(&self) -> Vec<String> {
+        match &self.set {
+            Linux(_) => chains(),
+            Simulated(machine) => machine.snapshot().rules.keys().map(ToString::to_string).collect(),
+        }
+    }
+
     /// How many routes through a link were not made by the kernel.
     pub(crate) fn routes(&self, link: &str) -> usize {
         match &self.set {
@@ -218,6 +226,30 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// The links that have a chain in a table of the family netdev, as the kernel lists them.
+fn chains() -> Vec<String> {
+    use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+    // GETCHAIN of the family, all of them (include/uapi/linux/netfilter/nf_tables.h).
+    let mut request = Vec::new();
+    request.extend(20_u32.to_ne_bytes());
+    request.extend((10_u16 << 8 | 4).to_ne_bytes());
+    request.extend(0x301_u16.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([5, 0, 0, 0]);
+    let socket = Socket::new(NETLINK_NETFILTER).unwrap();
+    socket.send_to(&request, &SocketAddr::new(0, 0), 0).unwrap();
+    let mut answer = Vec::with_capacity(1 << 16);
+    socket.recv(&mut answer, 0).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    let mut links: Vec<_> = text
+        .split('\0')
+        .filter_map(|name| name.rsplit_once("from-"))
+        .map(|(_, link)| link.to_owned())
+        .collect();
+    links.sort();
+    links
 }
 
 /// Runs `ip` in the namespace of the calling thread.

@@ -4,10 +4,13 @@
 //! blocking socket costs two system calls a request, and no thread ever waits for another.
 #![allow(unsafe_code, reason = "setsockopt with a forced buffer size")]
 
-use std::{io, os::fd::AsRawFd, sync::Mutex};
+use std::{io, os::fd::AsRawFd, sync::Mutex, time::Duration};
 
 use netlink_sys::{Socket, SocketAddr, protocols};
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    net::sockopt::{Timeout, set_socket_timeout},
+};
 
 use super::{
     Message, Messages, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, attributes, messages, text, u32_at,
@@ -16,6 +19,9 @@ use crate::{Error, lock};
 
 /// The kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;
+
+/// How long to wait for an answer that the kernel never owes for that long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What of the kernel is spoken to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,8 +46,6 @@ pub(in crate::linux) struct Failure {
     pub errno: Errno,
     /// The kernel's own words, where it has some.
     text: Option<String>,
-    /// Which of the messages it was.
-    pub sequence: u32,
 }
 
 impl Failure {
@@ -71,7 +75,6 @@ impl From<io::Error> for Failure {
         Self {
             errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
             text: None,
-            sequence: 0,
         }
     }
 }
@@ -126,6 +129,7 @@ impl Sockets {
         })?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         if let Protocol::Route = self.protocol {
@@ -160,7 +164,7 @@ fn exchange<T>(
             match message.kind {
                 NLMSG_ERROR => match failure(&message) {
                     Some(failure) => return Ok(Answer::Failed(failure)),
-                    None if message.sequence + 1 == request.count => return Ok(Answer::Done(parts)),
+                    None if message.sequence == request.answered => return Ok(Answer::Done(parts)),
                     None => {}
                 },
                 NLMSG_DONE if interrupted => return Ok(Answer::Interrupted),
@@ -192,7 +196,6 @@ fn failure(message: &Message<'_>) -> Option<Failure> {
             .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
             .and_then(|(_, value)| text(value))
             .map(String::from),
-        sequence: message.sequence,
     })
 }
 

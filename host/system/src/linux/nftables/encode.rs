@@ -1,0 +1,284 @@
+//! Tables, chains and rules as netlink messages (include/uapi/linux/netfilter/nf_tables.h). Numbers are big-endian.
+
+use crate::{
+    firewall::rules::{Header, Rule, Rules, Test, Verdict},
+    linux::netlink::{Messages, NLM_F_CREATE, NLM_F_DUMP},
+    network::IfName,
+};
+
+/// The table's name.
+pub(super) const TABLE: &str = "xenplug";
+
+/// The length of `struct nfgenmsg`.
+pub(super) const HEADER: usize = 4;
+
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+
+// include/uapi/linux/netfilter/nfnetlink.h
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFPROTO_UNSPEC: u8 = 0;
+const NFPROTO_NETDEV: u8 = 5;
+
+const NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
+const DELTABLE: u16 = NEWTABLE | 2;
+const NEWCHAIN: u16 = NEWTABLE | 3;
+const GETCHAIN: u16 = NEWTABLE | 4;
+const DELCHAIN: u16 = NEWTABLE | 5;
+const NEWRULE: u16 = NEWTABLE | 6;
+const DELRULE: u16 = NEWTABLE | 8;
+/// For a rule: after those that are there.
+const NLM_F_APPEND: u16 = 0x800;
+
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_HOOK_DEV: u16 = 3;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
+
+const NF_NETDEV_INGRESS: u32 = 0;
+/// That of `raw`: before other chains there, which are most likely to do less.
+const PRIORITY: i32 = -300;
+
+const NF_DROP: i32 = 0;
+const NF_ACCEPT: i32 = 1;
+const NFT_JUMP: i32 = -3;
+const NFT_RETURN: i32 = -5;
+
+const NFT_REG_VERDICT: u32 = 0;
+const NFT_REG_1: u32 = 1;
+const NFT_CMP_EQ: u32 = 0;
+const NFT_CMP_NEQ: u32 = 1;
+const NFT_META_L4PROTO: u32 = 16;
+const IPPROTO_FRAGMENT: u8 = 44;
+const NFT_EXTHDR_F_PRESENT: u32 = 1;
+
+/// Messages that the kernel takes as a whole or not at all.
+#[derive(Debug)]
+pub(super) struct Batch(Messages);
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        Self(Messages::one(
+            NFNL_MSG_BATCH_BEGIN,
+            0,
+            &header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES),
+        ))
+    }
+
+    /// Adds the table, if it is not there.
+    pub(super) fn add_table(&mut self) {
+        self.begin(NEWTABLE, NLM_F_CREATE).text(NFTA_TABLE_NAME, TABLE);
+    }
+
+    pub(super) fn delete_table(&mut self) {
+        self.begin(DELTABLE, 0).text(NFTA_TABLE_NAME, TABLE);
+    }
+
+    /// Adds the chains of a link, if they are not there.
+    pub(super) fn add_chains(&mut self, link: &IfName) {
+        self.begin(NEWCHAIN, NLM_F_CREATE)
+            .text(NFTA_CHAIN_TABLE, TABLE)
+            .text(NFTA_CHAIN_NAME, &neighbours(link));
+        self.begin(NEWCHAIN, NLM_F_CREATE)
+            .text(NFTA_CHAIN_TABLE, TABLE)
+            .text(NFTA_CHAIN_NAME, &frames(link))
+            .text(NFTA_CHAIN_TYPE, "filter")
+            .attribute(NFTA_CHAIN_POLICY, &NF_DROP.to_be_bytes())
+            .nest(NFTA_CHAIN_HOOK, |hook| {
+                hook.attribute(NFTA_HOOK_HOOKNUM, &NF_NETDEV_INGRESS.to_be_bytes())
+                    .attribute(NFTA_HOOK_PRIORITY, &PRIORITY.to_be_bytes())
+                    .text(NFTA_HOOK_DEV, link.as_str());
+            });
+    }
+
+    /// Deletes the chains of a link with their rules; one that is not there is an error.
+    pub(super) fn delete_chains(&mut self, link: &IfName) {
+        self.delete_frames_chain(link);
+        self.delete_neighbours_chain(link);
+    }
+
+    pub(super) fn delete_frames_chain(&mut self, link: &IfName) {
+        self.delete_chain(&frames(link));
+    }
+
+    pub(super) fn delete_neighbours_chain(&mut self, link: &IfName) {
+        self.delete_chain(&neighbours(link));
+    }
+
+    fn delete_chain(&mut self, chain: &str) {
+        self.begin(DELCHAIN, 0)
+            .text(NFTA_CHAIN_TABLE, TABLE)
+            .text(NFTA_CHAIN_NAME, chain);
+    }
+
+    /// Puts rules in place of those that are in the chains of a link.
+    pub(super) fn replace_rules(&mut self, link: &IfName, rules: &Rules) {
+        for (chain, rules) in [(frames(link), &rules.frames), (neighbours(link), &rules.neighbours)] {
+            self.begin(DELRULE, 0)
+                .text(NFTA_RULE_TABLE, TABLE)
+                .text(NFTA_RULE_CHAIN, &chain);
+            for rule in rules {
+                self.begin(NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
+                    .text(NFTA_RULE_TABLE, TABLE)
+                    .text(NFTA_RULE_CHAIN, &chain)
+                    .nest(NFTA_RULE_EXPRESSIONS, |list| write_rule(list, rule, link));
+            }
+        }
+    }
+
+    /// The messages, to be sent.
+    pub(super) fn end(mut self) -> Messages {
+        self.0.acknowledge_last();
+        self.0
+            .begin(NFNL_MSG_BATCH_END, 0, &header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES));
+        self.0
+    }
+
+    fn begin(&mut self, kind: u16, flags: u16) -> &mut Messages {
+        self.0.begin(kind, flags, &header(NFPROTO_NETDEV, 0));
+        &mut self.0
+    }
+}
+
+/// A request for the chains of all tables of the family.
+pub(super) fn all_chains() -> Messages {
+    Messages::one(GETCHAIN, NLM_F_DUMP, &header(NFPROTO_NETDEV, 0))
+}
+
+/// The chain that all frames of a link go through.
+fn frames(link: &IfName) -> String {
+    format!("from-{link}")
+}
+
+/// The chain that its neighbour advertisements go through.
+fn neighbours(link: &IfName) -> String {
+    format!("nd-{link}")
+}
+
+/// `struct nfgenmsg`: family, version, resource.
+fn header(family: u8, resource: u16) -> [u8; HEADER] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+fn write_rule(list: &mut Messages, rule: &Rule, link: &IfName) {
+    for test in &rule.tests {
+        match test {
+            Test::Bytes {
+                header,
+                offset,
+                mask,
+                equal,
+                value,
+            } => {
+                write_payload(list, *header, *offset, value.len());
+                if let Some(mask) = mask {
+                    write_mask(list, mask);
+                }
+                write_compare(list, *equal, value);
+            }
+            Test::Protocol { equal, value } => {
+                write_expression(list, "meta", |meta| {
+                    meta.attribute(1, &NFT_REG_1.to_be_bytes())
+                        .attribute(2, &NFT_META_L4PROTO.to_be_bytes());
+                });
+                write_compare(list, *equal, &[*value]);
+            }
+            Test::Fragment => {
+                // Register, header, offset, length, flags: whether it is there, as one byte.
+                write_expression(list, "exthdr", |header| {
+                    header
+                        .attribute(1, &NFT_REG_1.to_be_bytes())
+                        .attribute(2, &[IPPROTO_FRAGMENT])
+                        .attribute(3, &0_u32.to_be_bytes())
+                        .attribute(4, &1_u32.to_be_bytes())
+                        .attribute(5, &NFT_EXTHDR_F_PRESENT.to_be_bytes());
+                });
+                write_compare(list, true, &[1]);
+            }
+        }
+    }
+    write_expression(list, "immediate", |immediate| {
+        immediate.attribute(1, &NFT_REG_VERDICT.to_be_bytes()).nest(2, |data| {
+            data.nest(NFTA_DATA_VERDICT, |verdict| write_verdict(verdict, rule.verdict, link));
+        });
+    });
+}
+
+fn write_verdict(into: &mut Messages, verdict: Verdict, link: &IfName) {
+    let code = match verdict {
+        Verdict::Pass => NF_ACCEPT,
+        Verdict::Drop => NF_DROP,
+        Verdict::CheckNeighbour => NFT_JUMP,
+        Verdict::Return => NFT_RETURN,
+    };
+    into.attribute(NFTA_VERDICT_CODE, &code.to_be_bytes());
+    if verdict == Verdict::CheckNeighbour {
+        into.text(NFTA_VERDICT_CHAIN, &neighbours(link));
+    }
+}
+
+/// Register, base, offset, length.
+fn write_payload(list: &mut Messages, header: Header, offset: u32, length: usize) {
+    let base: u32 = match header {
+        Header::Link => 0,
+        Header::Network => 1,
+        Header::Transport => 2,
+    };
+    write_expression(list, "payload", |payload| {
+        payload
+            .attribute(1, &NFT_REG_1.to_be_bytes())
+            .attribute(2, &base.to_be_bytes())
+            .attribute(3, &offset.to_be_bytes())
+            .attribute(4, &length_of(length));
+    });
+}
+
+/// Source and destination registers, length, mask, and nothing to flip.
+fn write_mask(list: &mut Messages, mask: &[u8]) {
+    write_expression(list, "bitwise", |bitwise| {
+        bitwise
+            .attribute(1, &NFT_REG_1.to_be_bytes())
+            .attribute(2, &NFT_REG_1.to_be_bytes())
+            .attribute(3, &length_of(mask.len()))
+            .nest(4, |data| _ = data.attribute(NFTA_DATA_VALUE, mask))
+            .nest(5, |data| _ = data.attribute(NFTA_DATA_VALUE, &vec![0; mask.len()]));
+    });
+}
+
+/// Register, operator, value.
+fn write_compare(list: &mut Messages, equal: bool, value: &[u8]) {
+    let operator = if equal { NFT_CMP_EQ } else { NFT_CMP_NEQ };
+    write_expression(list, "cmp", |compare| {
+        compare
+            .attribute(1, &NFT_REG_1.to_be_bytes())
+            .attribute(2, &operator.to_be_bytes())
+            .nest(3, |data| _ = data.attribute(NFTA_DATA_VALUE, value));
+    });
+}
+
+fn write_expression(list: &mut Messages, name: &str, data: impl FnOnce(&mut Messages)) {
+    list.nest(NFTA_LIST_ELEM, |element| {
+        _ = element.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, data)
+    });
+}
+
+/// A length within a packet's header.
+fn length_of(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+}
