@@ -3,7 +3,7 @@
 //! | node read | meaning |
 //! | --- | --- |
 //! | `params` | an absolute path, or a name below `/dev` |
-//! | `mode` | as [`Mode`] reads it |
+//! | `mode` | with a `w` it may be written, by this guest alone; with `w` and `!` by others too (a cluster file system) |
 //! | `device-type` | `cdrom` is read-only, whatever the mode |
 //! | `direct-io-safe` | `1` lets the loop device of a file bypass the page cache |
 //!
