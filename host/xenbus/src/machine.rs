@@ -26,7 +26,7 @@
 //!     Waiting --> Connecting: wanted / RunHandler
 //!     Connecting --> Publishing: HandlerDone / Publish
 //!     Connecting --> Releasing: HandlerFailed, or doomed / Release
-//!     Publishing --> Connected: Done
+//!     Publishing --> Connected: Done, Unknown
 //!     Publishing --> Releasing: Stale, Failed / Release
 //!     Connected --> Releasing: leaving, gone, another's, made anew / Release
 //!     Releasing --> Unreleased: ReleaseFailed
@@ -71,21 +71,23 @@
 //! | `Connecting`, doomed | `HandlerDone`, `HandlerFailed` | `Releasing`, then look | `Release` |
 //! | `Connecting` | `HandlerFailed` | `Releasing`, then fail | `Release` |
 //! | `Publishing` | `Published(Done)` | `Connected` | - |
+//! | `Publishing` | `Published(Unknown)` | `Connected` | `Look`: if it was not written, it counts as *made anew* |
 //! | `Publishing` | `Published(Stale)` | `Releasing`, then look | `Release` |
 //! | `Publishing` | `Published(Failed)` | `Releasing`, then fail | `Release` |
 //! | `Connected` | absent, *leaving*, another's, *made anew* | `Releasing`, then look | `Release` |
 //! | `Connected` | any other look: also state 6 with `online` 1, a guest that reboots | the same | - |
 //! | `Releasing` | `Released` | `Released`, or `Failing` | `Look`, or `PublishFailure` |
 //! | `Releasing` | `ReleaseFailed` | `Unreleased` | - |
-//! | `Failing` | `Published(Done)`, `Published(Failed)` | `Failed`, told or not | - |
+//! | `Failing` | `Published(Done)` | `Failed`, told | - |
+//! | `Failing` | `Published(Failed)`, `Published(Unknown)` | `Failed`, not told | - |
 //! | `Failing` | `Published(Stale)` | `Released` | `Look` |
 //! | `Failed` | absent, *leaving*, another's, *made anew*, `connected` | as *resting* | |
 //! | `Failed`, not told | any other look | `Failing` | `PublishFailure` |
 //! | `Failed`, told | any other look | the same | - |
 //! | `Disconnecting` | `Published(Done)`, `Published(Failed)` | `Removing`, or in dom0 `Released` | `RemoveDirectory`, or - |
-//! | `Disconnecting` | `Published(Stale)` | `Released` | `Look` |
+//! | `Disconnecting` | `Published(Stale)`, `Published(Unknown)` | `Released` | `Look` |
 //! | `Removing` | `Published(Done)` | `Absent` | `Forget` |
-//! | `Removing` | `Published(Stale)` | `Released` | `Look` |
+//! | `Removing` | `Published(Stale)`, `Published(Unknown)` | `Released` | `Look` |
 //! | `Removing` | `Published(Failed)` | `Released` | - |
 //! | any | a completion of what is not in flight | the same | - |
 //!
@@ -203,7 +205,7 @@ impl Machine {
     /// Takes an event, as [`step`] does, in place.
     pub fn apply(&mut self, event: &Event) -> Option<Action> {
         use AfterRelease::{Fail, Look};
-        use Published::{Done, Stale};
+        use Published::{Done, Stale, Unknown};
         match (event, self.phase) {
             (Event::Changed, phase) => self.changed(phase),
             (Event::Looked(ticket, seen), phase) => {
@@ -223,12 +225,13 @@ impl Machine {
             (Event::ReleaseFailed, Phase::Releasing { then }) => self.rest(Phase::Unreleased { then }),
 
             (Event::Published(Done), Phase::Publishing) => self.rest(Phase::Connected),
+            // If it was not written, the look finds the device as it was before, and that is what "made anew" is.
+            (Event::Published(Unknown), Phase::Publishing) => self.look_from(Phase::Connected),
             (Event::Published(Stale), Phase::Publishing) => self.release(Look),
             (Event::Published(Published::Failed), Phase::Publishing) => self.release(Fail),
 
-            (Event::Published(Stale), Phase::Failing | Phase::Disconnecting | Phase::Removing) => {
-                self.look_from(Phase::Released)
-            }
+            (Event::Published(Stale), Phase::Failing | Phase::Disconnecting | Phase::Removing)
+            | (Event::Published(Unknown), Phase::Disconnecting | Phase::Removing) => self.look_from(Phase::Released),
             (Event::Published(outcome), Phase::Failing) => self.rest(Phase::Failed { told: *outcome == Done }),
             // A status that cannot be written is no reason to leave a directory that is ours to remove.
             (Event::Published(_), Phase::Disconnecting) => match self.mode {

@@ -62,8 +62,10 @@ pub enum Published {
     Done,
     /// Nothing was written: the directory has gone or is another device's, or what the operation rests on has changed.
     Stale,
-    /// The store refused (quota, permission), or could not be reached.
+    /// The store refused (quota, permission), or could not be reached: nothing was written.
     Failed,
+    /// The store went away before it answered: it may be written or not. A look will tell.
+    Unknown,
 }
 
 /// Something that a machine is told.

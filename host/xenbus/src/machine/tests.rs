@@ -136,14 +136,14 @@ fn every_machine(kind: &Kind) -> Vec<Machine> {
 }
 
 fn every_completion() -> Vec<Event> {
-    use Published::{Done, Failed, Stale};
+    use Published::{Done, Failed, Stale, Unknown};
     let mut all = vec![
         Event::HandlerDone,
         Event::HandlerFailed,
         Event::Released,
         Event::ReleaseFailed,
     ];
-    all.extend([Done, Stale, Failed].map(Event::Published));
+    all.extend([Done, Stale, Failed, Unknown].map(Event::Published));
     all
 }
 
@@ -380,10 +380,10 @@ fn a_device_that_has_gone_is_released_and_forgotten_from_wherever_it_was() {
             let ends = match operation(before) {
                 Some(Action::RunHandler) => vec![Event::HandlerDone, Event::HandlerFailed],
                 Some(Action::Release) => vec![Event::Released],
-                Some(_) => vec![Published::Done, Published::Stale, Published::Failed]
-                    .into_iter()
-                    .map(Event::Published)
-                    .collect(),
+                Some(_) => {
+                    use Published::{Done, Failed, Stale, Unknown};
+                    [Done, Stale, Failed, Unknown].map(Event::Published).to_vec()
+                }
                 None => vec![Event::Changed],
             };
             for end in ends {

@@ -69,6 +69,7 @@ impl Story {
 const DONE: Event = Event::Published(Published::Done);
 const STALE: Event = Event::Published(Published::Stale);
 const REFUSED: Event = Event::Published(Published::Failed);
+const UNKNOWN: Event = Event::Published(Published::Unknown);
 
 #[test]
 fn a_device_is_plugged_and_unplugged_in_a_driver_domain() {
@@ -249,6 +250,39 @@ fn a_connection_that_the_store_refuses_is_undone_and_fails() {
 }
 
 #[test]
+fn a_connection_of_which_nobody_knows_whether_it_was_published_is_looked_at() {
+    for kind in [Kind::VBD, Kind::VBD3] {
+        let published = || {
+            let mut story = Story::new(Mode::DriverDomain, kind.clone());
+            story
+                .sees(wanted(&kind), Action::RunHandler)
+                .on(Event::HandlerDone, Action::Publish);
+            story
+        };
+        published().then_sees(UNKNOWN, in_use(&kind), None).is(Phase::Connected);
+        published().then_sees(UNKNOWN, wanted(&kind), Action::Release);
+        published().then_sees(UNKNOWN, absent(&kind), Action::Release);
+    }
+    let kind = Kind::VBD;
+    let told = Observation {
+        status: HotplugStatus::Error,
+        ..wanted(&kind)
+    };
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(wanted(&kind), Action::RunHandler)
+        .on(Event::HandlerFailed, Action::Release)
+        .on(Event::Released, Action::PublishFailure)
+        .on(UNKNOWN, None)
+        .sees(told, Action::PublishFailure);
+    Story::connected(Mode::DriverDomain, kind.clone())
+        .sees(unplugged(&kind), Action::Release)
+        .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected)
+        .then_sees(UNKNOWN, unplugged(&kind), Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory)
+        .then_sees(UNKNOWN, absent(&kind), Action::Forget);
+}
+
+#[test]
 fn a_failed_device_stays_failed_until_it_goes() {
     let kind = Kind::VIF;
     let failed = Observation {
@@ -401,6 +435,19 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
     adopted(Adopted::Connected)
         .sees(wanted(&kind), Action::Release)
         .then_sees(Event::Released, wanted(&kind), Action::RunHandler);
+    // Something of it had gone.
+    adopted(Adopted::Lost)
+        .on(Event::Changed, Action::Release)
+        .on(Event::Released, Action::PublishFailure)
+        .on(DONE, None)
+        .sees(
+            Observation {
+                status: HotplugStatus::Error,
+                ..in_use(&kind)
+            },
+            None,
+        )
+        .is(Phase::Failed { told: true });
     adopted(Adopted::Unfinished)
         .on(Event::Changed, Action::Release)
         .then_sees(Event::Released, wanted(&kind), Action::RunHandler);
