@@ -29,7 +29,7 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log::error(&panic.to_string())));
 }
 
-/// Makes a type that implements [`Handler`](crate::Handler) the one that the component exports.
+/// Makes a type that implements [`Handler`] the one that the component exports.
 ///
 /// ```
 /// # use xenplug_sdk::{Connection, Description, Device, Error, Handler};
