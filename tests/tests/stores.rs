@@ -1,0 +1,120 @@
+//! The client on the real xenstored, and foreign clients on the embedded store: each side checks the other.
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::StreamExt;
+use tokio::{runtime::Runtime, time::timeout};
+use xenplug_tests::rig::{Rig, Xenstored};
+use xenplug_xenstore::{
+    Endpoint,
+    server::{Options, Server},
+    suite,
+};
+use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
+
+/// Set for the process that [`a_foreign_client_works_on_both_stores`] starts of itself.
+const CHILD: &str = "XENPLUG_TEST_FOREIGN_CLIENT";
+
+#[test]
+fn the_suite_holds_on_the_real_xenstored() -> Result<()> {
+    let xenstored = Xenstored::start(&Rig::find()?)?;
+    Runtime::new()?.block_on(suite::every_case(Endpoint::Socket(xenstored.socket())));
+    Ok(())
+}
+
+#[test]
+fn debians_tools_work_on_the_embedded_store() -> Result<()> {
+    let rig = Rig::find()?;
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("socket");
+    let runtime = Runtime::new()?;
+    let _server = runtime.block_on(async { Server::bind(&socket, Options::default()) })?;
+    let tool = |name: &str| {
+        let mut tool = rig.command(&format!("usr/bin/{name}"));
+        tool.env("XENSTORED_PATH", &socket);
+        tool
+    };
+    let run = |name: &str, arguments: &[&str]| -> Result<String> {
+        let done = tool(name).args(arguments).output()?;
+        ensure!(
+            done.status.success(),
+            "{name} {arguments:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        Ok(String::from_utf8(done.stdout)?)
+    };
+
+    let mut watch = tool("xenstore-watch").arg("/test").stdout(Stdio::piped()).spawn()?;
+    let mut seen = BufReader::new(watch.stdout.take().context("it has an output")?).lines();
+    assert_eq!(seen.next().context("no first event")??, "/test");
+    run("xenstore-write", &["/test/a/b", "value", "/test/c", "other"])?;
+    assert_eq!(seen.next().context("no event")??, "/test/a/b");
+    watch.kill()?;
+    watch.wait()?;
+
+    assert_eq!(run("xenstore-read", &["/test/a/b"])?, "value\n");
+    assert_eq!(run("xenstore-list", &["/test"])?, "a\nc\n");
+    assert_eq!(
+        run("xenstore-ls", &["/test"])?,
+        "a = \"\"\n b = \"value\"\nc = \"other\"\n"
+    );
+    run("xenstore-chmod", &["/test/c", "n3", "r5"])?;
+    ensure!(run("xenstore-ls", &["-p", "/test"])?.contains("(n3,r5)"));
+    run("xenstore-exists", &["/test/c"])?;
+    run("xenstore-rm", &["/test/a"])?;
+    ensure!(run("xenstore-exists", &["/test/a"]).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_foreign_client_works_on_both_stores() -> Result<()> {
+    if env::var_os(CHILD).is_some() {
+        return Runtime::new()?.block_on(foreign_client());
+    }
+    let xenstored = Xenstored::start(&Rig::find()?)?;
+    in_a_child(&xenstored.socket())?;
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("socket");
+    let runtime = Runtime::new()?;
+    let _server = runtime.block_on(async { Server::bind(&socket, Options::default()) })?;
+    in_a_child(&socket)
+}
+
+/// The foreign client takes the socket from the environment, which a process must not change once it has threads.
+fn in_a_child(socket: &Path) -> Result<()> {
+    let child = Command::new(env::current_exe()?)
+        .args(["--exact", "a_foreign_client_works_on_both_stores"])
+        .env(CHILD, "1")
+        .env("XENSTORED_PATH", socket)
+        .output()?;
+    ensure!(
+        child.status.success(),
+        "on {}: {}",
+        socket.display(),
+        String::from_utf8_lossy(&child.stdout)
+    );
+    Ok(())
+}
+
+/// xenstore-rs's own client and watches.
+async fn foreign_client() -> Result<()> {
+    let store = XsTokio::new().await?;
+    let mut changes = AsyncWatch::watch(&store, "/tool/foreign").await?;
+    let soon = Duration::from_secs(5);
+    assert_eq!(timeout(soon, changes.next()).await?.as_deref(), Some("/tool/foreign"));
+    store.write("/tool/foreign/a", "value").await?;
+    assert_eq!(timeout(soon, changes.next()).await?.as_deref(), Some("/tool/foreign/a"));
+    assert_eq!(&*store.read("/tool/foreign/a").await?, "value");
+    assert_eq!(store.directory("/tool/foreign").await?, vec!["a".into()]);
+    store.rm("/tool/foreign").await?;
+    let gone = store.read("/tool/foreign/a").await;
+    assert_eq!(gone.map_err(|error| error.kind()), Err(std::io::ErrorKind::NotFound));
+    Ok(())
+}
