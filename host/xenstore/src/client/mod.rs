@@ -4,6 +4,7 @@ mod backoff;
 mod call;
 mod connection;
 mod directory;
+mod foreign;
 mod state;
 mod transaction;
 mod transport;

@@ -1,0 +1,32 @@
+//! Clients that others wrote against the in-memory server, and the client in the shape of others' traits.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod tools;
+mod xenstore_rs_client;
+
+use xenplug_xenstore::{
+    Client, Endpoint,
+    server::{Options, Server},
+};
+
+/// A server in a directory of its own.
+struct Store {
+    server: Server,
+    directory: tempfile::TempDir,
+}
+
+impl Store {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::bind(directory.path().join("socket"), Options::default()).unwrap();
+        Self { server, directory }
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    async fn connect(&self) -> Client {
+        Client::connect(Endpoint::Socket(self.socket())).await.unwrap()
+    }
+}

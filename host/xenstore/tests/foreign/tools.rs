@@ -1,0 +1,140 @@
+//! The `xenstore-*` tools of Debian's xenstore-utils against our server.
+//!
+//! They are looked for in PATH, or where `XENPLUG_RIG` says that packages were unpacked (`cargo xtask test` does).
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+use xenplug_xenstore::{Path, Permission, Request};
+
+use super::Store;
+
+/// One of the tools, or `None` where there are none. Under `CI=true` that is a failure.
+fn tool(store: &Store, name: &str) -> Option<Command> {
+    let rig = env::var_os("XENPLUG_RIG").map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let unpacked = rig.iter().map(|rig| rig.join("usr/bin"));
+    let Some(program) = unpacked
+        .chain(env::split_paths(&path))
+        .map(|place| place.join(name))
+        .find(|it| it.exists())
+    else {
+        assert_ne!(env::var("CI").as_deref(), Ok("true"), "{name} is missing");
+        // Not by `eprintln!`, which the test harness would keep to itself.
+        let _ = writeln!(
+            io::stderr(),
+            "CANNOT RUN: {name} is neither in PATH nor below XENPLUG_RIG"
+        );
+        return None;
+    };
+    let mut command = Command::new(program);
+    if let Some(rig) = rig
+        && let Ok(places) = fs::read_dir(rig.join("usr/lib"))
+    {
+        let places = places.filter_map(|place| Some(place.ok()?.path()));
+        command.env(
+            "LD_LIBRARY_PATH",
+            env::join_paths(places.filter(|place| place.is_dir())).unwrap(),
+        );
+    }
+    command
+        .env("XENSTORED_PATH", store.socket())
+        .kill_on_drop(true)
+        .stdin(Stdio::null());
+    Some(command)
+}
+
+/// Runs a tool: what it prints, or what it complains about with `!` before.
+async fn run(store: &Store, name: &str, arguments: &[&str]) -> Option<String> {
+    let output = tool(store, name)?.args(arguments).output().await.unwrap();
+    Some(match output.status.success() {
+        true => String::from_utf8(output.stdout).unwrap(),
+        false => format!("!{}", String::from_utf8_lossy(&output.stderr)),
+    })
+}
+
+#[tokio::test]
+async fn writing_reading_listing_and_removing() {
+    let store = Store::start();
+    let Some(written) = run(&store, "xenstore-write", &["/a/b", "one", "/a/c", "two words"]).await else {
+        return;
+    };
+    assert_eq!(written, "");
+    for (name, arguments, printed) in [
+        ("xenstore-read", &["/a/b", "/a/c"][..], "one\ntwo words\n"),
+        ("xenstore-list", &["/a"], "b\nc\n"),
+        ("xenstore-exists", &["/a/b"], ""),
+        ("xenstore-ls", &["/a"], "b = \"one\"\nc = \"two words\"\n"),
+        ("xenstore-chmod", &["/a/b", "n0", "r5"], ""),
+        ("xenstore-ls", &["-p", "/a"], "b = \"one\"  . . "),
+        ("xenstore-rm", &["/a/b"], ""),
+        ("xenstore-list", &["/a"], "c\n"),
+        ("xenstore-write", &["relative/d", "three"], ""),
+        ("xenstore-read", &["/local/domain/0/relative/d"], "three\n"),
+    ] {
+        let output = run(&store, name, arguments).await.unwrap();
+        assert!(output.starts_with(printed), "{name} {arguments:?}: {output:?}");
+    }
+    let missing = run(&store, "xenstore-read", &["/missing"]).await.unwrap();
+    assert!(
+        missing.starts_with('!') && missing.contains("couldn't read path /missing"),
+        "{missing}"
+    );
+    let client = store.connect().await;
+    let permissions = client.permissions(&"/a".parse().unwrap()).await.unwrap();
+    assert_eq!(permissions, [Permission::none(0)]);
+}
+
+#[tokio::test]
+async fn listing_more_than_fits_into_a_message() {
+    let store = Store::start();
+    let client = store.connect().await;
+    let names: Vec<String> = (0..1000).map(|number| format!("a-rather-long-name-{number}")).collect();
+    let home: Path = "/long".parse().unwrap();
+    let writes = names
+        .iter()
+        .map(|name| Request::Write(home.join(name).unwrap(), Vec::new()));
+    client.batch(writes.collect()).await.unwrap();
+    let Some(listed) = run(&store, "xenstore-list", &["/long"]).await else {
+        return;
+    };
+    assert_eq!(listed.lines().collect::<Vec<_>>(), names);
+}
+
+#[tokio::test]
+async fn watching() {
+    let store = Store::start();
+    let Some(mut watch) = tool(&store, "xenstore-watch") else {
+        return;
+    };
+    let mut process = watch.arg("/watched").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let client = store.connect().await;
+    let mut told = async || {
+        let line = tokio::time::timeout(Duration::from_secs(5), lines.next_line()).await;
+        line.unwrap().unwrap().unwrap()
+    };
+    assert_eq!(told().await, "/watched");
+    client.write(&"/watched/below".parse().unwrap(), "x").await.unwrap();
+    assert_eq!(told().await, "/watched/below");
+    client.rm(&"/watched".parse().unwrap()).await.unwrap();
+    assert_eq!(told().await, "/watched");
+    process.kill().await.unwrap();
+    // Its watch goes with it.
+    for _ in 0..100 {
+        if store.server.stats().watches == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the watch of a client that is gone is still there");
+}
