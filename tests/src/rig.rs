@@ -6,6 +6,7 @@
 
 mod baseline;
 mod daemon;
+mod guest;
 mod kernel;
 mod loops;
 mod machine;
@@ -17,6 +18,7 @@ mod xenstored;
 
 pub use baseline::{Baseline, Scope};
 pub use daemon::{Config, Daemon};
+pub use guest::Guest;
 pub use kernel::Kernel;
 pub use loops::{Loop, LoopPool, attached_below, detach_below};
 pub use machine::Machine;

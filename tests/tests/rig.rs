@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Namespace, Rig, Vif, Xenstored, attached_below, build_directory};
+use xenplug_tests::rig::{
+    Device, Disk, Guest, Machine, Namespace, Rig, Vif, Xenstored, attached_below, build_directory,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -200,6 +202,27 @@ fn the_floor_program_plugs_a_disk_and_a_card() -> Result<()> {
     }
     machine.toolstack().bury(3)?;
     baseline.assert_same(&machine)
+}
+
+#[test]
+fn packets_pass_between_a_guest_and_the_bridge() -> Result<()> {
+    let mut machine = Machine::new()?;
+    let _floor = Floor::start(&machine)?;
+    machine.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
+    machine.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
+    let card = machine.attach_card(3, 0)?;
+    machine.expect_connected(&card)?;
+    let guest = Guest::of(&machine, &card, &["10.0.0.2/24", "10.0.0.9/24", "fd00::2/64"])?;
+    for (from, to) in [
+        ("10.0.0.2", "10.0.0.1"),
+        ("10.0.0.9", "10.0.0.1"),
+        ("fd00::2", "fd00::1"),
+    ] {
+        ensure!(guest.reaches(from, to)?, "from {from} to {to}");
+    }
+    machine.namespace().ip("link set xenbr0 down")?;
+    ensure!(!guest.reaches("10.0.0.2", "10.0.0.1")?);
+    Ok(())
 }
 
 struct Floor(Child);

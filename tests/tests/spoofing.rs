@@ -1,66 +1,13 @@
 //! A guest sends from the addresses that it was given, and from no other: shown with packets, IPv4 and IPv6.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr, UdpSocket},
-    time::Duration,
-};
-
-use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Machine, Namespace, Nodes, Vif};
-
-const PORT: u16 = 5000;
-const GUEST_MAC: &str = "00:16:3e:01:02:03";
-
-/// A guest's network, with its card and the addresses it has taken, allowed or not.
-struct Guest<'a> {
-    machine: &'a Machine,
-    network: Namespace,
-}
-
-impl<'a> Guest<'a> {
-    fn of(machine: &'a Machine, card: &Device, addresses: &[&str]) -> Result<Self> {
-        let network = Namespace::new()?;
-        let link = card.guest_link();
-        machine.namespace().give(&link, &network)?;
-        network.ip(&format!("link set {link} address {GUEST_MAC} up"))?;
-        for address in addresses {
-            network.ip(&format!("address add {address} dev {link} nodad"))?;
-        }
-        Ok(Self { machine, network })
-    }
-
-    /// Whether a datagram that the guest sends from an address arrives at the bridge's address.
-    fn reaches(&self, from: &str, to: &str) -> Result<bool> {
-        let (from, to): (IpAddr, IpAddr) = (from.parse()?, to.parse()?);
-        let there = self
-            .machine
-            .namespace()
-            .within(|| UdpSocket::bind(SocketAddr::new(to, PORT)))??;
-        there.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let here = self.network.within(|| UdpSocket::bind(SocketAddr::new(from, 0)))??;
-        // The first ones may be lost while the neighbour is asked for.
-        for _ in 0..10 {
-            here.send_to(b"hello", SocketAddr::new(to, PORT))?;
-            match there.recv_from(&mut [0; 16]) {
-                Ok((_, sender)) if sender.ip() == from => return Ok(true),
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(error) => return Err(error).context("receiving"),
-            }
-        }
-        Ok(false)
-    }
-}
+use anyhow::{Result, ensure};
+use xenplug_tests::rig::{Device, Guest, Machine, Nodes, Vif};
 
 /// A machine whose bridge has addresses, and a connected card.
 fn connected(nodes: &Nodes) -> Result<(Machine, Device)> {
     let mut machine = Machine::with_daemon()?;
-    for address in ["10.0.0.1/24", "fd00::1/64"] {
-        machine
-            .namespace()
-            .ip(&format!("address add {address} dev xenbr0 nodad"))?;
-    }
+    machine.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
+    machine.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
     let card = Device::card(3, 0);
     machine.attach(&card, nodes)?;
     machine.expect_connected(&card)?;
