@@ -1,2 +1,243 @@
-//! xenplugd.
-fn main() {}
+//! xenplugd: plugs and unplugs the disks and network cards of Xen guests through sandboxed handlers.
+
+mod config;
+mod control;
+mod device;
+mod directory;
+mod dispatch;
+mod domains;
+mod host;
+mod logging;
+mod metrics;
+mod plugins;
+mod recovery;
+mod registry;
+
+use std::{
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::{LocalSet, spawn_blocking, spawn_local},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+use xenplug_journal::Journal;
+use xenplug_runtime::{Claims, Engine};
+use xenplug_system::System;
+use xenplug_xenbus::DomId;
+use xenplug_xenstore::{Client, Endpoint};
+
+use crate::{
+    config::Config,
+    dispatch::Dispatch,
+    domains::Domains,
+    host::{Host, Plugins},
+    metrics::Metrics,
+    plugins::Loader,
+    registry::Registry,
+};
+
+/// How long devices may take to finish what they are at when the daemon ends.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Plugs and unplugs the disks and network cards of Xen guests through sandboxed handlers.
+///
+/// Runs in the foreground. SIGTERM lets the devices finish what they are at and ends the daemon; what is connected stays
+/// connected. SIGHUP reads the configuration again, for the devices to come.
+///
+/// The store is found at XENSTORED_PATH, else /run/xenstored/socket, else /dev/xen/xenbus. XENPLUG_LOG filters the log
+/// (default: info).
+#[derive(Parser)]
+#[command(version, after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 the command line or the configuration.")]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/xenplug/xenplugd.toml")]
+    config: PathBuf,
+    /// How to write the log; the default is the journal under systemd, else text.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<logging::Format>,
+    /// Check the configuration and the plugins, and end.
+    #[arg(long)]
+    check: bool,
+    /// Plug into a machine that exists only in memory: for trying things out, without root.
+    #[arg(long)]
+    simulated: bool,
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == plugins::COMPILE) {
+        return compile();
+    }
+    let arguments = Arguments::parse();
+    logging::init(arguments.log_format);
+    // A bug must not leave a device half done in memory: the journal knows more than a task that panicked, and the
+    // restarted daemon works from it.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
+    let system = if arguments.simulated { System::simulated().0 } else { System::linux()? };
+    xenplug_system::raise_descriptors()?;
+    let claims = Arc::new(Claims::default());
+    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
+    // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
+    // blocks runs on threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mode, paths) = (config.mode, config.paths.clone());
+    LocalSet::new().block_on(&runtime, async {
+        let plugins = load(&loader, config).await?;
+        if arguments.check {
+            info!("the configuration and its plugins are good");
+            return Ok(());
+        }
+        let client = Client::connect(Endpoint::from_env()).await?;
+        let journal = Journal::open(&paths.run.join("journal")).context("another xenplugd, or its journal")?;
+        let control = paths.run.join("control.sock");
+        let listener = control::bind(&control).with_context(|| format!("{}", control.display()))?;
+        let host = Arc::new(Host {
+            mode,
+            own: own_domain(&client).await?,
+            paths,
+            domains: Arc::new(Domains::new(client.clone())),
+            client,
+            system,
+            journal,
+            claims,
+            plugins: RwLock::new(Arc::new(plugins)),
+            registry: Registry::default(),
+            metrics: Metrics::new(),
+            events: Host::event_permits(),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        serve(host, &arguments.config, loader, listener).await?;
+        let _ = std::fs::remove_file(control);
+        Ok(())
+    })
+}
+
+/// Loads the plugins on a thread that may block.
+async fn load(loader: &Arc<Loader>, config: Config) -> anyhow::Result<Plugins> {
+    let loader = Arc::clone(loader);
+    spawn_blocking(move || loader.load(config)).await?
+}
+
+/// Serves until a signal ends it.
+async fn serve(
+    host: Arc<Host>,
+    file: &Path,
+    loader: Arc<Loader>,
+    listener: tokio::net::UnixListener,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let dispatch = Dispatch::begin(Arc::clone(&host)).await?;
+    recovery::run(&host).await?;
+    let control = tokio::spawn(control::serve(listener, Arc::clone(&host)));
+    let mut dispatching = spawn_local(dispatch.run());
+    info!(domain = host.own.0, store = %host.client.endpoint(), "serving");
+    notify(&[NotifyState::Ready]);
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => reload(&host, file, &loader).await,
+            _ = &mut dispatching => break Err(anyhow::anyhow!("the store can no longer be watched")),
+        }
+    };
+    info!("ending; what is connected stays connected");
+    notify(&[NotifyState::Stopping]);
+    host.draining.cancel();
+    host.tasks.close();
+    if timeout(DRAIN, host.tasks.wait()).await.is_err() {
+        warn!("some devices did not finish; the next start goes on from the journal");
+    }
+    control.abort();
+    ended
+}
+
+/// Reads the configuration again. If it is not good, what is there stays.
+async fn reload(host: &Arc<Host>, file: &Path, loader: &Arc<Loader>) {
+    notify(&[NotifyState::Reloading]);
+    let plugins = match Config::load(file) {
+        Ok(config) => load(loader, config).await,
+        Err(error) => Err(error.into()),
+    };
+    match plugins {
+        Ok(plugins) => {
+            host.reconfigure(plugins);
+            info!(file = %file.display(), "the configuration was read again");
+        }
+        Err(error) => error!("the configuration stays as it was: {error:#}"),
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+/// The domain the daemon runs in.
+async fn own_domain(client: &Client) -> anyhow::Result<DomId> {
+    match client.read(&"domid".parse()?).await {
+        Ok(value) => {
+            let text = String::from_utf8_lossy(&value);
+            text.trim().parse().with_context(|| "the store's domid node is not a number")
+        }
+        Err(error) if error.is_not_found() => {
+            warn!("the store has no domid for this domain; it is taken to be domain 0");
+            Ok(DomId(0))
+        }
+        Err(error) => Err(error).context("the store does not say which domain this is"),
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "systemd was not told");
+    }
+}
+
+/// Compiles one component, from standard input to standard output: in a process of its own, so that what a hostile
+/// component does to the compiler ends with it.
+fn compile() -> ExitCode {
+    let compiled = (|| {
+        xenplug_system::confine_compiler().map_err(|error| error.to_string())?;
+        let mut component = Vec::new();
+        io::stdin().read_to_end(&mut component).map_err(|error| error.to_string())?;
+        let code = Engine::new().map_err(|error| error.to_string())?.compile(&component)?;
+        io::stdout().write_all(&code).map_err(|error| error.to_string())
+    })();
+    match compiled {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            let _ = writeln!(io::stderr(), "{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

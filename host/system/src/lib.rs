@@ -8,10 +8,10 @@
 //! The calls block. They are made from worker threads, never from an asynchronous task.
 
 pub mod block;
-mod confine;
 pub mod error;
 pub mod firewall;
 pub mod grant;
+mod limits;
 mod linux;
 pub mod network;
 pub mod process;
@@ -20,9 +20,9 @@ pub mod simulated;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use block::Block;
-pub use confine::confine_compiler;
 pub use error::Error;
 pub use firewall::Firewall;
+pub use limits::{confine_compiler, raise_descriptors};
 pub use network::Network;
 pub use process::Process;
 

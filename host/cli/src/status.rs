@@ -1,0 +1,110 @@
+//! The status as a table for people.
+
+use std::{
+    fmt::Write,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use xenplug_control::Status;
+
+/// The table: one line a device, and below it what it holds and what went wrong.
+pub(crate) fn table(status: &Status) -> String {
+    let mut text = String::new();
+    let store = if status.store.connected { "connected to" } else { "NOT connected to" };
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "xenplugd {} in domain {} ({}), {store} {}; {}",
+        status.version,
+        status.domain,
+        status.mode,
+        status.store.endpoint,
+        counted(status.devices.len(), "device"),
+    );
+    if status.devices.is_empty() {
+        return text;
+    }
+    let rows: Vec<[String; 4]> = status
+        .devices
+        .iter()
+        .map(|device| {
+            [
+                format!("{}/{}/{}", device.kind, device.frontend, device.devid),
+                device.plugin.clone().unwrap_or_else(|| "-".to_owned()),
+                device.state.clone(),
+                since(device.since),
+            ]
+        })
+        .collect();
+    let titles = ["DEVICE", "PLUGIN", "STATE", "SINCE"].map(str::to_owned);
+    let widths: Vec<usize> = (0..4)
+        .map(|column| rows.iter().chain([&titles]).map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut line = |row: &[String; 4], last: &str| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        let _ = writeln!(text, "{}", format!("{}  {last}", cells.join("  ")).trim_end());
+    };
+    line(&titles, "HOLDS");
+    for (row, device) in rows.iter().zip(&status.devices) {
+        let mut details = device.held.clone();
+        details.extend(device.error.iter().map(|error| format!("error: {error}")));
+        let mut details = details.iter();
+        line(row, details.next().map_or("", String::as_str));
+        for more in details {
+            line(&Default::default(), more);
+        }
+    }
+    text
+}
+
+fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// How long ago, in the two largest units.
+fn since(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let ago = humantime::format_duration(Duration::from_secs(now.saturating_sub(seconds))).to_string();
+    ago.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use xenplug_control::{Device, Store};
+
+    use super::*;
+
+    #[test]
+    fn the_table_shows_what_is_held_and_what_went_wrong() {
+        let device = |devid, state: &str, held: &[&str], error: Option<&str>| Device {
+            kind: "vbd".into(),
+            frontend: 3,
+            devid,
+            vm: None,
+            plugin: Some("phy".into()),
+            state: state.into(),
+            since: 0,
+            held: held.iter().map(|text| (*text).to_owned()).collect(),
+            error: error.map(str::to_owned),
+        };
+        let status = Status {
+            version: "0.1.0".into(),
+            mode: "driver-domain".into(),
+            domain: 1,
+            store: Store { endpoint: "/run/xenstored/socket".into(), connected: true },
+            plugins: Vec::new(),
+            devices: vec![
+                device(51712, "connected", &["file 1:2 used alone", "loop0 on /srv/a.img"], None),
+                device(51728, "failed", &[], Some("phy: params: is missing")),
+            ],
+        };
+        let table = table(&status);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 5, "{table}");
+        assert!(lines[0].contains("2 devices"));
+        assert!(lines[2].starts_with("vbd/3/51712  phy     connected") && lines[2].ends_with("used alone"), "{table}");
+        assert!(lines[3].trim_start().starts_with("loop0 on /srv/a.img"));
+        assert!(lines[4].ends_with("error: phy: params: is missing"), "{table}");
+    }
+}

@@ -1,0 +1,83 @@
+//! The daemon's control socket: what it answers, and a client.
+//!
+//! It speaks HTTP on a Unix socket, `/run/xenplug/control.sock`, that only root can open:
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /status` | [`Status`] as JSON |
+//! | `GET /metrics` | metrics in the OpenMetrics text format |
+//!
+//! so that `curl --unix-socket /run/xenplug/control.sock http://xenplug/metrics` works as well as [`Client`].
+
+mod client;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Client, Error};
+
+/// Where the socket is, unless the configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/xenplug/control.sock";
+
+/// What the daemon is, and every device it knows.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// `driver-domain` or `dom0`.
+    pub mode: String,
+    /// The domain it runs in.
+    pub domain: u16,
+    /// The store it is connected to, and whether it is now.
+    pub store: Store,
+    /// The plugins it has loaded, by name.
+    pub plugins: Vec<Plugin>,
+    /// The devices, by kind, domain and number.
+    pub devices: Vec<Device>,
+}
+
+/// The daemon's connection to xenstore.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Store {
+    /// The socket or device.
+    pub endpoint: String,
+    /// Whether the connection stands.
+    pub connected: bool,
+}
+
+/// A plugin that is loaded.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Plugin {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it says of itself.
+    pub summary: String,
+    /// The kinds of backend it serves.
+    pub kinds: Vec<String>,
+    /// The scripts it stands in for.
+    pub scripts: Vec<String>,
+    /// The granted interfaces it imports.
+    pub imports: Vec<String>,
+}
+
+/// A device.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Device {
+    /// `vbd`, `vif`, ...
+    pub kind: String,
+    /// The domain it is for.
+    pub frontend: u16,
+    /// Its number.
+    pub devid: u32,
+    /// The virtual machine's node, if it is known.
+    pub vm: Option<String>,
+    /// The plugin that serves it.
+    pub plugin: Option<String>,
+    /// Where it is in its life, such as `connected`.
+    pub state: String,
+    /// Seconds since the epoch when it came to that state.
+    pub since: u64,
+    /// What is held for it, oldest first, in words.
+    pub held: Vec<String>,
+    /// Its last error.
+    pub error: Option<String>,
+}

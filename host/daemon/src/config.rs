@@ -1,0 +1,262 @@
+//! The operator's configuration: read, checked to the last key, and resolved to what the daemon works with.
+
+mod error;
+mod raw;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use xenplug_runtime::{Grants, Limits, PluginSpec};
+use xenplug_system::grant::{
+    BlockGrant, FirewallGrant, HelperRule, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant,
+};
+use xenplug_xenbus::{Kind, Mode};
+
+pub(crate) use error::ConfigError;
+use error::Source;
+use toml::Spanned;
+
+/// The configuration, resolved.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) mode: Mode,
+    pub(crate) paths: Paths,
+    pub(crate) plugins: Vec<Plugin>,
+    /// The authority to give back what any plugin acquired.
+    pub(crate) release: Grants,
+}
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    /// Components.
+    pub(crate) plugins: PathBuf,
+    /// Compiled components.
+    pub(crate) cache: PathBuf,
+    /// The control socket and the journal.
+    pub(crate) run: PathBuf,
+}
+
+/// A plugin's table.
+#[derive(Debug)]
+pub(crate) struct Plugin {
+    pub(crate) spec: PluginSpec,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) scripts: Vec<String>,
+    /// Where its component is named, for messages: `FILE:LINE`.
+    pub(crate) place: String,
+}
+
+impl Config {
+    /// Reads a file.
+    pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(file)
+            .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        Self::parse(&Source { file, text: &text })
+    }
+
+    fn parse(source: &Source<'_>) -> Result<Self, ConfigError> {
+        let raw: raw::Config = toml::from_str(source.text).map_err(|error| source.toml(&error))?;
+        if *raw.mode.get_ref() == raw::Mode::Dom0 {
+            return Err(source.at(
+                &raw.mode,
+                "mode = \"dom0\" is not served by this version",
+                "run it in a driver domain with mode = \"driver-domain\"",
+            ));
+        }
+        let paths = Paths {
+            plugins: raw.paths.plugins.unwrap_or_else(|| "/usr/lib/xenplug/plugins".into()),
+            cache: raw.paths.cache.unwrap_or_else(|| "/var/cache/xenplug".into()),
+            run: raw.paths.run.unwrap_or_else(|| "/run/xenplug".into()),
+        };
+        // The file is the operator's word: here, and nowhere else, grants are made from it.
+        let operator = Operator::of_configuration();
+        if raw.plugin.is_empty() {
+            return Err(source.whole("it names no plugin", "add a table such as [plugin.phy]"));
+        }
+        let mut plugins: Vec<Plugin> = Vec::with_capacity(raw.plugin.len());
+        for (name, plugin) in raw.plugin {
+            let place = format!("{}:{}", source.file.display(), source.line(plugin.component.span().start));
+            let resolved = resolve(source, &operator, &paths, name, plugin, place)?;
+            for (script, kind) in resolved.scripts.iter().flat_map(|s| resolved.kinds.iter().map(move |k| (s, k))) {
+                if let Some(other) = plugins.iter().find(|p| p.scripts.contains(script) && p.kinds.contains(kind)) {
+                    return Err(source.whole(
+                        &format!(
+                            "plugin.{} and plugin.{} both serve script \"{script}\" of kind \"{kind}\"",
+                            other.spec.name, resolved.spec.name
+                        ),
+                        "leave it to one of them",
+                    ));
+                }
+            }
+            plugins.push(resolved);
+        }
+        Ok(Self { mode: Mode::DriverDomain, paths, plugins, release: Grants::to_release(&operator) })
+    }
+}
+
+fn resolve(
+    source: &Source<'_>,
+    operator: &Operator,
+    paths: &Paths,
+    name: String,
+    raw: raw::Plugin,
+    place: String,
+) -> Result<Plugin, ConfigError> {
+    if raw.kinds.get_ref().is_empty() {
+        return Err(source.at(&raw.kinds, "kinds is empty", "name the kinds of backend it serves, such as [\"vbd\"]"));
+    }
+    let kinds = raw
+        .kinds
+        .get_ref()
+        .iter()
+        .map(|kind| {
+            kind.parse().map_err(|_| {
+                source.at(&raw.kinds, &format!("{kind:?} is not a kind of backend"), "expected one such as \"vbd\"")
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    if let Some(script) = raw.scripts.get_ref().iter().find(|script| script.is_empty() || script.contains('/')) {
+        return Err(source.at(
+            &raw.scripts,
+            &format!("{script:?} is not the name of a script"),
+            "give the name alone, such as \"block\"",
+        ));
+    }
+    Ok(Plugin {
+        kinds,
+        scripts: raw.scripts.into_inner(),
+        place,
+        spec: PluginSpec {
+            component: paths.plugins.join(raw.component.get_ref()),
+            grants: grants(source, operator, &name, raw.grant)?,
+            limits: limits(source, raw.limits)?,
+            config: flatten(raw.config),
+            name,
+        },
+    })
+}
+
+fn grants(source: &Source<'_>, operator: &Operator, name: &str, raw: raw::Grant) -> Result<Grants, ConfigError> {
+    let loops = raw.r#loop.as_ref().is_some_and(|granted| *granted.get_ref());
+    let block = match raw.block {
+        Some(rules) => {
+            let rules = rules.into_iter().map(|rule| absolute(source, rule)).collect::<Result<_, _>>()?;
+            Some(BlockGrant::new(operator, rules, loops))
+        }
+        None => match raw.r#loop {
+            Some(granted) if *granted.get_ref() => {
+                return Err(source.at(
+                    &granted,
+                    &format!("plugin.{name} is granted loop devices, but no path to attach them to"),
+                    "add block = [{ path = \"/var/lib/xen/images\", access = \"rw\" }]",
+                ));
+            }
+            _ => None,
+        },
+    };
+    let process = raw
+        .process
+        .map(|helpers| {
+            let rules = helpers
+                .into_iter()
+                .map(|helper| {
+                    if !helper.path.get_ref().is_absolute() {
+                        return Err(source.at(&helper.path, "path is not absolute", "give the program's full path"));
+                    }
+                    Ok(HelperRule { name: helper.name, path: helper.path.into_inner(), args: helper.args })
+                })
+                .collect::<Result<_, _>>()?;
+            Ok(ProcessGrant::new(operator, rules))
+        })
+        .transpose()?;
+    Ok(Grants {
+        block,
+        network: raw
+            .bridges
+            .map(|names| NetworkGrant::new(operator, names.into_iter().map(NamePattern).collect())),
+        firewall: raw.firewall.then(|| FirewallGrant::new(operator)),
+        process,
+        guest: raw.guest,
+    })
+}
+
+fn absolute(source: &Source<'_>, rule: raw::PathRule) -> Result<PathRule, ConfigError> {
+    if rule.path.get_ref().is_absolute() {
+        Ok(PathRule { path: rule.path.into_inner(), access: rule.access })
+    } else {
+        Err(source.at(&rule.path, "path is not absolute", "begin it with /"))
+    }
+}
+
+fn limits(source: &Source<'_>, raw: raw::Limits) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    if let Some(memory) = raw.memory {
+        let size: bytesize::ByteSize = memory.get_ref().parse().map_err(|_| {
+            source.at(&memory, &format!("{:?} is not a size", memory.get_ref()), "expected one such as \"16MiB\"")
+        })?;
+        limits.memory = usize::try_from(size.as_u64())
+            .ok()
+            .filter(|bytes| (64 << 10..=Limits::MEMORY_MAX).contains(bytes))
+            .ok_or_else(|| {
+                source.at(
+                    &memory,
+                    &format!("{size} is outside what a plugin can have"),
+                    &format!("choose from 64KiB to {}MiB", Limits::MEMORY_MAX >> 20),
+                )
+            })?;
+    }
+    if let Some(deadline) = raw.deadline {
+        limits.deadline = humantime::parse_duration(deadline.get_ref())
+            .ok()
+            .filter(|time| (Duration::from_millis(100)..=Duration::from_secs(600)).contains(time))
+            .ok_or_else(|| {
+                source.at(
+                    &deadline,
+                    &format!("{:?} is not a deadline", deadline.get_ref()),
+                    "choose from \"100ms\" to \"10m\"",
+                )
+            })?;
+    }
+    if let Some(calls) = raw.calls {
+        limits.calls = calls;
+    }
+    if let Some(lines) = raw.log_lines {
+        limits.log_lines = lines;
+    }
+    Ok(limits)
+}
+
+/// A table as text: `a.b` for the key `b` in the table `a`, arrays with a space between their values.
+fn flatten(table: toml::Table) -> HashMap<String, String> {
+    fn text(value: &toml::Value) -> String {
+        match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" "),
+            other => other.to_string(),
+        }
+    }
+    fn walk(prefix: &str, table: &toml::Table, into: &mut HashMap<String, String>) {
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(inner) => walk(&format!("{prefix}{key}."), inner, into),
+                value => {
+                    into.insert(format!("{prefix}{key}"), text(value));
+                }
+            }
+        }
+    }
+    let mut flat = HashMap::new();
+    walk("", &table, &mut flat);
+    flat
+}
+
+/// A value with its place in the file.
+type Placed<T> = Spanned<T>;
+
+#[cfg(test)]
+mod tests;

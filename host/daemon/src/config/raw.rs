@@ -1,0 +1,85 @@
+//! The configuration file as it is written, before anything is made of it.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+use xenplug_system::grant::Access;
+
+use super::Placed;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Config {
+    pub(super) mode: Placed<Mode>,
+    #[serde(default)]
+    pub(super) paths: Paths,
+    #[serde(default)]
+    pub(super) plugin: BTreeMap<String, Plugin>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Mode {
+    DriverDomain,
+    Dom0,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Paths {
+    pub(super) plugins: Option<PathBuf>,
+    pub(super) cache: Option<PathBuf>,
+    pub(super) run: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Plugin {
+    pub(super) component: Placed<PathBuf>,
+    pub(super) kinds: Placed<Vec<String>>,
+    pub(super) scripts: Placed<Vec<String>>,
+    #[serde(default)]
+    pub(super) grant: Grant,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) config: toml::Table,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Grant {
+    pub(super) block: Option<Vec<PathRule>>,
+    pub(super) r#loop: Option<Placed<bool>>,
+    pub(super) bridges: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) firewall: bool,
+    pub(super) process: Option<Vec<Helper>>,
+    #[serde(default)]
+    pub(super) guest: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PathRule {
+    pub(super) path: Placed<PathBuf>,
+    pub(super) access: Access,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Helper {
+    pub(super) name: String,
+    pub(super) path: Placed<PathBuf>,
+    #[serde(default)]
+    pub(super) args: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Limits {
+    pub(super) memory: Option<Placed<String>>,
+    pub(super) deadline: Option<Placed<String>>,
+    pub(super) calls: Option<u32>,
+    pub(super) log_lines: Option<u32>,
+}

@@ -1,0 +1,71 @@
+use std::path::Path;
+
+use super::*;
+
+const GOOD: &str = r#"
+mode = "driver-domain"
+
+[plugin.phy]
+component = "phy.wasm"
+kinds = ["vbd"]
+scripts = ["block"]
+[plugin.phy.grant]
+block = [{ path = "/srv", access = "rw" }]
+loop = true
+[plugin.phy.limits]
+memory = "16MiB"
+deadline = "10s"
+[plugin.phy.config]
+a = 1
+b.c = "x"
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(&Source { file: Path::new("x.toml"), text })
+}
+
+#[test]
+fn a_good_configuration_resolves() {
+    let config = parse(GOOD).expect("it is good");
+    let plugin = &config.plugins[0];
+    assert_eq!(plugin.spec.component, Path::new("/usr/lib/xenplug/plugins/phy.wasm"));
+    assert_eq!(plugin.spec.limits.memory, 16 << 20);
+    assert_eq!(plugin.spec.limits.deadline, Duration::from_secs(10));
+    assert_eq!(plugin.spec.config["a"], "1");
+    assert_eq!(plugin.spec.config["b.c"], "x");
+    assert!(plugin.spec.grants.block.is_some() && plugin.spec.grants.process.is_none());
+    assert_eq!(plugin.place, "x.toml:5");
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line_and_what_to_do() {
+    for (from, to, expected) in [
+        ("memory =", "memroy =", "x.toml:12: unknown key `memroy`; did you mean `memory`?"),
+        ("loop = true", "loops = true", "x.toml:10: unknown key `loops`; did you mean `loop`?"),
+        ("\"rw\"", "\"rwx\"", "x.toml:9: unknown value `rwx`; did you mean `rw`?"),
+        ("\"driver-domain\"", "\"driver\"", "x.toml:2: unknown value `driver`; did you mean `driver-domain`?"),
+        ("\"driver-domain\"", "\"dom0\"", "x.toml:2: mode = \"dom0\" is not served by this version"),
+        ("\"/srv\"", "\"srv\"", "x.toml:9: path is not absolute; begin it with /"),
+        ("\"16MiB\"", "\"lots\"", "x.toml:12: \"lots\" is not a size"),
+        ("\"16MiB\"", "\"16GiB\"", "is outside what a plugin can have; choose from 64KiB to 256MiB"),
+        ("\"10s\"", "\"0s\"", "x.toml:13: \"0s\" is not a deadline"),
+        ("[\"vbd\"]", "[]", "x.toml:6: kinds is empty"),
+        ("[\"vbd\"]", "[\"V/D\"]", "x.toml:6: \"V/D\" is not a kind of backend"),
+        ("[\"block\"]", "[\"/etc/block\"]", "x.toml:7: \"/etc/block\" is not the name of a script"),
+        ("[plugin.phy]", "[plugin.phy", "x.toml:4: "),
+        ("component = \"phy.wasm\"\n", "", "missing field `component`"),
+    ] {
+        let text = GOOD.replacen(from, to, 1);
+        assert_ne!(text, GOOD, "{from} stands in the configuration");
+        let error = parse(&text).expect_err(to).to_string();
+        assert!(error.contains(expected), "{to}: {error}");
+        assert!(!error.contains('\n'), "{error:?} is one line");
+    }
+}
+
+#[test]
+fn two_plugins_do_not_serve_the_same_script() {
+    let second = GOOD[GOOD.find("[plugin.phy]").expect("it is there")..].replace("plugin.phy", "plugin.other");
+    let error = parse(&format!("{GOOD}\n{second}")).expect_err("both serve block").to_string();
+    assert!(error.contains("plugin.other and plugin.phy both serve script \"block\""), "{error}");
+}

@@ -1,0 +1,87 @@
+//! The control socket: status and metrics over HTTP, for root alone.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::SystemTime};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::net::UnixListener;
+use xenplug_control as answer;
+use xenplug_xenbus::Mode;
+
+use crate::host::Host;
+
+/// Binds the socket. One that a dead daemon left is replaced: the journal's lock says that no other daemon lives.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until the daemon ends.
+pub(crate) async fn serve(listener: UnixListener, host: Arc<Host>) -> io::Result<()> {
+    let app = Router::new().route("/status", get(status)).route("/metrics", get(metrics)).with_state(host);
+    axum::serve(listener, app).await
+}
+
+async fn metrics(State(host): State<Arc<Host>>) -> impl IntoResponse {
+    let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    match host.metrics.encode(&host.registry.views()) {
+        Ok(text) => (StatusCode::OK, kind, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
+    }
+}
+
+async fn status(State(host): State<Arc<Host>>) -> Json<answer::Status> {
+    let devices = host
+        .registry
+        .views()
+        .into_iter()
+        .map(|(key, view)| answer::Device {
+            kind: key.kind.to_string(),
+            frontend: key.frontend.0,
+            devid: key.devid.0,
+            vm: view.vm,
+            plugin: view.plugin,
+            state: view.phase.as_str().to_owned(),
+            since: view.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+            held: view.held,
+            error: view.error,
+        })
+        .collect();
+    let plugins = host
+        .plugins()
+        .serving
+        .iter()
+        .map(|serving| answer::Plugin {
+            name: serving.plugin.name().to_owned(),
+            summary: serving.plugin.summary(),
+            kinds: serving.kinds.iter().map(ToString::to_string).collect(),
+            scripts: serving.scripts.clone(),
+            imports: serving.plugin.imports().iter().map(|interface| interface.name().to_owned()).collect(),
+        })
+        .collect();
+    Json(answer::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        mode: match host.mode {
+            Mode::DriverDomain => "driver-domain",
+            Mode::Dom0 => "dom0",
+        }
+        .to_owned(),
+        domain: host.own.0,
+        store: answer::Store {
+            endpoint: host.client.endpoint().to_string(),
+            connected: host.client.is_connected(),
+        },
+        plugins,
+        devices,
+    })
+}

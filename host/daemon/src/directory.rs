@@ -1,0 +1,291 @@
+//! A device's directory in the store: looked at in one transaction, and written in one that looks once more.
+//!
+//! This is the only place of the project that writes `hotplug-status` or `hotplug-error`, or removes a directory.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracing::warn;
+use xenplug_runtime::Connection;
+use xenplug_system::{System, network::IfName};
+use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Published, XenbusState};
+use xenplug_xenstore::{Backoff, Client, Errno, Error, Path, Reply, Request, Transaction};
+
+use crate::domains::Domains;
+
+/// How often a transaction that meets others' changes is tried.
+const RETRY: Backoff = Backoff {
+    attempts: 30,
+    first: std::time::Duration::from_millis(1),
+    most: std::time::Duration::from_millis(50),
+};
+
+/// What one look at a device found.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) observation: Observation,
+    /// The nodes of its directory.
+    pub(crate) nodes: BTreeMap<String, Vec<u8>>,
+    /// The `vm` node of the frontend domain, and of the domain it is a stub for.
+    pub(crate) vms: Vec<String>,
+    /// Whether xenstored knows the frontend domain.
+    pub(crate) introduced: bool,
+}
+
+/// A device's directory.
+pub(crate) struct Directory {
+    client: Client,
+    system: System,
+    domains: Arc<Domains>,
+    path: BackendPath,
+    /// The same as the store's client wants it.
+    at: Path,
+    vm: Path,
+    target: Path,
+}
+
+/// What a write did, for the machine.
+type Outcome = Result<Published, Error>;
+
+impl Directory {
+    pub(crate) fn new(client: Client, system: System, domains: Arc<Domains>, path: BackendPath) -> Self {
+        let node = |text: String| text.parse::<Path>().expect("a path of numbers and a checked kind is a path");
+        let domain = path.key.frontend;
+        Self {
+            at: node(path.to_string()),
+            vm: node(format!("/local/domain/{domain}/vm")),
+            target: node(format!("/local/domain/{domain}/target")),
+            client,
+            system,
+            domains,
+            path,
+        }
+    }
+
+    fn node(&self, name: &str) -> Path {
+        self.at.join(name).expect("node names are checked before they get here")
+    }
+
+    /// Looks at the device.
+    pub(crate) async fn look(&self) -> Result<Seen, Error> {
+        let (nodes, machines, introduced) = tokio::join!(
+            self.client.snapshot(&self.at),
+            self.client.batch(vec![Request::Read(self.vm.clone()), Request::Read(self.target.clone())]),
+            self.domains.introduced(self.path.key.frontend),
+        );
+        let nodes = nodes?;
+        let mut machines = machines?.into_iter().map(text);
+        let (vm, target) = (machines.next().flatten().map(machine), machines.next().flatten());
+        let present = nodes.is_some();
+        let nodes = nodes.unwrap_or_default();
+        let mut observation = self.observe(present, vm.clone(), |name| {
+            nodes.get(name).and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned)
+        });
+        observation.netdev = self.netdev(&observation).await;
+        let mut vms: Vec<String> = vm.into_iter().collect();
+        if let Some(target) = target.and_then(|target| format!("/local/domain/{target}/vm").parse::<Path>().ok())
+            && let Some(target) = text(self.client.read(&target).await.map(Reply::Value))
+        {
+            vms.push(machine(target));
+        }
+        Ok(Seen { observation, nodes, vms, introduced: introduced? })
+    }
+
+    fn observe(&self, present: bool, vm: Option<String>, value: impl Fn(&str) -> Option<String>) -> Observation {
+        let state = value("state").map_or(XenbusState::Unknown, |text| XenbusState::parse(&text));
+        Observation {
+            present,
+            identity: Identity { key: self.path.key.clone(), vm },
+            state,
+            // The kernel takes a missing node for 0, but only libxl's own devices have it from the beginning: one that
+            // is not on its way out counts as online without it.
+            online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
+            frontend_gone: self.domains.gone(self.path.key.frontend),
+            netdev: true,
+            status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+        }
+    }
+
+    /// Whether the link is there that the handler needs: netback announces state 2 before it makes it
+    /// (linux/drivers/net/xen-netback/xenbus.c).
+    async fn netdev(&self, seen: &Observation) -> bool {
+        let key = &self.path.key;
+        if !key.kind.needs_netdev() || seen.state != key.kind.handler_state() {
+            return true;
+        }
+        let Ok(name) = format!("vif{}.{}", key.frontend, key.devid).parse::<IfName>() else { return false };
+        let network = Arc::clone(&self.system.network);
+        let found = tokio::task::spawn_blocking(move || network.link(&name)).await;
+        matches!(found, Ok(Ok(Some(_))))
+    }
+
+    /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
+    /// what the handler was `given`: where the frontend's `vm` cannot be read, that tells a directory made anew.
+    pub(crate) async fn publish(
+        &self,
+        identity: &Identity,
+        given: &BTreeMap<String, String>,
+        connection: &Connection,
+    ) -> Outcome {
+        let mut nodes = connection.backend.clone();
+        nodes.push(("hotplug-status".to_owned(), "connected".to_owned()));
+        let asked: Vec<(&str, &[u8])> = ["params", "mode", "bridge", "mac"]
+            .into_iter()
+            .filter_map(|name| given.get(name).map(|value| (name, value.as_bytes())))
+            .collect();
+        let outcome = self.write(nodes, &asked, |seen| seen.connectable(identity)).await?;
+        if outcome == Published::Done && !connection.frontend.is_empty() {
+            self.ask_frontend(identity, &connection.frontend).await;
+        }
+        Ok(outcome)
+    }
+
+    /// Publishes why a device failed.
+    pub(crate) async fn publish_failure(&self, identity: &Identity, status: &str, error: &str) -> Outcome {
+        let nodes = vec![
+            ("hotplug-error".to_owned(), error.to_owned()),
+            ("hotplug-status".to_owned(), status.to_owned()),
+        ];
+        self.write(nodes, &[], |seen| seen.is_of(identity)).await
+    }
+
+    /// Publishes that nothing is held any more.
+    pub(crate) async fn publish_disconnected(&self, identity: &Identity) -> Outcome {
+        let nodes = vec![("hotplug-status".to_owned(), "disconnected".to_owned())];
+        self.write(nodes, &[], |seen| seen.is_of(identity)).await
+    }
+
+    /// Removes the directory, and what is empty above it as far as this domain may
+    /// (libxl_internal.c, `libxl__xs_path_cleanup`).
+    pub(crate) async fn remove(&self, identity: &Identity) -> Outcome {
+        self.conditionally(&[], |seen| seen.is_of(identity) && seen.leaving(), async |transaction| {
+            transaction.rm(&self.at).await?;
+            let mut above = self.at.parent();
+            // Up to and including backend/<kind>, which the toolstack makes again when it needs it.
+            for _ in 0..2 {
+                let Some(directory) = above else { break };
+                match transaction.directory(&directory).await {
+                    Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
+                        Ok(()) => {}
+                        // In a driver domain these belong to the toolstack's.
+                        Err(error) if error.is_denied() => break,
+                        Err(error) => return Err(error),
+                    },
+                    _ => break,
+                }
+                above = directory.parent();
+            }
+            Ok(Vec::new())
+        })
+        .await
+    }
+
+    /// Writes nodes, in this order, if the device is as it must be.
+    async fn write(
+        &self,
+        nodes: Vec<(String, String)>,
+        same: &[(&str, &[u8])],
+        allowed: impl Fn(&Observation) -> bool,
+    ) -> Outcome {
+        self.conditionally(same, allowed, async |_| {
+            Ok(nodes.iter().map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes())).collect())
+        })
+        .await
+    }
+
+    /// One transaction: looks whether the device is as it must be and these nodes are the `same`, does something about it
+    /// (`act` answers with what is left to ask), and commits. If not, nothing is changed.
+    async fn conditionally(
+        &self,
+        same: &[(&str, &[u8])],
+        allowed: impl Fn(&Observation) -> bool,
+        act: impl AsyncFn(&Transaction) -> Result<Vec<Request>, Error>,
+    ) -> Outcome {
+        /// What ends the attempt: the device, or the store.
+        enum End {
+            Stale,
+            Store(Error),
+        }
+        impl From<Error> for End {
+            fn from(error: Error) -> Self {
+                Self::Store(error)
+            }
+        }
+        const LOOKED_AT: [&str; 3] = ["state", "online", "hotplug-status"];
+        let done = self
+            .client
+            .transaction(&RETRY, async |transaction| {
+                let mut reads = vec![Request::Read(self.at.clone()), Request::Read(self.vm.clone())];
+                reads.extend(LOOKED_AT.iter().map(|name| Request::Read(self.node(name))));
+                reads.extend(same.iter().map(|(name, _)| Request::Read(self.node(name))));
+                let mut replies = transaction.batch(reads).await?.into_iter();
+                let present = match replies.next() {
+                    Some(Ok(_)) => true,
+                    Some(Err(error)) if !error.is_not_found() => return Err(End::Store(error)),
+                    _ => false,
+                };
+                let vm = replies.next().and_then(text).map(machine);
+                let values: Vec<Option<String>> = replies.by_ref().take(LOOKED_AT.len()).map(text).collect();
+                let unchanged = replies.zip(same).all(|(now, (_, then))| {
+                    matches!(now, Ok(Reply::Value(now)) if now == *then)
+                });
+                let seen = self.observe(present, vm, |name| {
+                    LOOKED_AT.iter().position(|known| *known == name).and_then(|at| values.get(at).cloned().flatten())
+                });
+                if !(unchanged && allowed(&seen)) {
+                    return Err(End::Stale);
+                }
+                for reply in transaction.batch(act(transaction).await?).await? {
+                    reply?;
+                }
+                Ok(())
+            })
+            .await;
+        match done {
+            Ok(()) => Ok(Published::Done),
+            Err(End::Stale) => Ok(Published::Stale),
+            Err(End::Store(error)) => Err(error),
+        }
+    }
+
+    /// Asks for nodes on the frontend's side: written only into a directory that is there and whose node this domain may
+    /// write, which the toolstack decides.
+    async fn ask_frontend(&self, identity: &Identity, nodes: &[(String, String)]) {
+        let frontend = self.path.frontend_path();
+        let Ok(frontend) = frontend.parse::<Path>() else { return };
+        let written = self
+            .client
+            .transaction(&RETRY, async |transaction| {
+                transaction.read(&frontend).await?;
+                for (name, value) in nodes {
+                    transaction.write(&frontend.join(name)?, value).await?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await;
+        match written {
+            Ok(()) => {}
+            // The guest's own directory, or the guest has gone: neither is ours to mend.
+            Err(error) if error.is_not_found() || error.is_denied() => {}
+            Err(error) => warn!(device = %identity.key, %error, "the frontend was not told"),
+        }
+    }
+}
+
+/// A reply's value as text; an absent node, or one that may not be read, is none.
+fn text(reply: Result<Reply, Error>) -> Option<String> {
+    match reply {
+        Ok(Reply::Value(value)) => String::from_utf8(value).ok(),
+        _ => None,
+    }
+}
+
+/// The value of a `vm` node. A save or a local migration appends "-1" to it for a moment
+/// (tools/hotplug/Linux/block-common.sh, `same_vm`).
+fn machine(vm: String) -> String {
+    vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)
+}
+
+/// Whether an error is the store's last word, or may pass.
+pub(crate) fn is_final(error: &Error) -> bool {
+    !error.is_disconnected() && error.errno() != Some(Errno::Again)
+}

@@ -1,0 +1,164 @@
+//! From what changes in the store and in the kernel to the devices that have to look again.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use tokio::{sync::mpsc, time::interval};
+use tracing::{info, warn};
+use xenplug_system::network::IfName;
+use xenplug_xenbus::{DevId, DeviceKey, DomId, Kind, Phase, Place, WatchedPath};
+use xenplug_xenstore::{Error, Event, Path, Watch};
+
+use crate::{host::Host, registry::Registry};
+
+/// How often everything is looked at without cause, should an event have been lost after all.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// What the dispatch follows.
+pub(crate) struct Dispatch {
+    host: Arc<Host>,
+    backends: Watch,
+    links: mpsc::UnboundedReceiver<Option<IfName>>,
+}
+
+impl Dispatch {
+    /// Sets the watches. From here on nothing is missed.
+    pub(crate) async fn begin(host: Arc<Host>) -> Result<Self, Error> {
+        let backends = host.client.watch(&root(&host)).await?;
+        let (told, links) = mpsc::unbounded_channel();
+        match host.system.network.appearances() {
+            Ok(names) => {
+                thread::Builder::new()
+                    .name("links".to_owned())
+                    .spawn(move || {
+                        for name in names {
+                            if told.send(name).is_err() {
+                                break;
+                            }
+                        }
+                    })
+                    .map_or_else(|error| warn!(%error, "no thread to follow links"), drop);
+            }
+            Err(error) => warn!(%error, "new links are not seen at once, only when all is looked at"),
+        }
+        Ok(Self { host, backends, links })
+    }
+
+    /// Dispatches until the daemon ends, or the store refuses the watch.
+    pub(crate) async fn run(mut self) {
+        let domains = Arc::clone(&self.host.domains);
+        let host = Arc::clone(&self.host);
+        let follow = domains.follow(|domain| host.registry.wake_all(|key| key.frontend == domain));
+        tokio::pin!(follow);
+        let mut resync = interval(RESYNC);
+        let mut links_open = true;
+        loop {
+            tokio::select! {
+                event = self.backends.next() => match event {
+                    Some(Event::Changed(path)) => self.changed(&path).await,
+                    Some(Event::Resync) => self.resync().await,
+                    None => {
+                        warn!("xenstored no longer lets this domain watch its backends");
+                        return;
+                    }
+                },
+                link = self.links.recv(), if links_open => match link {
+                    Some(Some(name)) => self.appeared(&name),
+                    Some(None) => self.host.registry.wake_all(|key| key.kind.needs_netdev()),
+                    None => links_open = false,
+                },
+                () = &mut follow => {}
+                _ = resync.tick() => self.resync().await,
+                () = self.host.draining.cancelled() => return,
+            }
+        }
+    }
+
+    /// A node at or below `backend` has changed.
+    async fn changed(&self, path: &Path) {
+        let Ok(watched) = WatchedPath::parse(path.as_str(), self.host.own) else { return };
+        if watched.backend != self.host.own {
+            return;
+        }
+        match watched.place {
+            Place::Device { key, leaf: None | Some("state" | "online") } => Registry::wake(&self.host, &key),
+            // Emptied by the operator, it asks for another try; written by us, it tells nothing.
+            Place::Device { key, leaf: Some("hotplug-status") } => {
+                let rests = matches!(
+                    self.host.registry.phase(&key),
+                    Some(Phase::Failed { .. } | Phase::Foreign | Phase::Waiting)
+                );
+                if rests {
+                    Registry::wake(&self.host, &key);
+                }
+            }
+            Place::Device { .. } => {}
+            Place::Domain(kind, domain) => {
+                self.host.registry.wake_all(|key| key.kind == kind && key.frontend == domain);
+                self.discover_domain(&kind, domain).await;
+            }
+            Place::Kind(kind) => {
+                self.host.registry.wake_all(|key| key.kind == kind);
+                self.discover_kind(&kind).await;
+            }
+            Place::Root => self.resync().await,
+        }
+    }
+
+    /// A link has appeared: netback's, perhaps.
+    fn appeared(&self, name: &IfName) {
+        let Some((domain, devid)) = name.as_str().strip_prefix("vif").and_then(|rest| rest.split_once('.')) else {
+            return;
+        };
+        if let (Ok(frontend), Ok(devid)) = (domain.parse::<DomId>(), devid.parse::<DevId>()) {
+            self.host.registry.wake_all(|key| key.kind.needs_netdev() && key.frontend == frontend && key.devid == devid);
+        }
+    }
+
+    /// Looks at everything: what is known, and what is there.
+    async fn resync(&self) {
+        self.host.registry.wake_all(|_| true);
+        for kind in self.children(&root(&self.host)).await {
+            if let Ok(kind) = kind.parse() {
+                self.discover_kind(&kind).await;
+            }
+        }
+        let used: Vec<DomId> = self.host.registry.views().iter().map(|(key, _)| key.frontend).collect();
+        self.host.domains.keep(|domain| used.contains(&domain));
+    }
+
+    async fn discover_kind(&self, kind: &Kind) {
+        let Ok(path) = root(&self.host).join(kind.as_str()) else { return };
+        for domain in self.children(&path).await {
+            if let Ok(domain) = domain.parse() {
+                self.discover_domain(kind, domain).await;
+            }
+        }
+    }
+
+    async fn discover_domain(&self, kind: &Kind, domain: DomId) {
+        let Ok(path) = root(&self.host).join(&format!("{kind}/{domain}")) else { return };
+        for devid in self.children(&path).await {
+            if let Ok(devid) = devid.parse() {
+                Registry::wake(&self.host, &DeviceKey { kind: kind.clone(), frontend: domain, devid });
+            }
+        }
+    }
+
+    /// The children of a directory. One that is not there has none; one that cannot be read now is looked at later.
+    async fn children(&self, path: &Path) -> Vec<String> {
+        match self.host.client.directory(path).await {
+            Ok(children) => children,
+            Err(error) => {
+                if !error.is_not_found() {
+                    info!(%path, %error, "not listed now");
+                }
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Where the backends of this domain are.
+pub(crate) fn root(host: &Host) -> Path {
+    format!("/local/domain/{}/backend", host.own).parse().expect("a path with a number in it is a path")
+}

@@ -1,0 +1,84 @@
+//! What all devices share: the store, the machine, the plugins, the journal.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use xenplug_journal::Journal;
+use xenplug_runtime::{Claims, Grants, Limits, Plugin};
+use xenplug_system::System;
+use xenplug_xenbus::{DomId, Kind, Mode};
+use xenplug_xenstore::Client;
+
+use crate::{config::Paths, domains::Domains, metrics::Metrics, registry::Registry};
+
+/// What all devices share.
+pub(crate) struct Host {
+    pub(crate) mode: Mode,
+    /// The domain the daemon runs in.
+    pub(crate) own: DomId,
+    pub(crate) paths: Paths,
+    pub(crate) client: Client,
+    pub(crate) system: System,
+    pub(crate) journal: Journal,
+    pub(crate) claims: Arc<Claims>,
+    pub(crate) domains: Arc<Domains>,
+    pub(crate) plugins: RwLock<Arc<Plugins>>,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
+    /// Bounds how many handlers run at a time; more wait.
+    pub(crate) events: Arc<Semaphore>,
+    /// Says that the daemon ends: devices finish what they are at, and stop.
+    pub(crate) draining: CancellationToken,
+    /// The devices' tasks.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Host {
+    /// The plugins as they are configured now.
+    pub(crate) fn plugins(&self) -> Arc<Plugins> {
+        // The lock guards one assignment, so a poisoned one holds a true value.
+        Arc::clone(&self.plugins.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes other plugins for the devices to come.
+    pub(crate) fn reconfigure(&self, plugins: Plugins) {
+        *self.plugins.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(plugins);
+    }
+
+    /// As many permits as handlers may run at a time.
+    pub(crate) fn event_permits() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(Limits::CONCURRENT_EVENTS))
+    }
+}
+
+/// A plugin, and what the operator lets it serve.
+pub(crate) struct Serving {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) scripts: Vec<String>,
+}
+
+/// The plugins of one configuration.
+pub(crate) struct Plugins {
+    pub(crate) serving: Vec<Serving>,
+    /// The authority to give back what any of them, or one that is no longer configured, acquired.
+    pub(crate) release: Arc<Grants>,
+}
+
+impl Plugins {
+    /// The one that serves this script for this kind.
+    pub(crate) fn find<'a>(&'a self, kind: &'a Kind, script: &str) -> Option<&'a Arc<Plugin>> {
+        self.of_kind(kind).find(|serving| serving.scripts.iter().any(|known| known == script)).map(|s| &s.plugin)
+    }
+
+    /// The one of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Plugin>> {
+        self.serving.iter().map(|serving| &serving.plugin).find(|plugin| plugin.name() == name)
+    }
+
+    /// Those that serve this kind.
+    pub(crate) fn of_kind<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = &'a Serving> {
+        self.serving.iter().filter(move |serving| serving.kinds.contains(kind))
+    }
+}

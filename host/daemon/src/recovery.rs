@@ -1,0 +1,74 @@
+//! Start-up: what an earlier daemon left, by its journal, the kernel and the store.
+//!
+//! What is connected is taken up as it is, so that guests notice nothing. What was half done is given back and, if the
+//! device still wants it, done again. What has gone is given back.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+use xenplug_runtime::{Effect, Grants, Header, Holding};
+use xenplug_xenbus::{Adopted, BackendPath, HotplugStatus, Machine};
+
+use crate::{device, directory::Directory, host::Host, registry::Registry};
+
+/// Takes up every device of the journal.
+pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
+    let replay = host.journal.replay::<Header, Effect>().context("the journal cannot be read")?;
+    for aside in replay.aside {
+        warn!(record = aside.name, path = %aside.path.display(), cause = aside.cause, "a damaged record was set aside");
+    }
+    for name in replay.torn {
+        info!(record = name, "a record that was only begun was removed");
+    }
+    for replayed in replay.records {
+        let holding = Holding::resume(replayed);
+        adopt(host, holding).await?;
+    }
+    Ok(())
+}
+
+async fn adopt(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<()> {
+    let header = holding.header().clone();
+    let key = header.identity.key.clone();
+    if header.introduced {
+        host.domains.was_introduced(key.frontend).await?;
+    }
+    let path = BackendPath { backend: host.own, key: key.clone() };
+    let directory = Directory::new(host.client.clone(), host.system.clone(), Arc::clone(&host.domains), path);
+    let seen = directory.look().await.with_context(|| format!("{key} cannot be looked at"))?.observation;
+    let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() {
+        let (back, gone) = take_hold(host, holding).await?;
+        holding = back;
+        match (gone.is_empty(), seen.status == HotplugStatus::Connected) {
+            (true, _) => (Adopted::Connected, None),
+            (false, true) => {
+                let cause = format!("was lost while xenplugd was away: {}", gone.join("; "));
+                (Adopted::Lost, Some(device::Failure::new(&header.plugin, &cause)))
+            }
+            (false, false) => (Adopted::Unfinished, None),
+        }
+    } else {
+        (Adopted::Unfinished, None)
+    };
+    info!(device = %key, plugin = header.plugin, found = ?found, "taken up from the journal");
+    let machine = Machine::adopted(host.mode, header.identity, found);
+    Registry::adopt(host, &key, machine, device::Adopted { holding, failure });
+    Ok(())
+}
+
+/// Takes hold of what a device holds, under the grants of its plugin as they are today.
+async fn take_hold(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Holding, Vec<String>)> {
+    let host = Arc::clone(host);
+    let (holding, gone) = spawn_blocking(move || {
+        let plugins = host.plugins();
+        let none = Grants::default();
+        let plugin = plugins.named(&holding.header().plugin);
+        let grants = plugin.map_or(&none, |plugin| plugin.grants());
+        let gone = holding.adopt(&host.system, grants, &host.claims);
+        (holding, gone)
+    })
+    .await?;
+    Ok((holding, gone))
+}

@@ -1,0 +1,129 @@
+//! The devices that are known, each with its task; waking one, and what the control socket tells of them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::sync::Notify;
+use xenplug_xenbus::{DeviceKey, Machine, Phase};
+
+use crate::{device, host::Host};
+
+/// A device, as others see it.
+pub(crate) struct Entry {
+    wake: Notify,
+    view: Mutex<View>,
+}
+
+/// What is known of a device.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) phase: Phase,
+    pub(crate) since: SystemTime,
+    pub(crate) vm: Option<String>,
+    pub(crate) plugin: Option<String>,
+    pub(crate) held: Vec<String>,
+    pub(crate) error: Option<String>,
+    /// Whether it was woken since it last began to look.
+    woken: bool,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self {
+            wake: Notify::new(),
+            view: Mutex::new(View {
+                phase: Phase::Absent,
+                since: SystemTime::now(),
+                vm: None,
+                plugin: None,
+                held: Vec::new(),
+                error: None,
+                woken: false,
+            }),
+        }
+    }
+
+    /// What is known of it.
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        // Views are told, not relied upon.
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.view().woken = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until something may have changed.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+        self.view().woken = false;
+    }
+}
+
+/// All devices that are known.
+#[derive(Default)]
+pub(crate) struct Registry {
+    devices: Mutex<BTreeMap<DeviceKey, Arc<Entry>>>,
+}
+
+impl Registry {
+    /// Wakes a device, also one that is not known yet.
+    pub(crate) fn wake(host: &Arc<Host>, key: &DeviceKey) {
+        let mut devices = host.registry.devices();
+        if let Some(entry) = devices.get(key) {
+            entry.wake();
+        } else if !host.draining.is_cancelled() {
+            let entry = Arc::new(Entry::new());
+            entry.wake();
+            devices.insert(key.clone(), Arc::clone(&entry));
+            let machine = Machine::new(host.mode, key.kind.clone());
+            host.tasks.spawn_local(device::run(Arc::clone(host), key.clone(), entry, machine, None));
+        }
+    }
+
+    /// Takes up a device of an earlier daemon's.
+    pub(crate) fn adopt(host: &Arc<Host>, key: &DeviceKey, machine: Machine, adopted: device::Adopted) {
+        let entry = Arc::new(Entry::new());
+        entry.wake();
+        host.registry.devices().insert(key.clone(), Arc::clone(&entry));
+        host.tasks.spawn_local(device::run(Arc::clone(host), key.clone(), entry, machine, Some(adopted)));
+    }
+
+    /// Wakes all known devices of which this is true.
+    pub(crate) fn wake_all(&self, which: impl Fn(&DeviceKey) -> bool) {
+        for (key, entry) in &*self.devices() {
+            if which(key) {
+                entry.wake();
+            }
+        }
+    }
+
+    /// The phase of a device.
+    pub(crate) fn phase(&self, key: &DeviceKey) -> Option<Phase> {
+        self.devices().get(key).map(|entry| entry.view().phase)
+    }
+
+    /// Forgets a device, unless it was woken meanwhile.
+    pub(crate) fn forget(&self, key: &DeviceKey) -> bool {
+        let mut devices = self.devices();
+        if devices.get(key).is_some_and(|entry| entry.view().woken) {
+            return false;
+        }
+        devices.remove(key);
+        true
+    }
+
+    /// All devices, with what is known of each.
+    pub(crate) fn views(&self) -> Vec<(DeviceKey, View)> {
+        self.devices().iter().map(|(key, entry)| (key.clone(), entry.view().clone())).collect()
+    }
+
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceKey, Arc<Entry>>> {
+        // Every change is one call of the map's, so a poisoned one is still whole.
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

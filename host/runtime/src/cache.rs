@@ -1,0 +1,206 @@
+//! Compiled components on disk: compiled once, under limits, in a process of its own, and trusted only with a seal.
+//!
+//! A file is named by the SHA-256 of the component and of what wasmtime calls its compatibility hash, and sealed by an
+//! HMAC with a key that only root can read: wasmtime runs what it is given, so a poisoned file must never reach it.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    hash::{Hash, Hasher},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use crate::{Engine, clean};
+
+type Seal = Hmac<Sha256>;
+
+/// Bytes of a seal.
+const SEAL: usize = 32;
+/// Bytes of the largest component that is read. CPython as a component has 18 MB.
+const COMPONENT_MAX: u64 = 64 << 20;
+
+/// Why a component could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// It is larger than any handler.
+    #[error("it is larger than {} MiB", COMPONENT_MAX >> 20)]
+    TooLarge,
+    /// It cannot be compiled.
+    #[error("it cannot be compiled: {0}")]
+    Compile(String),
+}
+
+/// Where components are compiled.
+#[derive(Clone, Debug)]
+pub enum Compiler {
+    /// In this process: for tests and tools, on components that are trusted.
+    InProcess,
+    /// By a program that reads a component on standard input and writes compiled code on standard output, with exit
+    /// code 0, or the reason on standard error. It sets its own limits.
+    Process {
+        /// The program.
+        program: PathBuf,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+}
+
+/// Compiled components in a directory of root's.
+#[derive(Debug)]
+pub struct Cache {
+    directory: PathBuf,
+    key: [u8; SEAL],
+    compiler: Compiler,
+}
+
+impl Cache {
+    /// Opens the cache, and makes it if it is not there.
+    ///
+    /// Errors: the directory belongs to somebody else or others can write to it, or it cannot be made.
+    pub fn open(directory: &Path, compiler: Compiler) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let facts = fs::metadata(directory)?;
+        let me = fs::metadata("/proc/self")?.uid();
+        if facts.uid() != me || facts.mode() & 0o022 != 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!(
+                    "{} must belong to user {me} and be writable by nobody else (chown {me}, chmod go-w)",
+                    directory.display()
+                ),
+            ));
+        }
+        Ok(Self { key: Self::key(&directory.join("key"))?, directory: directory.to_owned(), compiler })
+    }
+
+    fn key(path: &Path) -> io::Result<[u8; SEAL]> {
+        let mut key = [0; SEAL];
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(mut file) => {
+                fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+                file.write_all(&key)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if fs::File::open(path)?.read_exact(&mut key).is_err() {
+                    // A key that was cut off seals nothing: begin anew, and compile again.
+                    fs::remove_file(path)?;
+                    return Self::key(path);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(key)
+    }
+
+    /// The component of a file, compiled now or earlier. What is compiled is what was read, whatever happens to the
+    /// file meanwhile.
+    pub(crate) fn load(&self, engine: &Engine, component: &Path) -> Result<Component, CacheError> {
+        let file = fs::File::open(component).map_err(CacheError::Read)?;
+        let mut bytes = Vec::new();
+        file.take(COMPONENT_MAX + 1).read_to_end(&mut bytes).map_err(CacheError::Read)?;
+        if bytes.len() as u64 > COMPONENT_MAX {
+            return Err(CacheError::TooLarge);
+        }
+        let path = self.directory.join(Self::name(engine, &bytes));
+        let code = match self.sealed(&path) {
+            Some(code) => code,
+            None => {
+                let code = self.compile(engine, &bytes)?;
+                if let Err(error) = self.keep(&path, &code) {
+                    tracing::warn!(path = %path.display(), %error, "compiled code could not be kept");
+                }
+                code
+            }
+        };
+        // SAFETY: the code was made by `Engine::compile` of this program, just now or earlier: its seal was made with
+        // a key that only this user can read.
+        #[allow(unsafe_code, reason = "the one way to load compiled code")]
+        unsafe { Component::deserialize(engine.wasmtime(), &code) }
+            .map_err(|error| CacheError::Compile(clean(&format!("{error:#}"), 400)))
+    }
+
+    fn name(engine: &Engine, component: &[u8]) -> String {
+        /// Feeds a `Hash` to SHA-256, for a name that is the same in every run.
+        struct Digester(Sha256);
+        impl Hasher for Digester {
+            fn write(&mut self, bytes: &[u8]) {
+                self.0.update(bytes);
+            }
+            fn finish(&self) -> u64 {
+                0
+            }
+        }
+        let mut digester = Digester(Sha256::new());
+        engine.wasmtime().precompile_compatibility_hash().hash(&mut digester);
+        digester.0.update(component);
+        let mut name: String = digester.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        name.push_str(".cwasm");
+        name
+    }
+
+    /// The code in a file, if its seal is whole.
+    fn sealed(&self, path: &Path) -> Option<Vec<u8>> {
+        let mut code = fs::read(path).ok()?;
+        let at = code.len().checked_sub(SEAL)?;
+        let seal = code.split_off(at);
+        if self.seal(path, &code).verify_slice(&seal).is_err() {
+            tracing::warn!(path = %path.display(), "compiled code with a broken seal was put aside");
+            let _ = fs::remove_file(path);
+            return None;
+        }
+        Some(code)
+    }
+
+    fn seal(&self, path: &Path, code: &[u8]) -> Seal {
+        let mut seal = Seal::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        // The name is sealed too, so that one component's code cannot be put in the place of another's.
+        seal.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        seal.update(code);
+        seal
+    }
+
+    fn keep(&self, path: &Path, code: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(code)?;
+        file.write_all(&self.seal(path, code).finalize().into_bytes())?;
+        fs::rename(&temporary, path)
+    }
+
+    fn compile(&self, engine: &Engine, component: &[u8]) -> Result<Vec<u8>, CacheError> {
+        let Compiler::Process { program, arguments } = &self.compiler else {
+            return engine.compile(component).map_err(CacheError::Compile);
+        };
+        let failed = |error: io::Error| CacheError::Compile(format!("{}: {error}", program.display()));
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        // It reads all before it writes; one that ends early closes the pipe, and says why on standard error.
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(component);
+        }
+        let output = child.wait_with_output().map_err(failed)?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let reason = clean(&String::from_utf8_lossy(&output.stderr), 400);
+        Err(CacheError::Compile(if reason.is_empty() {
+            format!("the compiler ended with {} (it ran out of memory or time)", output.status)
+        } else {
+            reason
+        }))
+    }
+}

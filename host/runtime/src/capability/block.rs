@@ -1,0 +1,153 @@
+//! `block`: files and block devices within the grant, the claims on them, and loop devices.
+
+use std::sync::Arc;
+
+use wasmtime::component::Resource;
+use xenplug_system::{
+    Block,
+    block::{LoopDevice, LoopOptions, Source, SourceIdentity},
+    grant::{Access, BlockGrant},
+};
+
+use super::CallError;
+use crate::{
+    Effect, Sharing,
+    bindings::xen::hotplug::block,
+    event::{Context, Event},
+};
+
+/// A source that the guest has open. The machine closes it when the guest, or the event, is done with it.
+pub struct OpenSource {
+    source: Source,
+    access: Access,
+    machine: Arc<dyn Block>,
+}
+
+impl Drop for OpenSource {
+    fn drop(&mut self) {
+        self.machine.close(self.source.id);
+    }
+}
+
+/// A loop device that the device holds.
+pub struct HeldLoop(LoopDevice);
+
+fn grant(context: &Context) -> Result<&BlockGrant, CallError> {
+    // The interface is linked only when it is granted.
+    context.grants.block.as_ref().ok_or_else(|| CallError::denied("block is not granted"))
+}
+
+impl block::Host for Event {}
+
+impl block::HostSource for Event {
+    fn open(&mut self, path: String, access: block::Access) -> Result<Resource<OpenSource>, CallError> {
+        self.call()?;
+        let access = match access {
+            block::Access::ReadOnly => Access::ReadOnly,
+            block::Access::ReadWrite => Access::ReadWrite,
+        };
+        let machine = Arc::clone(&self.context.system.block);
+        let source = machine.open(grant(&self.context)?, &path, access)?;
+        Ok(self.table.push(OpenSource { source, access, machine })?)
+    }
+
+    fn facts(&mut self, this: Resource<OpenSource>) -> wasmtime::Result<block::SourceFacts> {
+        super::must_go_on(self)?;
+        let facts = &self.table.get(&this)?.source.facts;
+        let (kind, device) = match facts.identity {
+            SourceIdentity::File { .. } => (block::SourceKind::File, None),
+            SourceIdentity::BlockDevice { major, minor } => {
+                (block::SourceKind::BlockDevice, Some(block::DeviceNumber { major, minor }))
+            }
+        };
+        Ok(block::SourceFacts {
+            kind,
+            path: facts.path.display().to_string(),
+            size: facts.size,
+            device,
+            diskseq: facts.diskseq,
+            read_only: facts.read_only,
+        })
+    }
+
+    fn claim(&mut self, this: Resource<OpenSource>, sharing: block::Sharing) -> Result<(), CallError> {
+        self.call()?;
+        let context = Arc::clone(&self.context);
+        let open = self.table.get(&this)?;
+        let (sharing, access) = match sharing {
+            block::Sharing::Readers => (Sharing::Readers, Access::ReadOnly),
+            block::Sharing::Alone => (Sharing::Alone, Access::ReadWrite),
+            block::Sharing::Unchecked => (Sharing::Unchecked, Access::ReadOnly),
+        };
+        let source = open.source.facts.identity;
+        let path = open.source.facts.path.display().to_string();
+        if sharing != Sharing::Unchecked
+            && let Some(user) = context.system.block.used_by(&open.source, access, &[])?
+        {
+            return Err(CallError::Guest(block::Error::Busy(format!("{path} is in use on this machine: {user}"))));
+        }
+        let subject = self.subject()?;
+        let (key, vms) = (subject.device.key.clone(), subject.device.vms.clone());
+        subject.holding.acquire(Effect::Claim { source, sharing }, || {
+            context.claims.claim(source, &key, &vms, sharing).map_err(|other| {
+                xenplug_system::Error::Busy(format!(
+                    "{path} is used by domain {} (as {other}){}",
+                    other.frontend,
+                    if sharing == Sharing::Alone { "" } else { " for writing" },
+                ))
+            })?;
+            Ok((Effect::Claim { source, sharing }, ()))
+        })?;
+        Ok(())
+    }
+
+    fn attach_loop(
+        &mut self,
+        this: Resource<OpenSource>,
+        options: block::LoopOptions,
+    ) -> Result<Resource<HeldLoop>, CallError> {
+        self.call()?;
+        let context = Arc::clone(&self.context);
+        let open = self.table.get(&this)?;
+        if open.access == Access::ReadOnly && !options.read_only {
+            return Err(CallError::denied(format!(
+                "{} was opened read-only and cannot have a writable loop device",
+                open.source.facts.path.display()
+            )));
+        }
+        let source = open.source.clone();
+        let grant = grant(&context)?;
+        let holding = &mut self.subject()?.holding;
+        let tag = holding.tag();
+        let options =
+            LoopOptions { read_only: options.read_only, direct_io: options.direct_io, tag: tag.clone() };
+        let device = holding.acquire(Effect::Loop { tag: tag.clone(), device: None }, || {
+            let device = context.system.block.attach_loop(grant, &source, &options)?;
+            Ok((Effect::Loop { tag, device: Some(device.clone()) }, device))
+        })?;
+        Ok(self.table.push(HeldLoop(device))?)
+    }
+
+    fn drop(&mut self, this: Resource<OpenSource>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl block::HostLoopDevice for Event {
+    fn path(&mut self, this: Resource<HeldLoop>) -> wasmtime::Result<String> {
+        super::must_go_on(self)?;
+        Ok(format!("/dev/loop{}", self.table.get(&this)?.0.number))
+    }
+
+    fn device(&mut self, this: Resource<HeldLoop>) -> wasmtime::Result<block::DeviceNumber> {
+        super::must_go_on(self)?;
+        let device = &self.table.get(&this)?.0;
+        Ok(block::DeviceNumber { major: device.major, minor: device.minor })
+    }
+
+    fn drop(&mut self, this: Resource<HeldLoop>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The host's side of each WIT import, one file per interface: grant, then journal, then system.
+
+pub(crate) mod block;
+mod config;
+mod firewall;
+mod guest;
+mod log;
+pub(crate) mod network;
+pub(crate) mod process;
+
+use wasmtime::component::ResourceTableError;
+use xenplug_system::Error;
+
+use crate::{HoldingError, bindings::xen::hotplug::types, event::Event};
+
+/// How a host call ends, if not well: with an error for the guest, or with its end.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    Guest(types::Error),
+    Trap(wasmtime::Error),
+}
+
+impl CallError {
+    pub(crate) fn denied(what: impl Into<String>) -> Self {
+        Self::Guest(types::Error::Denied(what.into()))
+    }
+
+    pub(crate) fn invalid(key: &str, cause: impl Into<String>) -> Self {
+        Self::Guest(types::Error::InvalidParams(types::BadParam { key: key.to_owned(), cause: cause.into() }))
+    }
+}
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        Self::Guest(match error {
+            Error::Denied(what) => types::Error::Denied(what),
+            Error::Invalid { key, cause } => {
+                types::Error::InvalidParams(types::BadParam { key: key.to_owned(), cause })
+            }
+            Error::NotFound(what) => types::Error::NotFound(what),
+            Error::Busy(what) => types::Error::Busy(what),
+            error @ Error::Kernel { .. } => types::Error::Unavailable(error.to_string()),
+        })
+    }
+}
+
+impl From<HoldingError> for CallError {
+    fn from(error: HoldingError) -> Self {
+        match error {
+            HoldingError::System(error) => error.into(),
+            error @ HoldingError::Journal(_) => Self::Guest(types::Error::Unavailable(error.to_string())),
+        }
+    }
+}
+
+/// A handle that is not, or no longer, the guest's is the guest's mistake in a way that no error can tell it.
+impl From<ResourceTableError> for CallError {
+    fn from(error: ResourceTableError) -> Self {
+        Self::Trap(error.into())
+    }
+}
+
+impl types::Host for Event {
+    fn convert_error(&mut self, error: CallError) -> wasmtime::Result<types::Error> {
+        match error {
+            CallError::Guest(error) => Ok(error),
+            CallError::Trap(error) => Err(error),
+        }
+    }
+}
+
+/// For host calls that have no error to answer with.
+fn must_go_on(event: &mut Event) -> wasmtime::Result<()> {
+    event.call().map_err(|error| match error {
+        CallError::Trap(error) => error,
+        // `Event::call` only stops events; a guest error here would still have to end the call.
+        CallError::Guest(error) => wasmtime::Error::msg(format!("{error:?}")),
+    })
+}

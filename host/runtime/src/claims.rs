@@ -1,0 +1,118 @@
+//! Who uses which disk: the sharing rules of `/etc/xen/scripts/block`, without its scan over all devices.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use xenplug_system::block::SourceIdentity;
+use xenplug_xenbus::DeviceKey;
+
+/// How a device uses a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sharing {
+    /// Reads, beside other readers.
+    Readers,
+    /// Writes, beside nobody.
+    Alone,
+    /// Does not care (`w!`), and is not seen by others' checks.
+    Unchecked,
+}
+
+#[derive(Debug)]
+struct Claim {
+    device: DeviceKey,
+    vms: Vec<String>,
+    sharing: Sharing,
+}
+
+/// All claims of this daemon, by what is claimed.
+#[derive(Debug, Default)]
+pub struct Claims {
+    table: Mutex<HashMap<SourceIdentity, Vec<Claim>>>,
+}
+
+impl Claims {
+    /// Claims a source for a device of a virtual machine (`vms`: its own `vm` node, and that of a stub domain's
+    /// target). Answers with the other user if the rules forbid it: a writer must be alone, a machine may share with
+    /// itself.
+    pub fn claim(
+        &self,
+        source: SourceIdentity,
+        device: &DeviceKey,
+        vms: &[String],
+        sharing: Sharing,
+    ) -> Result<(), DeviceKey> {
+        let mut table = self.table();
+        let claims = table.entry(source).or_default();
+        let conflict = claims.iter().find(|other| {
+            other.device != *device
+                && (sharing == Sharing::Alone && other.sharing != Sharing::Unchecked
+                    || sharing == Sharing::Readers && other.sharing == Sharing::Alone)
+                && other.device.frontend != device.frontend
+                && !other.vms.iter().any(|vm| vms.contains(vm))
+        });
+        if let Some(other) = conflict {
+            return Err(other.device.clone());
+        }
+        claims.retain(|claim| claim.device != *device);
+        claims.push(Claim { device: device.clone(), vms: vms.to_vec(), sharing });
+        Ok(())
+    }
+
+    /// Gives a claim up. One that is not there is no error.
+    pub fn release(&self, source: SourceIdentity, device: &DeviceKey) {
+        let mut table = self.table();
+        if let Some(claims) = table.get_mut(&source) {
+            claims.retain(|claim| claim.device != *device);
+            if claims.is_empty() {
+                table.remove(&source);
+            }
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<SourceIdentity, Vec<Claim>>> {
+        // Every change is complete before anything can panic, so a poisoned table is still a true one.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DISK: SourceIdentity = SourceIdentity::File { device: 1, inode: 2 };
+
+    fn key(text: &str) -> DeviceKey {
+        text.parse().expect("a key")
+    }
+
+    #[test]
+    fn a_writer_is_alone_readers_share_and_a_machine_shares_with_itself() {
+        use Sharing::*;
+        let a = vec!["/vm/a".to_owned()];
+        let b = vec!["/vm/b".to_owned()];
+        let stub_of_a = vec!["/vm/stub".to_owned(), "/vm/a".to_owned()];
+        for (first, second, vms, allowed) in [
+            (Alone, Alone, &b, false),
+            (Alone, Readers, &b, false),
+            (Readers, Alone, &b, false),
+            (Readers, Readers, &b, true),
+            (Alone, Unchecked, &b, true),
+            (Unchecked, Alone, &b, true),
+            (Alone, Alone, &a, true),
+            (Alone, Alone, &stub_of_a, true),
+        ] {
+            let claims = Claims::default();
+            claims.claim(DISK, &key("vbd/1/51712"), &a, first).expect("the first is free");
+            let second_claim = claims.claim(DISK, &key("vbd/2/51712"), vms, second);
+            assert_eq!(second_claim.is_ok(), allowed, "{first:?} then {second:?} of {vms:?}");
+            if !allowed {
+                assert_eq!(second_claim, Err(key("vbd/1/51712")));
+                claims.release(DISK, &key("vbd/1/51712"));
+                assert_eq!(claims.claim(DISK, &key("vbd/2/51712"), vms, second), Ok(()));
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The effects that a handler can have on the machine, and how each is undone.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use xenplug_system::{
+    Error, System,
+    block::{LoopDevice, SourceIdentity},
+    network::{IfName, LinkChanges, Prefix, Route},
+    process::Kept,
+};
+use xenplug_xenbus::DeviceKey;
+
+use crate::{Claims, Grants, Sharing};
+
+/// How long a helper has between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// An effect, as the journal keeps it: enough to undo it, whether or not it is known to have happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// A claim on a disk.
+    Claim {
+        /// The disk.
+        source: SourceIdentity,
+        /// How it is used.
+        sharing: Sharing,
+    },
+    /// A loop device.
+    Loop {
+        /// The tag it carries in the kernel.
+        tag: String,
+        /// The device, once it is known.
+        device: Option<LoopDevice>,
+    },
+    /// A change to a link.
+    Link {
+        /// The interface number.
+        index: u32,
+        /// Its name before, for people.
+        name: IfName,
+        /// What puts it back.
+        undo: LinkChanges,
+    },
+    /// An address on a link.
+    Address {
+        /// The interface number.
+        index: u32,
+        /// The address.
+        address: Prefix,
+    },
+    /// A route through a link.
+    Route {
+        /// The interface number.
+        index: u32,
+        /// The route.
+        route: Route,
+    },
+    /// Rules for a link.
+    Firewall {
+        /// The link's name when the rules were made.
+        link: IfName,
+    },
+    /// A helper that runs.
+    Helper {
+        /// The tag in its environment.
+        tag: String,
+        /// The process, once it is known.
+        kept: Option<Kept>,
+    },
+}
+
+/// What undoing takes: the machine, the authority, and the claims.
+pub(crate) struct Undo<'a> {
+    pub(crate) system: &'a System,
+    pub(crate) authority: &'a Grants,
+    pub(crate) claims: &'a Claims,
+    pub(crate) device: &'a DeviceKey,
+}
+
+impl Effect {
+    /// Undoes it. Undoing what never happened, or twice, is no error.
+    pub(crate) fn undo(&self, by: &Undo<'_>) -> Result<(), Error> {
+        let not_held = |what: &str| Error::Denied(format!("{what}: the authority to release it is missing"));
+        match self {
+            Self::Claim { source, .. } => by.claims.release(*source, by.device),
+            Self::Loop { device: Some(device), .. } => by.system.block.detach_loop(device)?,
+            Self::Loop { tag, device: None } => {
+                for device in by.system.block.find_loops(tag)? {
+                    by.system.block.detach_loop(&device)?;
+                }
+            }
+            Self::Link { index, undo, .. } => {
+                let grant = by.authority.network.as_ref().ok_or_else(|| not_held("link"))?;
+                if by.system.network.link_by_index(*index)?.is_some() {
+                    match by.system.network.change(grant, *index, undo) {
+                        Err(Error::NotFound(_)) | Ok(()) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Self::Address { index, address } => {
+                let grant = by.authority.network.as_ref().ok_or_else(|| not_held("address"))?;
+                by.system.network.remove_address(grant, *index, *address)?;
+            }
+            Self::Route { index, route } => {
+                let grant = by.authority.network.as_ref().ok_or_else(|| not_held("route"))?;
+                by.system.network.remove_route(grant, *index, route)?;
+            }
+            Self::Firewall { link } => {
+                let grant = by.authority.firewall.as_ref().ok_or_else(|| not_held("rules"))?;
+                by.system.firewall.lift(grant, link)?;
+            }
+            Self::Helper { kept: Some(kept), .. } => by.system.process.end(kept, GRACE)?,
+            Self::Helper { tag, kept: None } => {
+                for kept in by.system.process.find(tag)? {
+                    by.system.process.end(&kept, GRACE)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is held, for people: `loop0 on /srv/a.img`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Claim { source: SourceIdentity::File { device, inode }, sharing } => {
+                format!("file {device:x}:{inode} {}", sharing.describe())
+            }
+            Self::Claim { source: SourceIdentity::BlockDevice { major, minor }, sharing } => {
+                format!("block device {major}:{minor} {}", sharing.describe())
+            }
+            Self::Loop { device: Some(device), .. } => {
+                format!("loop{} on {}", device.number, device.backing_path.display())
+            }
+            Self::Loop { device: None, .. } => "a loop device being attached".to_owned(),
+            Self::Link { name, .. } => format!("link {name}"),
+            Self::Address { address, .. } => format!("address {address}"),
+            Self::Route { route, .. } => format!("route to {}", route.to),
+            Self::Firewall { link } => format!("rules for {link}"),
+            Self::Helper { kept: Some(kept), .. } => format!("{} as process {}", kept.helper, kept.pid),
+            Self::Helper { kept: None, .. } => "a helper being started".to_owned(),
+        }
+    }
+}
+
+impl Sharing {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Readers => "shared with readers",
+            Self::Alone => "used alone",
+            Self::Unchecked => "used unchecked",
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One event of one device: the state that a fresh instance runs on, and its budgets.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use wasmtime::{StoreLimits, StoreLimitsBuilder, component::ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use xenplug_system::System;
+
+use crate::{Claims, Device, Grants, Holding, Limits, capability::CallError};
+
+/// What all events of a plugin share.
+pub(crate) struct Context {
+    pub(crate) name: String,
+    pub(crate) system: System,
+    pub(crate) grants: Grants,
+    pub(crate) claims: Arc<Claims>,
+    pub(crate) config: HashMap<String, String>,
+    pub(crate) limits: Limits,
+}
+
+/// The device that an event is about. `describe` is about none.
+pub(crate) struct Subject {
+    pub(crate) device: Arc<Device>,
+    pub(crate) holding: Holding,
+}
+
+/// Tells a running event to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Stops the event at its next host call or tick of the clock.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why an event was stopped by the host.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Stop {
+    #[error("took longer than its deadline")]
+    Deadline,
+    #[error("was stopped because the device went away")]
+    Cancelled,
+    #[error("made more host calls than it may")]
+    Calls,
+}
+
+/// The state of one event.
+pub(crate) struct Event {
+    pub(crate) context: Arc<Context>,
+    pub(crate) table: ResourceTable,
+    pub(crate) memory: StoreLimits,
+    pub(crate) subject: Option<Subject>,
+    pub(crate) log_lines: u32,
+    pub(crate) deadline: Instant,
+    calls: u32,
+    cancel: Cancel,
+    wasi: Option<WasiCtx>,
+}
+
+impl Event {
+    pub(crate) fn new(context: Arc<Context>, subject: Option<Subject>, cancel: Cancel) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(Limits::HANDLES);
+        let memory = StoreLimitsBuilder::new()
+            .memory_size(context.limits.memory)
+            .table_elements(Limits::TABLE_ELEMENTS)
+            .memories(Limits::MEMORIES as usize)
+            .tables(Limits::TABLES as usize)
+            .instances(Limits::INSTANCES as usize)
+            .build();
+        Self {
+            table,
+            memory,
+            subject,
+            log_lines: 0,
+            deadline: Instant::now() + context.limits.deadline,
+            calls: 0,
+            cancel,
+            wasi: None,
+            context,
+        }
+    }
+
+    /// Counts a host call, and stops the event if it may not go on.
+    pub(crate) fn call(&mut self) -> Result<(), CallError> {
+        self.calls += 1;
+        if self.calls > self.context.limits.calls {
+            return Err(CallError::Trap(Stop::Calls.into()));
+        }
+        self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))
+    }
+
+    pub(crate) fn may_go_on(&self) -> Result<(), Stop> {
+        if self.cancel.is_cancelled() {
+            Err(Stop::Cancelled)
+        } else if Instant::now() >= self.deadline {
+            Err(Stop::Deadline)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The device, or a denial: `describe` has none.
+    pub(crate) fn subject(&mut self) -> Result<&mut Subject, CallError> {
+        self.subject.as_mut().ok_or_else(|| CallError::denied("there is no device in describe"))
+    }
+}
+
+impl WasiView for Event {
+    /// WASI with nothing in it: no arguments, environment, files or sockets. What toolchains import unasked can be
+    /// linked, and finds an empty world.
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let ctx = self.wasi.get_or_insert_with(|| WasiCtx::builder().max_random_size(4096).build());
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}

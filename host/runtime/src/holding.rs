@@ -1,0 +1,205 @@
+//! What one device holds: its journal record and the mirror of it, from the first intent to the last release.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use xenplug_journal::{Held, Journal, Record, Replayed};
+use xenplug_system::{Error, System};
+use xenplug_xenbus::Identity;
+
+use crate::{Claims, Effect, Grants, effect::Undo};
+
+/// Whose record it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The device, with its virtual machine.
+    pub identity: Identity,
+    /// The plugin that serves it.
+    pub plugin: String,
+    /// See [`crate::Device::vms`].
+    pub vms: Vec<String>,
+    /// Whether xenstored knew the frontend domain then: if it did and no longer does, the domain is gone.
+    pub introduced: bool,
+}
+
+/// Why a device cannot hold something.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldingError {
+    /// The journal cannot be written, so nothing was attempted.
+    #[error("the journal cannot be written, so nothing was changed: {0}")]
+    Journal(#[from] xenplug_journal::Error),
+    /// The machine refused.
+    #[error(transparent)]
+    System(#[from] Error),
+}
+
+/// What one device holds.
+#[derive(Debug)]
+pub struct Holding {
+    header: Header,
+    record: Record,
+    held: Vec<Held<Effect>>,
+    began: SystemTime,
+    note: Option<String>,
+}
+
+impl Holding {
+    /// Begins a record, before anything is done for the device.
+    pub fn begin(journal: &Journal, header: Header) -> Result<Self, HoldingError> {
+        let name = header.identity.key.to_string().replace('/', "-");
+        let record = journal.begin(&name, &header)?;
+        Ok(Self { header, record, held: Vec::new(), began: SystemTime::now(), note: None })
+    }
+
+    /// Takes up a record that an earlier daemon left.
+    pub fn resume(replayed: Replayed<Header, Effect>) -> Self {
+        Self {
+            header: replayed.header,
+            record: replayed.record,
+            held: replayed.held,
+            began: replayed.began,
+            note: replayed.note,
+        }
+    }
+
+    /// Whose it is.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Since when.
+    pub fn began(&self) -> SystemTime {
+        self.began
+    }
+
+    /// What is held, oldest first, in words.
+    pub fn describe(&self) -> Vec<String> {
+        self.held.iter().map(|held| held.effect.describe()).collect()
+    }
+
+    /// Remembers how far the device has come, for a restart.
+    pub fn note(&mut self, text: &str) -> Result<(), HoldingError> {
+        self.record.note(text)?;
+        self.note = Some(text.to_owned());
+        Ok(())
+    }
+
+    /// The last note.
+    pub fn last_note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// The tag by which the kernel knows what belongs to this device: unique to this record, at most 63 bytes.
+    pub(crate) fn tag(&self) -> String {
+        let since = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let key = self.header.identity.key.to_string();
+        // A kind has at most 32 bytes; the time makes the tag unique, so the key may be cut.
+        format!("xenplug:{:.32}:{:x}", key, since.as_micros())
+    }
+
+    /// Makes an effect: writes the intent, acts, and writes the outcome. `act` answers with the effect as it came to be.
+    /// If it fails, the intent stays until [`Holding::release`], since part of it may have been done.
+    pub(crate) fn acquire<T>(
+        &mut self,
+        intent: Effect,
+        act: impl FnOnce() -> Result<(Effect, T), Error>,
+    ) -> Result<T, HoldingError> {
+        let seq = self.record.intent(&intent)?;
+        self.held.push(Held { seq, effect: intent, completed: false, at: SystemTime::now() });
+        let (effect, value) = act()?;
+        let written = self.record.completed(seq, &effect);
+        if let Some(last) = self.held.last_mut() {
+            // Even if the outcome could not be written it is known in here, and undone from here.
+            last.effect = effect;
+            last.completed = written.is_ok();
+        }
+        written?;
+        Ok(value)
+    }
+
+    /// Makes an effect that ends with the call, and that only a crash in the middle leaves to be undone.
+    pub(crate) fn during<T>(
+        &mut self,
+        intent: Effect,
+        act: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, HoldingError> {
+        let seq = self.record.intent(&intent)?;
+        let value = act();
+        self.record.released(seq)?;
+        Ok(value?)
+    }
+
+    /// Takes hold again, after a restart, of what the record says: loop devices and claims. Answers with what is gone.
+    pub fn adopt(&mut self, system: &System, grants: &Grants, claims: &Claims) -> Vec<String> {
+        let mut gone = Vec::new();
+        for held in &mut self.held {
+            if !held.completed {
+                gone.push(format!("{}: was not finished", held.effect.describe()));
+                continue;
+            }
+            match &mut held.effect {
+                Effect::Claim { source, sharing } => {
+                    let key = &self.header.identity.key;
+                    if let Err(other) = claims.claim(*source, key, &self.header.vms, *sharing) {
+                        gone.push(format!("the disk is now used by {other}"));
+                    }
+                }
+                Effect::Loop { device: Some(device), .. } => {
+                    let adopted = match &grants.block {
+                        Some(grant) => system.block.adopt_loop(grant, device),
+                        None => Err(Error::Denied("loop devices are no longer granted".to_owned())),
+                    };
+                    match adopted {
+                        Ok(Some(same)) => *device = same,
+                        Ok(None) => gone.push(format!("loop{} is gone", device.number)),
+                        Err(error) => gone.push(format!("loop{}: {error}", device.number)),
+                    }
+                }
+                Effect::Helper { kept: Some(kept), .. } if !system.process.running(kept) => {
+                    gone.push(format!("{} has ended", kept.helper));
+                }
+                Effect::Link { index, name, .. } => {
+                    if !matches!(system.network.link_by_index(*index), Ok(Some(_))) {
+                        gone.push(format!("link {name} is gone"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        gone
+    }
+
+    /// Gives everything back, newest first, and goes on past errors. Answers with what could not be given back, which
+    /// stays held.
+    pub fn release(&mut self, system: &System, authority: &Grants, claims: &Claims) -> Vec<String> {
+        let mut failures = Vec::new();
+        let mut kept = Vec::new();
+        let key = self.header.identity.key.clone();
+        let by = Undo { system, authority, claims, device: &key };
+        while let Some(held) = self.held.pop() {
+            match held.effect.undo(&by) {
+                Ok(()) => {
+                    // If this cannot be written, a restart undoes it once more, which is no error.
+                    let _ = self.record.released(held.seq);
+                }
+                Err(error) => {
+                    failures.push(format!("{}: {error}", held.effect.describe()));
+                    kept.push(held);
+                }
+            }
+        }
+        kept.reverse();
+        self.held = kept;
+        failures
+    }
+
+    /// Whether anything is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Ends the record. Only when nothing is held.
+    pub fn end(self) -> Result<(), HoldingError> {
+        Ok(self.record.end()?)
+    }
+}
