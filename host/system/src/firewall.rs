@@ -23,12 +23,12 @@ pub struct Sources {
     pub dhcp: bool,
 }
 
-/// What links may send, by rules in the nftables table `netdev xenplug`.
+/// What links may send, by rules in an nftables table of its own, `netdev xenplug-<link>`.
 pub trait Firewall: Send + Sync {
     /// Lets a link send from these sources alone, and nothing that only a router or a DHCP server would send. A second
     /// call replaces the first, without a moment in between. The rules go by the link's name: rename it before.
     fn restrict(&self, grant: &FirewallGrant, link: &IfName, sources: &Sources) -> Result<(), Error>;
 
-    /// Takes the rules of a link away; with the last one the table goes. None there is no error.
+    /// Takes the rules of a link away. None there is no error.
     fn lift(&self, grant: &FirewallGrant, link: &IfName) -> Result<(), Error>;
 }

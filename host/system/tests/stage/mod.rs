@@ -168,7 +168,7 @@ impl Stage {
     /// The links whose sending is restricted.
     pub(crate) fn restricted(&self) -> Vec<String> {
         match &self.set {
-            Linux(_) => chains(),
+            Linux(_) => tables(),
             Simulated(machine) => machine.snapshot().rules.keys().map(ToString::to_string).collect(),
         }
     }
@@ -228,13 +228,13 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send) {
     });
 }
 
-/// The links that have a chain in a table of the family netdev, as the kernel lists them.
-fn chains() -> Vec<String> {
+/// The links that have a table of the family netdev, as the kernel lists them.
+fn tables() -> Vec<String> {
     use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-    // GETCHAIN of the family, all of them (include/uapi/linux/netfilter/nf_tables.h).
+    // GETTABLE of the family, all of them (include/uapi/linux/netfilter/nf_tables.h).
     let mut request = Vec::new();
     request.extend(20_u32.to_ne_bytes());
-    request.extend((10_u16 << 8 | 4).to_ne_bytes());
+    request.extend((10_u16 << 8 | 1).to_ne_bytes());
     request.extend(0x301_u16.to_ne_bytes());
     request.extend([0; 8]);
     request.extend([5, 0, 0, 0]);
@@ -243,11 +243,8 @@ fn chains() -> Vec<String> {
     let mut answer = Vec::with_capacity(1 << 16);
     socket.recv(&mut answer, 0).unwrap();
     let text = String::from_utf8_lossy(&answer);
-    let mut links: Vec<_> = text
-        .split('\0')
-        .filter_map(|name| name.rsplit_once("from-"))
-        .map(|(_, link)| link.to_owned())
-        .collect();
+    let names = text.split('\0').filter_map(|name| name.rsplit_once("xenplug-"));
+    let mut links: Vec<_> = names.map(|(_, link)| link.to_owned()).collect();
     links.sort();
     links
 }

@@ -2,17 +2,15 @@
 
 use crate::{
     firewall::rules::{Header, Rule, Rules, Test, Verdict},
-    linux::netlink::{Messages, NLM_F_CREATE, NLM_F_DUMP},
+    linux::netlink::{Messages, NLM_F_CREATE},
     network::IfName,
 };
 
-/// The table's name.
-pub(super) const TABLE: &str = "xenplug";
+/// The chain that all frames go through.
+const INGRESS: &str = "ingress";
 
-/// The length of `struct nfgenmsg`.
-pub(super) const HEADER: usize = 4;
-
-pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+/// The chain that neighbour advertisements go through on the way.
+const NEIGHBOURS: &str = "neighbours";
 
 // include/uapi/linux/netfilter/nfnetlink.h
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
@@ -24,14 +22,13 @@ const NFPROTO_NETDEV: u8 = 5;
 const NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
 const DELTABLE: u16 = NEWTABLE | 2;
 const NEWCHAIN: u16 = NEWTABLE | 3;
-const GETCHAIN: u16 = NEWTABLE | 4;
-const DELCHAIN: u16 = NEWTABLE | 5;
 const NEWRULE: u16 = NEWTABLE | 6;
 const DELRULE: u16 = NEWTABLE | 8;
 /// For a rule: after those that are there.
 const NLM_F_APPEND: u16 = 0x800;
 
-const NFTA_TABLE_NAME: u16 = 1;
+/// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE`.
+const NFTA_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
@@ -39,7 +36,6 @@ const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_HOOK_DEV: u16 = 3;
-const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_LIST_ELEM: u16 = 1;
@@ -67,36 +63,36 @@ const NFT_META_L4PROTO: u32 = 16;
 const IPPROTO_FRAGMENT: u8 = 44;
 const NFT_EXTHDR_F_PRESENT: u32 = 1;
 
-/// Messages that the kernel takes as a whole or not at all.
+/// Messages about the table of a link, that the kernel takes as a whole or not at all.
 #[derive(Debug)]
-pub(super) struct Batch(Messages);
+pub(super) struct Batch<'l> {
+    messages: Messages,
+    link: &'l IfName,
+    table: String,
+}
 
-impl Batch {
-    pub(super) fn new() -> Self {
-        Self(Messages::one(
-            NFNL_MSG_BATCH_BEGIN,
-            0,
-            &header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES),
-        ))
+impl<'l> Batch<'l> {
+    pub(super) fn of(link: &'l IfName) -> Self {
+        let messages = Messages::one(NFNL_MSG_BATCH_BEGIN, 0, &header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES));
+        Self {
+            messages,
+            link,
+            table: format!("xenplug-{link}"),
+        }
     }
 
-    /// Adds the table, if it is not there.
-    pub(super) fn add_table(&mut self) {
-        self.begin(NEWTABLE, NLM_F_CREATE).text(NFTA_TABLE_NAME, TABLE);
-    }
-
+    /// Deletes the table with all that is in it; one that is not there is an error.
     pub(super) fn delete_table(&mut self) {
-        self.begin(DELTABLE, 0).text(NFTA_TABLE_NAME, TABLE);
+        self.message(DELTABLE, 0);
     }
 
-    /// Adds the chains of a link, if they are not there.
-    pub(super) fn add_chains(&mut self, link: &IfName) {
-        self.begin(NEWCHAIN, NLM_F_CREATE)
-            .text(NFTA_CHAIN_TABLE, TABLE)
-            .text(NFTA_CHAIN_NAME, &neighbours(link));
-        self.begin(NEWCHAIN, NLM_F_CREATE)
-            .text(NFTA_CHAIN_TABLE, TABLE)
-            .text(NFTA_CHAIN_NAME, &frames(link))
+    /// Adds the table and its chains, if they are not there.
+    pub(super) fn add_table(&mut self) {
+        let link = self.link;
+        self.message(NEWTABLE, NLM_F_CREATE);
+        self.message(NEWCHAIN, NLM_F_CREATE).text(NFTA_CHAIN_NAME, NEIGHBOURS);
+        self.message(NEWCHAIN, NLM_F_CREATE)
+            .text(NFTA_CHAIN_NAME, INGRESS)
             .text(NFTA_CHAIN_TYPE, "filter")
             .attribute(NFTA_CHAIN_POLICY, &NF_DROP.to_be_bytes())
             .nest(NFTA_CHAIN_HOOK, |hook| {
@@ -106,77 +102,40 @@ impl Batch {
             });
     }
 
-    /// Deletes the chains of a link with their rules; one that is not there is an error.
-    pub(super) fn delete_chains(&mut self, link: &IfName) {
-        self.delete_frames_chain(link);
-        self.delete_neighbours_chain(link);
-    }
-
-    pub(super) fn delete_frames_chain(&mut self, link: &IfName) {
-        self.delete_chain(&frames(link));
-    }
-
-    pub(super) fn delete_neighbours_chain(&mut self, link: &IfName) {
-        self.delete_chain(&neighbours(link));
-    }
-
-    fn delete_chain(&mut self, chain: &str) {
-        self.begin(DELCHAIN, 0)
-            .text(NFTA_CHAIN_TABLE, TABLE)
-            .text(NFTA_CHAIN_NAME, chain);
-    }
-
-    /// Puts rules in place of those that are in the chains of a link.
-    pub(super) fn replace_rules(&mut self, link: &IfName, rules: &Rules) {
-        for (chain, rules) in [(frames(link), &rules.frames), (neighbours(link), &rules.neighbours)] {
-            self.begin(DELRULE, 0)
-                .text(NFTA_RULE_TABLE, TABLE)
-                .text(NFTA_RULE_CHAIN, &chain);
+    /// Puts rules in place of those that are in the chains.
+    pub(super) fn replace_rules(&mut self, rules: &Rules) {
+        for (chain, rules) in [(INGRESS, &rules.frames), (NEIGHBOURS, &rules.neighbours)] {
+            self.message(DELRULE, 0).text(NFTA_RULE_CHAIN, chain);
             for rule in rules {
-                self.begin(NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
-                    .text(NFTA_RULE_TABLE, TABLE)
-                    .text(NFTA_RULE_CHAIN, &chain)
-                    .nest(NFTA_RULE_EXPRESSIONS, |list| write_rule(list, rule, link));
+                self.message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
+                    .text(NFTA_RULE_CHAIN, chain)
+                    .nest(NFTA_RULE_EXPRESSIONS, |list| write_rule(list, rule));
             }
         }
     }
 
     /// The messages, to be sent.
     pub(super) fn end(mut self) -> Messages {
-        self.0.acknowledge_last();
-        self.0
+        self.messages.acknowledge_last();
+        self.messages
             .begin(NFNL_MSG_BATCH_END, 0, &header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES));
-        self.0
+        self.messages
     }
 
-    fn begin(&mut self, kind: u16, flags: u16) -> &mut Messages {
-        self.0.begin(kind, flags, &header(NFPROTO_NETDEV, 0));
-        &mut self.0
+    /// Begins a message, which names the table as all do.
+    fn message(&mut self, kind: u16, flags: u16) -> &mut Messages {
+        self.messages.begin(kind, flags, &header(NFPROTO_NETDEV, 0));
+        self.messages.text(NFTA_TABLE, &self.table)
     }
-}
-
-/// A request for the chains of all tables of the family.
-pub(super) fn all_chains() -> Messages {
-    Messages::one(GETCHAIN, NLM_F_DUMP, &header(NFPROTO_NETDEV, 0))
-}
-
-/// The chain that all frames of a link go through.
-fn frames(link: &IfName) -> String {
-    format!("from-{link}")
-}
-
-/// The chain that its neighbour advertisements go through.
-fn neighbours(link: &IfName) -> String {
-    format!("nd-{link}")
 }
 
 /// `struct nfgenmsg`: family, version, resource.
-fn header(family: u8, resource: u16) -> [u8; HEADER] {
+fn header(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
     [family, 0, high, low]
 }
 
-fn write_rule(list: &mut Messages, rule: &Rule, link: &IfName) {
+fn write_rule(list: &mut Messages, rule: &Rule) {
     for test in &rule.tests {
         match test {
             Test::Bytes {
@@ -215,12 +174,12 @@ fn write_rule(list: &mut Messages, rule: &Rule, link: &IfName) {
     }
     write_expression(list, "immediate", |immediate| {
         immediate.attribute(1, &NFT_REG_VERDICT.to_be_bytes()).nest(2, |data| {
-            data.nest(NFTA_DATA_VERDICT, |verdict| write_verdict(verdict, rule.verdict, link));
+            data.nest(NFTA_DATA_VERDICT, |verdict| write_verdict(verdict, rule.verdict));
         });
     });
 }
 
-fn write_verdict(into: &mut Messages, verdict: Verdict, link: &IfName) {
+fn write_verdict(into: &mut Messages, verdict: Verdict) {
     let code = match verdict {
         Verdict::Pass => NF_ACCEPT,
         Verdict::Drop => NF_DROP,
@@ -229,7 +188,7 @@ fn write_verdict(into: &mut Messages, verdict: Verdict, link: &IfName) {
     };
     into.attribute(NFTA_VERDICT_CODE, &code.to_be_bytes());
     if verdict == Verdict::CheckNeighbour {
-        into.text(NFTA_VERDICT_CHAIN, &neighbours(link));
+        into.text(NFTA_VERDICT_CHAIN, NEIGHBOURS);
     }
 }
 
