@@ -42,12 +42,11 @@ pub struct System {
 impl System {
     /// This machine.
     pub fn linux() -> Result<Self, Error> {
-        let pending = Arc::new(linux::Pending);
         Ok(Self {
             block: Arc::new(linux::LinuxBlock::default()),
             network: Arc::new(linux::LinuxNetwork::default()),
             firewall: Arc::new(linux::LinuxFirewall::default()),
-            process: pending,
+            process: Arc::new(linux::LinuxProcess::default()),
         })
     }
 

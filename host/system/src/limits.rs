@@ -38,7 +38,14 @@ pub fn confine_compiler() -> Result<(), Error> {
 /// Lets this process open as many descriptors as it may: a device holds two, its journal record and its loop device.
 pub fn raise_descriptors() -> Result<(), Error> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).map_err(|error| Error::Kernel {
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    )
+    .map_err(|error| Error::Kernel {
         what: "raise the limit of open descriptors".to_owned(),
         errno: Some(error.raw_os_error()),
         source_text: error.to_string(),

@@ -8,11 +8,11 @@ mod links;
 mod loops;
 mod netlink;
 mod nftables;
-mod pending;
+mod process;
 mod resolve;
 mod usage;
 
 pub(crate) use self::block::LinuxBlock;
 pub(crate) use self::links::LinuxNetwork;
 pub(crate) use self::nftables::LinuxFirewall;
-pub(crate) use self::pending::Pending;
+pub(crate) use self::process::LinuxProcess;

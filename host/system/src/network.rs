@@ -106,6 +106,6 @@ pub trait Network: Send + Sync {
     fn remove_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error>;
 
     /// The names of links as they appear (or take a new name), for as long as the receiver is kept. `None` tells that
-    /// some were lost, and that one should look again.
+    /// some were lost, and that one should look again. The watch ends with the first link after the receiver is dropped.
     fn appearances(&self) -> Result<Receiver<Option<IfName>>, Error>;
 }

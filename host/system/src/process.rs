@@ -34,7 +34,8 @@ pub struct Kept {
 
 /// Helper programs.
 pub trait Process: Send + Sync {
-    /// Runs a helper to its end, or ends its whole tree after `limit`.
+    /// Runs a helper to its end, or ends its whole tree after `limit`. What it leaves running in the background goes on,
+    /// and is found by its tag.
     fn run(
         &self,
         grant: &ProcessGrant,
@@ -53,6 +54,7 @@ pub trait Process: Send + Sync {
     /// Ends it with its whole tree: SIGTERM, and SIGKILL after `grace`. One that is gone is no error.
     fn end(&self, kept: &Kept, grace: Duration) -> Result<(), Error>;
 
-    /// The helpers that carry a tag, also those of a daemon that is gone.
+    /// The helpers that carry a tag, also those of a daemon that is gone. One that has ended itself, but left others
+    /// running, has `started` 0: it is not running, and [`Process::end`] ends them.
     fn find(&self, tag: &str) -> Result<Vec<Kept>, Error>;
 }

@@ -288,7 +288,7 @@ fn a_loop_device_is_attached_and_detached() {
         assert_eq!((device.1.major, &device.1.options), (7, &options(&tag)));
         assert_eq!(
             stage.system.block.find_loops(&tag).unwrap(),
-            [device.1.clone()],
+            std::slice::from_ref(&device.1),
             "{}",
             stage.name
         );
@@ -307,7 +307,7 @@ fn a_deleted_image_leaves_no_loop_device() {
         let device = attach(&stage, &grant, &path, &options(&tag));
         stage.delete("a.img");
         let found = stage.system.block.find_loops(&tag).unwrap();
-        assert_eq!(found, [device.1.clone()], "{}", stage.name);
+        assert_eq!(found, std::slice::from_ref(&device.1), "{}", stage.name);
         stage.system.block.detach_loop(&found[0]).unwrap();
         assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
     }
@@ -417,7 +417,10 @@ fn a_new_daemon_takes_hold_of_what_the_kernel_kept() {
             Some(adopted.clone())
         );
         drop(blkback);
-        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [adopted.clone()]);
+        assert_eq!(
+            stage.system.block.find_loops(&tag).unwrap(),
+            std::slice::from_ref(&adopted)
+        );
         stage.system.block.detach_loop(&adopted).unwrap();
         assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
     }
@@ -485,7 +488,7 @@ fn a_loop_device_that_is_no_longer_the_same_is_left_alone() {
         stage.system.block.detach_loop(&stale).unwrap();
         assert_eq!(
             stage.system.block.find_loops(&tag).unwrap(),
-            [device.1.clone()],
+            std::slice::from_ref(&device.1),
             "{}",
             stage.name
         );

@@ -74,10 +74,10 @@ impl Loops {
                 result => return result,
             };
         }
-        Err(Error::Busy(format!(
-            "no loop device stayed free for {}",
-            source.facts.path.display()
-        )))
+        Err(Error::kernel(
+            format!("find a free loop device for {}", source.facts.path.display()),
+            Errno::BUSY,
+        ))
     }
 
     /// Picks a free device that no other thread of ours has picked, nor someone else has been quicker to take.
@@ -199,7 +199,8 @@ pub(super) fn find(tag: &str) -> Result<Vec<LoopDevice>, Error> {
         let info = ioctl::loop_status(fd.as_fd())
             .ok()
             .filter(|info| info.name() == tag.as_bytes())?;
-        let path = std::fs::read_to_string(format!("/sys/block/loop{number}/loop/backing_file")).ok()?;
+        let path = std::fs::read(format!("/sys/block/loop{number}/loop/backing_file")).ok()?;
+        let path = String::from_utf8_lossy(&path);
         let path = path.trim_end_matches('\n');
         let path = PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(path));
         describe(number, &fd, &info, path).ok()

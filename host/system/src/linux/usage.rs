@@ -132,10 +132,9 @@ impl Mounts {
     fn refresh(&mut self) -> std::io::Result<()> {
         let mut changed = [PollFd::new(&self.file, PollFlags::PRI)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut changed, Some(&now))? > 0 {
-            self.read_again()
-        } else {
-            Ok(())
+        match poll(&mut changed, Some(&now)) {
+            Ok(0) => Ok(()),
+            _ => self.read_again(),
         }
     }
 

@@ -101,16 +101,6 @@ impl Files {
         (access == Access::ReadWrite || !read_only).then(|| format!("the mount at {point}"))
     }
 
-    /// The size of a file, if a path still leads to it.
-    pub(super) fn size_of(&self, identity: SourceIdentity, path: &Path) -> Option<u64> {
-        match self.nodes.get(path)? {
-            Node::Disk {
-                identity: found, size, ..
-            } if *found == identity => Some(*size),
-            _ => None,
-        }
-    }
-
     /// Opens what a path leads to, by the rules for resolution that the real machine keeps too.
     pub(super) fn open(&self, grant: &BlockGrant, wanted: &Path, access: Access) -> Result<SourceFacts, Error> {
         let mut path = wanted.to_owned();
@@ -174,7 +164,7 @@ impl Files {
     /// Goes along a path to its end, or to the first link on it.
     fn to_first_link(&self, mut at: PathBuf, path: &Path) -> (PathBuf, PathBuf) {
         let mut components = path.components();
-        while let Some(component) = components.next() {
+        for component in components.by_ref() {
             at.push(component);
             if let Some(Node::Symlink(_)) = self.nodes.get(&at) {
                 break;

@@ -7,8 +7,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, sync::
 use tempfile::TempDir;
 use xenplug_system::{
     System,
-    grant::{Access, BlockGrant, NamePattern, NetworkGrant, Operator, PathRule},
-    simulated::Machine,
+    grant::{Access, BlockGrant, HelperRule, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant},
+    simulated::{Machine, Program},
 };
 
 /// A machine with an empty directory.
@@ -165,6 +165,13 @@ impl Stage {
         }
     }
 
+    /// Says what the shell does when it is run, to a machine that has none.
+    pub(crate) fn shell(&self, program: Program) {
+        if let Simulated(machine) = &self.set {
+            machine.add_program("/bin/sh", program);
+        }
+    }
+
     /// The links whose sending is restricted.
     pub(crate) fn restricted(&self) -> Vec<String> {
         match &self.set {
@@ -215,11 +222,8 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // SAFETY: takes flags alone; a network namespace is no matter of memory.
-            assert_eq!(
-                unsafe { libc::unshare(libc::CLONE_NEWNET) },
-                0,
-                "make a network namespace"
-            );
+            let made = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            assert_eq!(made, 0, "make a network namespace");
             test();
         });
         if let Err(panic) = thread.join() {
@@ -267,6 +271,17 @@ pub(crate) fn ip(arguments: &str) -> String {
 pub(crate) fn network_grant(bridges: &[&str]) -> NetworkGrant {
     let bridges = bridges.iter().map(|name| NamePattern((*name).into())).collect();
     NetworkGrant::new(&Operator::of_configuration(), bridges)
+}
+
+/// A grant of the shell as a helper by that name, with these arguments and no others.
+pub(crate) fn process_grant(helper: &str, arguments: &[&str]) -> ProcessGrant {
+    let args = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let rule = HelperRule {
+        name: helper.into(),
+        path: "/bin/sh".into(),
+        args,
+    };
+    ProcessGrant::new(&Operator::of_configuration(), vec![rule])
 }
 
 /// A grant of paths, and of loop devices.

@@ -20,6 +20,9 @@ use crate::{Error, lock};
 /// The kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;
 
+/// How often a dump is asked for while things change. The last is taken as it is: on a busy machine none is better.
+const DUMPS: u32 = 8;
+
 /// How long to wait for an answer that the kernel never owes for that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -104,17 +107,19 @@ impl Sockets {
             Some(socket) => socket,
             None => self.open()?,
         };
+        let mut dumps = 0;
         loop {
+            dumps += 1;
             // A socket on which something went unread would give the next one the wrong answer: it is closed.
             match exchange(&socket, request, &read)? {
-                Answer::Interrupted => {}
+                Answer::Interrupted(_) if dumps < DUMPS => {}
                 Answer::Failed(failure) => {
                     if request.count == 1 {
                         lock(&self.idle).push(socket);
                     }
                     return Err(failure);
                 }
-                Answer::Done(parts) => {
+                Answer::Done(parts) | Answer::Interrupted(parts) => {
                     lock(&self.idle).push(socket);
                     return Ok(parts);
                 }
@@ -143,7 +148,7 @@ impl Sockets {
 enum Answer<T> {
     Done(Vec<T>),
     /// A dump during which something changed: to be asked for again.
-    Interrupted,
+    Interrupted(Vec<T>),
     Failed(Failure),
 }
 
@@ -167,7 +172,7 @@ fn exchange<T>(
                     None if message.sequence == request.answered => return Ok(Answer::Done(parts)),
                     None => {}
                 },
-                NLMSG_DONE if interrupted => return Ok(Answer::Interrupted),
+                NLMSG_DONE if interrupted => return Ok(Answer::Interrupted(parts)),
                 NLMSG_DONE => return Ok(Answer::Done(parts)),
                 _ => parts.extend(read(&message)),
             }

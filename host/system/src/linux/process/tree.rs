@@ -1,0 +1,206 @@
+//! Which processes belong to a helper: by its session, by what they inherited, by who is whose parent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
+
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{
+    pid_of,
+    spawn::{HELPER, LEADER, TAG},
+};
+use crate::process::Kept;
+
+/// A process that lives, by an identity that no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub pid: u32,
+    /// Clock ticks since boot.
+    pub started: u64,
+    parent: u32,
+    session: u32,
+}
+
+impl Member {
+    /// The process of that number; `None` also for one that has ended and was not yet waited for.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let (member, state) = stat(pid)?;
+        (!matches!(state, 'Z' | 'X')).then_some(member)
+    }
+
+    /// Sends a signal to it, and to no other that has its number now.
+    pub(super) fn signal(&self, signal: Signal) {
+        let Some(fd) = pid_of(self.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+            return;
+        };
+        if Self::of(self.pid).is_some_and(|now| now.started == self.started) {
+            // It may end at any time.
+            let _ = pidfd_send_signal(&fd, signal);
+        }
+    }
+}
+
+/// When a process started, though it may have ended and not been waited for.
+pub(super) fn started(pid: u32) -> Option<u64> {
+    stat(pid).map(|(member, _)| member.started)
+}
+
+/// The processes of a helper, as they are looked for again and again until none is left.
+pub(super) struct Tree<'k> {
+    kept: &'k Kept,
+    /// Those that were found before, and when they started: they stay its own when their parents are gone.
+    found: BTreeMap<u32, u64>,
+    /// The helper itself was seen, so its session is its own.
+    led: bool,
+    /// Its number is another's now, and with it the session and the cgroup of that number.
+    is_taken: bool,
+}
+
+impl<'k> Tree<'k> {
+    pub(super) fn of(kept: &'k Kept) -> Self {
+        Self {
+            kept,
+            found: BTreeMap::new(),
+            led: false,
+            is_taken: false,
+        }
+    }
+
+    /// Whether all in the cgroup of its number are its own.
+    pub(super) fn owns_cgroup(&self) -> bool {
+        !self.is_taken
+    }
+
+    /// Those that live: those of its session, those that inherited its mark, those in its cgroup, and the children of
+    /// all these.
+    pub(super) fn look(&mut self, cgroup: &[u32]) -> io::Result<Vec<Member>> {
+        let kept = self.kept;
+        let all: BTreeMap<u32, Member> = processes()?.into_iter().map(|process| (process.pid, process)).collect();
+        let leads = all.get(&kept.pid).map(|leader| leader.started == kept.started);
+        self.led |= leads == Some(true);
+        self.is_taken |= leads == Some(false);
+        let is_root = |process: &Member| {
+            let number = (self.led && process.session == kept.pid) || cgroup.contains(&process.pid);
+            (number && !self.is_taken)
+                || self.found.get(&process.pid) == Some(&process.started)
+                || Mark::of(process.pid).is_some_and(|mark| mark.leader == kept.pid && mark.tag == kept.tag)
+        };
+        let mut members: BTreeSet<u32> = all
+            .values()
+            .filter(|process| is_root(process))
+            .map(|root| root.pid)
+            .collect();
+        loop {
+            let is_new = |process: &&Member| members.contains(&process.parent) && !members.contains(&process.pid);
+            let children: Vec<u32> = all.values().filter(is_new).map(|child| child.pid).collect();
+            if children.is_empty() {
+                break;
+            }
+            members.extend(children);
+        }
+        let members: Vec<Member> = members.iter().filter_map(|pid| all.get(pid).copied()).collect();
+        self.found = members.iter().map(|member| (member.pid, member.started)).collect();
+        Ok(members)
+    }
+}
+
+/// The helpers with a tag, also those of which only descendants live.
+pub(super) fn find(tag: &str) -> io::Result<Vec<Kept>> {
+    let mut found: BTreeMap<u32, Kept> = BTreeMap::new();
+    for process in processes()? {
+        let Some(mark) = Mark::of(process.pid).filter(|mark| mark.tag == tag) else {
+            continue;
+        };
+        let kept = found.entry(mark.leader).or_insert_with(|| Kept {
+            helper: mark.helper,
+            pid: mark.leader,
+            started: 0,
+            tag: mark.tag,
+        });
+        if process.pid == mark.leader {
+            kept.started = process.started;
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// What a helper's processes inherit in their environment.
+struct Mark {
+    tag: String,
+    helper: String,
+    leader: u32,
+}
+
+impl Mark {
+    fn of(pid: u32) -> Option<Self> {
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let value = |name: &str| {
+            let mut variables = environment.split(|byte| *byte == 0);
+            let value = variables.find_map(|variable| variable.strip_prefix(name.as_bytes()))?;
+            String::from_utf8(value.into()).ok()
+        };
+        Some(Self {
+            tag: value(TAG)?,
+            helper: value(HELPER)?,
+            leader: value(LEADER)?.parse().ok()?,
+        })
+    }
+}
+
+fn processes() -> io::Result<Vec<Member>> {
+    let entries = fs::read_dir("/proc")?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(Member::of).collect())
+}
+
+/// A process and its state.
+fn stat(pid: u32) -> Option<(Member, char)> {
+    read_stat(
+        pid,
+        &String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?),
+    )
+}
+
+/// Reads /proc/PID/stat (proc_pid_stat(5)), in which a name in parentheses may hold anything.
+fn read_stat(pid: u32, stat: &str) -> Option<(Member, char)> {
+    let (_, stat) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = stat.split_whitespace().collect();
+    // The first of these is the third of all: state, parent, group, session; the 22nd is when it started.
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let small = |field: usize| u32::try_from(number(field)?).ok();
+    let member = Member {
+        pid,
+        started: number(22)?,
+        parent: small(4)?,
+        session: small(6)?,
+    };
+    Some((member, fields.first()?.chars().next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let rest = "S 7 42 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9876 0 0";
+        for name in ["sh", "a b", ") S 1 1 1", "x) (y"] {
+            let member = Member {
+                pid: 42,
+                started: 9876,
+                parent: 7,
+                session: 41,
+            };
+            assert_eq!(
+                read_stat(42, &format!("42 ({name}) {rest}")),
+                Some((member, 'S')),
+                "{name}"
+            );
+        }
+        for odd in ["", "42", "42 (sh)", "42 (sh) S 7"] {
+            assert_eq!(read_stat(42, odd), None, "{odd}");
+        }
+    }
+}

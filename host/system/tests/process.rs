@@ -1,0 +1,382 @@
+//! Helper programs: the shell, with scripts that behave and scripts that do not.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod stage;
+
+use std::{
+    fs,
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
+
+use stage::{Stage, process_grant, tag};
+use xenplug_system::{
+    Error, System,
+    process::{Kept, Output},
+    simulated::Program,
+};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Runs a script to its end.
+fn run(stage: &Stage, script: &str, test: &str) -> Result<Output, Error> {
+    run_for(&stage.system, script, test, LONG)
+}
+
+fn run_for(system: &System, script: &str, test: &str, limit: Duration) -> Result<Output, Error> {
+    let arguments = ["-c".to_owned(), script.to_owned()];
+    system.process.run(
+        &process_grant("sh", &["-c", script]),
+        "sh",
+        &arguments,
+        &tag(test),
+        limit,
+    )
+}
+
+/// A helper that is ended whatever happens.
+struct Started<'s>(&'s System, Kept);
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        self.0.process.end(&self.1, Duration::ZERO).unwrap();
+    }
+}
+
+fn start<'s>(system: &'s System, script: &str, test: &str) -> Started<'s> {
+    let arguments = ["-c".to_owned(), script.to_owned()];
+    Started(
+        system,
+        system
+            .process
+            .start(&process_grant("sh", &["-c", script]), "sh", &arguments, &tag(test))
+            .unwrap(),
+    )
+}
+
+/// Waits for a file that a script makes, and returns what it wrote.
+fn written(path: &str) -> String {
+    let start = Instant::now();
+    loop {
+        match fs::read_to_string(path) {
+            Ok(text) if text.ends_with('\n') => return text,
+            _ if start.elapsed() > LONG => panic!("{path} was not written"),
+            _ => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+fn alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z"))
+}
+
+#[test]
+fn a_helper_runs_to_its_end_and_tells_how_it_ended() {
+    for stage in Stage::all() {
+        let output = Output {
+            code: 3,
+            stdout: b"out\n".into(),
+            stderr: b"err\n".into(),
+        };
+        stage.shell(Program::Ends(output.clone()));
+        assert_eq!(
+            run(&stage, "echo out; echo err >&2; exit 3", "run"),
+            Ok(output),
+            "{}",
+            stage.name
+        );
+    }
+}
+
+#[test]
+fn what_is_not_granted_is_not_run() {
+    for stage in Stage::all() {
+        let grant = process_grant("sh", &["-c", "exit 0"]);
+        let denied = |helper: &str, arguments: &[&str]| {
+            let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            let ran = stage
+                .system
+                .process
+                .run(&grant, helper, &arguments, &tag("denied"), LONG);
+            assert!(
+                matches!(ran, Err(Error::Denied(_))),
+                "{}: {helper} {arguments:?}: {ran:?}",
+                stage.name
+            );
+            let started = stage.system.process.start(&grant, helper, &arguments, &tag("denied"));
+            assert!(
+                matches!(started, Err(Error::Denied(_))),
+                "{}: {helper} {arguments:?}",
+                stage.name
+            );
+        };
+        denied("bash", &["-c", "exit 0"]);
+        denied("sh", &["-c", "exit 1"]);
+        denied("sh", &["-c"]);
+        denied("sh", &["-c", "exit 0", "more"]);
+        denied("sh", &["-c", "exit 0\0"]);
+        denied("/bin/sh", &["-c", "exit 0"]);
+    }
+}
+
+#[test]
+fn a_helper_that_is_missing_is_said_to_be() {
+    use xenplug_system::grant::{HelperRule, Operator, ProcessGrant};
+    for stage in Stage::all() {
+        let rule = HelperRule {
+            name: "none".into(),
+            path: stage.path("none").into(),
+            args: Vec::new(),
+        };
+        let grant = ProcessGrant::new(&Operator::of_configuration(), vec![rule]);
+        match stage.system.process.run(&grant, "none", &[], &tag("missing"), LONG) {
+            Err(Error::NotFound(text)) => assert!(text.contains(&stage.path("none")), "{text}"),
+            other => panic!("{}: {other:?}", stage.name),
+        }
+        assert!(matches!(
+            stage.system.process.start(&grant, "none", &[], &tag("missing")),
+            Err(Error::NotFound(_))
+        ));
+    }
+}
+
+#[test]
+fn a_helper_that_goes_on_is_found_and_ended_also_by_another_daemon() {
+    for stage in Stage::all() {
+        stage.shell(Program::Stays);
+        let script = "while :; do sleep 1; done";
+        let one = start(&stage.system, script, "find");
+        let two = start(&stage.system, script, "find");
+        let other = start(&stage.system, script, "other");
+        for kept in [&one.1, &two.1, &other.1] {
+            assert!(stage.system.process.running(kept), "{}", stage.name);
+        }
+        let daemon = stage.another();
+        // What a helper is only just becoming has no name yet.
+        let start = Instant::now();
+        let mut found = daemon.process.find(&tag("find")).unwrap();
+        while found.len() < 2 && start.elapsed() < LONG {
+            found = daemon.process.find(&tag("find")).unwrap();
+        }
+        let mut expected = [one.1.clone(), two.1.clone()];
+        expected.sort_by_key(|kept| kept.pid);
+        assert_eq!(found, expected, "{}", stage.name);
+        daemon.process.end(&one.1, LONG).unwrap();
+        assert!(!daemon.process.running(&one.1));
+        assert!(!stage.system.process.running(&one.1));
+        assert!(
+            stage.system.process.running(&two.1) && stage.system.process.running(&other.1),
+            "{}",
+            stage.name
+        );
+        stage.system.process.end(&one.1, LONG).unwrap();
+        let reused = Kept {
+            started: two.1.started + 1,
+            tag: "another's".into(),
+            ..two.1.clone()
+        };
+        assert!(!stage.system.process.running(&reused));
+        stage.system.process.end(&reused, Duration::ZERO).unwrap();
+        assert!(
+            stage.system.process.running(&two.1),
+            "{}: its number alone is not it",
+            stage.name
+        );
+    }
+}
+
+#[test]
+fn a_helper_that_ends_by_itself_no_longer_runs() {
+    let stage = Stage::linux();
+    let kept = start(&stage.system, "exit 0", "short");
+    let start = Instant::now();
+    while stage.system.process.running(&kept.1) {
+        assert!(start.elapsed() < LONG);
+    }
+    assert_eq!(stage.system.process.find(&tag("short")).unwrap(), []);
+}
+
+#[test]
+fn a_helper_has_nothing_of_ours() {
+    let stage = Stage::linux();
+    let file = fs::File::open("/proc/self/exe").unwrap();
+    // Without the mark that closes it on exec.
+    let leak = rustix::io::dup(&file).unwrap();
+    rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+    assert!(leak.as_raw_fd() > 2);
+    let script = "for fd in /proc/$$/fd/*; do readlink $fd; done; echo; cut -d' ' -f1,5,6 /proc/$$/stat; echo $$; \
+                  pwd; umask; grep -E 'SigBlk|SigIgn' /proc/self/status; env | sort";
+    let output = run(&stage, script, "clean").unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = output.lines().collect();
+    let (fds, rest) = lines.split_at(lines.iter().position(|line| line.is_empty()).unwrap());
+    assert_eq!(fds[0], "/dev/null");
+    assert!(
+        fds[1..]
+            .iter()
+            .all(|fd| fd.starts_with("pipe:") || fd.starts_with("/proc/")),
+        "{fds:?}"
+    );
+    let pid = rest[2];
+    assert_eq!(rest[1], format!("{pid} {pid} {pid}"), "it leads a group and a session");
+    assert_eq!(rest[3..5], ["/", "0022"]);
+    for line in &rest[5..7] {
+        assert!(line.ends_with("\t0000000000000000"), "{line}");
+    }
+    let environment: Vec<_> = rest[7..]
+        .iter()
+        .filter(|variable| !variable.starts_with("_="))
+        .copied()
+        .collect();
+    let leader = format!("XENPLUG_LEADER={pid:0>10}");
+    let own_tag = format!("XENPLUG_TAG={}", tag("clean"));
+    assert_eq!(
+        environment,
+        [
+            "LANG=C",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PWD=/",
+            "XENPLUG_HELPER=sh",
+            leader.as_str(),
+            own_tag.as_str(),
+        ]
+    );
+}
+
+#[test]
+fn a_helper_that_is_killed_tells_by_what() {
+    let stage = Stage::linux();
+    assert_eq!(run(&stage, "kill -9 $$", "signal").unwrap().code, 137);
+}
+
+#[test]
+fn a_flood_of_output_is_cut_off_and_does_not_stop_the_helper() {
+    let stage = Stage::linux();
+    let script = "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 7";
+    let output = run(&stage, script, "flood").unwrap();
+    assert_eq!(
+        (output.code, output.stdout.len(), output.stderr.len()),
+        (7, 65536, 65536)
+    );
+}
+
+#[test]
+fn a_helper_that_leaves_its_output_to_others_is_not_waited_for() {
+    let stage = Stage::linux();
+    let start = Instant::now();
+    let output = run(&stage, "echo before; (sleep 60) & echo $!", "background").unwrap();
+    assert!(start.elapsed() < LONG);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (before, pid) = text.split_once('\n').unwrap();
+    assert_eq!(before, "before");
+    assert!(alive(pid), "what it left running goes on");
+    let left = stage.system.process.find(&tag("background")).unwrap();
+    assert_eq!(left.len(), 1);
+    assert!(!stage.system.process.running(&left[0]));
+    stage.system.process.end(&left[0], Duration::ZERO).unwrap();
+    assert!(!alive(pid));
+    assert_eq!(stage.system.process.find(&tag("background")).unwrap(), []);
+}
+
+#[test]
+fn a_helper_that_takes_too_long_is_ended_with_its_whole_tree() {
+    let stage = Stage::linux();
+    let path = stage.path("pids");
+    let script = format!("trap '' TERM; (sleep 100 & echo $!; wait) >{path} & sleep 100");
+    let start = Instant::now();
+    match run_for(&stage.system, &script, "limit", Duration::from_millis(300)) {
+        Err(Error::Kernel { what, source_text, .. }) => {
+            assert_eq!(what, "run the helper \"sh\"");
+            assert_eq!(source_text, "it had not ended after 300ms, and was killed");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(!alive(&written(&path)));
+    assert_eq!(stage.system.process.find(&tag("limit")).unwrap(), []);
+}
+
+#[test]
+fn a_helper_may_end_in_its_own_way_first() {
+    let stage = Stage::linux();
+    let path = stage.path("farewell");
+    let script =
+        format!("trap 'echo bye >{path}; exit 0' TERM; echo ready >{path}.ready; while :; do sleep 0.01; done");
+    let kept = start(&stage.system, &script, "grace");
+    written(&format!("{path}.ready"));
+    let start = Instant::now();
+    stage.system.process.end(&kept.1, LONG).unwrap();
+    assert!(start.elapsed() < LONG, "it was not waited for in vain");
+    assert_eq!(written(&path), "bye\n");
+}
+
+#[test]
+fn a_helper_that_forks_away_is_ended_with_all_that_it_left() {
+    // Into a session of its own, twice forked; with a fresh environment; deaf to SIGTERM.
+    for (name, away) in [
+        ("session", "setsid sh -c 'echo $$ >PATH; exec sleep 100' & "),
+        (
+            "orphan",
+            "(setsid sh -c '(sh -c \"echo \\$\\$ >PATH; exec sleep 100\" &) ; exit' &) ; ",
+        ),
+        ("environment", "env -i setsid sh -c 'echo $$ >PATH; exec sleep 100' & "),
+        (
+            "deaf",
+            "setsid sh -c 'trap \"\" TERM; echo $$ >PATH; while :; do sleep 1; done' & ",
+        ),
+    ] {
+        let stage = Stage::linux();
+        let path = stage.path("pid");
+        let script = away.replace("PATH", &path) + "sleep 100";
+        let kept = start(&stage.system, &script, name);
+        let pid = written(&path);
+        assert!(alive(&pid), "{name}");
+        stage.system.process.end(&kept.1, Duration::from_millis(50)).unwrap();
+        assert!(!alive(&pid), "{name}");
+        assert!(!stage.system.process.running(&kept.1), "{name}");
+        assert_eq!(stage.system.process.find(&tag(name)).unwrap(), [], "{name}");
+    }
+}
+
+#[test]
+fn no_zombie_and_no_cgroup_is_left_over() {
+    use xenplug_system::grant::{HelperRule, Operator, ProcessGrant};
+    let stage = Stage::linux();
+    let kept = start(&stage.system, "exit 0", "zombie");
+    let pid = kept.1.pid;
+    drop(kept);
+    run(&stage, "exit 0", "zombie").unwrap();
+    let rule = HelperRule {
+        name: "no-program".into(),
+        path: "/etc/passwd".into(),
+        args: Vec::new(),
+    };
+    let grant = ProcessGrant::new(&Operator::of_configuration(), vec![rule]);
+    let refused = stage.system.process.start(&grant, "no-program", &[], &tag("zombie"));
+    assert!(matches!(refused, Err(Error::Kernel { .. })), "{refused:?}");
+    assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
+        return;
+    };
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let Some(mount) = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")) else {
+        return;
+    };
+    let directory = format!("{}/{own}", mount.split(' ').nth(1).unwrap());
+    // Other tests have theirs at the same time: those in which nobody is left for long are left over.
+    let empty = || -> Vec<String> {
+        let entries = fs::read_dir(&directory).unwrap().filter_map(|entry| entry.ok());
+        let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("xenplug-"));
+        let processes = |path: std::path::PathBuf| fs::read_to_string(path.join("cgroup.procs"));
+        let empty = own.filter(|entry| processes(entry.path()).is_ok_and(|processes| processes.is_empty()));
+        empty
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    };
+    let before = empty();
+    std::thread::sleep(Duration::from_millis(500));
+    let left: Vec<_> = empty().into_iter().filter(|name| before.contains(name)).collect();
+    assert_eq!(left, [""; 0]);
+}
