@@ -229,3 +229,78 @@ fn names(list: &[u8]) -> Option<Vec<String>> {
         .map(|name| String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn every_request() -> Vec<Request> {
+        let path: Path = "/a".parse().unwrap();
+        vec![
+            Request::Directory(path.clone()),
+            Request::Read(path.clone()),
+            Request::Permissions(path.clone()),
+            Request::Write(path.clone(), b"x".to_vec()),
+            Request::Mkdir(path.clone()),
+            Request::Rm(path.clone()),
+            Request::SetPermissions(path.clone(), vec![Permission::none(0), Permission::both(65535)]),
+            Request::DomainPath(7),
+            Request::IsIntroduced(7),
+            Request::Introduce {
+                domid: 7,
+                mfn: 1,
+                port: 2,
+            },
+            Request::Release(7),
+            Request::DirectoryPart(path.clone(), 3),
+            Request::Watch(path.clone(), 9),
+            Request::Unwatch(path, 9),
+            Request::TransactionStart,
+            Request::TransactionEnd { commit: true },
+        ]
+    }
+
+    #[test]
+    fn requests_are_put_as_the_protocol_has_them() {
+        let texts: [&[u8]; 16] = [
+            b"/a\0",
+            b"/a\0",
+            b"/a\0",
+            b"/a\0x",
+            b"/a\0",
+            b"/a\0",
+            b"/a\0n0\0b65535\0",
+            b"7\0",
+            b"7\0",
+            b"7\01\02\0",
+            b"7\0",
+            b"/a\03\0",
+            b"/a\0x9\0",
+            b"/a\0x9\0",
+            b"\0",
+            b"T\0",
+        ];
+        for (request, text) in every_request().into_iter().zip(texts) {
+            let mut payload = Vec::new();
+            request.fill(&mut payload);
+            assert_eq!(payload, text, "{request:?}");
+            assert!(request.size() == 0 || request.size() >= payload.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_is_a_reply_or_an_error(payload: Vec<u8>) {
+            for request in every_request() {
+                let _ = request.reply(payload.clone());
+            }
+        }
+
+        #[test]
+        fn a_token_is_read_back(token: u64) {
+            prop_assert_eq!(token_number(token_text(token).as_bytes()), Some(token));
+        }
+    }
+}

@@ -99,3 +99,6 @@ impl Outgoing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
