@@ -1,5 +1,9 @@
 //! The store and its clients: what every request does.
 
+mod committing;
+mod managing;
+mod watching;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
@@ -8,7 +12,7 @@ use super::{
     outbox::Outbox,
     transaction::Transaction,
     tree::Tree,
-    view::{Change, INTRODUCE, Need, RELEASE, Special, View, change},
+    view::{Change, Need, Special, View},
 };
 use crate::{
     Errno, Path, Permission,
@@ -36,17 +40,9 @@ pub(super) struct Core {
 struct Peer {
     domid: u16,
     outbox: Arc<Outbox>,
-    watches: Vec<Watch>,
+    watches: Vec<watching::Watch>,
     transactions: BTreeMap<u32, Transaction>,
     last_transaction: u32,
-}
-
-#[derive(Debug)]
-struct Watch {
-    /// Absolute, or special.
-    path: Path,
-    token: Vec<u8>,
-    relative: bool,
 }
 
 type Reply = Result<Vec<u8>, Errno>;
@@ -217,258 +213,8 @@ impl Core {
         }
     }
 
-    fn watch(&mut self, id: u64, payload: &[u8]) -> Reply {
-        let caller = self.caller(id);
-        let domid_watches: usize = self
-            .peers
-            .values()
-            .filter(|peer| peer.domid == caller.domid)
-            .map(|peer| peer.watches.len())
-            .sum();
-        let peer = self.peers.get_mut(&id).ok_or(Errno::Invalid)?;
-        let (path, token) = watch_arguments(payload)?;
-        let relative = !path.starts_with(b"/") && !path.starts_with(b"@");
-        let path = absolute(caller, path)?;
-        if peer
-            .watches
-            .iter()
-            .any(|watch| watch.path == path && watch.token == token)
-        {
-            return Err(Errno::Exists);
-        }
-        // xenstored compares before it adds, so that one more than the quota can be set.
-        if !caller.is_privileged() && domid_watches > self.options.quotas.watches {
-            return Err(Errno::TooBig);
-        }
-        peer.watches.push(Watch {
-            path,
-            token: token.to_vec(),
-            relative,
-        });
-        Ok(ok())
-    }
-
-    /// A watch that was just set fires once.
-    fn first_event(&self, id: u64) {
-        if let Some(peer) = self.peers.get(&id)
-            && let Some(watch) = peer.watches.last()
-        {
-            watch.tell(peer, &watch.path);
-        }
-    }
-
-    fn unwatch(&mut self, id: u64, payload: &[u8]) -> Reply {
-        let caller = self.caller(id);
-        let peer = self.peers.get_mut(&id).ok_or(Errno::Invalid)?;
-        let (path, token) = watch_arguments(payload)?;
-        let path = absolute(caller, path)?;
-        let place = peer
-            .watches
-            .iter()
-            .position(|watch| watch.path == path && watch.token == token);
-        peer.watches.remove(place.ok_or(Errno::NoEnt)?);
-        Ok(ok())
-    }
-
-    fn reset(&mut self, id: u64) -> Reply {
-        let peer = self.peers.get_mut(&id).ok_or(Errno::Invalid)?;
-        peer.watches.clear();
-        peer.transactions.clear();
-        Ok(ok())
-    }
-
-    fn begin(&mut self, id: u64, within: Option<u32>) -> Reply {
-        let caller = self.caller(id);
-        let peer = self.peers.get_mut(&id).ok_or(Errno::Invalid)?;
-        if within.is_some() {
-            return Err(Errno::Busy);
-        }
-        // As for watches, one more than the quota.
-        if !caller.is_privileged() && peer.transactions.len() > self.options.quotas.transactions {
-            return Err(Errno::NoSpace);
-        }
-        loop {
-            peer.last_transaction = peer.last_transaction.wrapping_add(1).max(1);
-            if !peer.transactions.contains_key(&peer.last_transaction) {
-                break;
-            }
-        }
-        peer.transactions.insert(peer.last_transaction, Transaction::default());
-        Ok(terminated(&peer.last_transaction.to_string()))
-    }
-
-    fn end(&mut self, id: u64, within: Option<u32>, payload: &[u8], changes: &mut Vec<Change>) -> Reply {
-        let commit = match only_string(payload) {
-            Some(b"T") => true,
-            Some(b"F") => false,
-            _ => return Err(Errno::Invalid),
-        };
-        let caller = self.caller(id);
-        let peer = self.peers.get_mut(&id).ok_or(Errno::Invalid)?;
-        let transaction = within
-            .and_then(|number| peer.transactions.remove(&number))
-            .ok_or(Errno::NoEnt)?;
-        if !commit {
-            return Ok(ok());
-        }
-        if transaction.failed {
-            return Err(Errno::NoMemory);
-        }
-        if self.conflicts > 0 {
-            self.conflicts -= 1;
-            return Err(Errno::Again);
-        }
-        let got = transaction.counts.get(&caller.domid).copied().unwrap_or_default();
-        let nodes = self.domains.nodes(caller.domid).saturating_add_signed(got);
-        if transaction.created && !caller.is_privileged() && nodes > self.options.quotas.nodes {
-            return Err(Errno::NoSpace);
-        }
-        if transaction.conflicts(&self.tree) {
-            return Err(Errno::Again);
-        }
-        for (domid, by) in &transaction.counts {
-            self.domains.count(*domid, *by, self.tree.generation);
-        }
-        let changed = transaction.apply(&mut self.tree);
-        changes.extend(changed.into_iter().map(|changed| {
-            change(
-                &self.tree,
-                changed.path,
-                changed.exact,
-                changed.before.into_iter().collect(),
-            )
-        }));
-        Ok(ok())
-    }
-
-    fn introduce(&mut self, payload: &[u8], changes: &mut Vec<Change>) -> Reply {
-        let mut arguments = strings(payload);
-        let domid = arguments.next().and_then(decimal::<u16>).ok_or(Errno::Invalid)?;
-        let port = arguments.nth(1).and_then(decimal::<u32>).ok_or(Errno::Invalid)?;
-        if port == 0 {
-            return Err(Errno::Invalid);
-        }
-        if self.domains.introduce(domid, self.tree.generation) {
-            changes.extend(self.special_change(INTRODUCE));
-        }
-        Ok(ok())
-    }
-
-    /// Forgets a domain: its connections are closed, and what it owns is removed.
-    fn release(&mut self, payload: &[u8], changes: &mut Vec<Change>) -> Reply {
-        let domid = self.introduced(only_string(payload))?;
-        if domid == 0 {
-            return Err(Errno::Invalid);
-        }
-        for peer in self.peers.values_mut().filter(|peer| peer.domid == domid) {
-            peer.watches.clear();
-            peer.transactions.clear();
-            peer.outbox.close();
-        }
-        for path in self.tree.owned_by(domid) {
-            let mut view = View {
-                tree: &mut self.tree,
-                domains: &mut self.domains,
-                quotas: &self.options.quotas,
-                caller: Caller { domid: 0, target: None },
-                transaction: None,
-                changes: Vec::new(),
-            };
-            if view.tree.node(&path).is_some() {
-                view.remove(&path)?;
-            }
-            changes.append(&mut view.changes);
-        }
-        self.domains.forget(domid);
-        changes.extend(self.special_change(RELEASE));
-        Ok(ok())
-    }
-
-    fn introduced(&self, domid: Option<&[u8]>) -> Result<u16, Errno> {
-        let domid = domid.and_then(decimal).ok_or(Errno::Invalid)?;
-        if self.domains.is_introduced(domid) {
-            Ok(domid)
-        } else {
-            Err(Errno::NoEnt)
-        }
-    }
-
-    /// The permissions in a SET_PERMS.
-    fn permissions(&mut self, caller: Caller, payload: &[u8]) -> Result<Vec<Permission>, Errno> {
-        let permissions: Vec<_> = strings(payload)
-            .skip(1)
-            .map(|text| Permission::from_bytes(text).ok_or(Errno::Invalid))
-            .collect::<Result<_, _>>()?;
-        if permissions.is_empty() {
-            return Err(Errno::Invalid);
-        }
-        if !caller.is_privileged() && permissions.len() > self.options.quotas.permissions {
-            return Err(Errno::NoSpace);
-        }
-        for permission in &permissions {
-            self.domains.mention(permission.domid, self.tree.generation);
-        }
-        Ok(permissions)
-    }
-
-    fn set_special(&mut self, caller: Caller, payload: &[u8]) -> Reply {
-        let permissions = self.permissions(caller, payload)?;
-        let name = first_string(payload)
-            .and_then(|parts| std::str::from_utf8(parts.0).ok())
-            .ok_or(Errno::Invalid)?;
-        let (before, generation) = self.special.of(name).ok_or(Errno::Invalid)?;
-        if !self.domains.rights(caller, before, *generation).own {
-            return Err(Errno::Access);
-        }
-        self.special.set(name, (permissions, self.tree.generation));
-        Ok(ok())
-    }
-
-    fn special_change(&self, name: &str) -> Option<Change> {
-        let permissions = vec![self.special.of(name)?.clone()];
-        Some(Change {
-            path: name.parse().ok()?,
-            exact: true,
-            permissions,
-        })
-    }
-
-    /// Tells every watch what concerns it, if its domain may know.
-    fn tell(&self, changes: &[Change]) {
-        for change in changes {
-            for peer in self.peers.values() {
-                let caller = self.domains.caller(peer.domid);
-                let reads = |(permissions, generation): &(Vec<Permission>, u64)| {
-                    self.domains.rights(caller, permissions, *generation).read
-                };
-                if !change.permissions.iter().any(reads) {
-                    continue;
-                }
-                for watch in &peer.watches {
-                    let concerned = match change.exact {
-                        true => watch.path == change.path,
-                        false => change.path.below(&watch.path).is_some(),
-                    };
-                    if concerned {
-                        watch.tell(peer, &change.path);
-                    }
-                }
-            }
-        }
-    }
-
     fn caller(&self, id: u64) -> Caller {
         self.domains.caller(self.peers.get(&id).map_or(0, |peer| peer.domid))
-    }
-}
-
-impl Watch {
-    fn tell(&self, peer: &Peer, path: &Path) {
-        let path = match self.relative {
-            true => path.below(&home(peer.domid)).unwrap_or(path.as_str()),
-            false => path.as_str(),
-        };
-        peer.outbox.event(path, &self.token);
     }
 }
 
@@ -515,15 +261,6 @@ fn part(generation: u64, list: &[u8], offset: usize) -> Vec<u8> {
         reply.push(0);
     }
     reply
-}
-
-/// Path and token, and nothing else.
-fn watch_arguments(payload: &[u8]) -> Result<(&[u8], &[u8]), Errno> {
-    let mut parts = strings(payload);
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(path), Some(token), None) => Ok((path, token)),
-        _ => Err(Errno::Invalid),
-    }
 }
 
 /// An absolute path, or a special one, from what a caller sent.

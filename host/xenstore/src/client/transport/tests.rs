@@ -30,8 +30,10 @@ fn file(descriptor: impl Into<OwnedFd>) -> File {
 
 /// A client over open files. When it loses them, it finds nothing at its endpoint.
 fn client(replies: File, requests: File) -> Client {
-    let mut options = Options::default();
-    options.deadline = Duration::from_millis(300);
+    let options = Options {
+        deadline: Duration::from_millis(300),
+        ..Options::default()
+    };
     Client::over(
         device::over(replies, requests).unwrap(),
         Endpoint::Device("/nowhere".into()),
