@@ -57,11 +57,26 @@ impl Net {
             ip(&format!("link set p{card} up"));
         }
         ip("link set xenbr0 up");
-        Self {
+        let net = Self {
             stage,
             guest: Wire::open("pvif1.0"),
             other: Wire::open("pout"),
+        };
+        net.settle();
+        net
+    }
+
+    /// Waits until the bridge forwards: it learns a little later that a wire is connected.
+    fn settle(&self) {
+        let probe = Frame::ipv4(MAC, "10.0.0.1", "10.0.0.97", 17).udp(9, 9);
+        while self.other.is_ready() {
+            self.other.receive();
         }
+        let tries = (0..1000).take_while(|_| {
+            self.guest.send(&probe);
+            !self.other.is_ready()
+        });
+        assert!(tries.count() < 1000, "the bridge forwards nothing");
     }
 
     fn restrict(&self, sources: &Sources) {
@@ -446,6 +461,7 @@ fn the_rules_of_a_card_bind_the_next_of_its_name_until_lifted() {
             guest: Wire::open("pvif1.0"),
             ..net
         };
+        net.settle();
         net.restrict(&sources(&["10.0.0.1"], &[]));
         assert!(!net.passes(&spoofed, &sentinel));
         net.lift();

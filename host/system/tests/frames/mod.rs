@@ -176,6 +176,16 @@ impl Wire {
         (&self.0).write_all(frame.bytes()).unwrap();
     }
 
+    /// Whether a frame is there, or comes within a hundredth of a second.
+    pub(crate) fn is_ready(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let patience = Timespec {
+            tv_sec: 0,
+            tv_nsec: 10_000_000,
+        };
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap() > 0
+    }
+
     /// The next frame.
     pub(crate) fn receive(&self) -> Vec<u8> {
         let mut bytes = vec![0; 2048];

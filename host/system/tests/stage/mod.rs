@@ -7,6 +7,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, sync::
 use tempfile::TempDir;
 use xenplug_system::{
     System,
+    block::{LoopDevice, LoopOptions},
     grant::{Access, BlockGrant, HelperRule, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant},
     simulated::{Machine, Program},
 };
@@ -294,6 +295,37 @@ pub(crate) fn block_grant(rules: &[(&str, Access)]) -> BlockGrant {
         })
         .collect();
     BlockGrant::new(&Operator::of_configuration(), rules, true)
+}
+
+/// An attached loop device that is detached whatever happens.
+pub(crate) struct Attached<'s>(pub(crate) &'s Stage, pub(crate) LoopDevice);
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        self.0.system.block.detach_loop(&self.1).unwrap();
+    }
+}
+
+/// Options for a device that may be written.
+pub(crate) fn options(tag: &str) -> LoopOptions {
+    LoopOptions {
+        read_only: false,
+        direct_io: false,
+        tag: tag.into(),
+    }
+}
+
+/// Attaches a loop device to a file.
+pub(crate) fn attach<'s>(stage: &'s Stage, grant: &BlockGrant, path: &str, options: &LoopOptions) -> Attached<'s> {
+    let access = if options.read_only {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
+    let source = stage.system.block.open(grant, path, access).unwrap();
+    let device = stage.system.block.attach_loop(grant, &source, options).unwrap();
+    stage.system.block.close(source.id);
+    Attached(stage, device)
 }
 
 /// A tag that no other test uses.

@@ -1,0 +1,259 @@
+//! Loop devices: attached, found again, and gone without a trace.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod stage;
+
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+};
+
+use stage::{Attached, Stage, attach, block_grant, options, tag};
+use xenplug_system::{
+    block::{LoopDevice, LoopOptions, SourceIdentity},
+    grant::Access::{ReadOnly, ReadWrite},
+};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_loop_device_is_attached_and_detached() {
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("attach");
+        let device = attach(&stage, &grant, &path, &options(&tag));
+        let identity = stage.system.block.open(&grant, &path, ReadOnly).unwrap().facts.identity;
+        assert_eq!(device.1.backing, identity);
+        assert_eq!(device.1.backing_path.to_str(), Some(path.as_str()));
+        assert_eq!((device.1.major, &device.1.options), (7, &options(&tag)));
+        assert_eq!(
+            stage.system.block.find_loops(&tag).unwrap(),
+            std::slice::from_ref(&device.1),
+            "{}",
+            stage.name
+        );
+        stage.system.block.detach_loop(&device.1).unwrap();
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+        stage.system.block.detach_loop(&device.1).unwrap();
+    }
+}
+
+#[test]
+fn a_deleted_image_leaves_no_loop_device() {
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("deleted");
+        let device = attach(&stage, &grant, &path, &options(&tag));
+        stage.delete("a.img");
+        let found = stage.system.block.find_loops(&tag).unwrap();
+        assert_eq!(found, std::slice::from_ref(&device.1), "{}", stage.name);
+        stage.system.block.detach_loop(&found[0]).unwrap();
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_read_only_loop_device_refuses_writes_and_its_number_serves_a_writer_next() {
+    let stage = Stage::linux();
+    let path = stage.file("a.img", MIB);
+    let grant = block_grant(&[(&path, ReadWrite)]);
+    let device = attach(
+        &stage,
+        &grant,
+        &path,
+        &LoopOptions {
+            read_only: true,
+            ..options(&tag("ro"))
+        },
+    );
+    let node = format!("/dev/loop{}", device.1.number);
+    let opened = fs::OpenOptions::new().write(true).open(&node);
+    assert!(
+        opened
+            .and_then(|mut file| file.write_all(&[1; 512]).and_then(|()| file.sync_all()))
+            .is_err()
+    );
+    let number = device.1.number;
+    drop(device);
+
+    // The kernel keeps the read-only mark of a device that was cleared.
+    let writable = attach(&stage, &grant, &path, &options(&tag("rw")));
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::SYNC.bits().cast_signed())
+        .open(format!("/dev/loop{}", writable.1.number))
+        .unwrap();
+    file.seek(SeekFrom::Start(4096)).unwrap();
+    file.write_all(&[7; 512]).unwrap();
+    drop(file);
+    let mut written = Vec::new();
+    fs::File::open(&path).unwrap().read_to_end(&mut written).unwrap();
+    assert_eq!(
+        written[4096..4096 + 512],
+        [7; 512],
+        "loop{number} then loop{}",
+        writable.1.number
+    );
+}
+
+#[test]
+fn many_threads_get_a_loop_device_each() {
+    for stage in Stage::all() {
+        let directory = stage.path("images");
+        let paths: Vec<_> = (0..24).map(|n| stage.file(&format!("images/{n}.img"), MIB)).collect();
+        let grant = block_grant(&[(&directory, ReadWrite)]);
+        let tag = tag("many");
+        let devices: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = paths
+                .iter()
+                .map(|path| scope.spawn(|| attach(&stage, &grant, path, &options(&tag))))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut numbers: Vec<_> = devices.iter().map(|device| device.1.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), paths.len());
+        for (device, path) in devices.iter().zip(&paths) {
+            assert_eq!(device.1.backing_path.to_str(), Some(path.as_str()));
+        }
+        drop(devices);
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [], "{}", stage.name);
+    }
+}
+
+#[test]
+fn a_loop_device_that_others_have_open_goes_with_its_last_user() {
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("last-user");
+        let device = attach(&stage, &grant, &path, &options(&tag));
+        let user = stage.open_loop(device.1.number);
+        stage.system.block.detach_loop(&device.1).unwrap();
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap().len(), 1, "{}", stage.name);
+        drop(user);
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [], "{}", stage.name);
+    }
+}
+
+#[test]
+fn a_new_daemon_takes_hold_of_what_the_kernel_kept() {
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("adopt");
+        let old = stage.another();
+        let source = old.block.open(&grant, &path, ReadWrite).unwrap();
+        let device = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
+        let blkback = stage.open_loop(device.number);
+        drop(old);
+        let adopted = stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap();
+        assert_eq!(adopted, device, "{}", stage.name);
+        assert_eq!(
+            stage.system.block.adopt_loop(&grant, &device).unwrap(),
+            Some(adopted.clone())
+        );
+        drop(blkback);
+        assert_eq!(
+            stage.system.block.find_loops(&tag).unwrap(),
+            std::slice::from_ref(&adopted)
+        );
+        stage.system.block.detach_loop(&adopted).unwrap();
+        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_new_daemon_attaches_anew_what_the_kernel_cleared() {
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("anew");
+        let old = stage.another();
+        let source = old.block.open(&grant, &path, ReadWrite).unwrap();
+        let template = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
+        drop(old);
+        assert_eq!(
+            stage.system.block.find_loops(&tag).unwrap(),
+            [],
+            "autoclear takes down what a dead daemon leaves"
+        );
+
+        // A high number, which no other test takes meanwhile.
+        let device = LoopDevice {
+            number: 20_000 + std::process::id() % 10_000,
+            ..template
+        };
+        let _node = OwnNode(device.number);
+        let adopted = Attached(&stage, stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap());
+        assert_eq!(
+            (adopted.1.number, adopted.1.backing),
+            (device.number, device.backing),
+            "{}",
+            stage.name
+        );
+        drop(adopted);
+
+        let mut other = device.clone();
+        other.backing = SourceIdentity::File {
+            device: 1,
+            inode: u64::MAX,
+        };
+        assert_eq!(
+            stage.system.block.adopt_loop(&grant, &other).unwrap(),
+            None,
+            "another file has its name"
+        );
+        stage.delete("a.img");
+        assert_eq!(
+            stage.system.block.adopt_loop(&grant, &device).unwrap(),
+            None,
+            "its file is gone"
+        );
+    }
+}
+
+#[test]
+fn a_loop_device_that_is_no_longer_the_same_is_left_alone() {
+    for stage in Stage::all() {
+        let path = stage.file("a.img", MIB);
+        let grant = block_grant(&[(&path, ReadWrite)]);
+        let tag = tag("other");
+        let device = attach(&stage, &grant, &path, &options(&tag));
+        let mut stale = device.1.clone();
+        stale.diskseq = stale.diskseq.map(|sequence| sequence - 1);
+        stage.system.block.detach_loop(&stale).unwrap();
+        assert_eq!(
+            stage.system.block.find_loops(&tag).unwrap(),
+            std::slice::from_ref(&device.1),
+            "{}",
+            stage.name
+        );
+        let foreign = LoopDevice {
+            options: options("someone else's"),
+            ..device.1.clone()
+        };
+        assert_eq!(stage.system.block.adopt_loop(&grant, &foreign).unwrap(), None);
+    }
+}
+
+/// A loop device that nobody else would have made, which is removed whatever happens.
+struct OwnNode(u32);
+
+impl Drop for OwnNode {
+    #[allow(unsafe_code, reason = "no library offers this ioctl")]
+    fn drop(&mut self) {
+        use std::os::fd::AsRawFd;
+        const LOOP_CTL_REMOVE: u32 = 0x4c81;
+        let Ok(control) = fs::File::open("/dev/loop-control") else {
+            return;
+        };
+        // SAFETY: the argument is a number. On the simulated machine there is none to remove.
+        unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_REMOVE as _, self.0) };
+    }
+}
