@@ -20,6 +20,8 @@ use crate::{
     wire::first_frame,
 };
 
+const DEADLINE: Duration = Duration::from_secs(20);
+
 fn node(path: &str) -> Path {
     path.parse().unwrap()
 }
@@ -29,9 +31,9 @@ fn file(descriptor: impl Into<OwnedFd>) -> File {
 }
 
 /// A client over open files. When it loses them, it finds nothing at its endpoint.
-fn client(replies: File, requests: File) -> Client {
+fn client(replies: File, requests: File, deadline: Duration) -> Client {
     let options = Options {
-        deadline: Duration::from_millis(300),
+        deadline,
         ..Options::default()
     };
     Client::over(
@@ -73,7 +75,7 @@ fn through_device(server: PathBuf) -> Client {
             }
         }
     });
-    client(replies, file(requests))
+    client(replies, file(requests), DEADLINE)
 }
 
 #[tokio::test]
@@ -120,7 +122,7 @@ async fn what_the_kernel_refuses_is_an_error_of_that_request_alone() {
     // Every write to it fails with ENOSPC.
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let (incoming, _given) = replies();
-    let client = client(incoming, full());
+    let client = client(incoming, full(), DEADLINE);
     for _ in 0..3 {
         assert_eq!(
             client.read(&node("/a")).await.unwrap_err().errno(),
@@ -147,7 +149,7 @@ async fn a_write_that_blocks_blocks_nobody_else() {
     requests.set_nonblocking(true).unwrap();
     while (&requests).write(&[0; 4096]).is_ok() {}
     requests.set_nonblocking(false).unwrap();
-    let client = client(incoming, file(requests));
+    let client = client(incoming, file(requests), Duration::from_millis(300));
     let start = Instant::now();
     let (path, ticks) = (node("/a"), async {
         let mut ticks = 0;
@@ -170,7 +172,7 @@ async fn a_write_that_blocks_blocks_nobody_else() {
 async fn an_end_of_the_device_is_noticed() {
     let (incoming, given) = replies();
     let (requests, _taken) = UnixDatagram::pair().unwrap();
-    let client = client(incoming, file(requests));
+    let client = client(incoming, file(requests), DEADLINE);
     let path = node("/a");
     let losing = async { drop(given) };
     let (read, ()) = tokio::join!(client.read(&path), losing);
