@@ -48,3 +48,17 @@ impl fmt::Display for Endpoint {
         self.path().display().fmt(to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_device_is_the_device_and_anything_else_a_socket() {
+        for (path, device) in [("/dev/null", true), ("/", false), ("/not/there", false)] {
+            let endpoint = Endpoint::at(path.into());
+            assert_eq!(matches!(endpoint, Endpoint::Device(_)), device, "{endpoint}");
+            assert_eq!(endpoint.to_string(), path);
+        }
+    }
+}
