@@ -17,7 +17,7 @@ mod unpacked;
 mod xenstored;
 
 pub use baseline::{Baseline, Scope};
-pub use daemon::{Config, Daemon};
+pub use daemon::{Config, Daemon, plugins_directory};
 pub use guest::Guest;
 pub use kernel::Kernel;
 pub use loops::{Loop, LoopPool, attached_below, detach_below};

@@ -122,7 +122,6 @@ fn a_device_that_cannot_be_is_refused_with_plugin_key_and_cause_and_others_go_on
         (disk().with("params", "/a\n/b"), "params"),
         (disk().with("params", "/a;reboot"), ""),
         (disk().without("mode"), "mode"),
-        (disk().with("mode", "x"), "mode"),
     ];
     let cards: Vec<(Nodes, &str)> = vec![
         (card().with("bridge", "absent0"), "absent0"),

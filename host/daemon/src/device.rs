@@ -14,10 +14,10 @@ use tokio::{
 };
 use tracing::{error, info, info_span, warn};
 use xenplug_runtime::{Cancel, Connection, Device, Fault, Header, Holding, Plugin, clean};
-use xenplug_xenbus::{Action, BackendPath, DeviceKey, Event, Identity, Machine, Phase, Published};
+use xenplug_xenbus::{Action, BackendPath, DeviceKey, Event, Identity, Machine, Observation, Phase, Published};
 
 use crate::{
-    directory::{Directory, Seen, is_final},
+    directory::{Directory, Snapshot, is_final},
     host::Host,
     registry::Entry,
 };
@@ -70,7 +70,8 @@ struct Task {
     entry: Arc<Entry>,
     machine: Machine,
     directory: Directory,
-    seen: Option<Seen>,
+    /// What the handler is to work on, from the look that wanted it to run.
+    snapshot: Option<Snapshot>,
     plugin: Option<Arc<Plugin>>,
     device: Option<Arc<Device>>,
     holding: Option<Holding>,
@@ -101,7 +102,7 @@ pub(crate) async fn run(
         entry,
         machine,
         directory,
-        seen: None,
+        snapshot: None,
         plugin,
         device: None,
         holding,
@@ -168,12 +169,8 @@ impl Task {
 
     async fn act(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Look(ticket) => match self.directory.look().await {
-                Ok(seen) => {
-                    let observation = seen.observation.clone();
-                    self.seen = Some(seen);
-                    Some(Event::Looked(ticket, observation))
-                }
+            Action::Look(ticket) => match self.look().await {
+                Ok(observation) => Some(Event::Looked(ticket, observation)),
                 Err(error) => {
                     // A lost connection tells by itself when it is back.
                     if is_final(&error) {
@@ -258,16 +255,35 @@ impl Task {
         }
     }
 
+    /// Looks at the device. One that waits is examined, since what it waits for is its handler.
+    async fn look(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
+        if self.machine.phase() != Phase::Waiting {
+            return self.directory.look().await;
+        }
+        let (observation, snapshot) = self.directory.examine().await?;
+        self.snapshot = snapshot;
+        Ok(observation)
+    }
+
     /// Prepares the handler's call and starts it on a worker thread.
     async fn start_handler(&mut self) -> Result<(), Failure> {
-        let seen = self.seen.clone().ok_or_else(|| Failure::new("xenplugd", "the device was not looked at"))?;
-        let (plugin, device) = parameters::check(&self.host, &self.key, &seen)?;
+        let unseen = |cause: &str| Failure::new("xenplugd", &format!("the device could not be read: {cause}"));
+        let snapshot = match self.snapshot.take() {
+            Some(snapshot) => snapshot,
+            // It was found ready by a mere look. If it has changed since, its publication will find out.
+            None => {
+                let examined = self.directory.examine().await.map_err(|error| unseen(&error.to_string()))?;
+                examined.1.ok_or_else(|| unseen("its directory has gone"))?
+            }
+        };
+        let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
+        let (plugin, device) = parameters::check(&self.host, &self.key, &snapshot)?;
         self.plugin = Some(Arc::clone(&plugin));
         let header = Header {
-            identity: seen.observation.identity.clone(),
+            identity,
             plugin: plugin.name().to_owned(),
-            vms: seen.vms.clone(),
-            introduced: seen.introduced,
+            vms: snapshot.vms,
+            introduced: snapshot.introduced,
         };
         let holding = Holding::begin(&self.host.journal, header)
             .map_err(|error| Failure::new(plugin.name(), &error.to_string()))?;

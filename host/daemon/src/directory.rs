@@ -19,11 +19,13 @@ const RETRY: Backoff = Backoff {
     most: std::time::Duration::from_millis(50),
 };
 
-/// What one look at a device found.
+/// The nodes that say where a device is in its life.
+const LOOKED_AT: [&str; 3] = ["state", "online", "hotplug-status"];
+
+/// What a handler works on.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) observation: Observation,
-    /// The nodes of its directory.
+pub(crate) struct Snapshot {
+    /// The nodes of the device's directory, as they were at one moment.
     pub(crate) nodes: BTreeMap<String, Vec<u8>>,
     /// The `vm` node of the frontend domain, and of the domain it is a stub for.
     pub(crate) vms: Vec<String>,
@@ -65,29 +67,67 @@ impl Directory {
         self.at.join(name).expect("node names are checked before they get here")
     }
 
-    /// Looks at the device.
-    pub(crate) async fn look(&self) -> Result<Seen, Error> {
+    /// Looks at the device: where it is in its life.
+    pub(crate) async fn look(&self) -> Result<Observation, Error> {
+        let mut reads: Vec<Request> = LOOKED_AT.iter().map(|name| Request::Read(self.node(name))).collect();
+        reads.push(Request::Read(self.vm.clone()));
+        let (replies, introduced) =
+            tokio::join!(self.client.batch(reads), self.domains.introduced(self.path.key.frontend));
+        introduced?;
+        let mut replies = replies?;
+        let vm = replies.pop().and_then(text).map(machine);
+        let mut observation = self.observation(replies, vm)?;
+        observation.netdev = self.netdev(&observation).await;
+        Ok(observation)
+    }
+
+    /// Looks at the device, and takes the snapshot that a handler works on. `None` for the snapshot of a directory that
+    /// is not there.
+    pub(crate) async fn examine(&self) -> Result<(Observation, Option<Snapshot>), Error> {
         let (nodes, machines, introduced) = tokio::join!(
             self.client.snapshot(&self.at),
-            self.client.batch(vec![Request::Read(self.vm.clone()), Request::Read(self.target.clone())]),
+            self.machines(),
             self.domains.introduced(self.path.key.frontend),
         );
-        let nodes = nodes?;
-        let mut machines = machines?.into_iter().map(text);
-        let (vm, target) = (machines.next().flatten().map(machine), machines.next().flatten());
-        let present = nodes.is_some();
-        let nodes = nodes.unwrap_or_default();
-        let mut observation = self.observe(present, vm.clone(), |name| {
-            nodes.get(name).and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned)
-        });
+        let (nodes, vms, introduced) = (nodes?, machines?, introduced?);
+        let value = |name: &str| {
+            let value = nodes.as_ref().and_then(|nodes| nodes.get(name));
+            value.and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned)
+        };
+        let mut observation = self.observe(nodes.is_some(), vms.first().cloned(), value);
         observation.netdev = self.netdev(&observation).await;
-        let mut vms: Vec<String> = vm.into_iter().collect();
+        Ok((observation, nodes.map(|nodes| Snapshot { nodes, vms, introduced })))
+    }
+
+    /// The `vm` node of the frontend domain, and of the domain it is a stub for.
+    async fn machines(&self) -> Result<Vec<String>, Error> {
+        let read = vec![Request::Read(self.vm.clone()), Request::Read(self.target.clone())];
+        let mut replies = self.client.batch(read).await?.into_iter().map(text);
+        let (vm, target) = (replies.next().flatten(), replies.next().flatten());
+        let mut vms: Vec<String> = vm.into_iter().map(machine).collect();
         if let Some(target) = target.and_then(|target| format!("/local/domain/{target}/vm").parse::<Path>().ok())
             && let Some(target) = text(self.client.read(&target).await.map(Reply::Value))
         {
             vms.push(machine(target));
         }
-        Ok(Seen { observation, nodes, vms, introduced: introduced? })
+        Ok(vms)
+    }
+
+    /// What the replies to reading [`LOOKED_AT`] say. A device has a `state` for as long as it has a directory: the
+    /// toolstack writes both in one transaction (libxl_device.c, `libxl__device_generic_add`).
+    fn observation(
+        &self,
+        replies: Vec<Result<Reply, Error>>,
+        vm: Option<String>,
+    ) -> Result<Observation, Error> {
+        let present = match replies.first() {
+            Some(Err(error)) if !error.is_not_found() => return Err(error.clone()),
+            reply => matches!(reply, Some(Ok(_))),
+        };
+        let values: Vec<Option<String>> = replies.into_iter().map(text).collect();
+        Ok(self.observe(present, vm, |name| {
+            LOOKED_AT.iter().position(|known| *known == name).and_then(|at| values.get(at).cloned().flatten())
+        }))
     }
 
     fn observe(&self, present: bool, vm: Option<String>, value: impl Fn(&str) -> Option<String>) -> Observation {
@@ -130,6 +170,7 @@ impl Directory {
         nodes.push(("hotplug-status".to_owned(), "connected".to_owned()));
         let asked: Vec<(&str, &[u8])> = ["params", "mode", "bridge", "mac"]
             .into_iter()
+            .filter(|_| identity.vm.is_none())
             .filter_map(|name| given.get(name).map(|value| (name, value.as_bytes())))
             .collect();
         let outcome = self.write(nodes, &asked, |seen| seen.connectable(identity)).await?;
@@ -210,27 +251,18 @@ impl Directory {
                 Self::Store(error)
             }
         }
-        const LOOKED_AT: [&str; 3] = ["state", "online", "hotplug-status"];
         let done = self
             .client
             .transaction(&RETRY, async |transaction| {
-                let mut reads = vec![Request::Read(self.at.clone()), Request::Read(self.vm.clone())];
-                reads.extend(LOOKED_AT.iter().map(|name| Request::Read(self.node(name))));
+                let mut reads: Vec<Request> = LOOKED_AT.iter().map(|name| Request::Read(self.node(name))).collect();
+                reads.push(Request::Read(self.vm.clone()));
                 reads.extend(same.iter().map(|(name, _)| Request::Read(self.node(name))));
-                let mut replies = transaction.batch(reads).await?.into_iter();
-                let present = match replies.next() {
-                    Some(Ok(_)) => true,
-                    Some(Err(error)) if !error.is_not_found() => return Err(End::Store(error)),
-                    _ => false,
-                };
-                let vm = replies.next().and_then(text).map(machine);
-                let values: Vec<Option<String>> = replies.by_ref().take(LOOKED_AT.len()).map(text).collect();
-                let unchanged = replies.zip(same).all(|(now, (_, then))| {
-                    matches!(now, Ok(Reply::Value(now)) if now == *then)
-                });
-                let seen = self.observe(present, vm, |name| {
-                    LOOKED_AT.iter().position(|known| *known == name).and_then(|at| values.get(at).cloned().flatten())
-                });
+                let mut replies = transaction.batch(reads).await?;
+                let unchanged = replies.split_off(LOOKED_AT.len() + 1).into_iter().zip(same).all(
+                    |(now, (_, then))| matches!(now, Ok(Reply::Value(now)) if now == *then),
+                );
+                let vm = replies.pop().and_then(text).map(machine);
+                let seen = self.observation(replies, vm)?;
                 if !(unchanged && allowed(&seen)) {
                     return Err(End::Stale);
                 }

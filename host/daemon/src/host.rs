@@ -10,14 +10,13 @@ use xenplug_system::System;
 use xenplug_xenbus::{DomId, Kind, Mode};
 use xenplug_xenstore::Client;
 
-use crate::{config::Paths, domains::Domains, metrics::Metrics, registry::Registry};
+use crate::{domains::Domains, metrics::Metrics, registry::Registry};
 
 /// What all devices share.
 pub(crate) struct Host {
     pub(crate) mode: Mode,
     /// The domain the daemon runs in.
     pub(crate) own: DomId,
-    pub(crate) paths: Paths,
     pub(crate) client: Client,
     pub(crate) system: System,
     pub(crate) journal: Journal,

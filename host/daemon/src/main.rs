@@ -97,7 +97,7 @@ fn main() -> ExitCode {
     match run(&arguments, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{error:#}");
+            error!("{}", one_line(&error));
             ExitCode::FAILURE
         }
     }
@@ -119,13 +119,12 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
         let client = Client::connect(Endpoint::from_env()).await?;
-        let journal = Journal::open(&paths.run.join("journal")).context("another xenplugd, or its journal")?;
+        let journal = Journal::open(&paths.run.join("journal")).context("xenplugd is already running here, or its journal cannot be used")?;
         let control = paths.run.join("control.sock");
         let listener = control::bind(&control).with_context(|| format!("{}", control.display()))?;
         let host = Arc::new(Host {
             mode,
             own: own_domain(&client).await?,
-            paths,
             domains: Arc::new(Domains::new(client.clone())),
             client,
             system,
@@ -197,7 +196,7 @@ async fn reload(host: &Arc<Host>, file: &Path, loader: &Arc<Loader>) {
             host.reconfigure(plugins);
             info!(file = %file.display(), "the configuration was read again");
         }
-        Err(error) => error!("the configuration stays as it was: {error:#}"),
+        Err(error) => error!("the configuration stays as it was: {}", one_line(&error)),
     }
     notify(&[NotifyState::Ready]);
 }
@@ -223,6 +222,20 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// An error and its causes, each said once: some name their cause themselves.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&cause);
+        }
+    }
+    line
+}
+
 /// Compiles one component, from standard input to standard output: in a process of its own, so that what a hostile
 /// component does to the compiler ends with it.
 fn compile() -> ExitCode {
@@ -230,7 +243,7 @@ fn compile() -> ExitCode {
         xenplug_system::confine_compiler().map_err(|error| error.to_string())?;
         let mut component = Vec::new();
         io::stdin().read_to_end(&mut component).map_err(|error| error.to_string())?;
-        let code = Engine::new().map_err(|error| error.to_string())?.compile(&component)?;
+        let code = Engine::compile(&component)?;
         io::stdout().write_all(&code).map_err(|error| error.to_string())
     })();
     match compiled {

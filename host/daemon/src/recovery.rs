@@ -37,7 +37,7 @@ async fn adopt(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<()> {
     }
     let path = BackendPath { backend: host.own, key: key.clone() };
     let directory = Directory::new(host.client.clone(), host.system.clone(), Arc::clone(&host.domains), path);
-    let seen = directory.look().await.with_context(|| format!("{key} cannot be looked at"))?.observation;
+    let seen = directory.look().await.with_context(|| format!("{key} cannot be looked at"))?;
     let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() {
         let (back, gone) = take_hold(host, holding).await?;
         holding = back;

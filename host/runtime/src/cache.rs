@@ -30,7 +30,7 @@ const COMPONENT_MAX: u64 = 64 << 20;
 pub enum CacheError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
-    Read(#[source] io::Error),
+    Read(io::Error),
     /// It is larger than any handler.
     #[error("it is larger than {} MiB", COMPONENT_MAX >> 20)]
     TooLarge,
@@ -104,6 +104,10 @@ impl Cache {
     /// The component of a file, compiled now or earlier. What is compiled is what was read, whatever happens to the
     /// file meanwhile.
     pub(crate) fn load(&self, engine: &Engine, component: &Path) -> Result<Component, CacheError> {
+        // To open a pipe would wait for ever.
+        if !fs::metadata(component).map_err(CacheError::Read)?.is_file() {
+            return Err(CacheError::Read(io::Error::other("it is not a file")));
+        }
         let file = fs::File::open(component).map_err(CacheError::Read)?;
         let mut bytes = Vec::new();
         file.take(COMPONENT_MAX + 1).read_to_end(&mut bytes).map_err(CacheError::Read)?;
@@ -114,7 +118,7 @@ impl Cache {
         let code = match self.sealed(&path) {
             Some(code) => code,
             None => {
-                let code = self.compile(engine, &bytes)?;
+                let code = self.compile(&bytes)?;
                 if let Err(error) = self.keep(&path, &code) {
                     tracing::warn!(path = %path.display(), %error, "compiled code could not be kept");
                 }
@@ -176,9 +180,9 @@ impl Cache {
         fs::rename(&temporary, path)
     }
 
-    fn compile(&self, engine: &Engine, component: &[u8]) -> Result<Vec<u8>, CacheError> {
+    fn compile(&self, component: &[u8]) -> Result<Vec<u8>, CacheError> {
         let Compiler::Process { program, arguments } = &self.compiler else {
-            return engine.compile(component).map_err(CacheError::Compile);
+            return Engine::compile(component).map_err(CacheError::Compile);
         };
         let failed = |error: io::Error| CacheError::Compile(format!("{}: {error}", program.display()));
         let mut child = Command::new(program)

@@ -97,7 +97,7 @@ impl Connection {
                     Err(DeviceError::Name(crate::clean(&name, Self::NAME)))
                 } else if !allowed(&name) {
                     Err(DeviceError::Reserved(name))
-                } else if value.len() > Self::VALUE || value.chars().any(char::is_control) {
+                } else if value.len() > Self::VALUE || value.chars().any(crate::text::is_trick) {
                     Err(DeviceError::Value(name))
                 } else {
                     Ok((name, value))
@@ -127,6 +127,7 @@ mod tests {
             (("a/b", "1"), None, DeviceError::Name("a/b".into())),
             (("", "1"), None, DeviceError::Name(String::new())),
             (("line", "a\nb"), None, DeviceError::Value("line".into())),
+            (("turned", "a\u{202e}b"), None, DeviceError::Value("turned".into())),
             (("ok", "1"), Some(("state", "4")), DeviceError::Reserved("state".into())),
         ] {
             let frontend: Vec<_> = frontend.into_iter().collect();

@@ -132,7 +132,7 @@ impl Effect {
                 format!("block device {major}:{minor} {}", sharing.describe())
             }
             Self::Loop { device: Some(device), .. } => {
-                format!("loop{} on {}", device.number, device.backing_path.display())
+                format!("/dev/loop{} on {}", device.number, device.backing_path.display())
             }
             Self::Loop { device: None, .. } => "a loop device being attached".to_owned(),
             Self::Link { name, .. } => format!("link {name}"),

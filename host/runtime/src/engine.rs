@@ -24,7 +24,9 @@ pub struct Engine {
 impl Engine {
     /// An engine with room for [`Limits::CONCURRENT_EVENTS`] events at a time, and as many that are late.
     pub fn new() -> Result<Self, EngineError> {
-        let wasmtime = wasmtime::Engine::new(&Self::config()).map_err(|error| EngineError(format!("{error:#}")))?;
+        let mut config = Self::config();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(Self::pool()));
+        let wasmtime = wasmtime::Engine::new(&config).map_err(|error| EngineError(format!("{error:#}")))?;
         let clock = Arc::new(Clock::default());
         let (ticking, engine) = (Arc::clone(&clock), wasmtime.weak());
         thread::Builder::new()
@@ -61,6 +63,10 @@ impl Engine {
             .concurrency_support(false)
             .memory_reservation(Limits::MEMORY_MAX as u64)
             .memory_guard_size(64 << 10);
+        config
+    }
+
+    fn pool() -> PoolingAllocationConfig {
         let room = 2 * Limits::CONCURRENT_EVENTS as u32;
         let mut pool = PoolingAllocationConfig::default();
         pool.total_component_instances(room)
@@ -76,20 +82,29 @@ impl Engine {
             .max_unused_warm_slots(4)
             .linear_memory_keep_resident(64 << 10)
             .table_keep_resident(16 << 10);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        config
+        pool
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.wasmtime
     }
 
-    /// Compiles a component. Takes time and memory without bound for a hostile one: see [`crate::Compiler`].
-    pub fn compile(&self, component: &[u8]) -> Result<Vec<u8>, String> {
+    /// Compiles a component for engines made by [`Engine::new`], with one that has no room to run anything and so
+    /// reserves no memory for it. Takes time and memory without bound for a hostile one: see [`crate::Compiler`].
+    pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
         if wasmtime::Engine::detect_precompiled(component).is_some() {
             return Err("it is compiled code, not a component".to_owned());
         }
-        self.wasmtime.precompile_component(component).map_err(|error| crate::clean(&format!("{error:#}"), 400))
+        if !component.starts_with(b"\0asm") {
+            return Err("it is not a WebAssembly component".to_owned());
+        }
+        // The layer of the binary format: 0 for a core module, 1 for a component.
+        if component.get(6..8) == Some(&[0, 0]) {
+            return Err("it is a core module; `wasm-tools component new` makes a component of one".to_owned());
+        }
+        let text = |error: wasmtime::Error| crate::clean(&format!("{error:#}"), 400);
+        let engine = wasmtime::Engine::new(&Self::config()).map_err(text)?;
+        engine.precompile_component(component).map_err(text)
     }
 
     /// Keeps the clock ticking for as long as the answer lives.

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use wasmtime::{StoreLimits, StoreLimitsBuilder, component::ResourceTable};
+use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use xenplug_system::System;
 
@@ -57,11 +57,41 @@ pub(crate) enum Stop {
     Calls,
 }
 
+/// The limits of memory and tables, and whether the guest has come to them: one that then traps says nothing of why.
+pub(crate) struct Memory {
+    limits: StoreLimits,
+    pub(crate) refused: bool,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, now: usize, wanted: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let granted = self.limits.memory_growing(now, wanted, maximum)?;
+        self.refused |= !granted;
+        Ok(granted)
+    }
+
+    fn table_growing(&mut self, now: usize, wanted: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.limits.table_growing(now, wanted, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
+    }
+}
+
 /// The state of one event.
 pub(crate) struct Event {
     pub(crate) context: Arc<Context>,
     pub(crate) table: ResourceTable,
-    pub(crate) memory: StoreLimits,
+    pub(crate) memory: Memory,
     pub(crate) subject: Option<Subject>,
     pub(crate) log_lines: u32,
     pub(crate) deadline: Instant,
@@ -81,6 +111,7 @@ impl Event {
             .tables(Limits::TABLES as usize)
             .instances(Limits::INSTANCES as usize)
             .build();
+        let memory = Memory { limits: memory, refused: false };
         Self {
             table,
             memory,

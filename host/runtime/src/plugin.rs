@@ -38,20 +38,20 @@ pub struct PluginSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read or compiled.
-    #[error("{component}: {source}", component = .component.display())]
+    #[error("{component}: {cause}", component = .component.display())]
     Component {
         /// The component's file.
         component: PathBuf,
         /// What is wrong with it.
-        source: CacheError,
+        cause: CacheError,
     },
     /// It does not fit what is granted.
-    #[error("{component}: {source}", component = .component.display())]
+    #[error("{component}: {cause}", component = .component.display())]
     Manifest {
         /// The component's file.
         component: PathBuf,
         /// What does not fit.
-        source: ManifestError,
+        cause: ManifestError,
     },
     /// It has the right names with the wrong types, or a memory larger than its limit.
     #[error("{component}: it does not fit xen:hotplug 0.1: {reason}", component = .component.display())]
@@ -106,7 +106,8 @@ impl Fault {
         }
     }
 
-    fn of_trap(error: &wasmtime::Error, limits: &Limits) -> Self {
+    /// `refused`: whether it was refused memory before.
+    fn of_trap(error: &wasmtime::Error, limits: &Limits, refused: bool) -> Self {
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return Self::Stopped(match stop {
                 Stop::Deadline => format!("{stop} of {:?}", limits.deadline),
@@ -116,6 +117,9 @@ impl Fault {
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Stopped(format!("{} of {:?}", Stop::Deadline, limits.deadline)),
+            Some(trap) if refused => {
+                Self::Trapped(format!("{trap}, after it was refused more than its {} KiB of memory", limits.memory >> 10))
+            }
             Some(trap) => Self::Trapped(trap.to_string()),
             None => Self::Trapped(clean(&format!("{error:#}"), ERROR_LINE / 2)),
         }
@@ -143,9 +147,9 @@ impl Plugin {
     ) -> Result<Self, LoadError> {
         let path = spec.component;
         let component =
-            cache.load(engine, &path).map_err(|source| LoadError::Component { component: path.clone(), source })?;
+            cache.load(engine, &path).map_err(|cause| LoadError::Component { component: path.clone(), cause })?;
         let imports = manifest::check(engine, &component, &spec.grants)
-            .map_err(|source| LoadError::Manifest { component: path.clone(), source })?;
+            .map_err(|cause| LoadError::Manifest { component: path.clone(), cause })?;
         let link = |error: wasmtime::Error| LoadError::Link {
             component: path.clone(),
             reason: clean(&format!("{error:#}"), ERROR_LINE),
@@ -280,7 +284,7 @@ impl Plugin {
         drop(running);
         let result = match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(Fault::of_trap(&error, limits)),
+            Ok(Err(error)) => Err(Fault::of_trap(&error, limits, store.data().memory.refused)),
             Err(_elapsed) => Err(Fault::Stopped(format!("{} of {:?}", Stop::Deadline, limits.deadline))),
         };
         let event = store.into_data();

@@ -1,12 +1,20 @@
 //! Strings from guests and from the store, made fit for a terminal, a log or a store node.
 
-/// One line of at most `limit` bytes: control characters become spaces, runs of white space one space, and what is cut
-/// off ends in `…`.
+/// Whether a character does something else to a line than to stand in it: control characters, and what Unicode has to
+/// turn text around or to hide in it (UAX #9, UTS #39).
+pub(crate) fn is_trick(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || ('\u{e0000}'..='\u{e007f}').contains(&c)
+}
+
+/// One line of at most `limit` bytes: control characters and the like become spaces, runs of white space one space, and
+/// what is cut off ends in `…`.
 pub fn clean(text: &str, limit: usize) -> String {
     let mut line = String::with_capacity(text.len().min(limit));
     let mut gap = false;
     for c in text.chars() {
-        if c.is_control() || c.is_whitespace() {
+        if is_trick(c) || c.is_whitespace() {
             gap = !line.is_empty();
             continue;
         }
@@ -34,6 +42,7 @@ mod tests {
             ("plain", 80, "plain"),
             ("two\nlines\tand\0nul", 80, "two lines and nul"),
             ("\x1b[31mred\x1b[0m", 80, "[31mred [0m"),
+            ("gnp.\u{202e}sys\u{2066}x\u{feff}y", 80, "gnp. sys x y"),
             ("  padded  ", 80, "padded"),
             ("cut off here", 9, "cut of…"),
             ("éééééé", 8, "éé…"),

@@ -37,10 +37,10 @@ impl Handler for Phy {
 
     fn connect(device: &Device) -> Result<Connection, Error> {
         let disk = Disk::of(device)?;
-        let source = Source::open(&disk.path, disk.access())?;
+        let source = Source::open(&disk.path, disk.access()).map_err(|error| error.of("params"))?;
         let facts = source.facts();
         disk.check(&facts)?;
-        source.claim(disk.sharing())?;
+        source.claim(disk.sharing()).map_err(|error| error.of("params"))?;
 
         let (number, path) = match facts.kind {
             SourceKind::BlockDevice => (facts.device, facts.path),

@@ -13,6 +13,21 @@ impl Error {
             cause: cause.into(),
         })
     }
+
+    /// The same error, naming the parameter `key` that led to it: `params: /srv/a.img does not exist`. An error that
+    /// names its parameter already stays as it is.
+    #[must_use]
+    pub fn of(self, key: &str) -> Self {
+        let named = |text: String| format!("{key}: {text}");
+        match self {
+            Self::InvalidParams(param) => Self::InvalidParams(param),
+            Self::Busy(text) => Self::Busy(named(text)),
+            Self::NotFound(text) => Self::NotFound(named(text)),
+            Self::Denied(text) => Self::Denied(named(text)),
+            Self::Unavailable(text) => Self::Unavailable(named(text)),
+            Self::Other(text) => Self::Other(named(text)),
+        }
+    }
 }
 
 /// What is none of the other cases: `Err("…")?` in a handler.
@@ -52,6 +67,12 @@ mod tests {
             "x".parse::<u32>().or_invalid("mtu"),
             Err(Error::invalid("mtu", "invalid digit found in string"))
         );
+    }
+
+    #[test]
+    fn an_error_names_the_parameter_that_led_to_it() {
+        assert_eq!(Error::Denied("no".into()).of("params"), Error::Denied("params: no".into()));
+        assert_eq!(Error::invalid("mode", "is missing").of("params"), Error::invalid("mode", "is missing"));
     }
 
     #[test]

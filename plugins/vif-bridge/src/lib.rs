@@ -51,7 +51,7 @@ impl Handler for VifBridge {
         let card = Card::of(device)?;
         let allowed = sources::allowed(device, config::flag("mac-filter")?)?;
         let vif = Vif::find(Role::Paravirtual)?;
-        let bridge = find_bridge(card.bridge.as_deref())?;
+        let bridge = find_bridge(card.bridge.as_deref()).map_err(|error| error.of("bridge"))?;
         let mtu = match card.mtu {
             Some(mtu) => mtu,
             None => bridge.facts()?.mtu,
@@ -59,7 +59,12 @@ impl Handler for VifBridge {
 
         let mut changes = LinkChanges::new().flush_addresses().mac(PORT_MAC).mtu(mtu).up();
         changes.name = card.name;
-        vif.configure(&changes, Some(&bridge))?;
+        let named = changes.name.is_some();
+        vif.configure(&changes, Some(&bridge)).map_err(|error| match error {
+            // Nothing else of what is changed here can be in use.
+            Error::Busy(_) if named => error.of("vifname"),
+            error => error,
+        })?;
         // Not too late: netback lets nothing through before the device is reported as connected.
         if let Some(allowed) = allowed {
             firewall::restrict(&vif, &allowed)?;

@@ -75,7 +75,7 @@ impl Baseline {
         );
 
         if let Some(daemon) = scope.daemon {
-            all.insert("descriptors", BTreeSet::from([daemon.descriptors()?.to_string()]));
+            all.insert("descriptor", daemon.descriptors()?);
             let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid()))?;
             all.insert("child", children.split_whitespace().map(str::to_owned).collect());
             let journal = fs::read_dir(daemon.config().run_directory().join("journal"));

@@ -1,6 +1,7 @@
 //! The daemon as a process: started with a configuration, waited for, asked, ended.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env,
     fs::{self, File},
     io,
@@ -18,6 +19,8 @@ use super::{Namespace, build_directory};
 
 /// How long the daemon may take to say that it serves: it may have to compile its plugins first.
 const START: Duration = Duration::from_secs(30);
+/// How many descriptors it may have that are no files: its own 10 or so, and a netlink socket for each of 32 threads.
+const POOLED: usize = 48;
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(10);
 
@@ -35,13 +38,7 @@ pub struct Config {
 impl Config {
     /// The plugins `phy`, for files in a directory, and `vif-bridge`, for bridges named `xenbr*`.
     pub fn standard(directory: &Path, images: &Path) -> Result<Self> {
-        let plugins = match env::var_os("XENPLUG_PLUGINS") {
-            Some(plugins) => PathBuf::from(plugins),
-            None => build_directory()?
-                .parent()
-                .context("target/release is in target")?
-                .join("plugins"),
-        };
+        let plugins = plugins_directory()?;
         let text = format!(
             r#"mode = "driver-domain"
 
@@ -204,9 +201,27 @@ impl Daemon {
         Ok(serde_json::from_slice(&done.stdout)?)
     }
 
-    /// How many descriptors it has open.
-    pub fn descriptors(&self) -> Result<usize> {
-        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    /// What it holds open on behalf of devices: files, loop and block devices, with how often each. Of others
+    /// (sockets, epoll) it keeps a pool, one for each worker thread at the most; more than that are told, too.
+    pub fn descriptors(&self) -> Result<BTreeSet<String>> {
+        const LASTING: [&str; 5] = ["/dev/null", "/dev/loop-control", "/dev/pts", "/dev", "/"];
+        let mut files = BTreeMap::<String, usize>::new();
+        let mut others = 0;
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.pid()))? {
+            // One that was just closed is not open.
+            let Ok(target) = fs::read_link(entry?.path()) else { continue };
+            let target = target.to_string_lossy().into_owned();
+            if !target.starts_with('/') {
+                others += 1;
+            } else if !LASTING.contains(&target.as_str()) && !target.ends_with("/mountinfo") {
+                *files.entry(target).or_default() += 1;
+            }
+        }
+        let mut all: BTreeSet<String> = files.iter().map(|(target, times)| format!("{target} x {times}")).collect();
+        if others > POOLED {
+            all.insert(format!("{others} sockets and the like"));
+        }
+        Ok(all)
     }
 
     /// Its memory in KiB: resident (`VmRSS`), and its share of it (`Pss`).
@@ -251,6 +266,17 @@ impl Drop for Daemon {
     }
 }
 
+/// Where the components are: `XENPLUG_PLUGINS`, else beside what this program was built into.
+pub fn plugins_directory() -> Result<PathBuf> {
+    Ok(match env::var_os("XENPLUG_PLUGINS") {
+        Some(plugins) => PathBuf::from(plugins),
+        None => build_directory()?
+            .parent()
+            .context("target/release is in target")?
+            .join("plugins"),
+    })
+}
+
 fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Result<Command> {
     let program = match env::var_os("XENPLUGD") {
         Some(program) => PathBuf::from(program),
@@ -293,6 +319,7 @@ fn spawn(command: &mut Command, config: &Config) -> Result<Child> {
     let mut message = [0; 512];
     loop {
         match socket.recv(&mut message) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(length)
                 if String::from_utf8_lossy(&message[..length])
                     .lines()

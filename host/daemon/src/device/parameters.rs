@@ -6,7 +6,7 @@ use xenplug_runtime::{Device, Plugin};
 use xenplug_xenbus::{DeviceKey, ScriptName};
 
 use super::Failure;
-use crate::{directory::Seen, host::Host};
+use crate::{directory::Snapshot, host::Host};
 
 /// Bytes of the longest value a plugin is given.
 const VALUE_MAX: usize = 1024;
@@ -15,7 +15,7 @@ const VALUE_MAX: usize = 1024;
 pub(super) fn check(
     host: &Host,
     key: &DeviceKey,
-    seen: &Seen,
+    snapshot: &Snapshot,
 ) -> Result<(Arc<Plugin>, Arc<Device>), Failure> {
     let plugins = host.plugins();
     // Until the plugin is known, the one that would serve the kind speaks, if there is just one.
@@ -24,7 +24,7 @@ pub(super) fn check(
         _ => "xenplugd".to_owned(),
     };
     let refuse = |cause: String| Failure::new(&speaker, &cause);
-    let script = seen.nodes.get("script").ok_or_else(|| refuse("script: is missing".to_owned()))?;
+    let script = snapshot.nodes.get("script").ok_or_else(|| refuse("script: is missing".to_owned()))?;
     let script = std::str::from_utf8(script).map_err(|_| refuse("script: is not UTF-8".to_owned()))?;
     let script = ScriptName::parse(script).map_err(|error| refuse(error.to_string()))?;
     let plugin = plugins.find(&key.kind, script.as_str()).ok_or_else(|| {
@@ -36,13 +36,13 @@ pub(super) fn check(
             if known.is_empty() { "none serves that kind".to_owned() } else { format!("known: {}", known.join(", ")) }
         ))
     })?;
-    let nodes = texts(&seen.nodes).map_err(|cause| Failure::new(plugin.name(), &cause))?;
+    let nodes = texts(&snapshot.nodes).map_err(|cause| Failure::new(plugin.name(), &cause))?;
     let device = Device {
         key: key.clone(),
         backend: host.own,
         script,
         nodes,
-        vms: seen.vms.clone(),
+        vms: snapshot.vms.clone(),
         vm_name: None,
     };
     Ok((Arc::clone(plugin), Arc::new(device)))
