@@ -1,0 +1,125 @@
+//! Every misbehaving guest, what it is given, and what has to become of it.
+
+use std::{path::Path, time::Duration};
+
+use xenplug_tests::rig::Config;
+
+/// How long each may take for an event.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
+
+/// The helper's name.
+pub(crate) const HELPER: &str = "helper";
+
+/// What becomes of a guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fate {
+    /// The daemon refuses to start, and says these.
+    Refused(&'static [&'static str]),
+    /// Its device ends as `hotplug-status=error`, and `hotplug-error` says these after its name.
+    Fails(&'static [&'static str]),
+    /// It connects. What else it did is looked at by a test of its own.
+    Connects,
+}
+
+/// What a guest is granted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Grant {
+    Nothing,
+    /// The directory of images, and loop devices.
+    Disks,
+    /// Bridges, for a guest that serves cards.
+    Bridges,
+    /// The helper [`HELPER`], a program among the images.
+    Helper,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest {
+    pub(crate) name: &'static str,
+    pub(crate) grant: Grant,
+    /// More lines of its `limits`.
+    limits: &'static str,
+    pub(crate) fate: Fate,
+}
+
+impl Guest {
+    /// Its tables in the configuration. It stands in for a script of its own name.
+    pub(crate) fn tables(&self, images: &Path) -> String {
+        let (kind, grant) = match self.grant {
+            Grant::Nothing => ("vbd", String::new()),
+            Grant::Disks => ("vbd", format!("block = [{{ path = {images:?}, access = \"rw\" }}]\nloop = true")),
+            Grant::Bridges => ("vif", "bridges = [\"xenbr*\"]".to_owned()),
+            Grant::Helper => {
+                let path = images.join(HELPER);
+                ("vbd", format!("process = [{{ name = {HELPER:?}, path = {path:?}, args = [] }}]"))
+            }
+        };
+        format!(
+            "\n[plugin.{name}]\ncomponent = \"guests/{name}.wasm\"\nkinds = [\"{kind}\"]\nscripts = [\"{name}\"]\n\
+             [plugin.{name}.grant]\n{grant}\n[plugin.{name}.limits]\ndeadline = \"{DEADLINE:?}\"\n{limits}\n",
+            name = self.name,
+            limits = self.limits,
+        )
+    }
+}
+
+/// A configuration with these guests beside the good plugins.
+pub(crate) fn beside(config: Config, images: &Path, guests: impl IntoIterator<Item = Guest>) -> Config {
+    guests.into_iter().fold(config, |config, guest| config.with(&guest.tables(images)))
+}
+
+/// The one of that name.
+pub(crate) fn guest(name: &str) -> Guest {
+    *GUESTS.iter().find(|guest| guest.name == name).expect("it is in the table")
+}
+
+const fn of(name: &'static str, grant: Grant, limits: &'static str, fate: Fate) -> Guest {
+    Guest { name, grant, limits, fate }
+}
+
+pub(crate) const GUESTS: &[Guest] = {
+    use Fate::*;
+    use Grant::*;
+    const CRASHED: &str = "crashed";
+    const LATE: &str = "took longer than its deadline of 500ms";
+    &[
+        of("control-characters-in-error", Nothing, "", Fails(&["params state = 4"])),
+        of("control-characters-in-log", Nothing, "", Connects),
+        of("control-characters-in-node", Nothing, "", Fails(&["physical-device", "control characters"])),
+        of("deep-recursion", Nothing, "", Fails(&[CRASHED])),
+        of("frontend-node", Nothing, "", Fails(&["publish state", "not the plugin's to write"])),
+        of("handle-hoard", Disks, "", Fails(&[CRASHED])),
+        of("host-call-flood", Nothing, "", Fails(&["made more host calls than it may (4096)"])),
+        of("huge-argument", Disks, "", Fails(&[CRASHED])),
+        of("huge-error", Nothing, "", Fails(&[CRASHED])),
+        of("huge-list", Nothing, "", Fails(&[CRASHED])),
+        of("huge-value", Nothing, "", Fails(&[CRASHED])),
+        of("log-flood", Nothing, "calls = 200000", Connects),
+        of("loop-hoard", Disks, "", Fails(&[""])),
+        of("memory-at-start", Nothing, "memory = \"2MiB\"", Refused(&["memory"])),
+        of("memory-bomb", Nothing, "memory = \"2MiB\"", Fails(&[CRASHED, "memory"])),
+        of("no-handler", Nothing, "", Refused(&["handler@0.1.0"])),
+        of("path-in-node-name", Nothing, "", Fails(&["malformed name"])),
+        of("realloc-out-of-bounds", Nothing, "", Fails(&[CRASHED])),
+        of("remembers", Nothing, "", Connects),
+        of("reserved-node", Nothing, "", Fails(&["publish hotplug-status", "not the plugin's to write"])),
+        of("result-not-utf8", Nothing, "", Fails(&[CRASHED, "utf-8"])),
+        of("result-out-of-bounds", Nothing, "", Fails(&[CRASHED])),
+        of("result-wrong-case", Nothing, "", Fails(&[CRASHED])),
+        of("spin-after-loop", Disks, "", Fails(&[LATE])),
+        of("spin-at-start", Nothing, "", Refused(&[LATE])),
+        of("spin-in-connect", Nothing, "", Fails(&[LATE])),
+        of("spin-in-describe", Nothing, "", Refused(&[LATE])),
+        of("spin-in-disconnect", Nothing, "", Connects),
+        of("spin-in-realloc", Nothing, "", Fails(&[LATE])),
+        of("stack-overflow", Nothing, "", Fails(&[CRASHED, "stack"])),
+        of("table-bomb", Nothing, "", Fails(&[LATE])),
+        of("trap-after-bridge", Bridges, "", Fails(&[CRASHED])),
+        of("trap-after-helper", Helper, "", Fails(&[CRASHED])),
+        of("trap-after-loop", Disks, "", Fails(&[CRASHED])),
+        of("trap-at-start", Nothing, "", Refused(&[CRASHED])),
+        of("trap-in-connect", Nothing, "", Fails(&[CRASHED])),
+        of("trap-in-disconnect", Nothing, "", Connects),
+        of("ungranted-import", Nothing, "", Refused(&["xen:hotplug/process", "process = ["])),
+    ]
+};

@@ -1,0 +1,215 @@
+//! Handlers that misbehave, beside good ones in the real daemon: what they break is their own device.
+
+mod guests;
+mod refused;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use guests::{DEADLINE, Fate, GUESTS, Grant, HELPER, Guest, beside, guest};
+use xenplug_tests::rig::{Device, Disk, LoopPool, Machine, Nodes, Vif, attached_below, plugins_directory};
+
+/// How long after its deadline a guest's failure may be published.
+const LATE: Duration = Duration::from_secs(2);
+
+/// A machine whose daemon has these guests beside the good plugins.
+fn machine_with(guests: impl IntoIterator<Item = Guest>) -> Result<Machine> {
+    let mut machine = Machine::new()?;
+    let config = beside(machine.config()?, &machine.images(), guests);
+    machine.start_daemon(config)?;
+    Ok(machine)
+}
+
+/// A device that a guest is to serve.
+fn device_for(machine: &Machine, guest: &Guest, frontend: u16, index: u32) -> Result<(Device, Nodes)> {
+    let (device, nodes) = match guest.grant {
+        Grant::Bridges => (Device::card(frontend, index), Vif::on("xenbr0")),
+        Grant::Helper => (Device::disk(frontend, index), Disk::on(HELPER.as_ref())),
+        Grant::Nothing | Grant::Disks => {
+            let image = machine.image(&format!("hostile-{frontend}-{index}.img"), 4)?;
+            (Device::disk(frontend, index), Disk::on(&image))
+        }
+    };
+    Ok((device, nodes.with("script", guest.name)))
+}
+
+#[test]
+fn every_guest_is_tested() -> Result<()> {
+    let built: BTreeSet<String> = fs::read_dir(plugins_directory()?.join("guests"))
+        .context("`cargo xtask build` builds the guests")?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().trim_end_matches(".wasm").to_owned()))
+        .collect::<Result<_>>()?;
+    let tested: BTreeSet<String> = GUESTS.iter().map(|guest| guest.name.to_owned()).collect();
+    assert_eq!(built, tested);
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_misbehaves_fails_alone_and_what_it_held_is_given_back() -> Result<()> {
+    let _pool = LoopPool::now()?;
+    let failing = GUESTS.iter().filter(|guest| matches!(guest.fate, Fate::Fails(_)));
+    let mut machine = machine_with(failing.clone().copied())?;
+    // A helper with a child, both to be found by this test's own number of seconds.
+    let seconds = format!("60.{:07}", std::process::id());
+    let helper = machine.images().join(HELPER);
+    fs::write(&helper, format!("#!/bin/sh\nsleep {seconds} & sleep {seconds}\n"))?;
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755))?;
+    let baseline = machine.baseline()?;
+    for guest in failing {
+        let Fate::Fails(words) = guest.fate else { continue };
+        fails(&mut machine, guest, words)
+            .and_then(|()| baseline.assert_same(&machine))
+            .and_then(|()| no_process(&seconds))
+            .with_context(|| guest.name)?;
+    }
+    no_control_characters(&machine.daemon().context("it runs")?.log())
+}
+
+/// One guest's device fails as it has to, while another is served.
+fn fails(machine: &mut Machine, guest: &Guest, words: &[&str]) -> Result<()> {
+    let (device, nodes) = device_for(machine, guest, 3, 0)?;
+    machine.attach(&device, &nodes)?;
+    let began = Instant::now();
+    let good = machine.attach_disk(4, 0)?;
+    machine.expect_failure(&device, "error", words)?;
+    let took = began.elapsed();
+    ensure!(took < DEADLINE + LATE, "it took {took:?}");
+    machine.expect_connected(&good)?;
+
+    let error = machine.node(&device, "hotplug-error")?.context("no hotplug-error")?;
+    eprintln!("{:8.3} s  {error}", took.as_secs_f64());
+    ensure!(error.starts_with(&format!("{}: ", guest.name)), "{error:?}");
+    ensure!(error.len() <= 1000, "{} bytes", error.len());
+    no_control_characters(&error)?;
+    assert_eq!(machine.node(&device, "physical-device")?, None);
+    // It was given back when the failure was told, not when the device goes.
+    let loops = attached_below(machine.directory())?;
+    ensure!(loops.len() == 1 && loops[0].backing.ends_with("/4-0.img"), "{loops:?}");
+    if let Grant::Bridges = guest.grant {
+        assert_eq!(machine.namespace().ports("xenbr0")?, [""; 0]);
+        let link = machine.namespace().link(&device.link())?.context("no link")?;
+        assert_eq!(link["mtu"], 1500);
+        ensure!(link["address"] != "fe:ff:ff:ff:ff:ff" && !link["flags"].to_string().contains("\"UP\""), "{link}");
+    }
+    machine.toolstack().forget(&device)?;
+    machine.toolstack().bury(3)?;
+    machine.end_guest(4, &[good])
+}
+
+/// No process has this word on its command line.
+fn no_process(word: &str) -> Result<()> {
+    for entry in fs::read_dir("/proc")? {
+        let line = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        ensure!(!line.split('\0').any(|found| found == word), "{line:?} runs");
+    }
+    Ok(())
+}
+
+/// What reaches a terminal or the store holds none, nor what turns text around.
+fn no_control_characters(text: &str) -> Result<()> {
+    let found = text.chars().find(|c| c.is_control() && *c != '\n' || ('\u{202a}'..='\u{202e}').contains(c));
+    ensure!(found.is_none(), "{found:?} in {text:?}");
+    Ok(())
+}
+
+#[test]
+fn guests_that_spin_hold_up_nobody_and_stop_when_their_device_goes() -> Result<()> {
+    let spinning = guest("spin-in-connect");
+    let mut machine = Machine::new()?;
+    let config = beside(machine.config()?, &machine.images(), [spinning])
+        .replacing(&format!("deadline = \"{DEADLINE:?}\""), "deadline = \"60s\"");
+    machine.start_daemon(config)?;
+    let baseline = machine.baseline()?;
+    let mut devices = Vec::new();
+    for index in 0..4 {
+        let (device, nodes) = device_for(&machine, &spinning, 3, index)?;
+        machine.attach(&device, &nodes)?;
+        devices.push(device);
+    }
+    for _ in 0..3 {
+        let good = [machine.attach_disk(4, 0)?, machine.attach_card(4, 0)?];
+        for device in &good {
+            machine.expect_connected(device)?;
+        }
+        machine.end_guest(4, &good)?;
+    }
+    for device in &devices {
+        assert_eq!(machine.node(device, "hotplug-status")?, None, "it is still at it");
+        machine.toolstack().forget(device)?;
+    }
+    machine.toolstack().bury(3)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn a_storm_that_fills_the_pool_ends_and_others_are_served() -> Result<()> {
+    let spinning = guest("spin-in-connect");
+    let mut machine = machine_with([spinning])?;
+    let baseline = machine.baseline()?;
+    let mut devices = Vec::new();
+    for index in 0..40 {
+        let (device, nodes) = device_for(&machine, &spinning, 3, index)?;
+        machine.attach(&device, &nodes)?;
+        devices.push(device);
+    }
+    let good = machine.attach_disk(4, 0)?;
+    machine.expect_connected(&good)?;
+    for device in &devices {
+        machine.expect_failure(device, "error", &["spin-in-connect", "deadline"])?;
+        machine.toolstack().forget(device)?;
+    }
+    machine.toolstack().bury(3)?;
+    machine.end_guest(4, &[good])?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn guests_that_connect_are_kept_within_their_bounds() -> Result<()> {
+    let mut machine = machine_with(GUESTS.iter().filter(|guest| matches!(guest.fate, Fate::Connects)).copied())?;
+    let baseline = machine.baseline()?;
+
+    let mut devices = Vec::new();
+    for index in 0..3 {
+        devices.push(connect(&mut machine, "remembers", index)?);
+        assert_eq!(machine.node(&devices[index as usize], "calls")?.as_deref(), Some("1"), "it remembers");
+    }
+
+    devices.push(connect(&mut machine, "control-characters-in-log", 3)?);
+    let log = machine.daemon().context("it runs")?.log();
+    ensure!(
+        log.lines().any(|line| line.contains("all is lost ERROR xenplugd: the store is gone")),
+        "a forged line, or none: {log}"
+    );
+
+    devices.push(connect(&mut machine, "log-flood", 4)?);
+    let log = machine.daemon().context("it runs")?.log();
+    let flood: Vec<&str> = log.lines().filter(|line| line.contains("flood flood")).collect();
+    assert_eq!(flood.len(), 64, "lines of an event");
+    ensure!(flood.iter().all(|line| line.len() < 1024 + 256), "a long line");
+    ensure!(log.contains(&format!("dropped={}", 100_000 - 64)), "what was dropped is not told");
+
+    for (name, index) in [("spin-in-disconnect", 5), ("trap-in-disconnect", 6)] {
+        let device = connect(&mut machine, name, index)?;
+        machine.detach(&device)?;
+        let log = machine.daemon().context("it runs")?.log();
+        let told = log.lines().any(|line| line.contains(name) && line.contains("given back all the same"));
+        ensure!(told, "{name} is not told: {log}");
+    }
+    machine.end_guest(3, &devices)?;
+    baseline.assert_same(&machine)?;
+    no_control_characters(&machine.daemon().context("it runs")?.log())
+}
+
+/// Has a guest of that name connect a device.
+fn connect(machine: &mut Machine, name: &str, index: u32) -> Result<Device> {
+    let (device, nodes) = device_for(machine, &guest(name), 3, index)?;
+    machine.attach(&device, &nodes)?;
+    machine.expect_status(&device, "connected")?;
+    Ok(device)
+}
