@@ -1,0 +1,324 @@
+//! Every command of the README, run: those that install and start Xenplug on a driver domain of their own, whose `/usr`,
+//! `/etc`, `/var` and `/run` are copies that go with it.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::symlink, net::UnixDatagram},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use xenplug_tests::rig::{Device, Disk, Machine, Vif, build_directory, detach_below};
+
+/// How long the daemon may take for what it is asked.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Writes below these directories stay in memory. `/run` is the namespace's own already.
+const COPIES: &str = "for one in usr etc var; do
+    mkdir -p /run/.copy/$one/upper /run/.copy/$one/work
+    mount -t overlay -o lowerdir=/$one,upperdir=/run/.copy/$one/upper,workdir=/run/.copy/$one/work overlay /$one
+done";
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The commands in the README's blocks of shell, in their order.
+fn commands(readme: &str) -> Result<Vec<&str>> {
+    let mut commands = Vec::new();
+    let mut block = None;
+    for line in readme.lines() {
+        match (line.strip_prefix("```"), block) {
+            (Some(kind), None) => block = Some(kind),
+            (Some(_), Some(_)) => block = None,
+            (None, Some("sh")) if !line.is_empty() && !line.starts_with('#') => {
+                ensure!(!line.ends_with('\\'), "a command over several lines: {line}");
+                commands.push(line);
+            }
+            (None, Some(kind)) => ensure!(["sh", "text", "toml"].contains(&kind), "a block of {kind:?}"),
+            (None, None) => {}
+        }
+    }
+    ensure!(block.is_none(), "a block without end");
+    Ok(commands)
+}
+
+#[test]
+fn every_command_of_the_readme_runs() -> Result<()> {
+    let readme = fs::read_to_string(root().join("README.md"))?;
+    let mut domain = DriverDomain::new()?;
+    for command in commands(&readme)? {
+        domain
+            .obey(command)
+            .with_context(|| format!("`{command}`\n{}", domain.log()))?;
+    }
+    ensure!(domain.daemon.is_some(), "the README does not start the daemon");
+    domain.end()
+}
+
+#[test]
+fn a_command_that_nobody_knows_is_found() -> Result<()> {
+    let text = "a\n```sh\ncargo xtask demo\n\n# no\nrm -r x\n```\n```text\nno\n```\n";
+    assert_eq!(commands(text)?, ["cargo xtask demo", "rm -r x"]);
+    ensure!(commands("```console\nx\n```").is_err() && commands("```sh\nx").is_err());
+    let mut domain = DriverDomain::new()?;
+    ensure!(domain.obey("rm -r x").is_err() && domain.obey("xenplugd --no-such").is_err());
+    Ok(())
+}
+
+/// A unit of systemd's, as its lines.
+struct Unit(String);
+
+impl Unit {
+    /// The values of a key.
+    fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .lines()
+            .filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    fn one<'a>(&'a self, key: &'a str) -> Result<&'a str> {
+        self.all(key).next().with_context(|| format!("the unit has no {key}"))
+    }
+}
+
+/// A machine on which Xenplug is not installed.
+struct DriverDomain {
+    // Ends before the machine does.
+    daemon: Option<Running>,
+    machine: Machine,
+    clone: PathBuf,
+    devices: Vec<Device>,
+}
+
+/// The daemon as its unit starts it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl DriverDomain {
+    fn new() -> Result<Self> {
+        let machine = Machine::new()?;
+        // A clone as `cargo xtask build` leaves it, wherever cargo really built.
+        let clone = machine.directory().join("clone");
+        fs::create_dir(&clone)?;
+        symlink(root().join("examples"), clone.join("examples"))?;
+        symlink(
+            build_directory()?.parent().context("target/release is in target")?,
+            clone.join("target"),
+        )?;
+        let domain = Self {
+            daemon: None,
+            machine,
+            clone,
+            devices: Vec::new(),
+        };
+        domain
+            .sh(COPIES)
+            .context("writable copies of /usr, /etc and /var (overlayfs)")?;
+        domain.sh(&format!("mkdir -p {}", domain.images().display()))?;
+        Ok(domain)
+    }
+
+    /// A directory of this test's own where the example says that disks are.
+    fn images(&self) -> PathBuf {
+        let own = self.machine.directory().file_name().unwrap_or_default();
+        Path::new("/var/lib/xen/images").join(own)
+    }
+
+    /// A program in the domain, in the clone.
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.machine.namespace().command(program);
+        self.machine.xenstored().equip(&mut command);
+        command
+            .env_remove("LD_LIBRARY_PATH")
+            .current_dir(&self.clone)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a line of shell in the domain, and gives what it said.
+    fn sh(&self, line: &str) -> Result<String> {
+        said(self.command("sh").args(["-ec", line]).output()?)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.machine.directory().join("log")).unwrap_or_default()
+    }
+
+    fn unit(&self) -> Result<Unit> {
+        Ok(Unit(self.sh("cat /etc/systemd/system/xenplugd.service")?))
+    }
+
+    /// Does what a command of the README says.
+    fn obey(&mut self, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match *words {
+            ["cargo", "xtask", task] => xtask(task),
+            ["install", ..] | ["xenplugd", "--check"] => self.sh(line).map(drop),
+            ["systemctl", "disable", "--now", other] => {
+                let unit = self.unit()?;
+                ensure!(
+                    unit.all("Conflicts").any(|name| name == other),
+                    "the unit does not stand in for {other}"
+                );
+                Ok(())
+            }
+            ["systemctl", "enable", "--now", "xenplugd.service"] => self.enable(),
+            ["systemctl", "reload", "xenplugd.service"] => self.reload(),
+            ["xenplug", "status"] => self.tells(line, &["phy", "vif-bridge", "/var/lib/xen/images/", "connected"]),
+            ["xenplug", "status", "--json"] => {
+                self.tells(line, &["\"plugin\": \"phy\"", "\"mode\": \"driver-domain\""])
+            }
+            ["curl", ..] => self.tells(line, &["xenplug_devices{", "xenplug_connects_total", "# EOF"]),
+            _ => bail!("this test does not know the command"),
+        }
+    }
+
+    fn tells(&self, line: &str, words: &[&str]) -> Result<()> {
+        let said = self.sh(line)?;
+        match words.iter().find(|word| !said.contains(**word)) {
+            Some(word) => bail!("{word:?} is not in: {said}"),
+            None => Ok(()),
+        }
+    }
+
+    /// What systemd would do: checks the unit, starts its program with what it is given, and waits until it serves. Then
+    /// a disk and a card are plugged.
+    fn enable(&mut self) -> Result<()> {
+        let unit = self.unit()?;
+        assert_eq!(
+            (unit.one("Type")?, unit.one("WantedBy")?),
+            ("notify", "multi-user.target")
+        );
+        // The journal of what is held has to outlive the daemon.
+        assert_eq!(
+            (unit.one("RuntimeDirectoryPreserve")?, unit.one("KillMode")?),
+            ("yes", "process")
+        );
+        if self.sh("command -v systemd-analyze").is_ok() {
+            let warnings = self.sh("systemd-analyze verify xenplugd.service 2>&1")?;
+            ensure!(!warnings.contains("xenplugd.service"), "{warnings}");
+        }
+        for (top, key) in [("/run", "RuntimeDirectory"), ("/var/cache", "CacheDirectory")] {
+            self.sh(&format!(
+                "mkdir -p -m {} {top}/{}",
+                unit.one(&format!("{key}Mode"))?,
+                unit.one(key)?
+            ))?;
+        }
+        let start: Vec<&str> = unit.one("ExecStart")?.split_whitespace().collect();
+        let powers: String = unit
+            .one("CapabilityBoundingSet")?
+            .split_whitespace()
+            .map(|power| format!(",+{}", power.trim_start_matches("CAP_").to_lowercase()))
+            .collect();
+
+        let notify = self.machine.directory().join("notify");
+        let told = UnixDatagram::bind(&notify)?;
+        told.set_read_timeout(Some(PATIENCE))?;
+        let log = File::create(self.machine.directory().join("log"))?;
+        let daemon = self
+            .command("setpriv")
+            .arg("--no-new-privs")
+            .arg(format!("--bounding-set=-all{powers}"))
+            .args(start)
+            .env("NOTIFY_SOCKET", notify)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.daemon = Some(Running(daemon));
+        let mut message = [0; 512];
+        let length = told
+            .recv(&mut message)
+            .context("the daemon does not say that it serves")?;
+        ensure!(
+            message[..length].starts_with(b"READY=1"),
+            "it says {}",
+            String::from_utf8_lossy(&message[..length])
+        );
+
+        let image = self.images().join("disk.img");
+        self.sh(&format!("truncate -s 4M {}", image.display()))?;
+        let (disk, card) = (Device::disk(3, 0), Device::card(3, 0));
+        self.devices = vec![disk, card];
+        self.machine.attach(&disk, &Disk::on(&image))?;
+        self.machine.attach(&card, &Vif::on("xenbr0"))?;
+        self.devices
+            .iter()
+            .try_for_each(|device| self.machine.expect_connected(device))
+    }
+
+    fn reload(&self) -> Result<()> {
+        let daemon = self.daemon.as_ref().context("it was not started")?;
+        let unit = self.unit()?;
+        self.sh(&unit.one("ExecReload")?.replace("$MAINPID", &daemon.0.id().to_string()))?;
+        let until = Instant::now() + PATIENCE;
+        while !self.log().contains("the configuration was read again") {
+            ensure!(Instant::now() < until, "it was not read again");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Unplugs all, and stops the daemon as systemd would.
+    fn end(mut self) -> Result<()> {
+        let devices = std::mem::take(&mut self.devices);
+        self.machine.end_guest(3, &devices).with_context(|| self.log())?;
+        let mut daemon = self.daemon.take().context("it was not started")?;
+        kill_process(
+            Pid::from_raw(daemon.0.id().cast_signed()).context("a process has an id")?,
+            Signal::TERM,
+        )?;
+        let status = daemon.0.wait()?;
+        ensure!(status.success(), "{status}\n{}", self.log());
+        Ok(())
+    }
+}
+
+impl Drop for DriverDomain {
+    fn drop(&mut self) {
+        self.daemon = None;
+        // The machine knows only of its own directory.
+        let _ = detach_below(&self.images());
+    }
+}
+
+/// A task of xtask's is there. `.ci/run` really runs those that a change has to pass.
+fn xtask(task: &str) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let help = said(
+        Command::new(cargo)
+            .args(["xtask", task, "--help"])
+            .current_dir(root())
+            .output()?,
+    )?;
+    ensure!(help.contains(&format!("cargo xtask {task}")), "{help}");
+    let gate = fs::read_to_string(root().join(".ci/run"))?;
+    let run = gate
+        .lines()
+        .any(|line| line.trim_start_matches("exec ") == format!("cargo xtask {task}"));
+    ensure!(run || task == "build", ".ci/run does not run it");
+    Ok(())
+}
+
+/// What a command wrote to its standard output, or all that it said if it failed.
+fn said(output: Output) -> Result<String> {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "{}: {said}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(said)
+}
