@@ -96,7 +96,14 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     timeline.step("machine", "has a disk image of 64 MiB");
     let _kernel = Kernel::start(&socket, ground.namespace())?;
     let mut config = Config::standard(directory, &images)?;
-    config.simulated = ground.namespace().is_none();
+    if ground.namespace().is_none() {
+        let machine = directory.join("machine.toml");
+        let link = Device::card(GUEST, 0).link();
+        let text =
+            format!("files = [{{ path = {image:?}, size = \"64MiB\" }}]\nbridges = [{BRIDGE:?}]\nlinks = [{link:?}]\n");
+        fs::write(&machine, text)?;
+        config.simulated = Some(machine);
+    }
     let daemon = Daemon::start(&socket, ground.namespace().map(Arc::as_ref), config)?;
     timeline.step("xenplugd", "has compiled its plugins, phy and vif-bridge, and serves");
     let mut toolstack = Toolstack::new(Store::connect(&socket)?);

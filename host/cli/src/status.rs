@@ -10,7 +10,11 @@ use xenplug_control::Status;
 /// The table: one line a device, and below it what it holds and what went wrong.
 pub(crate) fn table(status: &Status) -> String {
     let mut text = String::new();
-    let store = if status.store.connected { "connected to" } else { "NOT connected to" };
+    let store = if status.store.connected {
+        "connected to"
+    } else {
+        "NOT connected to"
+    };
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
@@ -38,11 +42,20 @@ pub(crate) fn table(status: &Status) -> String {
         .collect();
     let titles = ["DEVICE", "PLUGIN", "STATE", "SINCE"].map(str::to_owned);
     let widths: Vec<usize> = (0..4)
-        .map(|column| rows.iter().chain([&titles]).map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .chain([&titles])
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut line = |row: &[String; 4], last: &str| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}", width = *width))
+            .collect();
         let _ = writeln!(text, "{}", format!("{}  {last}", cells.join("  ")).trim_end());
     };
     line(&titles, "HOLDS");
@@ -64,7 +77,10 @@ fn counted(number: usize, thing: &str) -> String {
 
 /// How long ago, in the two largest units.
 fn since(seconds: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let ago = humantime::format_duration(Duration::from_secs(now.saturating_sub(seconds))).to_string();
     ago.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
@@ -92,10 +108,18 @@ mod tests {
             version: "0.1.0".into(),
             mode: "driver-domain".into(),
             domain: 1,
-            store: Store { endpoint: "/run/xenstored/socket".into(), connected: true },
+            store: Store {
+                endpoint: "/run/xenstored/socket".into(),
+                connected: true,
+            },
             plugins: Vec::new(),
             devices: vec![
-                device(51712, "connected", &["file 1:2 used alone", "loop0 on /srv/a.img"], None),
+                device(
+                    51712,
+                    "connected",
+                    &["file 1:2 used alone", "loop0 on /srv/a.img"],
+                    None,
+                ),
                 device(51728, "failed", &[], Some("phy: params: is missing")),
             ],
         };
@@ -103,7 +127,10 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 5, "{table}");
         assert!(lines[0].contains("2 devices"));
-        assert!(lines[2].starts_with("vbd/3/51712  phy     connected") && lines[2].ends_with("used alone"), "{table}");
+        assert!(
+            lines[2].starts_with("vbd/3/51712  phy     connected") && lines[2].ends_with("used alone"),
+            "{table}"
+        );
         assert!(lines[3].trim_start().starts_with("loop0 on /srv/a.img"));
         assert!(lines[4].ends_with("error: phy: params: is missing"), "{table}");
     }

@@ -43,7 +43,9 @@ pub struct Client {
 impl Client {
     /// A client for this socket. Nothing is connected until something is asked.
     pub fn new(socket: impl AsRef<Path>) -> Self {
-        Self { socket: socket.as_ref().to_owned() }
+        Self {
+            socket: socket.as_ref().to_owned(),
+        }
     }
 
     /// What the daemon is, and its devices.
@@ -59,7 +61,10 @@ impl Client {
     async fn ask(&self, path: &str) -> Result<Bytes, Error> {
         let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|source| Error::Unreachable { socket: self.socket.clone(), source })?;
+            .map_err(|source| Error::Unreachable {
+                socket: self.socket.clone(),
+                source,
+            })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let request = Request::get(path).header("host", "xenplug").body(Empty::<Bytes>::new());
@@ -68,6 +73,10 @@ impl Client {
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         connection.abort();
-        if status == StatusCode::OK { Ok(body) } else { Err(Error::Refused(status)) }
+        if status == StatusCode::OK {
+            Ok(body)
+        } else {
+            Err(Error::Refused(status))
+        }
     }
 }

@@ -54,8 +54,10 @@ pub(crate) struct Plugin {
 impl Config {
     /// Reads a file.
     pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(file)
-            .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
+            file: file.to_owned(),
+            source,
+        })?;
         Self::parse(&Source { file, text: &text })
     }
 
@@ -80,10 +82,21 @@ impl Config {
         }
         let mut plugins: Vec<Plugin> = Vec::with_capacity(raw.plugin.len());
         for (name, plugin) in raw.plugin {
-            let place = format!("{}:{}", source.file.display(), source.line(plugin.component.span().start));
+            let place = format!(
+                "{}:{}",
+                source.file.display(),
+                source.line(plugin.component.span().start)
+            );
             let resolved = resolve(source, &operator, &paths, name, plugin, place)?;
-            for (script, kind) in resolved.scripts.iter().flat_map(|s| resolved.kinds.iter().map(move |k| (s, k))) {
-                if let Some(other) = plugins.iter().find(|p| p.scripts.contains(script) && p.kinds.contains(kind)) {
+            for (script, kind) in resolved
+                .scripts
+                .iter()
+                .flat_map(|s| resolved.kinds.iter().map(move |k| (s, k)))
+            {
+                if let Some(other) = plugins
+                    .iter()
+                    .find(|p| p.scripts.contains(script) && p.kinds.contains(kind))
+                {
                     return Err(source.whole(
                         &format!(
                             "plugin.{} and plugin.{} both serve script \"{script}\" of kind \"{kind}\"",
@@ -95,7 +108,12 @@ impl Config {
             }
             plugins.push(resolved);
         }
-        Ok(Self { mode: Mode::DriverDomain, paths, plugins, release: Grants::to_release(&operator) })
+        Ok(Self {
+            mode: Mode::DriverDomain,
+            paths,
+            plugins,
+            release: Grants::to_release(&operator),
+        })
     }
 }
 
@@ -108,7 +126,11 @@ fn resolve(
     place: String,
 ) -> Result<Plugin, ConfigError> {
     if raw.kinds.get_ref().is_empty() {
-        return Err(source.at(&raw.kinds, "kinds is empty", "name the kinds of backend it serves, such as [\"vbd\"]"));
+        return Err(source.at(
+            &raw.kinds,
+            "kinds is empty",
+            "name the kinds of backend it serves, such as [\"vbd\"]",
+        ));
     }
     let kinds = raw
         .kinds
@@ -116,11 +138,20 @@ fn resolve(
         .iter()
         .map(|kind| {
             kind.parse().map_err(|_| {
-                source.at(&raw.kinds, &format!("{kind:?} is not a kind of backend"), "expected one such as \"vbd\"")
+                source.at(
+                    &raw.kinds,
+                    &format!("{kind:?} is not a kind of backend"),
+                    "expected one such as \"vbd\"",
+                )
             })
         })
         .collect::<Result<_, _>>()?;
-    if let Some(script) = raw.scripts.get_ref().iter().find(|script| script.is_empty() || script.contains('/')) {
+    if let Some(script) = raw
+        .scripts
+        .get_ref()
+        .iter()
+        .find(|script| script.is_empty() || script.contains('/'))
+    {
         return Err(source.at(
             &raw.scripts,
             &format!("{script:?} is not the name of a script"),
@@ -145,7 +176,10 @@ fn grants(source: &Source<'_>, operator: &Operator, name: &str, raw: raw::Grant)
     let loops = raw.r#loop.as_ref().is_some_and(|granted| *granted.get_ref());
     let block = match raw.block {
         Some(rules) => {
-            let rules = rules.into_iter().map(|rule| absolute(source, rule)).collect::<Result<_, _>>()?;
+            let rules = rules
+                .into_iter()
+                .map(|rule| absolute(source, rule))
+                .collect::<Result<_, _>>()?;
             Some(BlockGrant::new(operator, rules, loops))
         }
         None => match raw.r#loop {
@@ -168,7 +202,11 @@ fn grants(source: &Source<'_>, operator: &Operator, name: &str, raw: raw::Grant)
                     if !helper.path.get_ref().is_absolute() {
                         return Err(source.at(&helper.path, "path is not absolute", "give the program's full path"));
                     }
-                    Ok(HelperRule { name: helper.name, path: helper.path.into_inner(), args: helper.args })
+                    Ok(HelperRule {
+                        name: helper.name,
+                        path: helper.path.into_inner(),
+                        args: helper.args,
+                    })
                 })
                 .collect::<Result<_, _>>()?;
             Ok(ProcessGrant::new(operator, rules))
@@ -187,7 +225,10 @@ fn grants(source: &Source<'_>, operator: &Operator, name: &str, raw: raw::Grant)
 
 fn absolute(source: &Source<'_>, rule: raw::PathRule) -> Result<PathRule, ConfigError> {
     if rule.path.get_ref().is_absolute() {
-        Ok(PathRule { path: rule.path.into_inner(), access: rule.access })
+        Ok(PathRule {
+            path: rule.path.into_inner(),
+            access: rule.access,
+        })
     } else {
         Err(source.at(&rule.path, "path is not absolute", "begin it with /"))
     }
@@ -197,7 +238,11 @@ fn limits(source: &Source<'_>, raw: raw::Limits) -> Result<Limits, ConfigError> 
     let mut limits = Limits::default();
     if let Some(memory) = raw.memory {
         let size: bytesize::ByteSize = memory.get_ref().parse().map_err(|_| {
-            source.at(&memory, &format!("{:?} is not a size", memory.get_ref()), "expected one such as \"16MiB\"")
+            source.at(
+                &memory,
+                &format!("{:?} is not a size", memory.get_ref()),
+                "expected one such as \"16MiB\"",
+            )
         })?;
         limits.memory = usize::try_from(size.as_u64())
             .ok()

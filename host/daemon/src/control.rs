@@ -28,12 +28,18 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Answers until the daemon ends.
 pub(crate) async fn serve(listener: UnixListener, host: Arc<Host>) -> io::Result<()> {
-    let app = Router::new().route("/status", get(status)).route("/metrics", get(metrics)).with_state(host);
+    let app = Router::new()
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(host);
     axum::serve(listener, app).await
 }
 
 async fn metrics(State(host): State<Arc<Host>>) -> impl IntoResponse {
-    let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    let kind = [(
+        header::CONTENT_TYPE,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    )];
     match host.metrics.encode(&host.registry.views()) {
         Ok(text) => (StatusCode::OK, kind, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
@@ -52,7 +58,11 @@ async fn status(State(host): State<Arc<Host>>) -> Json<answer::Status> {
             vm: view.vm,
             plugin: view.plugin,
             state: view.phase.as_str().to_owned(),
-            since: view.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+            since: view
+                .since
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs(),
             held: view.held,
             error: view.error,
         })
@@ -66,7 +76,12 @@ async fn status(State(host): State<Arc<Host>>) -> Json<answer::Status> {
             summary: serving.plugin.summary(),
             kinds: serving.kinds.iter().map(ToString::to_string).collect(),
             scripts: serving.scripts.clone(),
-            imports: serving.plugin.imports().iter().map(|interface| interface.name().to_owned()).collect(),
+            imports: serving
+                .plugin
+                .imports()
+                .iter()
+                .map(|interface| interface.name().to_owned())
+                .collect(),
         })
         .collect();
     Json(answer::Status {

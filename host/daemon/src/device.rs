@@ -47,19 +47,33 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(plugin: &str, cause: &str) -> Self {
-        Self { status: "error", text: clean(&format!("{plugin}: {cause}"), ERROR_MAX) }
+        Self {
+            status: "error",
+            text: clean(&format!("{plugin}: {cause}"), ERROR_MAX),
+        }
     }
 
     fn of(plugin: &str, fault: &Fault) -> Self {
-        let status = if matches!(fault, Fault::Busy(_)) { "busy" } else { "error" };
-        Self { status, ..Self::new(plugin, &fault.to_string()) }
+        let status = if matches!(fault, Fault::Busy(_)) {
+            "busy"
+        } else {
+            "error"
+        };
+        Self {
+            status,
+            ..Self::new(plugin, &fault.to_string())
+        }
     }
 }
 
 /// What a worker thread was asked to do.
 enum Job {
     /// A handler runs.
-    Handler { task: JoinHandle<(Holding, Result<Connection, Fault>)>, cancel: Cancel, late: Instant },
+    Handler {
+        task: JoinHandle<(Holding, Result<Connection, Fault>)>,
+        cancel: Cancel,
+        late: Instant,
+    },
     /// What is held is being given back.
     Release { task: JoinHandle<(Holding, Vec<String>)> },
 }
@@ -91,11 +105,20 @@ pub(crate) async fn run(
     machine: Machine,
     adopted: Option<Adopted>,
 ) {
-    let path = BackendPath { backend: host.own, key: key.clone() };
-    let directory =
-        Directory::new(host.client.clone(), host.system.clone(), Arc::clone(&host.domains), path);
+    let path = BackendPath {
+        backend: host.own,
+        key: key.clone(),
+    };
+    let directory = Directory::new(
+        host.client.clone(),
+        host.system.clone(),
+        Arc::clone(&host.domains),
+        path,
+    );
     let (holding, failure) = adopted.map_or((None, None), |adopted| (Some(adopted.holding), adopted.failure));
-    let plugin = holding.as_ref().and_then(|holding| host.plugins().named(&holding.header().plugin).cloned());
+    let plugin = holding
+        .as_ref()
+        .and_then(|holding| host.plugins().named(&holding.header().plugin).cloned());
     let mut task = Task {
         host,
         key,
@@ -159,7 +182,8 @@ impl Task {
                 Some(Action::Forget) if self.host.registry.forget(&self.key) => {
                     return std::ops::ControlFlow::Break(());
                 }
-                Some(Action::Forget) => Some(Event::Changed),
+                // It was woken meanwhile, and that comes as the next event.
+                Some(Action::Forget) => None,
                 Some(action) => self.act(action).await,
                 None => None,
             };
@@ -210,7 +234,10 @@ impl Task {
                     Err(error) if error.is_disconnected() => Published::Unknown,
                     Err(error) => {
                         let plugin = self.plugin_name();
-                        self.failed(Failure::new(&plugin, &format!("its nodes could not be published: {error}")));
+                        self.failed(Failure::new(
+                            &plugin,
+                            &format!("its nodes could not be published: {error}"),
+                        ));
                         Published::Failed
                     }
                 };
@@ -225,12 +252,15 @@ impl Task {
                 Some(Event::Published(published))
             }
             Action::PublishFailure => {
-                let failure = self.failure.clone().unwrap_or_else(|| {
-                    Failure::new(&self.plugin_name(), "failed for a reason that was not kept")
-                });
+                let failure = self
+                    .failure
+                    .clone()
+                    .unwrap_or_else(|| Failure::new(&self.plugin_name(), "failed for a reason that was not kept"));
                 let outcome = match self.identity() {
                     Some(identity) => {
-                        self.directory.publish_failure(&identity, failure.status, &failure.text).await
+                        self.directory
+                            .publish_failure(&identity, failure.status, &failure.text)
+                            .await
                     }
                     None => Ok(Published::Stale),
                 };
@@ -272,7 +302,11 @@ impl Task {
             Some(snapshot) => snapshot,
             // It was found ready by a mere look. If it has changed since, its publication will find out.
             None => {
-                let examined = self.directory.examine().await.map_err(|error| unseen(&error.to_string()))?;
+                let examined = self
+                    .directory
+                    .examine()
+                    .await
+                    .map_err(|error| unseen(&error.to_string()))?;
                 examined.1.ok_or_else(|| unseen("its directory has gone"))?
             }
         };
@@ -301,7 +335,9 @@ impl Task {
 
     /// Gives back what is held, on a worker thread.
     fn release(&mut self) -> Option<Event> {
-        let Some(mut holding) = self.holding.take() else { return Some(Event::Released) };
+        let Some(mut holding) = self.holding.take() else {
+            return Some(Event::Released);
+        };
         let host = Arc::clone(&self.host);
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
         let device = self.device.take();
@@ -364,9 +400,15 @@ impl Task {
     async fn is_late(&mut self) {
         self.permit = None;
         let plugin = self.plugin_name();
-        self.failed(Failure::new(&plugin, "the kernel does not come back from a call; it is undone when it does"));
+        self.failed(Failure::new(
+            &plugin,
+            "the kernel does not come back from a call; it is undone when it does",
+        ));
         if let (Some(identity), Some(failure)) = (self.identity(), self.failure.clone()) {
-            let outcome = self.directory.publish_failure(&identity, failure.status, &failure.text).await;
+            let outcome = self
+                .directory
+                .publish_failure(&identity, failure.status, &failure.text)
+                .await;
             self.published(outcome, "that its handler is late");
         }
     }
@@ -393,7 +435,10 @@ impl Task {
     }
 
     fn plugin_name(&self) -> String {
-        self.plugin.as_ref().map_or("xenplugd", |plugin| plugin.name()).to_owned()
+        self.plugin
+            .as_ref()
+            .map_or("xenplugd", |plugin| plugin.name())
+            .to_owned()
     }
 
     /// Tells the control socket where the device is.

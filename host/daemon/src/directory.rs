@@ -50,7 +50,10 @@ type Outcome = Result<Published, Error>;
 
 impl Directory {
     pub(crate) fn new(client: Client, system: System, domains: Arc<Domains>, path: BackendPath) -> Self {
-        let node = |text: String| text.parse::<Path>().expect("a path of numbers and a checked kind is a path");
+        let node = |text: String| {
+            text.parse::<Path>()
+                .expect("a path of numbers and a checked kind is a path")
+        };
         let domain = path.key.frontend;
         Self {
             at: node(path.to_string()),
@@ -71,8 +74,10 @@ impl Directory {
     pub(crate) async fn look(&self) -> Result<Observation, Error> {
         let mut reads: Vec<Request> = LOOKED_AT.iter().map(|name| Request::Read(self.node(name))).collect();
         reads.push(Request::Read(self.vm.clone()));
-        let (replies, introduced) =
-            tokio::join!(self.client.batch(reads), self.domains.introduced(self.path.key.frontend));
+        let (replies, introduced) = tokio::join!(
+            self.client.batch(reads),
+            self.domains.introduced(self.path.key.frontend)
+        );
         introduced?;
         let mut replies = replies?;
         let vm = replies.pop().and_then(text).map(machine);
@@ -92,7 +97,9 @@ impl Directory {
         let (nodes, vms, introduced) = (nodes?, machines?, introduced?);
         let value = |name: &str| {
             let value = nodes.as_ref().and_then(|nodes| nodes.get(name));
-            value.and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned)
+            value
+                .and_then(|value| std::str::from_utf8(value).ok())
+                .map(str::to_owned)
         };
         let mut observation = self.observe(nodes.is_some(), vms.first().cloned(), value);
         observation.netdev = self.netdev(&observation).await;
@@ -115,18 +122,17 @@ impl Directory {
 
     /// What the replies to reading [`LOOKED_AT`] say. A device has a `state` for as long as it has a directory: the
     /// toolstack writes both in one transaction (libxl_device.c, `libxl__device_generic_add`).
-    fn observation(
-        &self,
-        replies: Vec<Result<Reply, Error>>,
-        vm: Option<String>,
-    ) -> Result<Observation, Error> {
+    fn observation(&self, replies: Vec<Result<Reply, Error>>, vm: Option<String>) -> Result<Observation, Error> {
         let present = match replies.first() {
             Some(Err(error)) if !error.is_not_found() => return Err(error.clone()),
             reply => matches!(reply, Some(Ok(_))),
         };
         let values: Vec<Option<String>> = replies.into_iter().map(text).collect();
         Ok(self.observe(present, vm, |name| {
-            LOOKED_AT.iter().position(|known| *known == name).and_then(|at| values.get(at).cloned().flatten())
+            LOOKED_AT
+                .iter()
+                .position(|known| *known == name)
+                .and_then(|at| values.get(at).cloned().flatten())
         }))
     }
 
@@ -134,7 +140,10 @@ impl Directory {
         let state = value("state").map_or(XenbusState::Unknown, |text| XenbusState::parse(&text));
         Observation {
             present,
-            identity: Identity { key: self.path.key.clone(), vm },
+            identity: Identity {
+                key: self.path.key.clone(),
+                vm,
+            },
             state,
             // The kernel takes a missing node for 0, but only libxl's own devices have it from the beginning: one that
             // is not on its way out counts as online without it.
@@ -152,7 +161,9 @@ impl Directory {
         if !key.kind.needs_netdev() || seen.state != key.kind.handler_state() {
             return true;
         }
-        let Ok(name) = format!("vif{}.{}", key.frontend, key.devid).parse::<IfName>() else { return false };
+        let Ok(name) = format!("vif{}.{}", key.frontend, key.devid).parse::<IfName>() else {
+            return false;
+        };
         let network = Arc::clone(&self.system.network);
         let found = tokio::task::spawn_blocking(move || network.link(&name)).await;
         matches!(found, Ok(Ok(Some(_))))
@@ -198,25 +209,29 @@ impl Directory {
     /// Removes the directory, and what is empty above it as far as this domain may
     /// (libxl_internal.c, `libxl__xs_path_cleanup`).
     pub(crate) async fn remove(&self, identity: &Identity) -> Outcome {
-        self.conditionally(&[], |seen| seen.is_of(identity) && seen.leaving(), async |transaction| {
-            transaction.rm(&self.at).await?;
-            let mut above = self.at.parent();
-            // Up to and including backend/<kind>, which the toolstack makes again when it needs it.
-            for _ in 0..2 {
-                let Some(directory) = above else { break };
-                match transaction.directory(&directory).await {
-                    Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
-                        Ok(()) => {}
-                        // In a driver domain these belong to the toolstack's.
-                        Err(error) if error.is_denied() => break,
-                        Err(error) => return Err(error),
-                    },
-                    _ => break,
+        self.conditionally(
+            &[],
+            |seen| seen.is_of(identity) && seen.leaving(),
+            async |transaction| {
+                transaction.rm(&self.at).await?;
+                let mut above = self.at.parent();
+                // Up to and including backend/<kind>, which the toolstack makes again when it needs it.
+                for _ in 0..2 {
+                    let Some(directory) = above else { break };
+                    match transaction.directory(&directory).await {
+                        Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
+                            Ok(()) => {}
+                            // In a driver domain these belong to the toolstack's.
+                            Err(error) if error.is_denied() => break,
+                            Err(error) => return Err(error),
+                        },
+                        _ => break,
+                    }
+                    above = directory.parent();
                 }
-                above = directory.parent();
-            }
-            Ok(Vec::new())
-        })
+                Ok(Vec::new())
+            },
+        )
         .await
     }
 
@@ -228,7 +243,10 @@ impl Directory {
         allowed: impl Fn(&Observation) -> bool,
     ) -> Outcome {
         self.conditionally(same, allowed, async |_| {
-            Ok(nodes.iter().map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes())).collect())
+            Ok(nodes
+                .iter()
+                .map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes()))
+                .collect())
         })
         .await
     }
@@ -258,9 +276,11 @@ impl Directory {
                 reads.push(Request::Read(self.vm.clone()));
                 reads.extend(same.iter().map(|(name, _)| Request::Read(self.node(name))));
                 let mut replies = transaction.batch(reads).await?;
-                let unchanged = replies.split_off(LOOKED_AT.len() + 1).into_iter().zip(same).all(
-                    |(now, (_, then))| matches!(now, Ok(Reply::Value(now)) if now == *then),
-                );
+                let unchanged = replies
+                    .split_off(LOOKED_AT.len() + 1)
+                    .into_iter()
+                    .zip(same)
+                    .all(|(now, (_, then))| matches!(now, Ok(Reply::Value(now)) if now == *then));
                 let vm = replies.pop().and_then(text).map(machine);
                 let seen = self.observation(replies, vm)?;
                 if !(unchanged && allowed(&seen)) {

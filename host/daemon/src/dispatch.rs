@@ -75,14 +75,22 @@ impl Dispatch {
 
     /// A node at or below `backend` has changed.
     async fn changed(&self, path: &Path) {
-        let Ok(watched) = WatchedPath::parse(path.as_str(), self.host.own) else { return };
+        let Ok(watched) = WatchedPath::parse(path.as_str(), self.host.own) else {
+            return;
+        };
         if watched.backend != self.host.own {
             return;
         }
         match watched.place {
-            Place::Device { key, leaf: None | Some("state" | "online") } => Registry::wake(&self.host, &key),
+            Place::Device {
+                key,
+                leaf: None | Some("state" | "online"),
+            } => Registry::wake(&self.host, &key),
             // Emptied by the operator, it asks for another try; written by us, it tells nothing.
-            Place::Device { key, leaf: Some("hotplug-status") } => {
+            Place::Device {
+                key,
+                leaf: Some("hotplug-status"),
+            } => {
                 let rests = matches!(
                     self.host.registry.phase(&key),
                     Some(Phase::Failed { .. } | Phase::Foreign | Phase::Waiting)
@@ -93,7 +101,9 @@ impl Dispatch {
             }
             Place::Device { .. } => {}
             Place::Domain(kind, domain) => {
-                self.host.registry.wake_all(|key| key.kind == kind && key.frontend == domain);
+                self.host
+                    .registry
+                    .wake_all(|key| key.kind == kind && key.frontend == domain);
                 self.discover_domain(&kind, domain).await;
             }
             Place::Kind(kind) => {
@@ -110,7 +120,9 @@ impl Dispatch {
             return;
         };
         if let (Ok(frontend), Ok(devid)) = (domain.parse::<DomId>(), devid.parse::<DevId>()) {
-            self.host.registry.wake_all(|key| key.kind.needs_netdev() && key.frontend == frontend && key.devid == devid);
+            self.host
+                .registry
+                .wake_all(|key| key.kind.needs_netdev() && key.frontend == frontend && key.devid == devid);
         }
     }
 
@@ -127,7 +139,9 @@ impl Dispatch {
     }
 
     async fn discover_kind(&self, kind: &Kind) {
-        let Ok(path) = root(&self.host).join(kind.as_str()) else { return };
+        let Ok(path) = root(&self.host).join(kind.as_str()) else {
+            return;
+        };
         for domain in self.children(&path).await {
             if let Ok(domain) = domain.parse() {
                 self.discover_domain(kind, domain).await;
@@ -136,10 +150,19 @@ impl Dispatch {
     }
 
     async fn discover_domain(&self, kind: &Kind, domain: DomId) {
-        let Ok(path) = root(&self.host).join(&format!("{kind}/{domain}")) else { return };
+        let Ok(path) = root(&self.host).join(&format!("{kind}/{domain}")) else {
+            return;
+        };
         for devid in self.children(&path).await {
             if let Ok(devid) = devid.parse() {
-                Registry::wake(&self.host, &DeviceKey { kind: kind.clone(), frontend: domain, devid });
+                Registry::wake(
+                    &self.host,
+                    &DeviceKey {
+                        kind: kind.clone(),
+                        frontend: domain,
+                        devid,
+                    },
+                );
             }
         }
     }
@@ -160,5 +183,7 @@ impl Dispatch {
 
 /// Where the backends of this domain are.
 pub(crate) fn root(host: &Host) -> Path {
-    format!("/local/domain/{}/backend", host.own).parse().expect("a path with a number in it is a path")
+    format!("/local/domain/{}/backend", host.own)
+        .parse()
+        .expect("a path with a number in it is a path")
 }

@@ -36,7 +36,10 @@ pub(crate) struct Domains {
 
 impl Domains {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, known: Mutex::new(HashMap::new()) }
+        Self {
+            client,
+            known: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Whether xenstored knows the domain. Asked once, then kept.
@@ -45,7 +48,9 @@ impl Domains {
             return Ok(*known == Known::Introduced);
         }
         let introduced = self.ask(domain).await?;
-        self.table().entry(domain).or_insert(if introduced { Known::Introduced } else { Known::Never });
+        self.table()
+            .entry(domain)
+            .or_insert(if introduced { Known::Introduced } else { Known::Never });
         Ok(introduced)
     }
 
@@ -56,7 +61,11 @@ impl Domains {
 
     /// Remembers from an earlier daemon that the domain was there.
     pub(crate) async fn was_introduced(&self, domain: DomId) -> Result<(), Error> {
-        let known = if self.ask(domain).await? { Known::Introduced } else { Known::Gone };
+        let known = if self.ask(domain).await? {
+            Known::Introduced
+        } else {
+            Known::Gone
+        };
         self.table().insert(domain, known);
         Ok(())
     }
@@ -68,7 +77,9 @@ impl Domains {
             watches.changed().await;
             let domains: Vec<DomId> = self.table().keys().copied().collect();
             for domain in domains {
-                let Ok(introduced) = self.ask(domain).await else { continue };
+                let Ok(introduced) = self.ask(domain).await else {
+                    continue;
+                };
                 let now = {
                     let mut table = self.table();
                     let known = table.entry(domain).or_insert(Known::Never);

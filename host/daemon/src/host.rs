@@ -68,12 +68,17 @@ pub(crate) struct Plugins {
 impl Plugins {
     /// The one that serves this script for this kind.
     pub(crate) fn find<'a>(&'a self, kind: &'a Kind, script: &str) -> Option<&'a Arc<Plugin>> {
-        self.of_kind(kind).find(|serving| serving.scripts.iter().any(|known| known == script)).map(|s| &s.plugin)
+        self.of_kind(kind)
+            .find(|serving| serving.scripts.iter().any(|known| known == script))
+            .map(|s| &s.plugin)
     }
 
     /// The one of that name.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Plugin>> {
-        self.serving.iter().map(|serving| &serving.plugin).find(|plugin| plugin.name() == name)
+        self.serving
+            .iter()
+            .map(|serving| &serving.plugin)
+            .find(|plugin| plugin.name() == name)
     }
 
     /// Those that serve this kind.

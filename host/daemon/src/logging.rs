@@ -17,7 +17,9 @@ pub(crate) enum Format {
 /// Begins to log. `XENPLUG_LOG` filters, as `tracing_subscriber::EnvFilter` reads it; the default is `info`.
 pub(crate) fn init(format: Option<Format>) {
     let filter = EnvFilter::try_from_env("XENPLUG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let stderr = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_target(false);
     let layer = match format {
         // JOURNAL_STREAM: standard error is systemd's journal (systemd.exec(5)).
         None if env::var_os("JOURNAL_STREAM").is_some() => match tracing_journald::layer() {

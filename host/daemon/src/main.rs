@@ -12,6 +12,7 @@ mod metrics;
 mod plugins;
 mod recovery;
 mod registry;
+mod simulated;
 
 use std::{
     io::{self, Read, Write},
@@ -58,7 +59,10 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// The store is found at XENSTORED_PATH, else /run/xenstored/socket, else /dev/xen/xenbus. XENPLUG_LOG filters the log
 /// (default: info).
 #[derive(Parser)]
-#[command(version, after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 the command line or the configuration.")]
+#[command(
+    version,
+    after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 the command line or the configuration."
+)]
 struct Arguments {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "/etc/xenplug/xenplugd.toml")]
@@ -69,9 +73,10 @@ struct Arguments {
     /// Check the configuration and the plugins, and end.
     #[arg(long)]
     check: bool,
-    /// Plug into a machine that exists only in memory: for trying things out, without root.
-    #[arg(long)]
-    simulated: bool,
+    /// Plug into a machine that exists only in memory, for trying things out without root. FILE is TOML: `files = [{
+    /// path = "/srv/a.img", size = "64MiB" }]`, `bridges = ["xenbr0"]`, `links = ["vif3.0"]`.
+    #[arg(long, value_name = "FILE")]
+    simulated: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -104,7 +109,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
-    let system = if arguments.simulated { System::simulated().0 } else { System::linux()? };
+    let system = match &arguments.simulated {
+        Some(description) => simulated::machine(description)?,
+        None => System::linux()?,
+    };
     xenplug_system::raise_descriptors()?;
     let claims = Arc::new(Claims::default());
     let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
@@ -119,7 +127,8 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
         let client = Client::connect(Endpoint::from_env()).await?;
-        let journal = Journal::open(&paths.run.join("journal")).context("xenplugd is already running here, or its journal cannot be used")?;
+        let journal = Journal::open(&paths.run.join("journal"))
+            .context("xenplugd is already running here, or its journal cannot be used")?;
         let control = paths.run.join("control.sock");
         let listener = control::bind(&control).with_context(|| format!("{}", control.display()))?;
         let host = Arc::new(Host {
@@ -206,7 +215,9 @@ async fn own_domain(client: &Client) -> anyhow::Result<DomId> {
     match client.read(&"domid".parse()?).await {
         Ok(value) => {
             let text = String::from_utf8_lossy(&value);
-            text.trim().parse().with_context(|| "the store's domid node is not a number")
+            text.trim()
+                .parse()
+                .with_context(|| "the store's domid node is not a number")
         }
         Err(error) if error.is_not_found() => {
             warn!("the store has no domid for this domain; it is taken to be domain 0");
@@ -242,7 +253,9 @@ fn compile() -> ExitCode {
     let compiled = (|| {
         xenplug_system::confine_compiler().map_err(|error| error.to_string())?;
         let mut component = Vec::new();
-        io::stdin().read_to_end(&mut component).map_err(|error| error.to_string())?;
+        io::stdin()
+            .read_to_end(&mut component)
+            .map_err(|error| error.to_string())?;
         let code = Engine::compile(&component)?;
         io::stdout().write_all(&code).map_err(|error| error.to_string())
     })();

@@ -55,7 +55,13 @@ impl Metrics {
             duration.clone(),
         );
         registry.register("devices", "Devices known now", devices.clone());
-        Self { registry, connected, failed, duration, devices }
+        Self {
+            registry,
+            connected,
+            failed,
+            duration,
+            devices,
+        }
     }
 
     pub(crate) fn connected(&self, kind: &Kind, took: Duration) {
@@ -72,7 +78,10 @@ impl Metrics {
     pub(crate) fn encode(&self, devices: &[(DeviceKey, View)]) -> Result<String, fmt::Error> {
         self.devices.clear();
         for (key, view) in devices {
-            let labels = InState { kind: key.kind.to_string(), state: view.phase.as_str() };
+            let labels = InState {
+                kind: key.kind.to_string(),
+                state: view.phase.as_str(),
+            };
             self.devices.get_or_create(&labels).inc();
         }
         let mut text = String::new();

@@ -31,13 +31,25 @@ impl Loader {
         };
         let cache = Cache::open(&config.paths.cache, compiler)
             .with_context(|| format!("the cache of compiled plugins, {}", config.paths.cache.display()))?;
-        Ok(Self { engine: Engine::new()?, cache, system, claims })
+        Ok(Self {
+            engine: Engine::new()?,
+            cache,
+            system,
+            claims,
+        })
     }
 
     /// Loads every plugin. Blocks; see [`Plugin::load`].
     pub(crate) fn load(&self, config: Config) -> anyhow::Result<Plugins> {
-        let serving = config.plugins.into_iter().map(|plugin| self.one(plugin)).collect::<anyhow::Result<_>>()?;
-        Ok(Plugins { serving, release: Arc::new(config.release) })
+        let serving = config
+            .plugins
+            .into_iter()
+            .map(|plugin| self.one(plugin))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Plugins {
+            serving,
+            release: Arc::new(config.release),
+        })
     }
 
     fn one(&self, configured: config::Plugin) -> anyhow::Result<Serving> {
@@ -55,6 +67,10 @@ impl Loader {
             }
         }
         info!(plugin = name, summary = plugin.summary(), "loaded");
-        Ok(Serving { plugin: Arc::new(plugin), kinds: configured.kinds, scripts: configured.scripts })
+        Ok(Serving {
+            plugin: Arc::new(plugin),
+            kinds: configured.kinds,
+            scripts: configured.scripts,
+        })
     }
 }

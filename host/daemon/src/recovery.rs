@@ -15,7 +15,10 @@ use crate::{device, directory::Directory, host::Host, registry::Registry};
 
 /// Takes up every device of the journal.
 pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
-    let replay = host.journal.replay::<Header, Effect>().context("the journal cannot be read")?;
+    let replay = host
+        .journal
+        .replay::<Header, Effect>()
+        .context("the journal cannot be read")?;
     for aside in replay.aside {
         warn!(record = aside.name, path = %aside.path.display(), cause = aside.cause, "a damaged record was set aside");
     }
@@ -35,9 +38,20 @@ async fn adopt(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<()> {
     if header.introduced {
         host.domains.was_introduced(key.frontend).await?;
     }
-    let path = BackendPath { backend: host.own, key: key.clone() };
-    let directory = Directory::new(host.client.clone(), host.system.clone(), Arc::clone(&host.domains), path);
-    let seen = directory.look().await.with_context(|| format!("{key} cannot be looked at"))?;
+    let path = BackendPath {
+        backend: host.own,
+        key: key.clone(),
+    };
+    let directory = Directory::new(
+        host.client.clone(),
+        host.system.clone(),
+        Arc::clone(&host.domains),
+        path,
+    );
+    let seen = directory
+        .look()
+        .await
+        .with_context(|| format!("{key} cannot be looked at"))?;
     let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() {
         let (back, gone) = take_hold(host, holding).await?;
         holding = back;

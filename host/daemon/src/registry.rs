@@ -81,7 +81,8 @@ impl Registry {
             entry.wake();
             devices.insert(key.clone(), Arc::clone(&entry));
             let machine = Machine::new(host.mode, key.kind.clone());
-            host.tasks.spawn_local(device::run(Arc::clone(host), key.clone(), entry, machine, None));
+            host.tasks
+                .spawn_local(device::run(Arc::clone(host), key.clone(), entry, machine, None));
         }
     }
 
@@ -90,7 +91,13 @@ impl Registry {
         let entry = Arc::new(Entry::new());
         entry.wake();
         host.registry.devices().insert(key.clone(), Arc::clone(&entry));
-        host.tasks.spawn_local(device::run(Arc::clone(host), key.clone(), entry, machine, Some(adopted)));
+        host.tasks.spawn_local(device::run(
+            Arc::clone(host),
+            key.clone(),
+            entry,
+            machine,
+            Some(adopted),
+        ));
     }
 
     /// Wakes all known devices of which this is true.
@@ -119,7 +126,10 @@ impl Registry {
 
     /// All devices, with what is known of each.
     pub(crate) fn views(&self) -> Vec<(DeviceKey, View)> {
-        self.devices().iter().map(|(key, entry)| (key.clone(), entry.view().clone())).collect()
+        self.devices()
+            .iter()
+            .map(|(key, entry)| (key.clone(), entry.view().clone()))
+            .collect()
     }
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceKey, Arc<Entry>>> {

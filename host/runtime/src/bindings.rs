@@ -1,6 +1,10 @@
 //! What `wit/` says, in Rust: generated, and checked against the components at link time.
 
-#![allow(missing_docs, unreachable_pub, reason = "generated from wit/, where the documentation stands")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated from wit/, where the documentation stands"
+)]
 
 wasmtime::component::bindgen!({
     path: "../../wit",

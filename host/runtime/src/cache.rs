@@ -79,7 +79,11 @@ impl Cache {
                 ),
             ));
         }
-        Ok(Self { key: Self::key(&directory.join("key"))?, directory: directory.to_owned(), compiler })
+        Ok(Self {
+            key: Self::key(&directory.join("key"))?,
+            directory: directory.to_owned(),
+            compiler,
+        })
     }
 
     fn key(path: &Path) -> io::Result<[u8; SEAL]> {
@@ -110,7 +114,9 @@ impl Cache {
         }
         let file = fs::File::open(component).map_err(CacheError::Read)?;
         let mut bytes = Vec::new();
-        file.take(COMPONENT_MAX + 1).read_to_end(&mut bytes).map_err(CacheError::Read)?;
+        file.take(COMPONENT_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(CacheError::Read)?;
         if bytes.len() as u64 > COMPONENT_MAX {
             return Err(CacheError::TooLarge);
         }
@@ -174,7 +180,12 @@ impl Cache {
 
     fn keep(&self, path: &Path, code: &[u8]) -> io::Result<()> {
         let temporary = path.with_extension(format!("{}.new", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(code)?;
         file.write_all(&self.seal(path, code).finalize().into_bytes())?;
         fs::rename(&temporary, path)
@@ -202,7 +213,10 @@ impl Cache {
         }
         let reason = clean(&String::from_utf8_lossy(&output.stderr), 400);
         Err(CacheError::Compile(if reason.is_empty() {
-            format!("the compiler ended with {} (it ran out of memory or time)", output.status)
+            format!(
+                "the compiler ended with {} (it ran out of memory or time)",
+                output.status
+            )
         } else {
             reason
         }))

@@ -57,7 +57,11 @@ impl Claims {
             return Err(other.device.clone());
         }
         claims.retain(|claim| claim.device != *device);
-        claims.push(Claim { device: device.clone(), vms: vms.to_vec(), sharing });
+        claims.push(Claim {
+            device: device.clone(),
+            vms: vms.to_vec(),
+            sharing,
+        });
         Ok(())
     }
 
@@ -105,7 +109,9 @@ mod tests {
             (Alone, Alone, &stub_of_a, true),
         ] {
             let claims = Claims::default();
-            claims.claim(DISK, &key("vbd/1/51712"), &a, first).expect("the first is free");
+            claims
+                .claim(DISK, &key("vbd/1/51712"), &a, first)
+                .expect("the first is free");
             let second_claim = claims.claim(DISK, &key("vbd/2/51712"), vms, second);
             assert_eq!(second_claim.is_ok(), allowed, "{first:?} then {second:?} of {vms:?}");
             if !allowed {

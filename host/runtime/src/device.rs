@@ -34,7 +34,10 @@ impl Device {
             nodes: self
                 .nodes
                 .iter()
-                .map(|(name, value)| types::Node { name: name.clone(), value: value.clone() })
+                .map(|(name, value)| types::Node {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
                 .collect(),
         }
     }
@@ -71,8 +74,16 @@ impl Connection {
     const NAME: usize = 64;
     const VALUE: usize = 1024;
     /// Nodes of the state machine, and those that say whose device it is.
-    const RESERVED: [&str; 8] =
-        ["state", "online", "hotplug-status", "hotplug-error", "frontend", "frontend-id", "script", "mode"];
+    const RESERVED: [&str; 8] = [
+        "state",
+        "online",
+        "hotplug-status",
+        "hotplug-error",
+        "frontend",
+        "frontend-id",
+        "script",
+        "mode",
+    ];
     /// Nodes a handler may ask for on the frontend's side.
     const FRONTEND: [&str; 1] = ["mtu"];
 
@@ -113,9 +124,17 @@ mod tests {
 
     fn answer(backend: &[(&str, &str)], frontend: &[(&str, &str)]) -> Result<Connection, DeviceError> {
         let nodes = |list: &[(&str, &str)]| {
-            list.iter().map(|(name, value)| types::Node { name: (*name).into(), value: (*value).into() }).collect()
+            list.iter()
+                .map(|(name, value)| types::Node {
+                    name: (*name).into(),
+                    value: (*value).into(),
+                })
+                .collect()
         };
-        Connection::from_guest(types::Connection { backend: nodes(backend), frontend: nodes(frontend) })
+        Connection::from_guest(types::Connection {
+            backend: nodes(backend),
+            frontend: nodes(frontend),
+        })
     }
 
     #[test]
@@ -123,7 +142,11 @@ mod tests {
         assert!(answer(&[("physical-device", "7:0")], &[("mtu", "1500")]).is_ok());
         for (backend, frontend, error) in [
             (("state", "4"), None, DeviceError::Reserved("state".into())),
-            (("hotplug-status", "connected"), None, DeviceError::Reserved("hotplug-status".into())),
+            (
+                ("hotplug-status", "connected"),
+                None,
+                DeviceError::Reserved("hotplug-status".into()),
+            ),
             (("a/b", "1"), None, DeviceError::Name("a/b".into())),
             (("", "1"), None, DeviceError::Name(String::new())),
             (("line", "a\nb"), None, DeviceError::Value("line".into())),

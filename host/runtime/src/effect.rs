@@ -85,7 +85,9 @@ impl Effect {
         let not_held = |what: &str| Error::Denied(format!("{what}: the authority to release it is missing"));
         match self {
             Self::Claim { source, .. } => by.claims.release(*source, by.device),
-            Self::Loop { device: Some(device), .. } => by.system.block.detach_loop(device)?,
+            Self::Loop {
+                device: Some(device), ..
+            } => by.system.block.detach_loop(device)?,
             Self::Loop { tag, device: None } => {
                 for device in by.system.block.find_loops(tag)? {
                     by.system.block.detach_loop(&device)?;
@@ -125,13 +127,21 @@ impl Effect {
     /// What is held, for people: `loop0 on /srv/a.img`.
     pub fn describe(&self) -> String {
         match self {
-            Self::Claim { source: SourceIdentity::File { device, inode }, sharing } => {
+            Self::Claim {
+                source: SourceIdentity::File { device, inode },
+                sharing,
+            } => {
                 format!("file {device:x}:{inode} {}", sharing.describe())
             }
-            Self::Claim { source: SourceIdentity::BlockDevice { major, minor }, sharing } => {
+            Self::Claim {
+                source: SourceIdentity::BlockDevice { major, minor },
+                sharing,
+            } => {
                 format!("block device {major}:{minor} {}", sharing.describe())
             }
-            Self::Loop { device: Some(device), .. } => {
+            Self::Loop {
+                device: Some(device), ..
+            } => {
                 format!("/dev/loop{} on {}", device.number, device.backing_path.display())
             }
             Self::Loop { device: None, .. } => "a loop device being attached".to_owned(),

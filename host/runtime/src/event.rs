@@ -55,6 +55,10 @@ pub(crate) enum Stop {
     Cancelled,
     #[error("made more host calls than it may")]
     Calls,
+    #[error("has more handles open than it may")]
+    Handles,
+    #[error("acquired more than a device may hold")]
+    Effects,
 }
 
 /// The limits of memory and tables, and whether the guest has come to them: one that then traps says nothing of why.
@@ -111,7 +115,10 @@ impl Event {
             .tables(Limits::TABLES as usize)
             .instances(Limits::INSTANCES as usize)
             .build();
-        let memory = Memory { limits: memory, refused: false };
+        let memory = Memory {
+            limits: memory,
+            refused: false,
+        };
         Self {
             table,
             memory,
@@ -146,7 +153,9 @@ impl Event {
 
     /// The device, or a denial: `describe` has none.
     pub(crate) fn subject(&mut self) -> Result<&mut Subject, CallError> {
-        self.subject.as_mut().ok_or_else(|| CallError::denied("there is no device in describe"))
+        self.subject
+            .as_mut()
+            .ok_or_else(|| CallError::denied("there is no device in describe"))
     }
 }
 
@@ -154,7 +163,12 @@ impl WasiView for Event {
     /// WASI with nothing in it: no arguments, environment, files or sockets. What toolchains import unasked can be
     /// linked, and finds an empty world.
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let ctx = self.wasi.get_or_insert_with(|| WasiCtx::builder().max_random_size(4096).build());
-        WasiCtxView { ctx, table: &mut self.table }
+        let ctx = self
+            .wasi
+            .get_or_insert_with(|| WasiCtx::builder().max_random_size(4096).build());
+        WasiCtxView {
+            ctx,
+            table: &mut self.table,
+        }
     }
 }

@@ -7,7 +7,7 @@ use xenplug_journal::{Held, Journal, Record, Replayed};
 use xenplug_system::{Error, System};
 use xenplug_xenbus::Identity;
 
-use crate::{Claims, Effect, Grants, effect::Undo};
+use crate::{Claims, Effect, Grants, Limits, effect::Undo};
 
 /// Whose record it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub enum HoldingError {
     /// The journal cannot be written, so nothing was attempted.
     #[error("the journal cannot be written, so nothing was changed: {0}")]
     Journal(#[from] xenplug_journal::Error),
+    /// More than any device needs: the handler is out of its mind.
+    #[error("the device holds as much as it may")]
+    TooMuch,
     /// The machine refused.
     #[error(transparent)]
     System(#[from] Error),
@@ -48,7 +51,13 @@ impl Holding {
     pub fn begin(journal: &Journal, header: Header) -> Result<Self, HoldingError> {
         let name = header.identity.key.to_string().replace('/', "-");
         let record = journal.begin(&name, &header)?;
-        Ok(Self { header, record, held: Vec::new(), began: SystemTime::now(), note: None })
+        Ok(Self {
+            header,
+            record,
+            held: Vec::new(),
+            began: SystemTime::now(),
+            note: None,
+        })
     }
 
     /// Takes up a record that an earlier daemon left.
@@ -104,8 +113,16 @@ impl Holding {
         intent: Effect,
         act: impl FnOnce() -> Result<(Effect, T), Error>,
     ) -> Result<T, HoldingError> {
+        if self.held.len() >= Limits::EFFECTS {
+            return Err(HoldingError::TooMuch);
+        }
         let seq = self.record.intent(&intent)?;
-        self.held.push(Held { seq, effect: intent, completed: false, at: SystemTime::now() });
+        self.held.push(Held {
+            seq,
+            effect: intent,
+            completed: false,
+            at: SystemTime::now(),
+        });
         let (effect, value) = act()?;
         let written = self.record.completed(seq, &effect);
         if let Some(last) = self.held.last_mut() {
@@ -144,7 +161,9 @@ impl Holding {
                         gone.push(format!("the disk is now used by {other}"));
                     }
                 }
-                Effect::Loop { device: Some(device), .. } => {
+                Effect::Loop {
+                    device: Some(device), ..
+                } => {
                     let adopted = match &grants.block {
                         Some(grant) => system.block.adopt_loop(grant, device),
                         None => Err(Error::Denied("loop devices are no longer granted".to_owned())),
@@ -175,7 +194,12 @@ impl Holding {
         let mut failures = Vec::new();
         let mut kept = Vec::new();
         let key = self.header.identity.key.clone();
-        let by = Undo { system, authority, claims, device: &key };
+        let by = Undo {
+            system,
+            authority,
+            claims,
+            device: &key,
+        };
         while let Some(held) = self.held.pop() {
             match held.effect.undo(&by) {
                 Ok(()) => {

@@ -32,6 +32,8 @@ impl Limits {
     pub(crate) const CALL_BYTES: usize = 256 << 10;
     /// Handles a guest may have open at a time.
     pub(crate) const HANDLES: usize = 256;
+    /// Effects a device may hold, such as loop devices, addresses, rules.
+    pub(crate) const EFFECTS: usize = 128;
     /// Bytes of one log line.
     pub(crate) const LOG_LINE: usize = 1024;
     /// Bytes of native stack for the guest.
@@ -44,6 +46,11 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: 16 << 20, deadline: Duration::from_secs(10), calls: 4096, log_lines: 64 }
+        Self {
+            memory: 16 << 20,
+            deadline: Duration::from_secs(10),
+            calls: 4096,
+            log_lines: 64,
+        }
     }
 }

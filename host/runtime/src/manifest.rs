@@ -3,11 +3,7 @@
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::p2;
 
-use crate::{
-    Engine, Grants, Interface,
-    bindings::xen::hotplug,
-    event::Event,
-};
+use crate::{Engine, Grants, Interface, bindings::xen::hotplug, event::Event};
 
 /// Why a component does not fit.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -27,11 +23,24 @@ pub enum ManifestError {
 }
 
 /// WASI packages that toolchains import unasked. They are linked, with nothing in them.
-const INERT: [&str; 6] = ["wasi:cli", "wasi:io", "wasi:clocks", "wasi:filesystem", "wasi:random", "wasi:sockets"];
+const INERT: [&str; 6] = [
+    "wasi:cli",
+    "wasi:io",
+    "wasi:clocks",
+    "wasi:filesystem",
+    "wasi:random",
+    "wasi:sockets",
+];
 
 /// The interfaces of `xen:hotplug` that a component imports and that must be granted.
 pub(crate) fn check(engine: &Engine, component: &Component, grants: &Grants) -> Result<Vec<Interface>, ManifestError> {
-    let all = [Interface::Block, Interface::Network, Interface::Firewall, Interface::Process, Interface::Guest];
+    let all = [
+        Interface::Block,
+        Interface::Network,
+        Interface::Firewall,
+        Interface::Process,
+        Interface::Guest,
+    ];
     let ty = component.component_type();
     let mut wanted = Vec::new();
     for (import, _) in ty.imports(engine.wasmtime()) {
@@ -50,7 +59,10 @@ pub(crate) fn check(engine: &Engine, component: &Component, grants: &Grants) -> 
             None => return Err(ManifestError::Unknown(crate::clean(import, 120))),
         }
     }
-    if !ty.exports(engine.wasmtime()).any(|(export, _)| export.starts_with("xen:hotplug/handler@0.1.")) {
+    if !ty
+        .exports(engine.wasmtime())
+        .any(|(export, _)| export.starts_with("xen:hotplug/handler@0.1."))
+    {
         return Err(ManifestError::NoHandler);
     }
     Ok(wanted)

@@ -112,16 +112,20 @@ impl Fault {
             return Self::Stopped(match stop {
                 Stop::Deadline => format!("{stop} of {:?}", limits.deadline),
                 Stop::Calls => format!("{stop} ({})", limits.calls),
+                Stop::Handles => format!("{stop} ({})", Limits::HANDLES),
+                Stop::Effects => format!("{stop} ({})", Limits::EFFECTS),
                 Stop::Cancelled => stop.to_string(),
             });
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Stopped(format!("{} of {:?}", Stop::Deadline, limits.deadline)),
-            Some(trap) if refused => {
-                Self::Trapped(format!("{trap}, after it was refused more than its {} KiB of memory", limits.memory >> 10))
-            }
+            Some(trap) if refused => Self::Trapped(format!(
+                "{trap}, after it was refused more than its {} KiB of memory",
+                limits.memory >> 10
+            )),
             Some(trap) => Self::Trapped(trap.to_string()),
-            None => Self::Trapped(clean(&format!("{error:#}"), ERROR_LINE / 2)),
+            // Around the cause is where in the component it was, without names.
+            None => Self::Trapped(clean(&error.root_cause().to_string(), ERROR_LINE / 2)),
         }
     }
 }
@@ -146,10 +150,14 @@ impl Plugin {
         spec: PluginSpec,
     ) -> Result<Self, LoadError> {
         let path = spec.component;
-        let component =
-            cache.load(engine, &path).map_err(|cause| LoadError::Component { component: path.clone(), cause })?;
-        let imports = manifest::check(engine, &component, &spec.grants)
-            .map_err(|cause| LoadError::Manifest { component: path.clone(), cause })?;
+        let component = cache.load(engine, &path).map_err(|cause| LoadError::Component {
+            component: path.clone(),
+            cause,
+        })?;
+        let imports = manifest::check(engine, &component, &spec.grants).map_err(|cause| LoadError::Manifest {
+            component: path.clone(),
+            cause,
+        })?;
         let link = |error: wasmtime::Error| LoadError::Link {
             component: path.clone(),
             reason: clean(&format!("{error:#}"), ERROR_LINE),
@@ -252,7 +260,10 @@ impl Plugin {
         let (holding, answer) = self.event(Some(Subject { device, holding }), cancel, async |bindings, store| {
             bindings.xen_hotplug_handler().call_disconnect(store, &guest).await
         });
-        (holding.expect("an event with a device keeps it"), answer.and_then(|answer| answer.map_err(Fault::of)))
+        (
+            holding.expect("an event with a device keeps it"),
+            answer.and_then(|answer| answer.map_err(Fault::of)),
+        )
     }
 
     /// One call on a fresh instance, under every limit.

@@ -71,8 +71,14 @@ mod tests {
 
     #[test]
     fn an_error_names_the_parameter_that_led_to_it() {
-        assert_eq!(Error::Denied("no".into()).of("params"), Error::Denied("params: no".into()));
-        assert_eq!(Error::invalid("mode", "is missing").of("params"), Error::invalid("mode", "is missing"));
+        assert_eq!(
+            Error::Denied("no".into()).of("params"),
+            Error::Denied("params: no".into())
+        );
+        assert_eq!(
+            Error::invalid("mode", "is missing").of("params"),
+            Error::invalid("mode", "is missing")
+        );
     }
 
     #[test]

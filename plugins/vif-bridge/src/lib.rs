@@ -62,7 +62,7 @@ impl Handler for VifBridge {
         let named = changes.name.is_some();
         vif.configure(&changes, Some(&bridge)).map_err(|error| match error {
             // Nothing else of what is changed here can be in use.
-            Error::Busy(_) if named => error.of("vifname"),
+            Error::Busy(cause) if named => Error::invalid("vifname", cause),
             error => error,
         })?;
         // Not too late: netback lets nothing through before the device is reported as connected.

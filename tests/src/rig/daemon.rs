@@ -31,8 +31,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// The file's text.
     pub text: String,
-    /// Whether the daemon plugs into a machine that exists only in memory.
-    pub simulated: bool,
+    /// The description of the machine, if the daemon is to plug into one that exists only in memory.
+    pub simulated: Option<PathBuf>,
 }
 
 impl Config {
@@ -69,7 +69,7 @@ firewall = true
         Ok(Self {
             directory: directory.to_owned(),
             text,
-            simulated: false,
+            simulated: None,
         })
     }
 
@@ -209,7 +209,9 @@ impl Daemon {
         let mut others = 0;
         for entry in fs::read_dir(format!("/proc/{}/fd", self.pid()))? {
             // One that was just closed is not open.
-            let Ok(target) = fs::read_link(entry?.path()) else { continue };
+            let Ok(target) = fs::read_link(entry?.path()) else {
+                continue;
+            };
             let target = target.to_string_lossy().into_owned();
             if !target.starts_with('/') {
                 others += 1;
@@ -217,7 +219,10 @@ impl Daemon {
                 *files.entry(target).or_default() += 1;
             }
         }
-        let mut all: BTreeSet<String> = files.iter().map(|(target, times)| format!("{target} x {times}")).collect();
+        let mut all: BTreeSet<String> = files
+            .iter()
+            .map(|(target, times)| format!("{target} x {times}"))
+            .collect();
         if others > POOLED {
             all.insert(format!("{others} sockets and the like"));
         }
@@ -293,8 +298,8 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
         .arg(config.file())
         .env("XENSTORED_PATH", socket)
         .stdin(Stdio::null());
-    if config.simulated {
-        command.arg("--simulated");
+    if let Some(machine) = &config.simulated {
+        command.arg("--simulated").arg(machine);
     }
     Ok(command)
 }

@@ -15,10 +15,19 @@ pub(crate) enum ConfigError {
     Read { file: PathBuf, source: io::Error },
     /// A line of it cannot be used.
     #[error("{file}:{line}: {what}; {advice}", file = .file.display())]
-    Line { file: PathBuf, line: usize, what: String, advice: String },
+    Line {
+        file: PathBuf,
+        line: usize,
+        what: String,
+        advice: String,
+    },
     /// It cannot be used as a whole.
     #[error("{file}: {what}; {advice}", file = .file.display())]
-    Whole { file: PathBuf, what: String, advice: String },
+    Whole {
+        file: PathBuf,
+        what: String,
+        advice: String,
+    },
 }
 
 /// The file and its text, to point at places in it.
@@ -43,7 +52,11 @@ impl Source<'_> {
     }
 
     pub(super) fn whole(&self, what: &str, advice: &str) -> ConfigError {
-        ConfigError::Whole { file: self.file.to_owned(), what: what.to_owned(), advice: advice.to_owned() }
+        ConfigError::Whole {
+            file: self.file.to_owned(),
+            what: what.to_owned(),
+            advice: advice.to_owned(),
+        }
     }
 
     /// An error of the TOML reader. For an unknown key it says which known one is nearest.
@@ -80,6 +93,9 @@ fn suggestion(word: &str, known: &[&str]) -> String {
     match near {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),
         None if known.is_empty() => "remove it".to_owned(),
-        None => format!("expected one of {}", known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
+        None => format!(
+            "expected one of {}",
+            known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
+        ),
     }
 }

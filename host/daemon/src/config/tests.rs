@@ -21,7 +21,10 @@ b.c = "x"
 "#;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
-    Config::parse(&Source { file: Path::new("x.toml"), text })
+    Config::parse(&Source {
+        file: Path::new("x.toml"),
+        text,
+    })
 }
 
 #[test]
@@ -40,18 +43,42 @@ fn a_good_configuration_resolves() {
 #[test]
 fn every_mistake_is_told_with_its_line_and_what_to_do() {
     for (from, to, expected) in [
-        ("memory =", "memroy =", "x.toml:12: unknown key `memroy`; did you mean `memory`?"),
-        ("loop = true", "loops = true", "x.toml:10: unknown key `loops`; did you mean `loop`?"),
+        (
+            "memory =",
+            "memroy =",
+            "x.toml:12: unknown key `memroy`; did you mean `memory`?",
+        ),
+        (
+            "loop = true",
+            "loops = true",
+            "x.toml:10: unknown key `loops`; did you mean `loop`?",
+        ),
         ("\"rw\"", "\"rwx\"", "x.toml:9: unknown value `rwx`; did you mean `rw`?"),
-        ("\"driver-domain\"", "\"driver\"", "x.toml:2: unknown value `driver`; did you mean `driver-domain`?"),
-        ("\"driver-domain\"", "\"dom0\"", "x.toml:2: mode = \"dom0\" is not served by this version"),
+        (
+            "\"driver-domain\"",
+            "\"driver\"",
+            "x.toml:2: unknown value `driver`; did you mean `driver-domain`?",
+        ),
+        (
+            "\"driver-domain\"",
+            "\"dom0\"",
+            "x.toml:2: mode = \"dom0\" is not served by this version",
+        ),
         ("\"/srv\"", "\"srv\"", "x.toml:9: path is not absolute; begin it with /"),
         ("\"16MiB\"", "\"lots\"", "x.toml:12: \"lots\" is not a size"),
-        ("\"16MiB\"", "\"16GiB\"", "is outside what a plugin can have; choose from 64KiB to 256MiB"),
+        (
+            "\"16MiB\"",
+            "\"16GiB\"",
+            "is outside what a plugin can have; choose from 64KiB to 256MiB",
+        ),
         ("\"10s\"", "\"0s\"", "x.toml:13: \"0s\" is not a deadline"),
         ("[\"vbd\"]", "[]", "x.toml:6: kinds is empty"),
         ("[\"vbd\"]", "[\"V/D\"]", "x.toml:6: \"V/D\" is not a kind of backend"),
-        ("[\"block\"]", "[\"/etc/block\"]", "x.toml:7: \"/etc/block\" is not the name of a script"),
+        (
+            "[\"block\"]",
+            "[\"/etc/block\"]",
+            "x.toml:7: \"/etc/block\" is not the name of a script",
+        ),
         ("[plugin.phy]", "[plugin.phy", "x.toml:4: "),
         ("component = \"phy.wasm\"\n", "", "missing field `component`"),
     ] {
@@ -66,6 +93,11 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
 #[test]
 fn two_plugins_do_not_serve_the_same_script() {
     let second = GOOD[GOOD.find("[plugin.phy]").expect("it is there")..].replace("plugin.phy", "plugin.other");
-    let error = parse(&format!("{GOOD}\n{second}")).expect_err("both serve block").to_string();
-    assert!(error.contains("plugin.other and plugin.phy both serve script \"block\""), "{error}");
+    let error = parse(&format!("{GOOD}\n{second}"))
+        .expect_err("both serve block")
+        .to_string();
+    assert!(
+        error.contains("plugin.other and plugin.phy both serve script \"block\""),
+        "{error}"
+    );
 }

@@ -12,11 +12,7 @@ use crate::{directory::Snapshot, host::Host};
 const VALUE_MAX: usize = 1024;
 
 /// The plugin that serves a device, and the device as that plugin sees it.
-pub(super) fn check(
-    host: &Host,
-    key: &DeviceKey,
-    snapshot: &Snapshot,
-) -> Result<(Arc<Plugin>, Arc<Device>), Failure> {
+pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result<(Arc<Plugin>, Arc<Device>), Failure> {
     let plugins = host.plugins();
     // Until the plugin is known, the one that would serve the kind speaks, if there is just one.
     let speaker = match plugins.of_kind(&key.kind).collect::<Vec<_>>()[..] {
@@ -24,16 +20,25 @@ pub(super) fn check(
         _ => "xenplugd".to_owned(),
     };
     let refuse = |cause: String| Failure::new(&speaker, &cause);
-    let script = snapshot.nodes.get("script").ok_or_else(|| refuse("script: is missing".to_owned()))?;
+    let script = snapshot
+        .nodes
+        .get("script")
+        .ok_or_else(|| refuse("script: is missing".to_owned()))?;
     let script = std::str::from_utf8(script).map_err(|_| refuse("script: is not UTF-8".to_owned()))?;
     let script = ScriptName::parse(script).map_err(|error| refuse(error.to_string()))?;
     let plugin = plugins.find(&key.kind, script.as_str()).ok_or_else(|| {
-        let known: Vec<&str> =
-            plugins.of_kind(&key.kind).flat_map(|s| s.scripts.iter().map(String::as_str)).collect();
+        let known: Vec<&str> = plugins
+            .of_kind(&key.kind)
+            .flat_map(|s| s.scripts.iter().map(String::as_str))
+            .collect();
         refuse(format!(
             "script: no plugin stands in for \"{script}\" of a {}; {}",
             key.kind,
-            if known.is_empty() { "none serves that kind".to_owned() } else { format!("known: {}", known.join(", ")) }
+            if known.is_empty() {
+                "none serves that kind".to_owned()
+            } else {
+                format!("known: {}", known.join(", "))
+            }
         ))
     })?;
     let nodes = texts(&snapshot.nodes).map_err(|cause| Failure::new(plugin.name(), &cause))?;

@@ -34,7 +34,11 @@ pub struct HeldLoop(LoopDevice);
 
 fn grant(context: &Context) -> Result<&BlockGrant, CallError> {
     // The interface is linked only when it is granted.
-    context.grants.block.as_ref().ok_or_else(|| CallError::denied("block is not granted"))
+    context
+        .grants
+        .block
+        .as_ref()
+        .ok_or_else(|| CallError::denied("block is not granted"))
 }
 
 impl block::Host for Event {}
@@ -48,7 +52,11 @@ impl block::HostSource for Event {
         };
         let machine = Arc::clone(&self.context.system.block);
         let source = machine.open(grant(&self.context)?, &path, access)?;
-        Ok(self.table.push(OpenSource { source, access, machine })?)
+        Ok(self.table.push(OpenSource {
+            source,
+            access,
+            machine,
+        })?)
     }
 
     fn facts(&mut self, this: Resource<OpenSource>) -> wasmtime::Result<block::SourceFacts> {
@@ -56,9 +64,10 @@ impl block::HostSource for Event {
         let facts = &self.table.get(&this)?.source.facts;
         let (kind, device) = match facts.identity {
             SourceIdentity::File { .. } => (block::SourceKind::File, None),
-            SourceIdentity::BlockDevice { major, minor } => {
-                (block::SourceKind::BlockDevice, Some(block::DeviceNumber { major, minor }))
-            }
+            SourceIdentity::BlockDevice { major, minor } => (
+                block::SourceKind::BlockDevice,
+                Some(block::DeviceNumber { major, minor }),
+            ),
         };
         Ok(block::SourceFacts {
             kind,
@@ -84,7 +93,9 @@ impl block::HostSource for Event {
         if sharing != Sharing::Unchecked
             && let Some(user) = context.system.block.used_by(&open.source, access, &[])?
         {
-            return Err(CallError::Guest(block::Error::Busy(format!("{path} is in use on this machine: {user}"))));
+            return Err(CallError::Guest(block::Error::Busy(format!(
+                "{path} is in use on this machine: {user}"
+            ))));
         }
         let subject = self.subject()?;
         let (key, vms) = (subject.device.key.clone(), subject.device.vms.clone());
@@ -119,12 +130,27 @@ impl block::HostSource for Event {
         let grant = grant(&context)?;
         let holding = &mut self.subject()?.holding;
         let tag = holding.tag();
-        let options =
-            LoopOptions { read_only: options.read_only, direct_io: options.direct_io, tag: tag.clone() };
-        let device = holding.acquire(Effect::Loop { tag: tag.clone(), device: None }, || {
-            let device = context.system.block.attach_loop(grant, &source, &options)?;
-            Ok((Effect::Loop { tag, device: Some(device.clone()) }, device))
-        })?;
+        let options = LoopOptions {
+            read_only: options.read_only,
+            direct_io: options.direct_io,
+            tag: tag.clone(),
+        };
+        let device = holding.acquire(
+            Effect::Loop {
+                tag: tag.clone(),
+                device: None,
+            },
+            || {
+                let device = context.system.block.attach_loop(grant, &source, &options)?;
+                Ok((
+                    Effect::Loop {
+                        tag,
+                        device: Some(device.clone()),
+                    },
+                    device,
+                ))
+            },
+        )?;
         Ok(self.table.push(HeldLoop(device))?)
     }
 
@@ -143,7 +169,10 @@ impl block::HostLoopDevice for Event {
     fn device(&mut self, this: Resource<HeldLoop>) -> wasmtime::Result<block::DeviceNumber> {
         super::must_go_on(self)?;
         let device = &self.table.get(&this)?.0;
-        Ok(block::DeviceNumber { major: device.major, minor: device.minor })
+        Ok(block::DeviceNumber {
+            major: device.major,
+            minor: device.minor,
+        })
     }
 
     fn drop(&mut self, this: Resource<HeldLoop>) -> wasmtime::Result<()> {

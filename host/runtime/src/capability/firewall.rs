@@ -22,15 +22,21 @@ impl firewall::Host for Event {
         let sources = Sources {
             mac: allowed
                 .mac
-                .map(|mac| mac.parse::<Mac>().map_err(|error| CallError::invalid("mac", error.to_string())))
+                .map(|mac| {
+                    mac.parse::<Mac>()
+                        .map_err(|error| CallError::invalid("mac", error.to_string()))
+                })
                 .transpose()?,
             ipv4: prefixes(allowed.ipv4, |prefix| prefix.address.is_ipv4())?,
             ipv6: prefixes(allowed.ipv6, |prefix| prefix.address.is_ipv6())?,
             dhcp: allowed.dhcp,
         };
         let link = present(&*context.system.network, index)?.name;
-        let grant =
-            context.grants.firewall.as_ref().ok_or_else(|| CallError::denied("firewall is not granted"))?;
+        let grant = context
+            .grants
+            .firewall
+            .as_ref()
+            .ok_or_else(|| CallError::denied("firewall is not granted"))?;
         let effect = Effect::Firewall { link: link.clone() };
         self.subject()?.holding.acquire(effect.clone(), || {
             context.system.firewall.restrict(grant, &link, &sources)?;
@@ -44,11 +50,16 @@ fn prefixes(texts: Vec<String>, of_family: fn(&Prefix) -> bool) -> Result<Vec<Pr
     texts
         .into_iter()
         .map(|text| {
-            let prefix: Prefix = text.parse().map_err(|error| CallError::invalid("ip", format!("{error}")))?;
+            let prefix: Prefix = text
+                .parse()
+                .map_err(|error| CallError::invalid("ip", format!("{error}")))?;
             if of_family(&prefix) {
                 Ok(prefix)
             } else {
-                Err(CallError::invalid("ip", format!("{prefix} is of the other address family")))
+                Err(CallError::invalid(
+                    "ip",
+                    format!("{prefix} is of the other address family"),
+                ))
             }
         })
         .collect()

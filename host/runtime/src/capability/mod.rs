@@ -1,6 +1,9 @@
 //! The host's side of each WIT import, one file per interface: grant, then journal, then system.
 
-#![allow(unreachable_pub, reason = "the generated bindings name the resources as if they were public")]
+#![allow(
+    unreachable_pub,
+    reason = "the generated bindings name the resources as if they were public"
+)]
 
 pub(crate) mod block;
 mod config;
@@ -13,7 +16,11 @@ pub(crate) mod process;
 use wasmtime::component::ResourceTableError;
 use xenplug_system::Error;
 
-use crate::{HoldingError, bindings::xen::hotplug::types, event::Event};
+use crate::{
+    HoldingError,
+    bindings::xen::hotplug::types,
+    event::{Event, Stop},
+};
 
 /// How a host call ends, if not well: with an error for the guest, or with its end.
 #[derive(Debug)]
@@ -28,7 +35,10 @@ impl CallError {
     }
 
     pub(crate) fn invalid(key: &str, cause: impl Into<String>) -> Self {
-        Self::Guest(types::Error::InvalidParams(types::BadParam { key: key.to_owned(), cause: cause.into() }))
+        Self::Guest(types::Error::InvalidParams(types::BadParam {
+            key: key.to_owned(),
+            cause: cause.into(),
+        }))
     }
 }
 
@@ -36,9 +46,10 @@ impl From<Error> for CallError {
     fn from(error: Error) -> Self {
         Self::Guest(match error {
             Error::Denied(what) => types::Error::Denied(what),
-            Error::Invalid { key, cause } => {
-                types::Error::InvalidParams(types::BadParam { key: key.to_owned(), cause })
-            }
+            Error::Invalid { key, cause } => types::Error::InvalidParams(types::BadParam {
+                key: key.to_owned(),
+                cause,
+            }),
             Error::NotFound(what) => types::Error::NotFound(what),
             Error::Busy(what) => types::Error::Busy(what),
             error @ Error::Kernel { .. } => types::Error::Unavailable(error.to_string()),
@@ -50,6 +61,7 @@ impl From<HoldingError> for CallError {
     fn from(error: HoldingError) -> Self {
         match error {
             HoldingError::System(error) => error.into(),
+            HoldingError::TooMuch => Self::Trap(Stop::Effects.into()),
             error @ HoldingError::Journal(_) => Self::Guest(types::Error::Unavailable(error.to_string())),
         }
     }
@@ -58,7 +70,10 @@ impl From<HoldingError> for CallError {
 /// A handle that is not, or no longer, the guest's is the guest's mistake in a way that no error can tell it.
 impl From<ResourceTableError> for CallError {
     fn from(error: ResourceTableError) -> Self {
-        Self::Trap(error.into())
+        Self::Trap(match error {
+            ResourceTableError::Full => Stop::Handles.into(),
+            error => error.into(),
+        })
     }
 }
 

@@ -28,16 +28,23 @@ pub struct GrantedBridge {
 
 fn grant(context: &Context) -> Result<&NetworkGrant, CallError> {
     // The interface is linked only when it is granted.
-    context.grants.network.as_ref().ok_or_else(|| CallError::denied("network is not granted"))
+    context
+        .grants
+        .network
+        .as_ref()
+        .ok_or_else(|| CallError::denied("network is not granted"))
 }
 
 /// The link of that number, or an error that it has gone.
 pub(super) fn present(machine: &dyn Network, index: u32) -> Result<Link, Error> {
-    machine.link_by_index(index)?.ok_or_else(|| Error::NotFound(format!("interface {index} has gone")))
+    machine
+        .link_by_index(index)?
+        .ok_or_else(|| Error::NotFound(format!("interface {index} has gone")))
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(key: &str, text: &str) -> Result<T, CallError> {
-    text.parse().map_err(|error: T::Err| CallError::invalid(key, error.to_string()))
+    text.parse()
+        .map_err(|error: T::Err| CallError::invalid(key, error.to_string()))
 }
 
 fn facts(machine: &dyn Network, link: Link) -> Result<network::LinkFacts, Error> {
@@ -103,7 +110,11 @@ impl network::HostVif for Event {
             up: changes.up,
         };
         let before = present(&*context.system.network, index)?;
-        let effect = Effect::Link { index, name: before.name.clone(), undo: undo(&changes, &before) };
+        let effect = Effect::Link {
+            index,
+            name: before.name.clone(),
+            undo: undo(&changes, &before),
+        };
         let grant = grant(&context)?;
         self.subject()?.holding.acquire(effect.clone(), || {
             context.system.network.change(grant, index, &changes)?;
@@ -135,7 +146,10 @@ impl network::HostVif for Event {
             source: route.source.map(|source| parse("ip", &source)).transpose()?,
             metric: route.metric,
         };
-        let effect = Effect::Route { index, route: route.clone() };
+        let effect = Effect::Route {
+            index,
+            route: route.clone(),
+        };
         let grant = grant(&context)?;
         self.subject()?.holding.acquire(effect.clone(), || {
             context.system.network.add_route(grant, index, &route)?;
@@ -167,7 +181,11 @@ impl network::HostBridge for Event {
     fn find(&mut self, name: Option<String>) -> Result<Resource<GrantedBridge>, CallError> {
         self.call()?;
         let name = name.map(|name| parse::<IfName>("bridge", &name)).transpose()?;
-        let link = self.context.system.network.bridge(grant(&self.context)?, name.as_ref())?;
+        let link = self
+            .context
+            .system
+            .network
+            .bridge(grant(&self.context)?, name.as_ref())?;
         Ok(self.table.push(GrantedBridge { index: link.index })?)
     }
 

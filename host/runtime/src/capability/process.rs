@@ -17,7 +17,11 @@ pub struct KeptHelper(Kept);
 
 fn grant(context: &Context) -> Result<&ProcessGrant, CallError> {
     // The interface is linked only when it is granted.
-    context.grants.process.as_ref().ok_or_else(|| CallError::denied("process is not granted"))
+    context
+        .grants
+        .process
+        .as_ref()
+        .ok_or_else(|| CallError::denied("process is not granted"))
 }
 
 impl process::Host for Event {
@@ -29,9 +33,13 @@ impl process::Host for Event {
         let holding = &mut self.subject()?.holding;
         let tag = holding.tag();
         // While it runs it is held: after a crash its tree is found by the tag and ended.
-        let output = holding.during(Effect::Helper { tag: tag.clone(), kept: None }, || {
-            context.system.process.run(grant, &helper, &arguments, &tag, limit)
-        })?;
+        let output = holding.during(
+            Effect::Helper {
+                tag: tag.clone(),
+                kept: None,
+            },
+            || context.system.process.run(grant, &helper, &arguments, &tag, limit),
+        )?;
         Ok(process::Output {
             code: output.code,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -47,10 +55,22 @@ impl process::HostKept for Event {
         let grant = grant(&context)?;
         let holding = &mut self.subject()?.holding;
         let tag = holding.tag();
-        let kept = holding.acquire(Effect::Helper { tag: tag.clone(), kept: None }, || {
-            let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
-            Ok((Effect::Helper { tag, kept: Some(kept.clone()) }, kept))
-        })?;
+        let kept = holding.acquire(
+            Effect::Helper {
+                tag: tag.clone(),
+                kept: None,
+            },
+            || {
+                let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
+                Ok((
+                    Effect::Helper {
+                        tag,
+                        kept: Some(kept.clone()),
+                    },
+                    kept,
+                ))
+            },
+        )?;
         Ok(self.table.push(KeptHelper(kept))?)
     }
 
