@@ -82,7 +82,7 @@ impl Directory {
         let mut replies = replies?;
         let vm = replies.pop().and_then(text).map(machine);
         let mut observation = self.observation(replies, vm)?;
-        observation.netdev = self.netdev(&observation).await;
+        observation.netdev = self.netdev(&observation);
         Ok(observation)
     }
 
@@ -102,7 +102,7 @@ impl Directory {
                 .map(str::to_owned)
         };
         let mut observation = self.observe(nodes.is_some(), vms.first().cloned(), value);
-        observation.netdev = self.netdev(&observation).await;
+        observation.netdev = self.netdev(&observation);
         Ok((observation, nodes.map(|nodes| Snapshot { nodes, vms, introduced })))
     }
 
@@ -156,17 +156,14 @@ impl Directory {
 
     /// Whether the link is there that the handler needs: netback announces state 2 before it makes it
     /// (linux/drivers/net/xen-netback/xenbus.c).
-    async fn netdev(&self, seen: &Observation) -> bool {
+    fn netdev(&self, seen: &Observation) -> bool {
         let key = &self.path.key;
         if !key.kind.needs_netdev() || seen.state != key.kind.handler_state() {
             return true;
         }
-        let Ok(name) = format!("vif{}.{}", key.frontend, key.devid).parse::<IfName>() else {
-            return false;
-        };
-        let network = Arc::clone(&self.system.network);
-        let found = tokio::task::spawn_blocking(move || network.link(&name)).await;
-        matches!(found, Ok(Ok(Some(_))))
+        format!("vif{}.{}", key.frontend, key.devid)
+            .parse::<IfName>()
+            .is_ok_and(|name| self.system.network.exists(&name))
     }
 
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for

@@ -121,20 +121,23 @@ impl Cache {
             return Err(CacheError::TooLarge);
         }
         let path = self.directory.join(Self::name(engine, &bytes));
-        let code = match self.sealed(&path) {
-            Some(code) => code,
-            None => {
-                let code = self.compile(&bytes)?;
-                if let Err(error) = self.keep(&path, &code) {
-                    tracing::warn!(path = %path.display(), %error, "compiled code could not be kept");
-                }
-                code
-            }
-        };
+        if let Some(code) = self.sealed(&path) {
+            return self.trust(engine, &code);
+        }
+        let code = self.compile(&bytes)?;
+        let compiled = self.trust(engine, &code)?;
+        if let Err(error) = self.keep(&path, &code) {
+            tracing::warn!(path = %path.display(), %error, "compiled code could not be kept");
+        }
+        Ok(compiled)
+    }
+
+    /// Loads code that [`Cache::compile`] or [`Cache::sealed`] answered with.
+    fn trust(&self, engine: &Engine, code: &[u8]) -> Result<Component, CacheError> {
         // SAFETY: the code was made by `Engine::compile` of this program, just now or earlier: its seal was made with
         // a key that only this user can read.
         #[allow(unsafe_code, reason = "the one way to load compiled code")]
-        unsafe { Component::deserialize(engine.wasmtime(), &code) }
+        unsafe { Component::deserialize(engine.wasmtime(), code) }
             .map_err(|error| CacheError::Compile(clean(&format!("{error:#}"), 400)))
     }
 
@@ -222,3 +225,6 @@ impl Cache {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

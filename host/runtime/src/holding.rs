@@ -177,10 +177,8 @@ impl Holding {
                 Effect::Helper { kept: Some(kept), .. } if !system.process.running(kept) => {
                     gone.push(format!("{} has ended", kept.helper));
                 }
-                Effect::Link { index, name, .. } => {
-                    if !matches!(system.network.link_by_index(*index), Ok(Some(_))) {
-                        gone.push(format!("link {name} is gone"));
-                    }
+                Effect::Link { index, name, .. } if !matches!(system.network.link_by_index(*index), Ok(Some(_))) => {
+                    gone.push(format!("link {name} is gone"));
                 }
                 _ => {}
             }

@@ -93,3 +93,6 @@ pub(crate) fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linke
     }
     Ok(linker)
 }
+
+#[cfg(test)]
+mod tests;

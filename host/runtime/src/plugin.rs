@@ -306,3 +306,6 @@ impl Plugin {
         (event.subject.map(|subject| subject.holding), result)
     }
 }
+
+#[cfg(test)]
+mod tests;

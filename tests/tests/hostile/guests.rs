@@ -47,11 +47,17 @@ impl Guest {
     pub(crate) fn tables(&self, images: &Path) -> String {
         let (kind, grant) = match self.grant {
             Grant::Nothing => ("vbd", String::new()),
-            Grant::Disks => ("vbd", format!("block = [{{ path = {images:?}, access = \"rw\" }}]\nloop = true")),
+            Grant::Disks => (
+                "vbd",
+                format!("block = [{{ path = {images:?}, access = \"rw\" }}]\nloop = true"),
+            ),
             Grant::Bridges => ("vif", "bridges = [\"xenbr*\"]".to_owned()),
             Grant::Helper => {
                 let path = images.join(HELPER);
-                ("vbd", format!("process = [{{ name = {HELPER:?}, path = {path:?}, args = [] }}]"))
+                (
+                    "vbd",
+                    format!("process = [{{ name = {HELPER:?}, path = {path:?}, args = [] }}]"),
+                )
             }
         };
         format!(
@@ -65,16 +71,26 @@ impl Guest {
 
 /// A configuration with these guests beside the good plugins.
 pub(crate) fn beside(config: Config, images: &Path, guests: impl IntoIterator<Item = Guest>) -> Config {
-    guests.into_iter().fold(config, |config, guest| config.with(&guest.tables(images)))
+    guests
+        .into_iter()
+        .fold(config, |config, guest| config.with(&guest.tables(images)))
 }
 
 /// The one of that name.
 pub(crate) fn guest(name: &str) -> Guest {
-    *GUESTS.iter().find(|guest| guest.name == name).expect("it is in the table")
+    *GUESTS
+        .iter()
+        .find(|guest| guest.name == name)
+        .expect("it is in the table")
 }
 
 const fn of(name: &'static str, grant: Grant, limits: &'static str, fate: Fate) -> Guest {
-    Guest { name, grant, limits, fate }
+    Guest {
+        name,
+        grant,
+        limits,
+        fate,
+    }
 }
 
 pub(crate) const GUESTS: &[Guest] = {
@@ -85,24 +101,54 @@ pub(crate) const GUESTS: &[Guest] = {
     &[
         of("control-characters-in-error", Nothing, "", Fails(&["params state = 4"])),
         of("control-characters-in-log", Nothing, "", Connects),
-        of("control-characters-in-node", Nothing, "", Fails(&["physical-device", "control characters"])),
+        of(
+            "control-characters-in-node",
+            Nothing,
+            "",
+            Fails(&["physical-device", "control characters"]),
+        ),
         of("deep-recursion", Nothing, "", Fails(&[CRASHED])),
-        of("frontend-node", Nothing, "", Fails(&["publish state", "not the plugin's to write"])),
-        of("handle-hoard", Disks, "", Fails(&[CRASHED])),
-        of("host-call-flood", Nothing, "", Fails(&["made more host calls than it may (4096)"])),
-        of("huge-argument", Disks, "", Fails(&[CRASHED])),
-        of("huge-error", Nothing, "", Fails(&[CRASHED])),
-        of("huge-list", Nothing, "", Fails(&[CRASHED])),
-        of("huge-value", Nothing, "", Fails(&[CRASHED])),
+        of(
+            "frontend-node",
+            Nothing,
+            "",
+            Fails(&["publish state", "not the plugin's to write"]),
+        ),
+        of(
+            "handle-hoard",
+            Disks,
+            "",
+            Fails(&["has more handles open than it may (256)"]),
+        ),
+        of(
+            "host-call-flood",
+            Nothing,
+            "",
+            Fails(&["made more host calls than it may (4096)"]),
+        ),
+        of("huge-argument", Disks, "", Fails(&[CRASHED, "too much data"])),
+        of("huge-error", Nothing, "", Fails(&[CRASHED, "too much data"])),
+        of("huge-list", Nothing, "", Fails(&[CRASHED, "too much data"])),
+        of("huge-value", Nothing, "", Fails(&[CRASHED, "too much data"])),
         of("log-flood", Nothing, "calls = 200000", Connects),
-        of("loop-hoard", Disks, "", Fails(&[""])),
+        of(
+            "loop-hoard",
+            Disks,
+            "",
+            Fails(&["acquired more than a device may hold (128)"]),
+        ),
         of("memory-at-start", Nothing, "memory = \"2MiB\"", Refused(&["memory"])),
         of("memory-bomb", Nothing, "memory = \"2MiB\"", Fails(&[CRASHED, "memory"])),
         of("no-handler", Nothing, "", Refused(&["handler@0.1.0"])),
         of("path-in-node-name", Nothing, "", Fails(&["malformed name"])),
         of("realloc-out-of-bounds", Nothing, "", Fails(&[CRASHED])),
         of("remembers", Nothing, "", Connects),
-        of("reserved-node", Nothing, "", Fails(&["publish hotplug-status", "not the plugin's to write"])),
+        of(
+            "reserved-node",
+            Nothing,
+            "",
+            Fails(&["publish hotplug-status", "not the plugin's to write"]),
+        ),
         of("result-not-utf8", Nothing, "", Fails(&[CRASHED, "utf-8"])),
         of("result-out-of-bounds", Nothing, "", Fails(&[CRASHED])),
         of("result-wrong-case", Nothing, "", Fails(&[CRASHED])),
@@ -120,6 +166,11 @@ pub(crate) const GUESTS: &[Guest] = {
         of("trap-at-start", Nothing, "", Refused(&[CRASHED])),
         of("trap-in-connect", Nothing, "", Fails(&[CRASHED])),
         of("trap-in-disconnect", Nothing, "", Connects),
-        of("ungranted-import", Nothing, "", Refused(&["xen:hotplug/process", "process = ["])),
+        of(
+            "ungranted-import",
+            Nothing,
+            "",
+            Refused(&["xen:hotplug/process", "process = ["]),
+        ),
     ]
 };

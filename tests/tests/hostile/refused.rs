@@ -16,7 +16,9 @@ fn assert_refused(machine: &Machine, config: &Config, words: &[&str]) -> Result<
     let said = String::from_utf8(output.stderr)?;
     assert_eq!(output.status.code(), Some(1), "{said}");
     let errors: Vec<&str> = said.lines().filter(|line| line.contains("ERROR")).collect();
-    let others = said.lines().filter(|line| !line.contains("ERROR") && !line.contains("INFO"));
+    let others = said
+        .lines()
+        .filter(|line| !line.contains("ERROR") && !line.contains("INFO"));
     ensure!(errors.len() == 1 && others.count() == 0, "not one line: {said}");
     for word in words {
         ensure!(errors[0].contains(word), "{word:?} is not in what it said: {said}");
@@ -50,7 +52,11 @@ fn a_file_that_is_no_component_is_refused() -> Result<()> {
     // A first start fills the cache, for some compiled code.
     let empty = machine.directory().join("empty.wasm");
     File::create(&empty)?;
-    assert_refused(&machine, &wrong(&machine, &empty)?, &["empty.wasm", "not a WebAssembly component"])?;
+    assert_refused(
+        &machine,
+        &wrong(&machine, &empty)?,
+        &["empty.wasm", "not a WebAssembly component"],
+    )?;
     let compiled = fs::read_dir(machine.directory().join("cache"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
@@ -59,12 +65,28 @@ fn a_file_that_is_no_component_is_refused() -> Result<()> {
     let mut flipped = good.clone();
     flipped[4] ^= 0x40;
     for (name, bytes, words) in [
-        ("text.wasm", b"(component)".to_vec(), &["not a WebAssembly component"][..]),
+        (
+            "text.wasm",
+            b"(component)".to_vec(),
+            &["not a WebAssembly component"][..],
+        ),
         ("core.wasm", b"\0asm\x01\0\0\0".to_vec(), &["core module"]),
-        ("truncated.wasm", good[..good.len() / 2].to_vec(), &["cannot be compiled"]),
+        (
+            "truncated.wasm",
+            good[..good.len() / 2].to_vec(),
+            &["cannot be compiled"],
+        ),
         ("other-version.wasm", flipped, &["cannot be compiled"]),
-        ("compiled.wasm", fs::read(compiled)?, &["compiled code, not a component"]),
-        ("script.wasm", b"#!/bin/sh\nreboot\n".to_vec(), &["not a WebAssembly component"]),
+        (
+            "compiled.wasm",
+            fs::read(compiled)?,
+            &["compiled code, not a component"],
+        ),
+        (
+            "script.wasm",
+            b"#!/bin/sh\nreboot\n".to_vec(),
+            &["not a WebAssembly component"],
+        ),
     ] {
         let path = machine.directory().join(name);
         fs::write(&path, bytes)?;
@@ -74,9 +96,17 @@ fn a_file_that_is_no_component_is_refused() -> Result<()> {
 
     let large = machine.directory().join("large.wasm");
     File::create(&large)?.set_len((64 << 20) + 1)?;
-    assert_refused(&machine, &wrong(&machine, &large)?, &["large.wasm", "larger than 64 MiB"])?;
+    assert_refused(
+        &machine,
+        &wrong(&machine, &large)?,
+        &["large.wasm", "larger than 64 MiB"],
+    )?;
     assert_refused(&machine, &wrong(&machine, machine.directory())?, &["not a file"])?;
-    assert_refused(&machine, &wrong(&machine, Path::new("/dev/zero"))?, &["/dev/zero", "not a file"])
+    assert_refused(
+        &machine,
+        &wrong(&machine, Path::new("/dev/zero"))?,
+        &["/dev/zero", "not a file"],
+    )
 }
 
 /// A configuration with a plugin beside the good ones, and after them, of which this is the component.

@@ -16,15 +16,15 @@ use crate::{
     event::{Context, Event},
 };
 
-/// The device's own link, by its number.
+/// The device's own link.
 pub struct OwnLink {
     pub(super) index: u32,
+    /// As it was found, until something is changed.
+    found: Option<Link>,
 }
 
-/// A bridge within the grant.
-pub struct GrantedBridge {
-    index: u32,
-}
+/// A bridge within the grant, as it was found.
+pub struct GrantedBridge(Link);
 
 fn grant(context: &Context) -> Result<&NetworkGrant, CallError> {
     // The interface is linked only when it is granted.
@@ -78,7 +78,10 @@ impl network::HostVif for Event {
             Err(_) => None,
         };
         let link = link.ok_or_else(|| Error::NotFound(format!("{name}: the kernel has no such interface")))?;
-        Ok(self.table.push(OwnLink { index: link.index })?)
+        Ok(self.table.push(OwnLink {
+            index: link.index,
+            found: Some(link),
+        })?)
     }
 
     fn facts(&mut self, this: Resource<OwnLink>) -> Result<network::LinkFacts, CallError> {
@@ -98,7 +101,7 @@ impl network::HostVif for Event {
         let context = Arc::clone(&self.context);
         let index = self.table.get(&this)?.index;
         let master = match bridge {
-            Some(bridge) => Some(Some(self.table.get(&bridge)?.index)),
+            Some(bridge) => Some(Some(self.table.get(&bridge)?.0.index)),
             None => None,
         };
         let changes = LinkChanges {
@@ -109,7 +112,10 @@ impl network::HostVif for Event {
             master,
             up: changes.up,
         };
-        let before = present(&*context.system.network, index)?;
+        let before = match self.table.get_mut(&this)?.found.take() {
+            Some(found) => found,
+            None => present(&*context.system.network, index)?,
+        };
         let effect = Effect::Link {
             index,
             name: before.name.clone(),
@@ -186,14 +192,13 @@ impl network::HostBridge for Event {
             .system
             .network
             .bridge(grant(&self.context)?, name.as_ref())?;
-        Ok(self.table.push(GrantedBridge { index: link.index })?)
+        Ok(self.table.push(GrantedBridge(link))?)
     }
 
     fn facts(&mut self, this: Resource<GrantedBridge>) -> Result<network::LinkFacts, CallError> {
         self.call()?;
-        let index = self.table.get(&this)?.index;
-        let machine = &*self.context.system.network;
-        Ok(facts(machine, present(machine, index)?)?)
+        let found = self.table.get(&this)?.0.clone();
+        Ok(facts(&*self.context.system.network, found)?)
     }
 
     fn drop(&mut self, this: Resource<GrantedBridge>) -> wasmtime::Result<()> {

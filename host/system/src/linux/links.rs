@@ -88,8 +88,15 @@ impl LinuxNetwork {
 }
 
 impl Network for LinuxNetwork {
+    fn exists(&self, name: &IfName) -> bool {
+        // SIOCGIFINDEX: without the lock that a look by netlink takes.
+        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
+            .and_then(|any| rustix::net::netdevice::name_to_index(any, name.as_str()))
+            .is_ok()
+    }
+
     fn link(&self, name: &IfName) -> Result<Option<Link>, Error> {
-        let mut request = Messages::one(RTM_GETLINK, NLM_F_ACK, &header(0, None));
+        let mut request = Messages::question(RTM_GETLINK, &header(0, None));
         request
             .text(IFLA_IFNAME, name.as_str())
             .attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
@@ -100,7 +107,7 @@ impl Network for LinuxNetwork {
         if index == 0 {
             return Ok(None);
         }
-        let mut request = Messages::one(RTM_GETLINK, NLM_F_ACK, &header(index, None));
+        let mut request = Messages::question(RTM_GETLINK, &header(index, None));
         request.attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
         self.look(&request, || {
             format!("look for the network interface with the number {index}")

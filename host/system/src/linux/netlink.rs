@@ -38,6 +38,8 @@ pub(super) struct Messages {
     count: u32,
     /// The number of the message with whose answer all is answered.
     answered: u32,
+    /// Whether its answer is one message, with no acknowledgement after it.
+    one_answer: bool,
 }
 
 impl Messages {
@@ -46,6 +48,14 @@ impl Messages {
         let mut messages = Self::default();
         messages.begin(kind, flags, header);
         messages
+    }
+
+    /// A single message that is answered with one message, or an error.
+    pub(super) fn question(kind: u16, header: &[u8]) -> Self {
+        Self {
+            one_answer: true,
+            ..Self::one(kind, 0, header)
+        }
     }
 
     /// Begins a message with the fixed part of its family. Messages are numbered from zero.

@@ -19,6 +19,10 @@ const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 pub(super) struct SimulatedNetwork(pub Arc<Machine>);
 
 impl Network for SimulatedNetwork {
+    fn exists(&self, name: &IfName) -> bool {
+        self.0.world().card(name).is_some()
+    }
+
     fn link(&self, name: &IfName) -> Result<Option<Link>, Error> {
         let world = self.0.enter(Operation::Link)?;
         Ok(world.card(name).map(|card| card.link.clone()))

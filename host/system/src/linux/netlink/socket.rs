@@ -174,7 +174,12 @@ fn exchange<T>(
                 },
                 NLMSG_DONE if interrupted => return Ok(Answer::Interrupted(parts)),
                 NLMSG_DONE => return Ok(Answer::Done(parts)),
-                _ => parts.extend(read(&message)),
+                _ => {
+                    parts.extend(read(&message));
+                    if request.one_answer {
+                        return Ok(Answer::Done(parts));
+                    }
+                }
             }
         }
     }

@@ -1,0 +1,239 @@
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A cache, components, and a compiler that counts how often it was run.
+struct Stage {
+    directory: TempDir,
+    engine: Engine,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Self {
+            directory: TempDir::new().expect("a directory"),
+            engine: Engine::new().expect("an engine"),
+        };
+        for (name, text) in [("a", "(component)"), ("b", "(component (core module))")] {
+            let bytes = wat::parse_str(text).expect("it is text of a component");
+            fs::write(stage.component(name), bytes).expect("it is written");
+        }
+        stage
+    }
+
+    fn component(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.wasm"))
+    }
+
+    fn open(&self, compiler: Compiler) -> io::Result<Cache> {
+        Cache::open(&self.directory.path().join("cache"), compiler)
+    }
+
+    /// A cache whose compiler is a line of shell, in the stage's directory.
+    fn shell(&self, line: &str) -> Cache {
+        let line = format!("cd {}; {line}", self.directory.path().display());
+        self.open(Compiler::Process {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), line],
+        })
+        .expect("a cache")
+    }
+
+    /// A cache whose compiler knows component `a` alone, and counts.
+    fn counting(&self) -> Cache {
+        let code = Engine::compile(&fs::read(self.component("a")).expect("it is there")).expect("it compiles");
+        fs::write(self.directory.path().join("code"), code).expect("it is written");
+        self.shell("echo >> runs; cat > /dev/null; cat code")
+    }
+
+    fn runs(&self) -> usize {
+        fs::read(self.directory.path().join("runs")).map_or(0, |lines| lines.len())
+    }
+
+    /// The files of compiled code.
+    fn kept(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.directory.path().join("cache")).expect("a cache");
+        let files = entries.map(|entry| entry.expect("an entry").path());
+        files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+            .collect()
+    }
+
+    fn load(&self, cache: &Cache, name: &str) -> Result<(), String> {
+        cache
+            .load(&self.engine, &self.component(name))
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
+
+#[test]
+fn what_was_compiled_once_is_used_again_also_by_the_next_daemon() {
+    let stage = Stage::new();
+    let cache = stage.counting();
+    assert_eq!(stage.load(&cache, "a"), Ok(()));
+    assert_eq!(stage.load(&cache, "a"), Ok(()));
+    assert_eq!(stage.load(&stage.counting(), "a"), Ok(()));
+    assert_eq!((stage.runs(), stage.kept().len()), (1, 1));
+    let mode = fs::metadata(&stage.kept()[0])
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_file_that_was_changed_is_not_loaded_but_compiled_again() {
+    let stage = Stage::new();
+    let cache = stage.counting();
+    assert_eq!(stage.load(&cache, "a"), Ok(()));
+    let path = stage.kept().remove(0);
+    let whole = fs::read(&path).expect("it is there");
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let changes = [
+        flipped(0),
+        flipped(whole.len() / 2),
+        flipped(whole.len() - SEAL - 1),
+        flipped(whole.len() - 1),
+        whole[..whole.len() - 1].to_vec(),
+        whole[..SEAL].to_vec(),
+        whole[..SEAL - 1].to_vec(),
+        Vec::new(),
+        [whole.as_slice(), b"x"].concat(),
+    ];
+    for (number, bytes) in changes.into_iter().enumerate() {
+        fs::write(&path, bytes).expect("it is written");
+        assert_eq!(stage.load(&cache, "a"), Ok(()));
+        assert_eq!(stage.runs(), number + 2, "change {number} was loaded");
+        assert_eq!(fs::read(&path).expect("it is there"), whole, "change {number} stayed");
+    }
+}
+
+#[test]
+fn code_of_one_component_is_not_taken_for_that_of_another() {
+    let stage = Stage::new();
+    let cache = stage.open(Compiler::InProcess).expect("a cache");
+    assert_eq!(stage.load(&cache, "a"), Ok(()));
+    let a = stage.kept().remove(0);
+    assert_eq!(stage.load(&cache, "b"), Ok(()));
+    let b = stage
+        .kept()
+        .into_iter()
+        .find(|path| *path != a)
+        .expect("the other's file");
+    let whole = fs::read(&b).expect("it is there");
+    fs::copy(&a, &b).expect("it is copied");
+    assert_eq!(stage.load(&cache, "b"), Ok(()));
+    assert_eq!(fs::read(&b).expect("it is there"), whole);
+}
+
+#[test]
+fn with_another_key_all_is_compiled_again() {
+    let stage = Stage::new();
+    let key = stage.directory.path().join("cache/key");
+    assert_eq!(stage.load(&stage.counting(), "a"), Ok(()));
+    for (number, cut) in [b"".as_slice(), b"short"].into_iter().enumerate() {
+        fs::write(&key, cut).expect("it is written");
+        assert_eq!(stage.load(&stage.counting(), "a"), Ok(()));
+        assert_eq!(stage.runs(), number + 2);
+        let facts = fs::metadata(&key).expect("it is there");
+        assert_eq!((facts.len(), facts.permissions().mode() & 0o777), (SEAL as u64, 0o600));
+    }
+}
+
+#[test]
+fn a_directory_that_others_can_change_is_refused() {
+    let stage = Stage::new();
+    let directory = stage.directory.path().join("cache");
+    fs::create_dir(&directory).expect("it is made");
+    for (mode, accepted) in [
+        (0o777, false),
+        (0o770, false),
+        (0o702, false),
+        (0o755, true),
+        (0o700, true),
+    ] {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("it is ours");
+        let opened = stage.open(Compiler::InProcess);
+        assert_eq!(opened.is_ok(), accepted, "{mode:o}");
+        if let Err(error) = opened {
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains("chmod go-w"), "{error}");
+        }
+    }
+    // Who cannot give a directory away is not root, and /usr is not theirs.
+    let foreign = match chown(&directory, Some(54321), None) {
+        Ok(()) => directory,
+        Err(_) => "/usr".into(),
+    };
+    let error = Cache::open(&foreign, Compiler::InProcess).expect_err("it is somebody else's");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_compiler_that_fails_is_told_in_one_line_and_nothing_is_kept() {
+    let stage = Stage::new();
+    for (line, expected) in [
+        (
+            "cat > /dev/null; printf 'no\\n\\033[31mluck' >&2; exit 1",
+            "it cannot be compiled: no [31mluck",
+        ),
+        (
+            "exit 3",
+            "it cannot be compiled: the compiler ended with exit status: 3",
+        ),
+        (
+            "cat > /dev/null; kill -9 $$",
+            "signal: 9 (SIGKILL) (it ran out of memory or time)",
+        ),
+        ("cat > /dev/null; echo this is no code", "it cannot be compiled: "),
+        ("cat > /dev/null", "it cannot be compiled: "),
+    ] {
+        let error = stage.load(&stage.shell(line), "a").expect_err(line);
+        assert!(error.contains(expected), "{line}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error:?}");
+        assert_eq!(stage.kept(), [""; 0].map(PathBuf::from), "{line}");
+    }
+    let absent = Compiler::Process {
+        program: "/absent/compiler".into(),
+        arguments: Vec::new(),
+    };
+    let error = stage
+        .load(&stage.open(absent).expect("a cache"), "a")
+        .expect_err("there is no such program");
+    assert!(error.contains("/absent/compiler"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_component_is_told_from_one() {
+    let stage = Stage::new();
+    let cache = stage.open(Compiler::InProcess).expect("a cache");
+    let good = fs::read(stage.component("a")).expect("it is there");
+    let code = Engine::compile(&good).expect("it compiles");
+    for (bytes, expected) in [
+        (b"".to_vec(), "not a WebAssembly component"),
+        (b"(component)".to_vec(), "not a WebAssembly component"),
+        (b"\0asm\x01\0\0\0".to_vec(), "a core module"),
+        (good[..6].to_vec(), "cannot be compiled"),
+        (code, "compiled code, not a component"),
+    ] {
+        fs::write(stage.component("wrong"), bytes).expect("it is written");
+        let error = stage.load(&cache, "wrong").expect_err(expected);
+        assert!(error.contains(expected), "{error}");
+    }
+    fs::File::create(stage.component("wrong"))
+        .and_then(|file| file.set_len(COMPONENT_MAX + 1))
+        .expect("it is made");
+    assert_eq!(stage.load(&cache, "wrong"), Err("it is larger than 64 MiB".to_owned()));
+    fs::create_dir(stage.component("directory")).expect("it is made");
+    assert_eq!(
+        stage.load(&cache, "directory"),
+        Err("it cannot be read: it is not a file".to_owned())
+    );
+}

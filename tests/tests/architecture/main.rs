@@ -1,0 +1,341 @@
+//! The invariants of ARCHITECTURE.md, kept by what cargo knows of the crates and by the words of the sources.
+
+mod interface;
+mod source;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use source::{Source, assert_only, find, sources};
+
+/// The workspace's folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(root().join(path)).with_context(|| path.to_owned())
+}
+
+/// What cargo knows of the workspace's crates, by folder.
+fn crates() -> Result<BTreeMap<String, Value>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let done = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()?;
+    ensure!(
+        done.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let metadata: Value = serde_json::from_slice(&done.stdout)?;
+    let top = Path::new(metadata["workspace_root"].as_str().context("no root")?);
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let by_folder = packages.iter().map(|package| {
+        let manifest = Path::new(package["manifest_path"].as_str().context("no manifest")?);
+        let folder = manifest.parent().context("no folder")?.strip_prefix(top)?;
+        Ok((folder.display().to_string(), package.clone()))
+    });
+    by_folder.collect()
+}
+
+/// The names of what a crate depends on.
+fn dependencies(package: &Value) -> BTreeSet<&str> {
+    let all = package["dependencies"].as_array().into_iter().flatten();
+    all.filter_map(|dependency| dependency["name"].as_str()).collect()
+}
+
+/// The words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn rooms_depend_on_what_their_row_of_the_table_says() -> Result<()> {
+    let text = read("ARCHITECTURE.md")?;
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+    let rooms: BTreeMap<&str, &str> = rows
+        .filter_map(|row| Some((row.split_once('`')?.0, row.rsplit_once(" | ")?.1)))
+        .collect();
+    let crates = crates()?;
+    let folder_of: BTreeMap<&str, &str> = crates
+        .iter()
+        .filter_map(|(folder, package)| Some((package["name"].as_str()?, &**folder)))
+        .collect();
+    for (folder, package) in &crates {
+        let row = rooms
+            .get(&**folder)
+            .with_context(|| format!("{folder} has no row in ARCHITECTURE.md"))?;
+        if *row == "anything" {
+            continue;
+        }
+        let allowed: BTreeSet<&str> = quoted(row).collect();
+        for dependency in dependencies(package).into_iter().filter_map(|name| folder_of.get(name)) {
+            ensure!(
+                allowed.contains(dependency),
+                "{folder} depends on {dependency}, and may on {row}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_runtime_names_wasmtime() -> Result<()> {
+    for (folder, package) in crates()? {
+        let found = dependencies(&package)
+            .into_iter()
+            .find(|name| name.starts_with("wasmtime"));
+        ensure!(
+            folder == "host/runtime" || found.is_none(),
+            "{folder} depends on {found:?}"
+        );
+    }
+    for source in sources(&["host", "plugins", "tests", "xtask"])? {
+        let found = source.words.iter().find(|word| word.starts_with("wasmtime"));
+        ensure!(
+            source.is_in("host/runtime") || found.is_none(),
+            "{} says {found:?}",
+            source.path
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_system_room_speaks_to_the_kernel() -> Result<()> {
+    const KERNEL: [&str; 6] = ["libc", "rustix", "nix", "netlink-sys", "rtnetlink", "linux-raw-sys"];
+    for (folder, package) in crates()? {
+        let found = dependencies(&package).into_iter().find(|name| KERNEL.contains(name));
+        let may = folder == "host/system" || !folder.starts_with("host/");
+        ensure!(may || found.is_none(), "{folder} depends on {found:?}");
+    }
+    for source in sources(&["host", "plugins"])? {
+        let found = source
+            .words
+            .iter()
+            .find(|word| KERNEL.contains(&&*word.replace('_', "-")));
+        ensure!(
+            source.is_in("host/system") || found.is_none(),
+            "{} says {found:?}",
+            source.path
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn unsafe_stands_in_the_system_room_and_in_one_line_more() -> Result<()> {
+    ensure!(
+        read("Cargo.toml")?.contains("unsafe_code = \"deny\""),
+        "the workspace allows unsafe"
+    );
+    for folder in crates()?.keys() {
+        let manifest = read(&format!("{folder}/Cargo.toml"))?;
+        ensure!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{folder} does not have the workspace's lints"
+        );
+    }
+    let host: Vec<Source> = sources(&["host"])?
+        .into_iter()
+        .filter(|source| !source.is_in("host/system"))
+        .collect();
+    assert_only(&host, &["host/runtime/src/cache.rs"], "unsafe", |source| {
+        source.has(&["unsafe"])
+    });
+    let lines: usize = host.iter().map(|source| source.count(&["unsafe"])).sum();
+    assert_eq!(lines, 1, "lines with unsafe outside of host/system");
+
+    let others: Vec<Source> = sources(&["plugins", "tests", "xtask"])?
+        .into_iter()
+        .filter(|source| !source.is_in("tests/xenstored-stand-in"))
+        .collect();
+    // What wit-bindgen makes, and the floor's own ioctls: it shares no code with what it is compared to.
+    let expected = [
+        "plugins/sdk/src/bindings.rs",
+        "plugins/sdk/src/export.rs",
+        "tests/src/floor/loop_device.rs",
+    ];
+    assert_only(&others, &expected, "unsafe_code", |source| source.has(&["unsafe_code"]));
+    Ok(())
+}
+
+#[test]
+fn only_the_store_room_knows_wire_bytes_and_where_the_store_is() -> Result<()> {
+    for source in sources(&["host"])? {
+        if source.is_test() || source.is_in("host/xenstore") {
+            continue;
+        }
+        let place = |word: &&String| word.contains("/dev/xen/xenbus") || word.contains("xenstored/socket");
+        let bytes =
+            |word: &&String| word.ends_with("e_bytes") && (word.starts_with("to_") || word.starts_with("from_"));
+        let found = source.words.iter().find(place);
+        ensure!(found.is_none(), "{} says {found:?}", source.path);
+        // Numbers in messages; netlink's are the system's.
+        let found = source.words.iter().find(bytes);
+        ensure!(
+            source.is_in("host/system") || found.is_none(),
+            "{} says {found:?}",
+            source.path
+        );
+    }
+    let sources = sources(&["host/xenstore"])?;
+    let top = sources
+        .iter()
+        .find(|source| source.path.ends_with("src/lib.rs"))
+        .context("no lib.rs")?;
+    ensure!(top.has(&["mod", "wire"]), "where is the wire?");
+    ensure!(
+        !top.has(&["pub", "mod", "wire"]) && !top.has(&["pub", "use", "wire"]),
+        "the wire is public"
+    );
+    Ok(())
+}
+
+#[test]
+fn only_the_daemons_directory_writes_to_the_store() -> Result<()> {
+    let directory = "host/daemon/src/directory.rs";
+    let host: Vec<Source> = sources(&["host"])?
+        .into_iter()
+        .filter(|source| !source.is_test() && !source.is_in("host/xenstore"))
+        .collect();
+    assert_only(&host, &[directory], "a request that changes nodes", |source| {
+        let request = |name| source.has(&["Request", ":", ":", name]);
+        let method = |name| source.has(&[".", name, "("]);
+        let write = |on| source.has(&[on, ".", "write", "("]);
+        ["Write", "Mkdir", "Rm", "SetPermissions"].into_iter().any(request)
+            || ["transaction", "rm", "mkdir"].into_iter().any(method)
+            || ["client", "transaction", "store"].into_iter().any(write)
+    });
+    // The dispatch watches it, the runtime refuses it to plugins.
+    let told = [directory, "host/daemon/src/dispatch.rs", "host/runtime/src/device.rs"];
+    assert_only(&host, &told, "\"hotplug-status\"", |source| {
+        source.words.iter().any(|word| word.contains("hotplug-status"))
+    });
+    assert_only(&host, &[told[0], told[2]], "\"hotplug-error\"", |source| {
+        source.words.iter().any(|word| word.contains("hotplug-error"))
+    });
+    Ok(())
+}
+
+#[test]
+fn grants_are_made_from_the_configuration_and_nowhere_else() -> Result<()> {
+    let all: Vec<Source> = sources(&["host", "plugins", "xtask", "tests/src"])?
+        .into_iter()
+        .filter(|source| !source.is_test())
+        .collect();
+    let makers = ["host/daemon/src/config.rs", "host/system/src/grant.rs"];
+    assert_only(&all, &makers, "Operator::of_configuration", |source| {
+        source.has(&["of_configuration"])
+    });
+    let grant = all
+        .iter()
+        .find(|source| source.path == makers[1])
+        .context("no grant.rs")?;
+    ensure!(
+        grant.has(&["pub", "struct", "Operator", "(", "(", ")", ")"]),
+        "anybody can make an Operator"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_crosses_into_the_system_room_is_plain_data() -> Result<()> {
+    for source in sources(&["host/system/src"])? {
+        let contract = Path::new(&source.path).parent() == Some(Path::new("host/system/src"));
+        if !contract || source.is_test() {
+            continue;
+        }
+        let found = source
+            .words
+            .iter()
+            .find(|word| word.ends_with("Fd") || matches!(&***word, "Fn" | "FnMut" | "FnOnce"));
+        ensure!(found.is_none(), "{} says {found:?}", source.path);
+    }
+    for source in sources(&["host/runtime/src/capability"])? {
+        for word in ["std :: fs", "std :: process", "std :: net", "tokio"] {
+            let row: Vec<&str> = word
+                .split(' ')
+                .flat_map(|word| if word == "::" { vec![":", ":"] } else { vec![word] })
+                .collect();
+            ensure!(!source.has(&row), "{} goes past the system: {word}", source.path);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_crate_has_its_licence_and_the_same_oldest_rust() -> Result<()> {
+    for (folder, package) in crates()? {
+        let free = folder.starts_with("plugins/") || folder.starts_with("examples/");
+        let licence = if free { "MIT OR Apache-2.0" } else { "GPL-3.0-only" };
+        assert_eq!(package["license"], licence, "{folder}");
+        assert_eq!(package["rust_version"], "1.95", "{folder}");
+        assert_eq!(package["edition"], "2024", "{folder}");
+    }
+    Ok(())
+}
+
+#[test]
+fn free_folders_carry_their_licences() -> Result<()> {
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        for folder in ["wit", "plugins", "examples"] {
+            assert_eq!(read(&format!("{folder}/{name}"))?, read(name)?, "{folder}/{name}");
+        }
+    }
+    ensure!(
+        read("LICENSE-GPL-3.0")?.contains("Version 3, 29 June 2007"),
+        "LICENSE-GPL-3.0 is another"
+    );
+    Ok(())
+}
+
+#[test]
+fn every_file_says_what_it_owns() -> Result<()> {
+    let mut files = Vec::new();
+    for folder in ["host", "plugins", "tests", "xtask"] {
+        find(&root().join(folder), &mut files)?;
+    }
+    // Unit tests are of the module that they stand beside.
+    files.retain(|file| !file.ends_with("tests.rs"));
+    for file in files {
+        ensure!(
+            fs::read_to_string(&file)?.starts_with("//! "),
+            "{} begins without //!",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_test_that_architecture_md_names_is_there() -> Result<()> {
+    let mut files = Vec::new();
+    for folder in ["host", "tests"] {
+        find(&root().join(folder), &mut files)?;
+    }
+    let code = files
+        .iter()
+        .map(fs::read_to_string)
+        .collect::<Result<Vec<_>, _>>()?
+        .concat();
+    let text = read("ARCHITECTURE.md")?;
+    let named: BTreeSet<&str> = quoted(&text)
+        .filter(|word| word.matches('_').count() >= 3 && !word.contains([' ', '/', ':', '.']))
+        .collect();
+    ensure!(named.len() > 10, "ARCHITECTURE.md names {named:?}");
+    for name in named {
+        ensure!(code.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
+    Ok(())
+}

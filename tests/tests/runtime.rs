@@ -1,0 +1,304 @@
+//! Handlers on a simulated machine, without a daemon: every effect is journaled before it is made, and undone from the
+//! journal.
+
+use std::{collections::BTreeMap, env, fs, process::Command, sync::Arc};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use xenplug_journal::Journal;
+use xenplug_runtime::{
+    Cache, Cancel, Claims, Compiler, Connection, Device, Effect, Engine, Fault, Grants, Header, Holding, Limits,
+    Plugin, PluginSpec,
+};
+use xenplug_system::{
+    Error, System,
+    grant::{Access, BlockGrant, Operator, PathRule},
+    simulated::{Machine, Operation},
+};
+use xenplug_tests::rig::plugins_directory;
+use xenplug_xenbus::{DeviceKey, DomId, Identity, ScriptName};
+
+const IMAGE: &str = "/srv/a.img";
+
+/// A plugin with a disk image on a machine that is not there, and a journal that is.
+struct Stage {
+    plugin: Plugin,
+    machine: Arc<Machine>,
+    system: System,
+    claims: Arc<Claims>,
+    journal: Journal,
+    directory: TempDir,
+    runtime: Runtime,
+}
+
+impl Stage {
+    fn new(component: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (system, machine) = System::simulated();
+        machine.add_file(IMAGE, 4 << 20);
+        machine.add_file("/etc/shadow", 4 << 10);
+        let claims = Arc::<Claims>::default();
+        let rule = PathRule {
+            path: "/srv".into(),
+            access: Access::ReadWrite,
+        };
+        let spec = PluginSpec {
+            name: "disks".to_owned(),
+            component: plugins_directory()?.join(component),
+            grants: Grants {
+                block: Some(BlockGrant::new(&Operator::of_configuration(), vec![rule], true)),
+                ..Grants::default()
+            },
+            limits: Limits::default(),
+            config: Default::default(),
+        };
+        let runtime = Runtime::new()?;
+        let plugin = {
+            let _within = runtime.enter();
+            let cache = Cache::open(&directory.path().join("cache"), Compiler::InProcess)?;
+            Plugin::load(&Engine::new()?, &cache, &system, &claims, spec)?
+        };
+        let journal = Journal::open(&directory.path().join("journal"))?;
+        Ok(Self {
+            plugin,
+            machine,
+            system,
+            claims,
+            journal,
+            directory,
+            runtime,
+        })
+    }
+
+    fn begin(&self, key: &str) -> Result<Holding> {
+        let header = Header {
+            identity: Identity {
+                key: key.parse()?,
+                vm: None,
+            },
+            plugin: "disks".to_owned(),
+            vms: Vec::new(),
+            introduced: true,
+        };
+        Ok(Holding::begin(&self.journal, header)?)
+    }
+
+    fn connect(&self, holding: Holding, params: &str, cancel: &Cancel) -> Result<(Holding, Result<Connection, Fault>)> {
+        let key: DeviceKey = holding.header().identity.key.clone();
+        let nodes = [("params", params), ("mode", "w")];
+        let device = Device {
+            key,
+            backend: DomId(0),
+            script: ScriptName::parse("block")?,
+            nodes: BTreeMap::from(nodes.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            vms: Vec::new(),
+            vm_name: None,
+        };
+        let _within = self.runtime.enter();
+        Ok(self.plugin.connect(Arc::new(device), holding, cancel))
+    }
+
+    fn release(&self, holding: &mut Holding) -> Vec<String> {
+        holding.release(
+            &self.system,
+            &Grants::to_release(&Operator::of_configuration()),
+            &self.claims,
+        )
+    }
+
+    /// What the only record on disk says, in order: the words of its lines, with the kind of each effect.
+    fn record(&self) -> Result<Vec<String>> {
+        let path = self.directory.path().join("journal/vbd-3-51712.record");
+        fs::read_to_string(path)?
+            .lines()
+            .skip(1)
+            .map(|line| {
+                let (_, json) = line.split_once(' ').context("a checksum stands before it")?;
+                let entry: serde_json::Value = serde_json::from_str(json)?;
+                let (word, what) = entry["e"]
+                    .as_object()
+                    .and_then(|e| e.iter().next())
+                    .context("an entry")?;
+                let effect = what.as_array().and_then(|parts| parts.last()).unwrap_or(what);
+                let kind = effect.as_object().and_then(|effect| effect.keys().next());
+                Ok(format!(
+                    "{word} {}",
+                    kind.cloned().unwrap_or_else(|| effect.to_string())
+                ))
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn effects_are_journaled_before_they_are_made_and_released_in_reverse() -> Result<()> {
+    let stage = Stage::new("phy.wasm")?;
+    let before = stage.machine.snapshot();
+    let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+    assert!(
+        answer?
+            .backend
+            .contains(&("physical-device".to_owned(), "7:0".to_owned()))
+    );
+    assert_eq!(stage.machine.loops().len(), 1);
+    assert_eq!(
+        stage.record()?,
+        ["intent claim", "completed claim", "intent loop", "completed loop"]
+    );
+
+    // What the next daemon would find.
+    let held = stage.journal.replay::<Header, Effect>()?.records.remove(0).held;
+    ensure!(
+        matches!(held[1].effect, Effect::Loop { device: Some(_), .. }) && held[1].completed,
+        "{held:?}"
+    );
+    let (claim, attached) = (held[0].seq, held[1].seq);
+
+    assert_eq!(stage.release(&mut holding), [""; 0]);
+    let record = stage.record()?;
+    assert_eq!(
+        record[4..],
+        [format!("released {attached}"), format!("released {claim}")]
+    );
+    assert_eq!(stage.machine.snapshot(), before);
+    holding.end()?;
+    ensure!(stage.record().is_err(), "the record has ended");
+    Ok(())
+}
+
+#[test]
+fn an_error_of_the_kernel_fails_the_device_and_leaves_nothing() -> Result<()> {
+    let stage = Stage::new("phy.wasm")?;
+    let before = stage.machine.snapshot();
+    for (operation, effects) in [
+        (Operation::Open, &[][..]),
+        (Operation::UsedBy, &[]),
+        (
+            Operation::AttachLoop,
+            &["intent claim", "completed claim", "intent loop"],
+        ),
+    ] {
+        stage
+            .machine
+            .fail(operation, 1, Error::Busy("the kernel is tired".to_owned()));
+        let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+        let fault = answer.err().with_context(|| format!("{operation:?} failed"))?;
+        ensure!(
+            fault.to_string().contains("the kernel is tired"),
+            "{operation:?}: {fault}"
+        );
+        assert_eq!(stage.record()?, effects, "{operation:?}");
+        assert_eq!(stage.release(&mut holding), [""; 0]);
+        assert_eq!(stage.machine.snapshot(), before, "{operation:?}");
+        holding.end()?;
+    }
+    // Nor is the claim left: another guest can have the disk.
+    let (mut other, answer) = stage.connect(stage.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
+    answer?;
+    stage.release(&mut other);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_given_back_stays_held_and_the_rest_is_given_back() -> Result<()> {
+    let stage = Stage::new("phy.wasm")?;
+    let before = stage.machine.snapshot();
+    let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+    answer?;
+    stage
+        .machine
+        .fail(Operation::DetachLoop, 1, Error::Busy("not now".to_owned()));
+    let failures = stage.release(&mut holding);
+    ensure!(
+        failures.len() == 1 && failures[0].contains("loop0") && failures[0].contains("not now"),
+        "{failures:?}"
+    );
+    assert_eq!(holding.describe().len(), 1, "the claim is given back");
+    ensure!(!holding.is_empty());
+    assert_eq!(stage.release(&mut holding), [""; 0]);
+    assert_eq!(stage.machine.snapshot(), before);
+    Ok(holding.end()?)
+}
+
+#[test]
+fn what_a_handler_did_before_it_failed_is_undone_without_it() -> Result<()> {
+    for (guest, words) in [
+        ("trap-after-loop", "crashed"),
+        ("loop-hoard", "more than a device may hold (128)"),
+    ] {
+        let stage = Stage::new(&format!("guests/{guest}.wasm"))?;
+        let before = stage.machine.snapshot();
+        let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+        let fault = answer.err().context("it fails")?;
+        ensure!(fault.to_string().contains(words), "{fault}");
+        ensure!(!stage.machine.loops().is_empty(), "{guest} attached loop devices");
+        assert_eq!(stage.release(&mut holding), [""; 0]);
+        assert_eq!(stage.machine.snapshot(), before, "{guest}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_path_that_is_not_granted_is_denied_and_a_cancelled_event_does_nothing() -> Result<()> {
+    let stage = Stage::new("phy.wasm")?;
+    let before = stage.machine.snapshot();
+    let cancelled = Cancel::default();
+    cancelled.cancel();
+    for (params, cancel, words) in [
+        ("/etc/shadow", Cancel::default(), "/etc/shadow"),
+        ("/srv/../etc/shadow", Cancel::default(), "params"),
+        (IMAGE, cancelled, "the device went away"),
+    ] {
+        let (holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &cancel)?;
+        let fault = answer.err().context("it fails")?;
+        ensure!(fault.to_string().contains(words), "{params}: {fault}");
+        assert_eq!(stage.record()?, [""; 0], "{params}");
+        assert_eq!(stage.machine.snapshot(), before, "{params}");
+        holding.end()?;
+    }
+    Ok(())
+}
+
+/// Says that this process is the one whose files cannot grow.
+const CHILD: &str = "XENPLUG_TEST_FILES_CANNOT_GROW";
+
+#[test]
+fn without_a_journal_nothing_is_done() -> Result<()> {
+    if env::var_os(CHILD).is_some() {
+        return with_a_full_journal();
+    }
+    // In blocks of 512 bytes; with SIGXFSZ ignored a write beyond fails as on a full file system.
+    let child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .arg(env::current_exe()?)
+        .args(["--exact", "without_a_journal_nothing_is_done"])
+        .env(CHILD, "1")
+        .output()?;
+    let said = String::from_utf8_lossy(&child.stdout);
+    ensure!(child.status.success() && said.contains("1 passed"), "{said}");
+    Ok(())
+}
+
+fn with_a_full_journal() -> Result<()> {
+    let stage = Stage::new("phy.wasm")?;
+    let before = stage.machine.snapshot();
+    let mut holding = stage.begin("vbd/3/51712")?;
+    for length in [1000, 100, 0] {
+        while holding.note(&"n".repeat(length)).is_ok() {}
+    }
+    let (mut holding, answer) = stage.connect(holding, IMAGE, &Cancel::default())?;
+    let fault = answer.err().context("it fails")?.to_string();
+    ensure!(
+        fault.contains("the journal cannot be written, so nothing was changed"),
+        "{fault}"
+    );
+    assert_eq!(stage.machine.calls(Operation::AttachLoop), 0);
+    assert_eq!(stage.machine.snapshot(), before);
+    ensure!(holding.is_empty(), "{:?}", holding.describe());
+    assert_eq!(stage.release(&mut holding), [""; 0]);
+    holding.end()?;
+    // Nor is the claim taken in memory alone: with room, the disk is free.
+    let (_, answer) = stage.connect(stage.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
+    answer.map(drop).context("the disk is free")
+}
