@@ -97,7 +97,6 @@ fn fails(machine: &mut Machine, guest: &Guest, words: &[&str]) -> Result<()> {
     machine.expect_connected(&good)?;
 
     let error = machine.node(&device, "hotplug-error")?.context("no hotplug-error")?;
-    eprintln!("{:8.3} s  {error}", took.as_secs_f64());
     ensure!(error.starts_with(&format!("{}: ", guest.name)), "{error:?}");
     ensure!(error.len() <= 1000, "{} bytes", error.len());
     no_control_characters(&error)?;

@@ -23,7 +23,6 @@ fn assert_refused(machine: &Machine, config: &Config, words: &[&str]) -> Result<
     for word in words {
         ensure!(errors[0].contains(word), "{word:?} is not in what it said: {said}");
     }
-    eprintln!("{}", errors[0]);
     ensure!(!said.contains("serving"), "{said}");
     let control = config.run_directory().join("control.sock");
     ensure!(!control.exists(), "{} was made", control.display());
