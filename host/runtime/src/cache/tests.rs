@@ -1,3 +1,5 @@
+//! Code that was tampered with, other keys, directories of others, and compilers that fail.
+
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use tempfile::TempDir;

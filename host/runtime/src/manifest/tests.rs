@@ -1,3 +1,5 @@
+//! What a component may import and has to export.
+
 use xenplug_system::grant::{BlockGrant, FirewallGrant, NetworkGrant, Operator, ProcessGrant};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Components that have the right names with the wrong types.
+
 use std::fs;
 
 use super::*;
