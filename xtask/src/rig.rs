@@ -34,6 +34,7 @@ fn fetch(workspace: &Workspace) -> Result<()> {
         ("nft", "nftables"),
         ("ip", "iproute2"),
         ("bash", "bash"),
+        ("curl", "curl"),
         ("strace", "strace"),
     ] {
         if !on_path(program) {

@@ -12,7 +12,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
-use tracing::{error, info, info_span, warn};
+use tracing::{debug, error, info, info_span, warn};
 use xenplug_runtime::{Cancel, Connection, Device, Fault, Header, Holding, Plugin, clean};
 use xenplug_xenbus::{Action, BackendPath, DeviceKey, Event, Identity, Machine, Observation, Phase, Published};
 
@@ -290,7 +290,9 @@ impl Task {
         if self.machine.phase() != Phase::Waiting {
             return self.directory.look().await;
         }
+        let begun = Instant::now();
         let (observation, snapshot) = self.directory.examine().await?;
+        debug!(device = %self.key, micros = begun.elapsed().as_micros() as u64, "examined");
         self.snapshot = snapshot;
         Ok(observation)
     }
@@ -364,6 +366,7 @@ impl Task {
         self.permit = None;
         match done {
             Finished::Handler(holding, answer) => {
+                debug!(device = %self.key, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
                 self.holding = Some(holding);
                 match answer {
                     Ok(connection) => {

@@ -197,6 +197,12 @@ impl Directory {
         self.write(nodes, &[], |seen| seen.is_of(identity)).await
     }
 
+    /// Takes back that the device is connected: it is to be connected anew.
+    pub(crate) async fn retract(&self, identity: &Identity) -> Outcome {
+        let nodes = vec![("hotplug-status".to_owned(), String::new())];
+        self.write(nodes, &[], |seen| seen.is_of(identity)).await
+    }
+
     /// Publishes that nothing is held any more.
     pub(crate) async fn publish_disconnected(&self, identity: &Identity) -> Outcome {
         let nodes = vec![("hotplug-status".to_owned(), "disconnected".to_owned())];

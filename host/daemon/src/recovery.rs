@@ -25,14 +25,21 @@ pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
     for name in replay.torn {
         info!(record = name, "a record that was only begun was removed");
     }
+    // All is taken hold of before any device goes on: one that begins anew could else take the loop device that
+    // another, further down, had before the crash.
+    let mut found = Vec::with_capacity(replay.records.len());
     for replayed in replay.records {
-        let holding = Holding::resume(replayed);
-        adopt(host, holding).await?;
+        found.push(find(host, Holding::resume(replayed)).await?);
+    }
+    for (machine, adopted) in found {
+        let key = adopted.holding.header().identity.key.clone();
+        Registry::adopt(host, &key, machine, adopted);
     }
     Ok(())
 }
 
-async fn adopt(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<()> {
+/// Finds out what became of a device, and takes hold of what is still there.
+async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Machine, device::Adopted)> {
     let header = holding.header().clone();
     let key = header.identity.key.clone();
     if header.introduced {
@@ -55,8 +62,18 @@ async fn adopt(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<()> {
     let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() {
         let (back, gone) = take_hold(host, holding).await?;
         holding = back;
+        let waits = seen.state == key.kind.handler_state();
         match (gone.is_empty(), seen.status == HotplugStatus::Connected) {
             (true, _) => (Adopted::Connected, None),
+            // The kernel has not taken up what was published (or it would be there), and still can take up something
+            // else: that it was is taken back, and the handler runs once more.
+            (false, true) if waits => {
+                directory
+                    .retract(&header.identity)
+                    .await
+                    .with_context(|| format!("{key} cannot be taken back"))?;
+                (Adopted::Unfinished, None)
+            }
             (false, true) => {
                 let cause = format!("was lost while xenplugd was away: {}", gone.join("; "));
                 (Adopted::Lost, Some(device::Failure::new(&header.plugin, &cause)))
@@ -68,8 +85,7 @@ async fn adopt(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<()> {
     };
     info!(device = %key, plugin = header.plugin, found = ?found, "taken up from the journal");
     let machine = Machine::adopted(host.mode, header.identity, found);
-    Registry::adopt(host, &key, machine, device::Adopted { holding, failure });
-    Ok(())
+    Ok((machine, device::Adopted { holding, failure }))
 }
 
 /// Takes hold of what a device holds, under the grants of its plugin as they are today.
