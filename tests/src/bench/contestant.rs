@@ -47,7 +47,7 @@ impl Contestant {
         Ok(match name {
             Name::Script => Self::Script(Vec::new()),
             Name::Daemon => {
-                let config = Config::standard(&course.daemon_directory()?, &course.images())?;
+                let config = Config::standard(&course.daemon_directory(), &course.images())?;
                 Self::Daemon(Box::new(Daemon::start(&course.xenstored().socket(), None, config)?))
             }
             Name::Floor => {

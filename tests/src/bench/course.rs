@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 
 use super::contestant::Contestant;
 use crate::{
@@ -28,6 +29,7 @@ const BRIDGE: &str = "xenbr0";
 pub(super) struct Course {
     kind: Kind,
     directory: PathBuf,
+    run: TempDir,
     toolstack: Toolstack,
     watcher: Store,
     guests: u32,
@@ -41,9 +43,13 @@ impl Course {
         let xenstored = Xenstored::start(&rig)?;
         let (toolstack, watcher) = (Toolstack::new(xenstored.connect()?), xenstored.connect()?);
         fs::create_dir_all(directory.join("images"))?;
+        let run = tempfile::Builder::new()
+            .prefix("xenplug-bench-")
+            .tempdir_in("/dev/shm")?;
         let course = Self {
             kind,
             directory: directory.to_owned(),
+            run,
             toolstack,
             watcher,
             guests: 0,
@@ -64,11 +70,9 @@ impl Course {
         self.directory.join("images")
     }
 
-    /// A directory for the daemon alone.
-    pub(super) fn daemon_directory(&self) -> Result<PathBuf> {
-        let directory = self.directory.join(self.kind.to_string());
-        fs::create_dir_all(&directory)?;
-        Ok(directory)
+    /// A directory for the daemon alone: on a tmpfs, as `/run` is.
+    pub(super) fn daemon_directory(&self) -> PathBuf {
+        self.run.path().to_owned()
     }
 
     pub(super) fn scripts(&self) -> Scripts<'_> {

@@ -24,7 +24,7 @@ use crate::{
 const BUFFER: usize = 4 * (HEADER + PAYLOAD_MAX);
 
 /// How often to look for more bytes before sleeping while replies are outstanding: some 5 microseconds.
-const LOOKS: u32 = 8;
+const LOOKS: u32 = 50;
 
 /// The replies to the requests of a call, in their order.
 pub(super) type Replies = Vec<Result<Reply, Error>>;
