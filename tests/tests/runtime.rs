@@ -93,6 +93,7 @@ impl Stage {
             script: ScriptName::parse("block")?,
             nodes: BTreeMap::from(nodes.map(|(name, value)| (name.to_owned(), value.to_owned()))),
             vms: Vec::new(),
+            vm: None,
             vm_name: None,
         };
         let _within = self.runtime.enter();

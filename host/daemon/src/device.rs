@@ -313,8 +313,13 @@ impl Task {
             }
         };
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
-        let (plugin, device) = parameters::check(&self.host, &self.key, &snapshot)?;
+        let (plugin, mut device) = parameters::check(&self.host, &self.key, &snapshot)?;
         self.plugin = Some(Arc::clone(&plugin));
+        if plugin.grants().guest {
+            device.vm = identity.vm.clone();
+            device.vm_name = self.directory.vm_name().await;
+        }
+        let device = Arc::new(device);
         let header = Header {
             identity,
             plugin: plugin.name().to_owned(),

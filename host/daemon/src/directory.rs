@@ -94,30 +94,40 @@ impl Directory {
             self.machines(),
             self.domains.introduced(self.path.key.frontend),
         );
-        let (nodes, vms, introduced) = (nodes?, machines?, introduced?);
+        let (nodes, (vm, vms), introduced) = (nodes?, machines?, introduced?);
         let value = |name: &str| {
             let value = nodes.as_ref().and_then(|nodes| nodes.get(name));
             value
                 .and_then(|value| std::str::from_utf8(value).ok())
                 .map(str::to_owned)
         };
-        let mut observation = self.observe(nodes.is_some(), vms.first().cloned(), value);
+        let mut observation = self.observe(nodes.is_some(), vm, value);
         observation.netdev = self.netdev(&observation);
         Ok((observation, nodes.map(|nodes| Snapshot { nodes, vms, introduced })))
     }
 
-    /// The `vm` node of the frontend domain, and of the domain it is a stub for.
-    async fn machines(&self) -> Result<Vec<String>, Error> {
+    /// The `vm` node of the frontend domain; and all that are the same machine: it, and that of the domain it is a stub
+    /// for.
+    async fn machines(&self) -> Result<(Option<String>, Vec<String>), Error> {
         let read = vec![Request::Read(self.vm.clone()), Request::Read(self.target.clone())];
         let mut replies = self.client.batch(read).await?.into_iter().map(text);
         let (vm, target) = (replies.next().flatten(), replies.next().flatten());
-        let mut vms: Vec<String> = vm.into_iter().map(machine).collect();
+        let vm = vm.map(machine);
+        let mut vms: Vec<String> = vm.iter().cloned().collect();
         if let Some(target) = target.and_then(|target| format!("/local/domain/{target}/vm").parse::<Path>().ok())
             && let Some(target) = text(self.client.read(&target).await.map(Reply::Value))
         {
             vms.push(machine(target));
         }
-        Ok(vms)
+        Ok((vm, vms))
+    }
+
+    /// The virtual machine's name, if this domain may read it (libxl_create.c, `libxl__domain_make`).
+    pub(crate) async fn vm_name(&self) -> Option<String> {
+        let path = format!("/local/domain/{}/name", self.path.key.frontend)
+            .parse::<Path>()
+            .ok()?;
+        text(self.client.read(&path).await.map(Reply::Value))
     }
 
     /// What the replies to reading [`LOOKED_AT`] say. A device has a `state` for as long as it has a directory: the
@@ -344,3 +354,6 @@ fn machine(vm: String) -> String {
 pub(crate) fn is_final(error: &Error) -> bool {
     !error.is_disconnected() && error.errno() != Some(Errno::Again)
 }
+
+#[cfg(test)]
+mod tests;

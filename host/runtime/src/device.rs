@@ -19,7 +19,9 @@ pub struct Device {
     pub nodes: BTreeMap<String, String>,
     /// The `vm` node of the frontend domain, and of the domain it is a stub for.
     pub vms: Vec<String>,
-    /// The virtual machine's name, if this plugin may know it and this domain can read it.
+    /// The `vm` node of the frontend domain, if this plugin may know it and this domain can read it.
+    pub vm: Option<String>,
+    /// The virtual machine's name, likewise.
     pub vm_name: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use crate::{directory::Snapshot, host::Host};
 const VALUE_MAX: usize = 1024;
 
 /// The plugin that serves a device, and the device as that plugin sees it.
-pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result<(Arc<Plugin>, Arc<Device>), Failure> {
+pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result<(Arc<Plugin>, Device), Failure> {
     let plugins = host.plugins();
     // Until the plugin is known, the one that would serve the kind speaks, if there is just one.
     let speaker = match plugins.of_kind(&key.kind).collect::<Vec<_>>()[..] {
@@ -48,9 +48,10 @@ pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result
         script,
         nodes,
         vms: snapshot.vms.clone(),
+        vm: None,
         vm_name: None,
     };
-    Ok((Arc::clone(plugin), Arc::new(device)))
+    Ok((Arc::clone(plugin), device))
 }
 
 /// All values as text, or which one is not.

@@ -6,10 +6,7 @@ use crate::{bindings::xen::hotplug::guest, event::Event};
 impl guest::Host for Event {
     fn vm(&mut self) -> wasmtime::Result<Option<String>> {
         must_go_on(self)?;
-        Ok(self
-            .subject
-            .as_ref()
-            .and_then(|subject| subject.device.vms.first().cloned()))
+        Ok(self.subject.as_ref().and_then(|subject| subject.device.vm.clone()))
     }
 
     fn name(&mut self) -> wasmtime::Result<Option<String>> {
