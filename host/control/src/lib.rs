@@ -6,10 +6,12 @@
 //! | --- | --- |
 //! | `GET /status` | [`Status`] as JSON |
 //! | `GET /metrics` | metrics in the OpenMetrics text format |
+//! | `POST /script` with a [`script::Call`] as JSON | a [`script::Answer`] as JSON, once the device is ready or down |
 //!
 //! so that `curl --unix-socket /run/xenplug/control.sock http://xenplug/metrics` works as well as [`Client`].
 
 mod client;
+pub mod script;
 
 use serde::{Deserialize, Serialize};
 
