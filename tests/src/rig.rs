@@ -5,7 +5,9 @@
 //! is gone when the `Machine` is dropped, also when the test fails.
 
 mod baseline;
+mod call;
 mod daemon;
+mod dom0;
 mod guest;
 mod kernel;
 mod loops;
@@ -17,6 +19,7 @@ mod unpacked;
 mod xenstored;
 
 pub use baseline::{Baseline, Scope};
+pub use call::{Answer, Call};
 pub use daemon::{Config, Daemon, plugins_directory};
 pub use guest::Guest;
 pub use kernel::Kernel;

@@ -63,13 +63,6 @@ impl Config {
 
     fn parse(source: &Source<'_>) -> Result<Self, ConfigError> {
         let raw: raw::Config = toml::from_str(source.text).map_err(|error| source.toml(&error))?;
-        if *raw.mode.get_ref() == raw::Mode::Dom0 {
-            return Err(source.at(
-                &raw.mode,
-                "mode = \"dom0\" is not served by this version",
-                "run it in a driver domain with mode = \"driver-domain\"",
-            ));
-        }
         let paths = Paths {
             plugins: raw.paths.plugins.unwrap_or_else(|| "/usr/lib/xenplug/plugins".into()),
             cache: raw.paths.cache.unwrap_or_else(|| "/var/cache/xenplug".into()),
@@ -109,7 +102,7 @@ impl Config {
             plugins.push(resolved);
         }
         Ok(Self {
-            mode: Mode::DriverDomain,
+            mode: raw.mode.into(),
             paths,
             plugins,
             release: Grants::to_release(&operator),

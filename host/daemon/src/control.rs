@@ -1,19 +1,21 @@
-//! The control socket: status and metrics over HTTP, for root alone.
+//! The control socket: status, metrics and scripts' calls over HTTP, for root alone.
 
 use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::SystemTime};
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
 use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
 use xenplug_control as answer;
 use xenplug_xenbus::Mode;
 
-use crate::host::Host;
+use crate::{host::Host, script};
 
 /// Binds the socket. One that a dead daemon left is replaced: the journal's lock says that no other daemon lives.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -26,13 +28,23 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers until the daemon ends.
-pub(crate) async fn serve(listener: UnixListener, host: Arc<Host>) -> io::Result<()> {
+/// Answers until it is to end, and what was asked before that.
+pub(crate) async fn serve(listener: UnixListener, host: Arc<Host>, end: CancellationToken) -> io::Result<()> {
     let app = Router::new()
         .route("/status", get(status))
         .route("/metrics", get(metrics))
+        .route("/script", post(call))
         .with_state(host);
-    axum::serve(listener, app).await
+    axum::serve(listener, app)
+        .with_graceful_shutdown(end.cancelled_owned())
+        .await
+}
+
+async fn call(State(host): State<Arc<Host>>, body: Bytes) -> impl IntoResponse {
+    match serde_json::from_slice(&body) {
+        Ok(call) => Ok(Json(script::answer(&host, call).await)),
+        Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
+    }
 }
 
 async fn metrics(State(host): State<Arc<Host>>) -> impl IntoResponse {

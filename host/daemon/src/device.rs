@@ -1,5 +1,8 @@
 //! One device's task: feeds its machine, does what the machine says, and tells it how that ended.
 
+mod asks;
+mod failure;
+mod job;
 mod parameters;
 
 use std::{
@@ -9,25 +12,26 @@ use std::{
 
 use tokio::{
     sync::OwnedSemaphorePermit,
-    task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, error, info, info_span, warn};
-use xenplug_runtime::{Cancel, Connection, Device, Fault, Header, Holding, Plugin, clean};
-use xenplug_xenbus::{Action, BackendPath, DeviceKey, Event, Identity, Machine, Observation, Phase, Published};
+use xenplug_runtime::{Connection, Device, Header, Holding, Plugin};
+use xenplug_xenbus::{Action, BackendPath, DeviceKey, Event, Identity, Machine, Mode, Observation, Phase, Published};
+
+pub(crate) use asks::Ask;
+use asks::{Asks, Overdue, failed};
+pub(crate) use failure::Failure;
+use job::{Finished, Job, finished};
 
 use crate::{
     directory::{Directory, Snapshot, is_final},
     host::Host,
     registry::Entry,
+    script::LIMIT,
 };
 
-/// How long after a handler's deadline its thread may be late before that is published: it is in the kernel then.
-const LATE: Duration = Duration::from_secs(2);
 /// How soon to try again what the machine or the store refused.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Bytes of the longest `hotplug-error`: well below the 2048 that a node may have.
-const ERROR_MAX: usize = 1000;
 
 /// What start-up found of a device.
 pub(crate) struct Adopted {
@@ -36,54 +40,15 @@ pub(crate) struct Adopted {
     pub(crate) failure: Option<Failure>,
 }
 
-/// Why a device is not connected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// `error` or `busy`.
-    pub(crate) status: &'static str,
-    /// One line, beginning with the plugin's name.
-    pub(crate) text: String,
-}
-
-impl Failure {
-    pub(crate) fn new(plugin: &str, cause: &str) -> Self {
-        Self {
-            status: "error",
-            text: clean(&format!("{plugin}: {cause}"), ERROR_MAX),
-        }
-    }
-
-    fn of(plugin: &str, fault: &Fault) -> Self {
-        let status = if matches!(fault, Fault::Busy(_)) {
-            "busy"
-        } else {
-            "error"
-        };
-        Self {
-            status,
-            ..Self::new(plugin, &fault.to_string())
-        }
-    }
-}
-
-/// What a worker thread was asked to do.
-enum Job {
-    /// A handler runs.
-    Handler {
-        task: JoinHandle<(Holding, Result<Connection, Fault>)>,
-        cancel: Cancel,
-        late: Instant,
-    },
-    /// What is held is being given back.
-    Release { task: JoinHandle<(Holding, Vec<String>)> },
-}
-
 struct Task {
     host: Arc<Host>,
     key: DeviceKey,
     entry: Arc<Entry>,
     machine: Machine,
     directory: Directory,
+    asks: Asks,
+    /// What the last look found.
+    seen: Option<Observation>,
     /// What the handler is to work on, from the look that wanted it to run.
     snapshot: Option<Snapshot>,
     plugin: Option<Arc<Plugin>>,
@@ -125,6 +90,8 @@ pub(crate) async fn run(
         entry,
         machine,
         directory,
+        asks: Asks::default(),
+        seen: None,
         snapshot: None,
         plugin,
         device: None,
@@ -142,6 +109,7 @@ pub(crate) async fn run(
             break;
         }
     }
+    task.entry.refuse();
 }
 
 impl Task {
@@ -155,11 +123,20 @@ impl Task {
                 Some(Job::Handler { late, .. }) if self.permit.is_some() => *late,
                 _ => far,
             };
+            let overdue = self.asks.until().unwrap_or(far);
             tokio::select! {
                 biased;
                 event = finished(&mut self.job) => return Some(self.ended(event)),
                 () = draining.cancelled(), if self.job.is_none() => return None,
-                () = self.entry.woken() => return Some(Event::Changed),
+                ask = self.entry.woken() => {
+                    return Some(ask.map_or(Event::Changed, |ask| self.asks.take(ask)));
+                }
+                () = self.asks.withdrawn() => return Some(Event::Withdrawn),
+                () = sleep_until(overdue), if overdue < far => {
+                    if let Some(event) = self.is_overdue().await {
+                        return Some(event);
+                    }
+                }
                 () = sleep_until(again), if self.again.is_some() => {
                     self.again = None;
                     return Some(Event::Changed);
@@ -175,6 +152,8 @@ impl Task {
         while let Some(event) = next.take() {
             let before = self.machine.phase();
             let action = self.machine.apply(&event);
+            self.asks
+                .settle(&self.machine, self.failure.as_ref().map(|failure| &*failure.text));
             if before != self.machine.phase() {
                 self.tell();
             }
@@ -216,8 +195,8 @@ impl Task {
                 }
             }
             Action::StopHandler => {
-                if let Some(Job::Handler { cancel, .. }) = &self.job {
-                    cancel.cancel();
+                if let Some(job) = &self.job {
+                    job.stop_handler();
                 }
                 None
             }
@@ -285,15 +264,22 @@ impl Task {
         }
     }
 
-    /// Looks at the device. One that waits is examined, since what it waits for is its handler.
+    /// Looks at the device. One that waits for its handler is examined at once.
     async fn look(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
-        if self.machine.phase() != Phase::Waiting {
-            return self.directory.look().await;
-        }
-        let begun = Instant::now();
-        let (observation, snapshot) = self.directory.examine().await?;
-        debug!(device = %self.key, micros = begun.elapsed().as_micros() as u64, "examined");
-        self.snapshot = snapshot;
+        let waits = match self.host.mode {
+            Mode::DriverDomain => self.machine.phase() == Phase::Waiting,
+            Mode::Dom0 => self.machine.adding(),
+        };
+        let observation = if waits {
+            let begun = Instant::now();
+            let (observation, snapshot) = self.directory.examine().await?;
+            debug!(device = %self.key, micros = begun.elapsed().as_micros() as u64, "examined");
+            self.snapshot = snapshot;
+            observation
+        } else {
+            self.directory.look().await?
+        };
+        self.seen = Some(observation.clone());
         Ok(observation)
     }
 
@@ -331,38 +317,20 @@ impl Task {
         self.device = Some(Arc::clone(&device));
         // Never closed, so only waiting can happen here; what changes meanwhile is seen afterwards.
         self.permit = Arc::clone(&self.host.events).acquire_owned().await.ok();
-        let cancel = Cancel::default();
-        let late = Instant::now() + plugin.limits().deadline + LATE;
         let span = info_span!("connect", device = %self.key, plugin = plugin.name());
-        let stop = cancel.clone();
-        let task = spawn_blocking(move || span.in_scope(|| plugin.connect(device, holding, &stop)));
-        self.job = Some(Job::Handler { task, cancel, late });
+        self.job = Some(Job::handler(plugin, device, holding, span));
         Ok(())
     }
 
     /// Gives back what is held, on a worker thread.
     fn release(&mut self) -> Option<Event> {
-        let Some(mut holding) = self.holding.take() else {
+        let Some(holding) = self.holding.take() else {
             return Some(Event::Released);
         };
-        let host = Arc::clone(&self.host);
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
-        let device = self.device.take();
         let span = info_span!("disconnect", device = %self.key, plugin = self.plugin_name());
-        let task = spawn_blocking(move || {
-            span.in_scope(|| {
-                if let (Some(plugin), Some(device)) = (plugin, device) {
-                    let (back, said) = plugin.disconnect(device, holding, &Cancel::default());
-                    holding = back;
-                    if let Err(fault) = said {
-                        warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
-                    }
-                }
-                let failures = holding.release(&host.system, &host.plugins().release, &host.claims);
-                (holding, failures)
-            })
-        });
-        self.job = Some(Job::Release { task });
+        let disconnects = plugin.zip(self.device.take());
+        self.job = Some(Job::release(Arc::clone(&self.host), disconnects, holding, span));
         None
     }
 
@@ -412,12 +380,60 @@ impl Task {
             &plugin,
             "the kernel does not come back from a call; it is undone when it does",
         ));
+        self.tell_failure().await;
+    }
+
+    /// Those who asked cannot wait any longer: a handler that runs for them is stopped, as at its deadline; and what
+    /// none has begun for has failed.
+    async fn is_overdue(&mut self) -> Option<Event> {
+        let Overdue { waiting, begun } = self.asks.overdue(Instant::now());
+        if let (Some(job), true) = (&self.job, begun) {
+            job.stop_handler();
+        }
+        if waiting.is_empty() {
+            return None;
+        }
+        let cause = format!("not within {} s: {}", LIMIT.as_secs(), self.awaited());
+        self.failed(Failure::new("xenplugd", &cause));
+        if self.machine.adding() {
+            self.tell_failure().await;
+        }
+        for ask in waiting {
+            ask.answer(failed(&format!("xenplugd: {cause}")));
+        }
+        (self.machine.adding() && !self.asks.any_add()).then_some(Event::Withdrawn)
+    }
+
+    /// What the device is not ready for a handler for, in words.
+    fn awaited(&self) -> String {
+        let at = self.key.kind.handler_state();
+        match &self.seen {
+            _ if self.machine.phase().holds() => "what was here before is not given back yet".to_owned(),
+            _ if self.machine.looking() => "xenstore does not answer".to_owned(),
+            None => "xenstore does not answer".to_owned(),
+            Some(seen) if seen.state != at => format!(
+                "the backend is in state {} ({}) and not in {} ({at})",
+                seen.state.number(),
+                seen.state,
+                at.number()
+            ),
+            Some(seen) if seen.frontend_gone => "the guest has gone".to_owned(),
+            Some(seen) if !seen.online => "online is 0".to_owned(),
+            Some(seen) if !seen.netdev => {
+                format!("the backend has no link vif{}.{}", self.key.frontend, self.key.devid)
+            }
+            Some(_) => "something else is being done with it".to_owned(),
+        }
+    }
+
+    /// Publishes why the device has failed, while its machine goes on.
+    async fn tell_failure(&mut self) {
         if let (Some(identity), Some(failure)) = (self.identity(), self.failure.clone()) {
             let outcome = self
                 .directory
                 .publish_failure(&identity, failure.status, &failure.text)
                 .await;
-            self.published(outcome, "that its handler is late");
+            self.published(outcome, "why it failed");
         }
     }
 
@@ -463,28 +479,4 @@ impl Task {
             _ => self.failure.as_ref().map(|failure| failure.text.clone()),
         };
     }
-}
-
-/// What a worker thread brought back.
-enum Finished {
-    Handler(Holding, Result<Connection, Fault>),
-    Release(Holding, Vec<String>),
-}
-
-/// Waits for the worker thread, if there is one.
-async fn finished(job: &mut Option<Job>) -> Finished {
-    let done = match job {
-        None => std::future::pending().await,
-        // A panic on a worker thread ends the daemon, see `main`: its journal is the safer witness then.
-        Some(Job::Handler { task, .. }) => {
-            let (holding, answer) = task.await.expect("worker threads do not panic");
-            Finished::Handler(holding, answer)
-        }
-        Some(Job::Release { task }) => {
-            let (holding, failures) = task.await.expect("worker threads do not panic");
-            Finished::Release(holding, failures)
-        }
-    };
-    *job = None;
-    done
 }

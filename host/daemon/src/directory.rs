@@ -177,7 +177,8 @@ impl Directory {
     }
 
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
-    /// what the handler was `given`: where the frontend's `vm` cannot be read, that tells a directory made anew.
+    /// what the handler was `given`: that tells a directory made anew for the same machine, or for one whose `vm` cannot
+    /// be read.
     pub(crate) async fn publish(
         &self,
         identity: &Identity,
@@ -188,7 +189,6 @@ impl Directory {
         nodes.push(("hotplug-status".to_owned(), "connected".to_owned()));
         let asked: Vec<(&str, &[u8])> = ["params", "mode", "bridge", "mac"]
             .into_iter()
-            .filter(|_| identity.vm.is_none())
             .filter_map(|name| given.get(name).map(|value| (name, value.as_bytes())))
             .collect();
         let outcome = self.write(nodes, &asked, |seen| seen.connectable(identity)).await?;

@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Claims, Grants, Limits, Plugin};
 use xenplug_system::System;
-use xenplug_xenbus::{DomId, Kind, Mode};
+use xenplug_xenbus::{DeviceKey, DomId, Kind, Mode};
 use xenplug_xenstore::Client;
 
-use crate::{domains::Domains, metrics::Metrics, registry::Registry};
+use crate::{device::Ask, domains::Domains, metrics::Metrics, registry::Registry};
 
 /// What all devices share.
 pub(crate) struct Host {
@@ -24,6 +24,8 @@ pub(crate) struct Host {
     pub(crate) domains: Arc<Domains>,
     pub(crate) plugins: RwLock<Arc<Plugins>>,
     pub(crate) registry: Registry,
+    /// Where scripts' calls go, to be passed on to their devices: see [`crate::script`].
+    pub(crate) asks: mpsc::UnboundedSender<(DeviceKey, Ask)>,
     pub(crate) metrics: Metrics,
     /// Bounds how many handlers run at a time; more wait.
     pub(crate) events: Arc<Semaphore>,

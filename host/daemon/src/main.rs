@@ -12,6 +12,7 @@ mod metrics;
 mod plugins;
 mod recovery;
 mod registry;
+mod script;
 mod simulated;
 
 use std::{
@@ -26,7 +27,9 @@ use anyhow::Context;
 use clap::Parser;
 use sd_notify::NotifyState;
 use tokio::{
+    net::UnixListener,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     task::{LocalSet, spawn_blocking, spawn_local},
     time::timeout,
 };
@@ -35,11 +38,12 @@ use tracing::{error, info, warn};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Claims, Engine};
 use xenplug_system::System;
-use xenplug_xenbus::DomId;
+use xenplug_xenbus::{DeviceKey, DomId};
 use xenplug_xenstore::{Client, Endpoint};
 
 use crate::{
     config::Config,
+    device::Ask,
     dispatch::Dispatch,
     domains::Domains,
     host::{Host, Plugins},
@@ -50,6 +54,8 @@ use crate::{
 
 /// How long devices may take to finish what they are at when the daemon ends.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long whoever asked something on the control socket may take after that to hear the answer.
+const HEAR: Duration = Duration::from_secs(1);
 
 /// Plugs and unplugs the disks and network cards of Xen guests through sandboxed handlers.
 ///
@@ -131,6 +137,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             .context("xenplugd is already running here, or its journal cannot be used")?;
         let control = paths.run.join("control.sock");
         let listener = control::bind(&control).with_context(|| format!("{}", control.display()))?;
+        let (asks, asked) = mpsc::unbounded_channel();
         let host = Arc::new(Host {
             mode,
             own: own_domain(&client).await?,
@@ -141,12 +148,13 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             claims,
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
+            asks,
             metrics: Metrics::new(),
             events: Host::event_permits(),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        serve(host, &arguments.config, loader, listener).await?;
+        serve(host, &arguments.config, loader, listener, asked).await?;
         let _ = std::fs::remove_file(control);
         Ok(())
     })
@@ -163,14 +171,17 @@ async fn serve(
     host: Arc<Host>,
     file: &Path,
     loader: Arc<Loader>,
-    listener: tokio::net::UnixListener,
+    listener: UnixListener,
+    asked: mpsc::UnboundedReceiver<(DeviceKey, Ask)>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let dispatch = Dispatch::begin(Arc::clone(&host)).await?;
     recovery::run(&host).await?;
-    let control = tokio::spawn(control::serve(listener, Arc::clone(&host)));
+    spawn_local(script::pass_on(Arc::clone(&host), asked));
+    let heard = CancellationToken::new();
+    let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
     let mut dispatching = spawn_local(dispatch.run());
     info!(domain = host.own.0, store = %host.client.endpoint(), "serving");
     notify(&[NotifyState::Ready]);
@@ -189,7 +200,10 @@ async fn serve(
     if timeout(DRAIN, host.tasks.wait()).await.is_err() {
         warn!("some devices did not finish; the next start goes on from the journal");
     }
-    control.abort();
+    heard.cancel();
+    if timeout(HEAR, control).await.is_err() {
+        warn!("somebody does not take the answer on the control socket");
+    }
     ended
 }
 

@@ -6,12 +6,22 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::task::spawn_blocking;
+use tokio::{
+    task::{spawn_blocking, spawn_local},
+    time::timeout,
+};
 use tracing::{info, warn};
+use xenplug_control::script::Action;
 use xenplug_runtime::{Effect, Grants, Header, Holding};
 use xenplug_xenbus::{Adopted, BackendPath, HotplugStatus, Machine};
 
-use crate::{device, directory::Directory, host::Host, registry::Registry};
+use crate::{
+    device::{self, Ask},
+    directory::Directory,
+    host::Host,
+    registry::Registry,
+    script::LIMIT,
+};
 
 /// Takes up every device of the journal.
 pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
@@ -31,15 +41,29 @@ pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
     for replayed in replay.records {
         found.push(find(host, Holding::resume(replayed)).await?);
     }
-    for (machine, adopted) in found {
-        let key = adopted.holding.header().identity.key.clone();
-        Registry::adopt(host, &key, machine, adopted);
+    for found in found {
+        let key = found.adopted.holding.header().identity.key.clone();
+        Registry::adopt(host, &key, found.machine, found.adopted);
+        if found.again {
+            // In dom0 the script that asked has had its answer, or is believed to have failed and comes to remove it.
+            let (ask, answered) = Ask::new(Action::Add);
+            Registry::ask(host, &key, ask);
+            spawn_local(timeout(LIMIT, answered));
+        }
     }
     Ok(())
 }
 
+/// What became of a device.
+struct Found {
+    machine: Machine,
+    adopted: device::Adopted,
+    /// It was connected, and is to be once more.
+    again: bool,
+}
+
 /// Finds out what became of a device, and takes hold of what is still there.
-async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Machine, device::Adopted)> {
+async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
     let header = holding.header().clone();
     let key = header.identity.key.clone();
     if header.introduced {
@@ -59,6 +83,7 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Machine
         .look()
         .await
         .with_context(|| format!("{key} cannot be looked at"))?;
+    let mut again = false;
     let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() {
         let (back, gone) = take_hold(host, holding).await?;
         holding = back;
@@ -72,6 +97,7 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Machine
                     .retract(&header.identity)
                     .await
                     .with_context(|| format!("{key} cannot be taken back"))?;
+                again = true;
                 (Adopted::Unfinished, None)
             }
             (false, true) => {
@@ -85,7 +111,12 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Machine
     };
     info!(device = %key, plugin = header.plugin, found = ?found, "taken up from the journal");
     let machine = Machine::adopted(host.mode, header.identity, found);
-    Ok((machine, device::Adopted { holding, failure }))
+    let adopted = device::Adopted { holding, failure };
+    Ok(Found {
+        machine,
+        adopted,
+        again,
+    })
 }
 
 /// Takes hold of what a device holds, under the grants of its plugin as they are today.

@@ -1,7 +1,7 @@
 //! The devices that are known, each with its task; waking one, and what the control socket tells of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -9,12 +9,17 @@ use std::{
 use tokio::sync::Notify;
 use xenplug_xenbus::{DeviceKey, Machine, Phase};
 
-use crate::{device, host::Host};
+use crate::{
+    device::{self, Ask},
+    host::Host,
+};
 
 /// A device, as others see it.
 pub(crate) struct Entry {
     wake: Notify,
     view: Mutex<View>,
+    /// The calls that its task has not taken yet.
+    asks: Mutex<VecDeque<Ask>>,
 }
 
 /// What is known of a device.
@@ -43,6 +48,7 @@ impl Entry {
                 error: None,
                 woken: false,
             }),
+            asks: Mutex::default(),
         }
     }
 
@@ -57,10 +63,28 @@ impl Entry {
         self.wake.notify_one();
     }
 
-    /// Waits until something may have changed.
-    pub(crate) async fn woken(&self) {
+    /// Waits until something may have changed, or somebody asks for something.
+    pub(crate) async fn woken(&self) -> Option<Ask> {
         self.wake.notified().await;
         self.view().woken = false;
+        let (ask, more) = {
+            let mut asks = self.asks();
+            (asks.pop_front(), !asks.is_empty())
+        };
+        if more {
+            self.wake();
+        }
+        ask
+    }
+
+    /// Refuses the calls that nobody will take.
+    pub(crate) fn refuse(&self) {
+        self.asks().clear();
+    }
+
+    fn asks(&self) -> MutexGuard<'_, VecDeque<Ask>> {
+        // Every change is one call of the queue's, so a poisoned one is still whole.
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,17 +97,37 @@ pub(crate) struct Registry {
 impl Registry {
     /// Wakes a device, also one that is not known yet.
     pub(crate) fn wake(host: &Arc<Host>, key: &DeviceKey) {
+        if let Some(entry) = Self::entry(host, key) {
+            entry.wake();
+        }
+    }
+
+    /// Passes a call on to a device, also to one that is not known yet. A daemon that ends refuses it.
+    pub(crate) fn ask(host: &Arc<Host>, key: &DeviceKey, ask: Ask) {
+        if host.draining.is_cancelled() {
+            return;
+        }
+        if let Some(entry) = Self::entry(host, key) {
+            entry.asks().push_back(ask);
+            entry.wake();
+        }
+    }
+
+    /// The entry of a device. One that is not known yet gets one, and its task, unless the daemon ends.
+    fn entry(host: &Arc<Host>, key: &DeviceKey) -> Option<Arc<Entry>> {
         let mut devices = host.registry.devices();
         if let Some(entry) = devices.get(key) {
-            entry.wake();
-        } else if !host.draining.is_cancelled() {
-            let entry = Arc::new(Entry::new());
-            entry.wake();
-            devices.insert(key.clone(), Arc::clone(&entry));
-            let machine = Machine::new(host.mode, key.kind.clone());
-            host.tasks
-                .spawn_local(device::run(Arc::clone(host), key.clone(), entry, machine, None));
+            return Some(Arc::clone(entry));
         }
+        if host.draining.is_cancelled() {
+            return None;
+        }
+        let entry = Arc::new(Entry::new());
+        devices.insert(key.clone(), Arc::clone(&entry));
+        let machine = Machine::new(host.mode, key.kind.clone());
+        let task = device::run(Arc::clone(host), key.clone(), Arc::clone(&entry), machine, None);
+        host.tasks.spawn_local(task);
+        Some(entry)
     }
 
     /// Takes up a device of an earlier daemon's.

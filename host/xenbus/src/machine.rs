@@ -7,6 +7,8 @@
 //! # The contract with whoever runs it
 //! - [`Event::Changed`] says "look again", nothing more: a watch fired, a link appeared, it is time for a resync. Such
 //!   events may be lost, repeated, delayed and reordered at will; one that arrives after the last change is enough.
+//! - [`Event::Add`], [`Event::Remove`] and [`Event::Withdrawn`] are told once each, in their order. Whether an ask still
+//!   stands, [`Machine::adding`] and [`Machine::removing`] tell; how it was decided, the phase does.
 //! - [`Action::Look`] carries a [`Ticket`] of this machine, and so does its answer. An answer that is out of date (another look was
 //!   answered since, or an operation has begun that changes what can be seen) is ignored, so looks need no order.
 //! - Of the other actions, those that take time ([`Phase::busy`]) are answered by exactly one completion, at any time.
@@ -23,18 +25,18 @@
 //! stateDiagram-v2
 //!     [*] --> Absent
 //!     Absent --> Waiting: present
-//!     Waiting --> Connecting: wanted / RunHandler
+//!     Waiting --> Connecting: wanted, in dom0 also asked for / RunHandler
 //!     Connecting --> Publishing: HandlerDone / Publish
 //!     Connecting --> Releasing: HandlerFailed, or doomed / Release
 //!     Publishing --> Connected: Done, Unknown
 //!     Publishing --> Releasing: Stale, Failed / Release
-//!     Connected --> Releasing: leaving, gone, another's, made anew / Release
+//!     Connected --> Releasing: leaving, gone, another's, made anew, Remove / Release
 //!     Releasing --> Unreleased: ReleaseFailed
 //!     Unreleased --> Releasing: Changed / Release
 //!     Releasing --> Released: Released / Look
 //!     Releasing --> Failing: Released after a failure / PublishFailure
 //!     Failing --> Failed: Done
-//!     Failed --> Waiting: made anew, another's
+//!     Failed --> Waiting: made anew, another's, Add
 //!     Waiting --> Foreign: connected, but not by us
 //!     Released --> Disconnecting: leaving / PublishDisconnected
 //!     Failed --> Disconnecting: leaving / PublishDisconnected
@@ -46,9 +48,12 @@
 //! ```
 //!
 //! # Transitions
-//! *Wanted*: at the state at which the kind's handler runs, online, not `connected`, and its link is there. *Leaving*:
-//! state 6 with `online` 0, or the frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the
-//! handler's state with a status that is not what we wrote there: somebody removed the directory and wrote it again.
+//! *Wanted*: at the state at which the kind's handler runs, online, not *leaving*, not `connected`, and its link is
+//! there. *Asked*: in dom0 an `Add` stands; a driver domain needs none. *Leaving*: state 6 with `online` 0, or the
+//! frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the handler's state with a status
+//! that is not what we wrote there: somebody removed the directory and wrote it again. *Ours*: after `Released` not
+//! told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0: ours, not
+//! `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
 //! *Resting* stands for `Absent`, `Waiting`, `Released` and `Foreign`, in which nothing is held and one rule serves.
 //!
 //! | phase | event | next phase | action |
@@ -58,12 +63,12 @@
 //! | any other in flight | `Changed` | the same; looks when it next rests | - |
 //! | any | a look that is out of date | the same | - |
 //! | *resting* | absent | `Absent` | `Forget` |
-//! | *resting* | *leaving*, not ours, dom0 | `Foreign` | - |
-//! | *resting* | *leaving*, status not `disconnected` | `Disconnecting` | `PublishDisconnected` |
+//! | *resting* | *leaving*, status not `disconnected`, driver domain | `Disconnecting` | `PublishDisconnected` |
 //! | *resting* | *leaving*, status `disconnected`, driver domain | `Removing` | `RemoveDirectory` |
-//! | *resting* | *leaving*, status `disconnected`, dom0 | `Released` | - |
-//! | *resting* | *wanted* | `Connecting` | `RunHandler` |
+//! | *resting* | *over*, dom0 | `Disconnecting` | `PublishDisconnected` |
+//! | *resting* | *wanted* and *asked* | `Connecting` | `RunHandler` |
 //! | *resting* | any other look, status `connected` | `Foreign` | - |
+//! | *resting* | any other look, status `disconnected`, dom0 | `Released`, told | - |
 //! | *resting* | any other look | `Waiting` | - |
 //! | `Connecting` | a look that still allows it | the same | - |
 //! | `Connecting` | a look that does not | doomed | `StopHandler`, once |
@@ -81,17 +86,29 @@
 //! | `Failing` | `Published(Done)` | `Failed`, told | - |
 //! | `Failing` | `Published(Failed)`, `Published(Unknown)` | `Failed`, not told | - |
 //! | `Failing` | `Published(Stale)` | `Released` | `Look` |
-//! | `Failed` | absent, *leaving*, another's, *made anew*, `connected` | as *resting* | |
+//! | `Failed` | absent, *leaving*, another's, *made anew*, `connected`, an ask stands | as *resting* | |
 //! | `Failed`, not told | any other look | `Failing` | `PublishFailure` |
 //! | `Failed`, told | any other look | the same | - |
-//! | `Disconnecting` | `Published(Done)`, `Published(Failed)` | `Removing`, or in dom0 `Released` | `RemoveDirectory`, or - |
+//! | `Disconnecting` | `Published(Done)`, `Published(Failed)`, driver domain | `Removing` | `RemoveDirectory` |
+//! | `Disconnecting` | `Published(Done)`, dom0 | `Released`, told | `Look` if an `Add` stands |
+//! | `Disconnecting` | `Published(Failed)`, dom0 | `Released`, not told | - |
 //! | `Disconnecting` | `Published(Stale)`, `Published(Unknown)` | `Released` | `Look` |
 //! | `Removing` | `Published(Done)` | `Absent` | `Forget` |
 //! | `Removing` | `Published(Stale)`, `Published(Unknown)` | `Released` | `Look` |
 //! | `Removing` | `Published(Failed)` | `Released` | - |
 //! | any | a completion of what is not in flight | the same | - |
+//! | any | `Add`, in dom0 | as for `Changed`; an `Add` stands | |
+//! | `Connected`, `Unreleased` | `Remove`, in dom0 | `Releasing`, then look | `Release` |
+//! | `Connecting` | `Remove`, in dom0 | doomed | `StopHandler`, once |
+//! | any other | `Remove`, in dom0 | as for `Changed` | |
+//! | any | `Withdrawn` | the same; no `Add` stands | - |
 //!
-//! A phase that is reached at rest while something has changed meanwhile looks at once, where the table says "-".
+//! A phase that is reached at rest while something has changed meanwhile looks at once, where the table says "-"; so do
+//! `Connected` and `Failed` while an ask stands.
+//!
+//! An `Add` stands until a handler begins for it, a look finds the device connected or absent, a `Remove` follows, or it
+//! is withdrawn. A `Remove` stands until a look finds nothing more to do, or the end was published; an `Add` that
+//! follows it comes after it.
 //!
 //! # Choices
 //! - A device at its handler's state with `online` 0 is being taken away before it was ever connected: it waits.
@@ -100,13 +117,19 @@
 //!   emptying `hotplug-status` counts as that, and is how an operator asks for another try.
 //! - A `connected` device without a record of ours was set up by somebody else (`xl devd`, the scripts): no handler
 //!   runs for it. A driver domain still owes its toolstack the removal; in dom0 whoever set it up takes it down.
+//! - In dom0 other devices have other scripts, so what we were not asked for is looked at and never written to. One ask
+//!   is one handler: a directory made anew under a running handler waits for its own ask, and an ask that comes while a
+//!   handler runs is not answered by that one if it fails.
+//! - In dom0 a `Remove` releases whatever the store says: the toolstack goes on after time-outs of its own, and may have
+//!   removed the directory already. State 6 with `online` 0 releases before it, since then nobody has to wait.
 //! - After every release the machine looks again rather than remember why it released: what is there now decides.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HotplugStatus, Identity, Kind, XenbusState};
+use crate::{Identity, Kind};
 
 mod event;
+mod looked;
 mod phase;
 
 #[cfg(test)]
@@ -150,6 +173,10 @@ pub struct Machine {
     heard: Ticket,
     /// Whether something may have changed that no look has shown.
     look_again: bool,
+    /// Whether somebody asked for a handler that has not begun. Never in a driver domain.
+    adding: bool,
+    /// Whether somebody asked for the end, and it is not there yet. Of the two asks this one comes first.
+    removing: bool,
 }
 
 /// The machine after an event, and what to do: a function of its arguments alone.
@@ -170,6 +197,8 @@ impl Machine {
             asked: Ticket::default(),
             heard: Ticket::default(),
             look_again: false,
+            adding: false,
+            removing: false,
         }
     }
 
@@ -202,12 +231,45 @@ impl Machine {
         self.identity.as_ref()
     }
 
+    /// Whether an [`Event::Add`] stands: no handler has begun for it, and nothing has made it void.
+    pub fn adding(&self) -> bool {
+        self.adding
+    }
+
+    /// Whether an [`Event::Remove`] stands: there may be more to do for it.
+    pub fn removing(&self) -> bool {
+        self.removing
+    }
+
+    /// Whether the phase is only what the last operation lets expect, and a look at the device is under way.
+    pub fn looking(&self) -> bool {
+        self.heard != self.asked
+    }
+
     /// Takes an event, as [`step`] does, in place.
     pub fn apply(&mut self, event: &Event) -> Option<Action> {
         use AfterRelease::{Fail, Look};
         use Published::{Done, Stale, Unknown};
         match (event, self.phase) {
             (Event::Changed, phase) => self.changed(phase),
+            // Nobody is asked in a driver domain.
+            (Event::Add | Event::Remove, phase) if self.mode == Mode::DriverDomain => self.changed(phase),
+            (Event::Add, phase) => {
+                self.adding = true;
+                self.asked_anew(phase)
+            }
+            (Event::Remove, phase) => {
+                (self.adding, self.removing) = (false, true);
+                match phase {
+                    Phase::Connected | Phase::Unreleased { .. } => self.release(Look),
+                    Phase::Connecting { doomed: false } => self.stop_handler(),
+                    phase => self.asked_anew(phase),
+                }
+            }
+            (Event::Withdrawn, _) => {
+                self.adding = false;
+                None
+            }
             (Event::Looked(ticket, seen), phase) => {
                 if *ticket <= self.heard || *ticket > self.asked {
                     return None;
@@ -220,7 +282,7 @@ impl Machine {
             (Event::HandlerFailed, Phase::Connecting { doomed: false }) => self.release(Fail),
             (Event::HandlerDone | Event::HandlerFailed, Phase::Connecting { doomed: true }) => self.release(Look),
 
-            (Event::Released, Phase::Releasing { then: Look }) => self.look_from(Phase::Released),
+            (Event::Released, Phase::Releasing { then: Look }) => self.look_from(Phase::Released { told: false }),
             (Event::Released, Phase::Releasing { then: Fail }) => self.begin(Phase::Failing, Action::PublishFailure),
             (Event::ReleaseFailed, Phase::Releasing { then }) => self.rest(Phase::Unreleased { then }),
 
@@ -231,16 +293,23 @@ impl Machine {
             (Event::Published(Published::Failed), Phase::Publishing) => self.release(Fail),
 
             (Event::Published(Stale), Phase::Failing | Phase::Disconnecting | Phase::Removing)
-            | (Event::Published(Unknown), Phase::Disconnecting | Phase::Removing) => self.look_from(Phase::Released),
+            | (Event::Published(Unknown), Phase::Disconnecting | Phase::Removing) => {
+                self.look_from(Phase::Released { told: false })
+            }
             (Event::Published(outcome), Phase::Failing) => self.rest(Phase::Failed { told: *outcome == Done }),
             // A status that cannot be written is no reason to leave a directory that is ours to remove.
-            (Event::Published(_), Phase::Disconnecting) => match self.mode {
-                Mode::DriverDomain => self.begin(Phase::Removing, Action::RemoveDirectory),
-                Mode::Dom0 => self.rest(Phase::Released),
-            },
+            (Event::Published(_), Phase::Disconnecting) if self.mode == Mode::DriverDomain => {
+                self.begin(Phase::Removing, Action::RemoveDirectory)
+            }
+            (Event::Published(outcome), Phase::Disconnecting) => {
+                let told = *outcome == Done;
+                self.removing = false;
+                self.look_again |= told && self.adding;
+                self.rest(Phase::Released { told })
+            }
             (Event::Published(Done), Phase::Removing) if self.look_again => self.look_from(Phase::Absent),
             (Event::Published(Done), Phase::Removing) => self.forget(),
-            (Event::Published(Published::Failed), Phase::Removing) => self.rest(Phase::Released),
+            (Event::Published(Published::Failed), Phase::Removing) => self.rest(Phase::Released { told: false }),
 
             // A completion of what is not in flight.
             (Event::HandlerDone | Event::HandlerFailed, _) => None,
@@ -262,91 +331,15 @@ impl Machine {
         }
     }
 
-    fn looked(&mut self, phase: Phase, seen: &Observation) -> Option<Action> {
-        match phase {
-            Phase::Connecting { doomed: false } if !self.identity.as_ref().is_some_and(|own| seen.connectable(own)) => {
-                self.phase = Phase::Connecting { doomed: true };
-                Some(Action::StopHandler)
-            }
-            Phase::Connecting { .. } => None,
-            Phase::Connected if !self.is_own(seen) || seen.leaving() || self.made_anew(seen) => {
-                self.release(AfterRelease::Look)
-            }
-            Phase::Connected => {
-                // The virtual machine may become known later than the device, and must be the same from then on.
-                self.identity = self.identity.take().map(|own| Identity {
-                    vm: own.vm.or(seen.identity.vm.clone()),
-                    ..own
-                });
-                None
-            }
-            Phase::Unreleased { then } => self.release(then),
-            Phase::Failed { told } => {
-                let over = !self.is_own(seen)
-                    || seen.leaving()
-                    || seen.status == HotplugStatus::Connected
-                    || self.made_anew_after_failure(seen, told);
-                match (over, told) {
-                    (true, _) => self.looked_at_rest(seen),
-                    (false, false) => self.begin(Phase::Failing, Action::PublishFailure),
-                    (false, true) => None,
-                }
-            }
-            Phase::Absent | Phase::Waiting | Phase::Released | Phase::Foreign => self.looked_at_rest(seen),
-            // No look is asked for in these, and those asked for before are out of date.
-            Phase::Publishing | Phase::Releasing { .. } | Phase::Failing | Phase::Disconnecting | Phase::Removing => {
-                None
-            }
-        }
+    /// An ask is decided by looks from here on.
+    fn asked_anew(&mut self, phase: Phase) -> Option<Action> {
+        self.heard = self.asked;
+        self.changed(phase)
     }
 
-    /// Nothing is held: what is there decides.
-    fn looked_at_rest(&mut self, seen: &Observation) -> Option<Action> {
-        if !seen.present {
-            return self.forget();
-        }
-        // What is `connected` and was not released by us was connected by somebody else.
-        let ours = self.phase == Phase::Released && self.is_own(seen);
-        let foreign = seen.status == HotplugStatus::Connected && !ours;
-        self.identity = Some(seen.identity.clone());
-        if seen.leaving() {
-            return match (self.mode, seen.status) {
-                (Mode::Dom0, _) if foreign => self.rest(Phase::Foreign),
-                (Mode::Dom0, HotplugStatus::Disconnected) => self.rest(Phase::Released),
-                (Mode::DriverDomain, HotplugStatus::Disconnected) => {
-                    self.begin(Phase::Removing, Action::RemoveDirectory)
-                }
-                _ => self.begin(Phase::Disconnecting, Action::PublishDisconnected),
-            };
-        }
-        let connected = seen.status == HotplugStatus::Connected;
-        if !connected && seen.state == self.kind.handler_state() && seen.online && seen.netdev {
-            self.phase = Phase::Connecting { doomed: false };
-            return Some(Action::RunHandler);
-        }
-        self.rest(if connected { Phase::Foreign } else { Phase::Waiting })
-    }
-
-    fn is_own(&self, seen: &Observation) -> bool {
-        self.identity.as_ref().is_some_and(|own| seen.is_of(own))
-    }
-
-    /// Whether a connected device's directory is no longer the one that `connected` was written to. A backend in use
-    /// passes through its handler's state again when its guest reboots, but nobody takes `connected` away.
-    fn made_anew(&self, seen: &Observation) -> bool {
-        let at = self.kind.handler_state();
-        self.set_back(seen) || (seen.state == at && seen.status != HotplugStatus::Connected)
-    }
-
-    /// The same for a failed device, whose status is ours only if it was told.
-    fn made_anew_after_failure(&self, seen: &Observation, told: bool) -> bool {
-        let ours = matches!(seen.status, HotplugStatus::Error | HotplugStatus::Busy);
-        self.set_back(seen) || (told && seen.state == self.kind.handler_state() && !ours)
-    }
-
-    /// Whether the state is the one that only the toolstack writes, when it creates a device.
-    fn set_back(&self, seen: &Observation) -> bool {
-        seen.state == XenbusState::Initialising && self.kind.handler_state() != XenbusState::Initialising
+    fn stop_handler(&mut self) -> Option<Action> {
+        self.phase = Phase::Connecting { doomed: true };
+        Some(Action::StopHandler)
     }
 
     fn release(&mut self, then: AfterRelease) -> Option<Action> {
@@ -364,7 +357,12 @@ impl Machine {
     /// Comes to rest, unless something may have changed meanwhile.
     fn rest(&mut self, phase: Phase) -> Option<Action> {
         self.phase = phase;
-        if self.look_again { self.look_from(phase) } else { None }
+        let asked = (self.adding || self.removing) && matches!(phase, Phase::Connected | Phase::Failed { .. });
+        if self.look_again || asked {
+            self.look_from(phase)
+        } else {
+            None
+        }
     }
 
     fn look_from(&mut self, phase: Phase) -> Option<Action> {
@@ -378,6 +376,7 @@ impl Machine {
         self.phase = Phase::Absent;
         self.identity = None;
         self.look_again = false;
+        (self.adding, self.removing) = (false, false);
         self.heard = self.asked;
         Some(Action::Forget)
     }

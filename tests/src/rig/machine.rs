@@ -88,6 +88,12 @@ impl Machine {
         self.daemon.as_mut().context("this machine has no daemon")
     }
 
+    /// The daemon's control socket.
+    pub fn control_socket(&self) -> Result<PathBuf> {
+        let daemon = self.daemon.as_ref().context("this machine has no daemon")?;
+        Ok(daemon.config().run_directory().join("control.sock"))
+    }
+
     /// The daemon's log, for a message.
     pub fn daemon_log(&self) -> String {
         self.daemon

@@ -4,24 +4,57 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 use xenplug_system::grant::Access;
+use xenplug_xenbus::Mode as Served;
 
 use super::Placed;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Config {
-    pub(super) mode: Placed<Mode>,
+    pub(super) mode: Mode,
     #[serde(default)]
     pub(super) paths: Paths,
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is for the scripts' stand-in, and checked here")]
+    scripts: Scripts,
     #[serde(default)]
     pub(super) plugin: BTreeMap<String, Plugin>,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Mode {
     DriverDomain,
     Dom0,
+}
+
+impl From<Mode> for Served {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::DriverDomain => Self::DriverDomain,
+            Mode::Dom0 => Self::Dom0,
+        }
+    }
+}
+
+/// What the scripts' stand-in does.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Scripts {
+    #[serde(default)]
+    #[expect(dead_code, reason = "see above")]
+    fallback: Fallback,
+}
+
+/// What it does for a device when the daemon does not.
+#[derive(Clone, Copy, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+enum Fallback {
+    /// It fails.
+    #[default]
+    Fail,
+    /// It runs the original script.
+    Original,
 }
 
 #[derive(Deserialize, Default)]

@@ -41,6 +41,16 @@ fn a_good_configuration_resolves() {
 }
 
 #[test]
+fn the_examples_are_good() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+    for (name, mode) in [("driver-domain.toml", Mode::DriverDomain), ("dom0.toml", Mode::Dom0)] {
+        let config = Config::load(&folder.join(name)).expect(name);
+        assert_eq!(config.mode, mode);
+        assert_eq!(config.plugins.len(), 2, "{name}");
+    }
+}
+
+#[test]
 fn every_mistake_is_told_with_its_line_and_what_to_do() {
     for (from, to, expected) in [
         (
@@ -60,9 +70,14 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
             "x.toml:2: unknown value `driver`; did you mean `driver-domain`?",
         ),
         (
-            "\"driver-domain\"",
-            "\"dom0\"",
-            "x.toml:2: mode = \"dom0\" is not served by this version",
+            "\"driver-domain\"\n",
+            "\"dom0\"\n[scripts]\nfallbck = \"fail\"\n",
+            "x.toml:4: unknown key `fallbck`; did you mean `fallback`?",
+        ),
+        (
+            "\"driver-domain\"\n",
+            "\"dom0\"\n[scripts]\nfallback = \"orginal\"\n",
+            "x.toml:4: unknown value `orginal`; did you mean `original`?",
         ),
         ("\"/srv\"", "\"srv\"", "x.toml:9: path is not absolute; begin it with /"),
         ("\"16MiB\"", "\"lots\"", "x.toml:12: \"lots\" is not a size"),

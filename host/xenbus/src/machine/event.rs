@@ -73,6 +73,14 @@ pub enum Published {
 pub enum Event {
     /// Something may have changed.
     Changed,
+    /// Somebody asks for the device to be connected, as a toolstack does by its hotplug script. In dom0 no handler runs
+    /// without; in a driver domain it is like [`Event::Changed`].
+    Add,
+    /// Somebody asks for the device to be given back, whatever the store says. In a driver domain it is like
+    /// [`Event::Changed`].
+    Remove,
+    /// Nobody waits for an [`Event::Add`] any more: one that no handler has begun for is void.
+    Withdrawn,
     /// The look of that ticket found this.
     Looked(Ticket, Observation),
     /// The handler returned a connection; what it acquired is held.

@@ -29,7 +29,10 @@ pub enum Phase {
         then: AfterRelease,
     },
     /// Nothing is held any more, and the directory is there still: it is for the toolstack to remove, or to be seen.
-    Released,
+    Released {
+        /// Whether the store says so.
+        told: bool,
+    },
     /// The failure is being published.
     Failing,
     /// It could not be connected, and stays so.
@@ -82,7 +85,7 @@ impl Phase {
             Self::Foreign => "foreign",
             Self::Releasing { .. } => "releasing",
             Self::Unreleased { .. } => "unreleased",
-            Self::Released => "released",
+            Self::Released { .. } => "released",
             Self::Failing => "failing",
             Self::Failed { .. } => "failed",
             Self::Disconnecting => "disconnecting",

@@ -1,8 +1,9 @@
 //! Every phase with every event.
 
 use super::*;
-use crate::DeviceKey;
+use crate::{DeviceKey, HotplugStatus, XenbusState};
 
+mod dom0;
 mod stories;
 mod world;
 
@@ -79,7 +80,7 @@ fn every_observation(kind: &Kind) -> Vec<Observation> {
     all
 }
 
-const EVERY_PHASE: [Phase; 17] = [
+const EVERY_PHASE: [Phase; 18] = [
     Phase::Absent,
     Phase::Waiting,
     Phase::Connecting { doomed: false },
@@ -99,7 +100,8 @@ const EVERY_PHASE: [Phase; 17] = [
     Phase::Unreleased {
         then: AfterRelease::Fail,
     },
-    Phase::Released,
+    Phase::Released { told: false },
+    Phase::Released { told: true },
     Phase::Failing,
     Phase::Failed { told: false },
     Phase::Failed { told: true },
@@ -116,18 +118,24 @@ fn every_machine(kind: &Kind) -> Vec<Machine> {
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         for phase in EVERY_PHASE {
             for vm in [Some("a"), None] {
-                for look_again in [false, true] {
+                for bits in 0..8 {
+                    let [look_again, adding, removing] = [1, 2, 4].map(|bit| bits & bit != 0);
                     let identity = (phase != Phase::Absent).then(|| identity(kind, vm));
                     let [asked, heard] = [UNDER_WAY, Ticket(UNDER_WAY.0 - 1)];
-                    all.push(Machine {
-                        mode,
-                        kind: kind.clone(),
-                        phase,
-                        identity,
-                        asked,
-                        heard,
-                        look_again,
-                    });
+                    // Nobody asks in a driver domain.
+                    if mode == Mode::Dom0 || !(adding || removing) {
+                        all.push(Machine {
+                            mode,
+                            kind: kind.clone(),
+                            phase,
+                            identity,
+                            asked,
+                            heard,
+                            look_again,
+                            adding,
+                            removing,
+                        });
+                    }
                 }
             }
         }
@@ -149,7 +157,7 @@ fn every_completion() -> Vec<Event> {
 
 fn every_event(kind: &Kind) -> Vec<Event> {
     let mut all = every_completion();
-    all.push(Event::Changed);
+    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn]);
     all.extend(
         every_observation(kind)
             .into_iter()
@@ -181,7 +189,7 @@ fn operation(phase: Phase) -> Option<Action> {
         Phase::Disconnecting => Some(Action::PublishDisconnected),
         Phase::Removing => Some(Action::RemoveDirectory),
         Phase::Absent | Phase::Waiting | Phase::Connected | Phase::Foreign => None,
-        Phase::Unreleased { .. } | Phase::Released | Phase::Failed { .. } => None,
+        Phase::Unreleased { .. } | Phase::Released { .. } | Phase::Failed { .. } => None,
     }
 }
 
@@ -269,6 +277,7 @@ fn a_handler_runs_only_for_a_device_that_waits_for_it_and_holds_nothing() {
             );
             assert_eq!(seen.state, machine.kind.handler_state());
             assert_ne!(seen.status, HotplugStatus::Connected);
+            assert!(machine.adding || machine.mode == Mode::DriverDomain, "{machine:?}");
         }
     });
 }
@@ -281,6 +290,7 @@ fn a_connection_is_published_only_if_its_device_was_not_lost() {
             assert_eq!((machine.phase(), event), expected);
         }
         if action == Some(Action::StopHandler) {
+            assert!(matches!(event, Event::Looked(..) | Event::Remove), "{event:?}");
             assert_eq!(machine.phase(), Phase::Connecting { doomed: false }, "{event:?}");
         }
     });
@@ -313,12 +323,65 @@ fn the_end_is_told_only_once_nothing_is_held_and_a_directory_is_removed_only_in_
 }
 
 #[test]
+fn in_dom0_nothing_is_written_of_a_device_that_was_not_ours() {
+    with_every_pair(|machine, event, _, action| {
+        let writes = matches!(action, Some(Action::PublishDisconnected | Action::PublishFailure));
+        if machine.mode == Mode::Dom0 && writes {
+            let held = matches!(
+                machine.phase(),
+                Phase::Releasing { .. } | Phase::Released { told: false }
+            );
+            let failed = matches!(machine.phase(), Phase::Failed { .. });
+            assert!(held || failed, "{machine:?} {event:?}");
+            if let Event::Looked(_, seen) = event {
+                assert!(seen.is_of(machine.identity().unwrap()), "{machine:?} {event:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_ask_stands_until_it_is_decided() {
+    with_every_pair(|machine, event, next, action| {
+        if machine.mode == Mode::DriverDomain {
+            assert!(!next.adding && !next.removing, "{machine:?} {event:?}");
+            return;
+        }
+        if machine.adding && !next.adding {
+            let decided = match event {
+                Event::Withdrawn | Event::Remove => true,
+                Event::Published(_) => action == Some(Action::Forget),
+                Event::Looked(_, seen) => {
+                    let connected = matches!(next.phase(), Phase::Connected | Phase::Foreign);
+                    action == Some(Action::RunHandler) || connected || !seen.present
+                }
+                _ => false,
+            };
+            assert!(decided, "{machine:?} {event:?} {action:?}");
+        }
+        if machine.removing && !next.removing {
+            assert!(
+                !next.phase().holds() || action == Some(Action::RunHandler),
+                "{machine:?} {event:?}"
+            );
+        }
+        // A look that found something else to do first is followed by another.
+        let undecided = (machine.adding && next.adding) || (machine.removing && next.removing);
+        if undecided && matches!(next.phase(), Phase::Connected | Phase::Failed { .. }) {
+            let untouched = machine.phase() == next.phase();
+            assert!(untouched || next.looking(), "{machine:?} {event:?} {action:?}");
+        }
+    });
+}
+
+#[test]
 fn a_device_in_use_is_left_alone() {
     with_every_pair(|machine, event, next, action| {
         let (Phase::Connected, Event::Looked(_, seen)) = (machine.phase(), event) else {
             return;
         };
         let asks_for_it = !seen.present
+            || machine.removing
             || seen.frontend_gone
             || (seen.state == XenbusState::Closed && !seen.online)
             || (machine.identity().unwrap().vm.is_some() && seen.identity.vm == Some("/vm/b".into()))

@@ -3,31 +3,36 @@
 use super::*;
 
 /// A machine with which to tell a story: each line is an event and the action that it is to bring about.
-struct Story(Machine);
+pub(super) struct Story(pub(super) Machine);
 
 impl Story {
-    fn new(mode: Mode, kind: Kind) -> Self {
+    pub(super) fn new(mode: Mode, kind: Kind) -> Self {
         Self(Machine::new(mode, kind))
     }
 
     #[track_caller]
-    fn on(&mut self, event: Event, action: impl Into<Option<Action>>) -> &mut Self {
+    pub(super) fn on(&mut self, event: Event, action: impl Into<Option<Action>>) -> &mut Self {
         assert_eq!(self.0.apply(&event), action.into(), "{:?}", self.0);
         self
     }
 
     /// Something changes, and this is found.
     #[track_caller]
-    fn sees(&mut self, seen: Observation, action: impl Into<Option<Action>>) -> &mut Self {
+    pub(super) fn sees(&mut self, seen: Observation, action: impl Into<Option<Action>>) -> &mut Self {
         let Some(Action::Look(ticket)) = self.0.apply(&Event::Changed) else {
             panic!("no look: {:?}", self.0)
         };
         self.on(Event::Looked(ticket, seen), action)
     }
 
-    /// An operation ends with a look, which finds this.
+    /// An event, such as the end of an operation, that brings about a look, which finds this.
     #[track_caller]
-    fn then_sees(&mut self, event: Event, seen: Observation, action: impl Into<Option<Action>>) -> &mut Self {
+    pub(super) fn then_sees(
+        &mut self,
+        event: Event,
+        seen: Observation,
+        action: impl Into<Option<Action>>,
+    ) -> &mut Self {
         let Some(Action::Look(ticket)) = self.0.apply(&event) else {
             panic!("no look: {:?}", self.0)
         };
@@ -35,17 +40,17 @@ impl Story {
     }
 
     #[track_caller]
-    fn is(&mut self, phase: Phase) -> &mut Self {
+    pub(super) fn is(&mut self, phase: Phase) -> &mut Self {
         assert_eq!(self.0.phase(), phase);
         self
     }
 
     /// A device that was plugged.
     #[track_caller]
-    fn connected(mode: Mode, kind: Kind) -> Self {
+    pub(super) fn connected(mode: Mode, kind: Kind) -> Self {
         let mut story = Self::new(mode, kind.clone());
         story
-            .sees(wanted(&kind), Action::RunHandler)
+            .then_sees(Event::Add, wanted(&kind), Action::RunHandler)
             .on(Event::HandlerDone, Action::Publish)
             .on(DONE, None);
         story.is(Phase::Connected);
@@ -54,10 +59,10 @@ impl Story {
 
     /// A device whose handler failed.
     #[track_caller]
-    fn failed(mode: Mode, kind: Kind) -> Self {
+    pub(super) fn failed(mode: Mode, kind: Kind) -> Self {
         let mut story = Self::new(mode, kind.clone());
         story
-            .sees(wanted(&kind), Action::RunHandler)
+            .then_sees(Event::Add, wanted(&kind), Action::RunHandler)
             .on(Event::HandlerFailed, Action::Release)
             .on(Event::Released, Action::PublishFailure)
             .on(DONE, None)
@@ -66,10 +71,10 @@ impl Story {
     }
 }
 
-const DONE: Event = Event::Published(Published::Done);
-const STALE: Event = Event::Published(Published::Stale);
-const REFUSED: Event = Event::Published(Published::Failed);
-const UNKNOWN: Event = Event::Published(Published::Unknown);
+pub(super) const DONE: Event = Event::Published(Published::Done);
+pub(super) const STALE: Event = Event::Published(Published::Stale);
+pub(super) const REFUSED: Event = Event::Published(Published::Failed);
+pub(super) const UNKNOWN: Event = Event::Published(Published::Unknown);
 
 #[test]
 fn a_device_is_plugged_and_unplugged_in_a_driver_domain() {
@@ -82,41 +87,6 @@ fn a_device_is_plugged_and_unplugged_in_a_driver_domain() {
             .on(DONE, Action::Forget)
             .is(Phase::Absent);
     }
-}
-
-#[test]
-fn in_dom0_the_toolstack_removes_the_directory() {
-    let kind = Kind::VBD;
-    let told = Observation {
-        status: HotplugStatus::Disconnected,
-        ..unplugged(&kind)
-    };
-    Story::connected(Mode::Dom0, kind.clone())
-        .sees(unplugged(&kind), Action::Release)
-        .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected)
-        .on(DONE, None)
-        .is(Phase::Released)
-        .sees(told, None)
-        .is(Phase::Released)
-        .sees(absent(&kind), Action::Forget);
-}
-
-#[test]
-fn in_dom0_a_released_device_that_is_plugged_again_starts_over() {
-    let kind = Kind::VBD;
-    Story::connected(Mode::Dom0, kind.clone())
-        .sees(unplugged(&kind), Action::Release)
-        .then_sees(Event::Released, unplugged(&kind), Action::PublishDisconnected)
-        .on(DONE, None)
-        .sees(
-            Observation {
-                state: XenbusState::Initialising,
-                ..wanted(&kind)
-            },
-            None,
-        )
-        .is(Phase::Waiting)
-        .sees(wanted(&kind), Action::RunHandler);
 }
 
 #[test]
@@ -392,6 +362,14 @@ fn what_others_connected_is_left_to_them_and_removed_in_a_driver_domain() {
         .sees(unplugged(&kind), None)
         .is(Phase::Foreign)
         .sees(absent(&kind), Action::Forget);
+    // Also where the status has been taken away, as vif-bridge does it.
+    let offline = Observation {
+        status: HotplugStatus::None,
+        ..unplugged(&kind)
+    };
+    Story::new(Mode::Dom0, kind.clone())
+        .sees(offline, None)
+        .is(Phase::Waiting);
 }
 
 #[test]

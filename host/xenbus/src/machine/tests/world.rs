@@ -45,6 +45,8 @@ struct World {
     hold: Option<Hold>,
     machine: Machine,
     pending: Vec<Pending>,
+    /// Whether a handler may run: in dom0, somebody asked for it, and none ran since.
+    asked: bool,
     /// The virtual machine whose handler ran last, and of whose effects the connection consists.
     handled: Option<u32>,
 }
@@ -88,6 +90,8 @@ enum Step {
     Link,
     /// Somebody else sets the device up.
     Meddle,
+    /// The toolstack asks by its script, or no longer waits for what it asked.
+    Ask(Event),
     /// The daemon is killed and started; what was held may be gone then.
     Restart { lost: bool },
 }
@@ -106,6 +110,7 @@ impl World {
             hold: None,
             machine,
             pending: Vec::new(),
+            asked: false,
             handled: None,
         }
     }
@@ -197,6 +202,7 @@ impl World {
                     directory.status = HotplugStatus::Connected;
                 }
             }
+            Step::Ask(event) => self.pending.push(Pending::Tell(event)),
             Step::Restart { lost } => self.restart(lost),
         }
     }
@@ -238,6 +244,7 @@ impl World {
 
     fn restart(&mut self, lost: bool) {
         self.pending.clear();
+        self.asked = false;
         let new = Machine::new(self.mode, self.kind.clone());
         self.machine = self.hold.as_ref().map_or(new, |hold| {
             let identity = self.identity_of(hold.vm);
@@ -260,7 +267,16 @@ impl World {
                 }
             }
             Pending::Tell(event) => {
+                match event {
+                    Event::Add => self.asked = true,
+                    Event::Remove | Event::Withdrawn => self.asked = false,
+                    _ => {}
+                }
                 let action = self.machine.apply(&event);
+                if action == Some(Action::RunHandler) {
+                    assert!(self.asked || self.mode == Mode::DriverDomain, "nobody asked");
+                    self.asked = false;
+                }
                 match action {
                     None | Some(Action::StopHandler) => {}
                     Some(Action::Forget) => {
@@ -268,15 +284,13 @@ impl World {
                         self.machine = Machine::new(self.mode, self.kind.clone());
                         // Looks are answers to a machine; what remains is news.
                         self.pending
-                            .retain(|pending| matches!(pending, Pending::Tell(Event::Changed)));
+                            .retain(|pending| matches!(pending, Pending::Tell(event) if is_news(event)));
                     }
                     Some(action) => self.pending.push(Pending::Do(action, self.machine.identity().cloned())),
                 }
-                let in_flight = |pending: &&Pending| {
-                    !matches!(
-                        pending,
-                        Pending::Do(Action::Look(_), _) | Pending::Tell(Event::Changed | Event::Looked(..))
-                    )
+                let in_flight = |pending: &&Pending| match pending {
+                    Pending::Do(action, _) => !matches!(action, Action::Look(_)),
+                    Pending::Tell(event) => !is_news(event) && !matches!(event, Event::Looked(..)),
                 };
                 assert!(
                     self.pending.iter().filter(in_flight).count() <= 1,
@@ -392,11 +406,17 @@ impl World {
             return;
         };
         let seen = self.observe();
+        assert!(!self.machine.removing(), "{self:?}");
         if seen.leaving() {
             assert_eq!(self.mode, Mode::Dom0, "a directory is left over: {self:?}");
-            let told = phase == Phase::Released && found.status == HotplugStatus::Disconnected;
-            assert!(told || phase == Phase::Foreign, "{self:?}");
             assert!(self.hold.is_none(), "{self:?}");
+            let expected = match found.status {
+                HotplugStatus::Connected => Phase::Foreign,
+                HotplugStatus::Disconnected => Phase::Released { told: true },
+                _ => Phase::Waiting,
+            };
+            assert_eq!(phase, expected, "{self:?}");
+            assert!(!found.ours || phase != Phase::Foreign, "{self:?}");
             return;
         }
         match (found.status, &self.hold) {
@@ -415,12 +435,19 @@ impl World {
             ),
             (_, None) => {
                 let waits = seen.state == self.kind.handler_state() && seen.online && seen.netdev;
-                assert!(!waits, "it waits and nobody comes: {self:?}");
-                assert_eq!(phase, Phase::Waiting, "{self:?}");
+                let wanted = self.machine.adding() || self.mode == Mode::DriverDomain;
+                assert!(!(waits && wanted), "it waits and nobody comes: {self:?}");
+                let told = phase == Phase::Released { told: true } && found.status == HotplugStatus::Disconnected;
+                assert!(phase == Phase::Waiting || (told && self.mode == Mode::Dom0), "{self:?}");
             }
             (_, Some(_)) => panic!("something is held of a device that is not connected: {self:?}"),
         }
     }
+}
+
+/// Whether an event is from outside, and no answer to the machine.
+fn is_news(event: &Event) -> bool {
+    matches!(event, Event::Changed | Event::Add | Event::Remove | Event::Withdrawn)
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -444,6 +471,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Close),
         3 => Just(Step::Link),
         1 => Just(Step::Meddle),
+        4 => Just(Step::Ask(Event::Add)),
+        1 => Just(Step::Ask(Event::Remove)),
+        1 => Just(Step::Ask(Event::Withdrawn)),
         1 => prop::bool::weighted(0.3).prop_map(|lost| Step::Restart { lost }),
     ]
 }

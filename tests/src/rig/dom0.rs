@@ -1,0 +1,71 @@
+//! Plays libxl where the backends are in its own domain: it runs the script itself, at its time, and removes the
+//! directories itself (libxl_device.c, `device_backend_callback`, `device_hotplug`, `device_hotplug_done`).
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{Answer, Call, Device, Disk, Machine, Nodes, Vif};
+
+/// How long libxl waits for the backend before a script (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`).
+const BACKEND: Duration = Duration::from_secs(10);
+
+impl Machine {
+    /// All, with the daemon in dom0's mode.
+    pub fn dom0() -> Result<Self> {
+        let mut machine = Self::new()?;
+        let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
+        machine.start_daemon(config)?;
+        Ok(machine)
+    }
+
+    /// Calls the daemon about a device, `add` or `remove`.
+    pub fn call(&self, device: &Device, action: &str) -> Result<Call> {
+        Call::about(device, action, &self.control_socket()?)
+    }
+
+    /// Attaches a device as `xl` does: writes it, waits for state 2, and runs the script.
+    pub fn plug(&mut self, device: &Device, nodes: &Nodes) -> Result<Answer> {
+        self.attach(device, nodes)?;
+        self.expect_state(device, "2")?;
+        self.call(device, "add")?.answer()
+    }
+
+    /// Plugs a disk on a new image of its own.
+    pub fn plug_disk(&mut self, guest: u16, index: u32) -> Result<Device> {
+        let image = self.image(&format!("{guest}-{index}.img"), 4)?;
+        let disk = Device::disk(guest, index);
+        self.plug(&disk, &Disk::on(&image))?.done()?;
+        Ok(disk)
+    }
+
+    /// Plugs a card on `xenbr0`.
+    pub fn plug_card(&mut self, guest: u16, index: u32) -> Result<Device> {
+        let card = Device::card(guest, index);
+        self.plug(&card, &Vif::on("xenbr0"))?.done()?;
+        Ok(card)
+    }
+
+    /// Detaches a device as `xl` does: asks for its end, waits for state 6, runs the script, and removes what is left
+    /// whatever the script said.
+    pub fn unplug(&mut self, device: &Device) -> Result<Answer> {
+        self.toolstack().detach(device)?;
+        let state = format!("{}/state", device.backend());
+        let ended = self
+            .toolstack()
+            .store()
+            .wait(&state, BACKEND, |state| matches!(state, Some("6") | None))?;
+        ensure!(ended.is_ok(), "{state} is {ended:?}");
+        let answer = self.call(device, "remove")?.answer();
+        self.toolstack().forget(device)?;
+        answer
+    }
+
+    /// Unplugs what a guest has and removes the guest.
+    pub fn end_guest_of_dom0(&mut self, guest: u16, devices: &[Device]) -> Result<()> {
+        for device in devices {
+            self.unplug(device)?.done()?;
+        }
+        self.toolstack().bury(guest)
+    }
+}
