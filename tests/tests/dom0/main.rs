@@ -398,24 +398,17 @@ fn a_reused_domid_is_another_device() -> Result<()> {
 }
 
 #[test]
-fn a_directory_that_is_made_anew_waits_for_its_own_add() -> Result<()> {
+fn a_directory_that_is_made_anew_never_gets_what_was_made_for_the_one_before() -> Result<()> {
     let mut machine = Machine::dom0()?;
     let baseline = machine.baseline()?;
     let image = machine.image("second.img", 4)?;
     for delay in 0..10 {
         let disk = machine.attach_disk(3, 0)?;
         machine.expect_state(&disk, "2")?;
-        let add = machine.call(&disk, "add")?;
+        let first = machine.call(&disk, "add")?;
         thread::sleep(Duration::from_micros(300 * delay));
         machine.attach(&disk, &Disk::on(&image))?;
-        drop(add);
-        machine.expect_state(&disk, "2")?;
-        thread::sleep(Duration::from_millis(50));
-        assert_eq!(
-            machine.node(&disk, "hotplug-status")?,
-            None,
-            "after {delay} times 300 us"
-        );
+        drop(first);
         machine.call(&disk, "add")?.answer()?.done()?;
         let node = machine.node(&disk, "node")?.context("no node")?;
         let loops = attached_below(machine.directory())?;
