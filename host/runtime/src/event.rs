@@ -51,7 +51,7 @@ impl Cancel {
 pub(crate) enum Stop {
     #[error("took longer than its deadline")]
     Deadline,
-    #[error("was stopped because the device went away")]
+    #[error("was stopped, as the device went away or nobody waits for it any longer")]
     Cancelled,
     #[error("made more host calls than it may")]
     Calls,

@@ -3,6 +3,7 @@
 
 mod crash;
 mod original;
+mod waiting;
 
 use std::{
     fs, thread,
@@ -83,33 +84,6 @@ fn nothing_is_plugged_that_nobody_asked_for() -> Result<()> {
     ensure!(attached_below(machine.directory())?.is_empty());
     ensure!(machine.namespace().ports("xenbr0")?.is_empty());
     machine.end_guest_of_dom0(3, &devices)?;
-    baseline.assert_same(&machine)
-}
-
-#[test]
-fn an_add_that_comes_too_early_waits_for_state_and_link() -> Result<()> {
-    let mut machine = Machine::dom0()?;
-    let baseline = machine.baseline()?;
-    machine.stop_kernel();
-    let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
-    let [for_disk, for_card] = [machine.call(&devices[0], "add")?, machine.call(&devices[1], "add")?];
-    thread::sleep(MOMENT);
-    for device in &devices {
-        write(&mut machine, device, "state", "2")?;
-    }
-    for_disk.answer()?.done()?;
-    // netback announces state 2 before it makes the link.
-    thread::sleep(MOMENT);
-    assert_eq!(machine.node(&devices[1], "hotplug-status")?.as_deref(), Some(""));
-    machine.namespace().vif(&devices[1].link(), &devices[1].guest_link())?;
-    for_card.answer()?.done()?;
-    assert_eq!(machine.namespace().ports("xenbr0")?, [devices[1].link()]);
-    for device in &devices {
-        machine.call(device, "remove")?.answer()?.done()?;
-        machine.toolstack().forget(device)?;
-    }
-    machine.namespace().ip(&format!("link delete {}", devices[1].link()))?;
-    machine.toolstack().bury(3)?;
     baseline.assert_same(&machine)
 }
 
@@ -317,49 +291,6 @@ fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
         assert_eq!(machine.node(device, "hotplug-status")?.as_deref(), Some("connected"));
     }
     machine.end_guest_of_dom0(3, &devices)
-}
-
-#[test]
-fn a_caller_that_goes_away_takes_its_call_along() -> Result<()> {
-    let mut machine = Machine::dom0()?;
-    let baseline = machine.baseline()?;
-    machine.stop_kernel();
-    let disk = machine.attach_disk(3, 0)?;
-    let call = machine.call(&disk, "add")?;
-    thread::sleep(MOMENT);
-    drop(call);
-    thread::sleep(MOMENT);
-    write(&mut machine, &disk, "state", "2")?;
-    thread::sleep(MOMENT);
-    ensure!(attached_below(machine.directory())?.is_empty());
-    assert_eq!(machine.node(&disk, "hotplug-status")?, None);
-    machine.call(&disk, "add")?.answer()?.done()?;
-    machine.call(&disk, "remove")?.answer()?.done()?;
-    machine.toolstack().forget(&disk)?;
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
-}
-
-#[test]
-fn an_add_that_waits_in_vain_is_answered_before_libxl_kills_its_script() -> Result<()> {
-    let mut machine = Machine::dom0()?;
-    machine.stop_kernel();
-    let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
-    write(&mut machine, &devices[1], "state", "2")?;
-    let begun = Instant::now();
-    let calls = [machine.call(&devices[0], "add")?, machine.call(&devices[1], "add")?];
-    for ((call, device), cause) in calls.into_iter().zip(&devices).zip(["state 1", "no link vif3.0"]) {
-        let answer = call.answer()?;
-        answer.says("failed", &["not within 35 s", cause])?;
-        assert_eq!(machine.node(device, "hotplug-error")?, answer.error);
-        assert_eq!(machine.node(device, "hotplug-status")?.as_deref(), Some("error"));
-    }
-    ensure!(begun.elapsed() < Duration::from_secs(38), "{:?}", begun.elapsed());
-    // What comes too late is not plugged.
-    write(&mut machine, &devices[0], "state", "2")?;
-    thread::sleep(MOMENT);
-    ensure!(attached_below(machine.directory())?.is_empty());
-    Ok(())
 }
 
 #[test]

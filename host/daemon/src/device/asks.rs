@@ -152,3 +152,6 @@ pub(super) fn failed(error: &str) -> Answer {
         error: error.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

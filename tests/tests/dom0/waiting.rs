@@ -1,0 +1,121 @@
+//! Calls that wait: for the backend, for a handler, for as long as a script may.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use xenplug_tests::rig::{Call, Device, Disk, Machine, attached_below};
+
+use super::{MOMENT, write};
+
+#[test]
+fn an_add_that_comes_too_early_waits_for_state_and_link() -> Result<()> {
+    let mut machine = Machine::dom0()?;
+    let baseline = machine.baseline()?;
+    machine.stop_kernel();
+    let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
+    let [for_disk, for_card] = [machine.call(&devices[0], "add")?, machine.call(&devices[1], "add")?];
+    thread::sleep(MOMENT);
+    for device in &devices {
+        write(&mut machine, device, "state", "2")?;
+    }
+    for_disk.answer()?.done()?;
+    // netback announces state 2 before it makes the link.
+    thread::sleep(MOMENT);
+    assert_eq!(machine.node(&devices[1], "hotplug-status")?.as_deref(), Some(""));
+    machine.namespace().vif(&devices[1].link(), &devices[1].guest_link())?;
+    for_card.answer()?.done()?;
+    assert_eq!(machine.namespace().ports("xenbr0")?, [devices[1].link()]);
+    for device in &devices {
+        machine.call(device, "remove")?.answer()?.done()?;
+        machine.toolstack().forget(device)?;
+    }
+    machine.namespace().ip(&format!("link delete {}", devices[1].link()))?;
+    machine.toolstack().bury(3)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn a_caller_that_goes_away_takes_its_call_along() -> Result<()> {
+    let mut machine = Machine::dom0()?;
+    let baseline = machine.baseline()?;
+    machine.stop_kernel();
+    let disk = machine.attach_disk(3, 0)?;
+    let call = machine.call(&disk, "add")?;
+    thread::sleep(MOMENT);
+    drop(call);
+    thread::sleep(MOMENT);
+    write(&mut machine, &disk, "state", "2")?;
+    thread::sleep(MOMENT);
+    ensure!(attached_below(machine.directory())?.is_empty());
+    assert_eq!(machine.node(&disk, "hotplug-status")?, None);
+    machine.call(&disk, "add")?.answer()?.done()?;
+    machine.call(&disk, "remove")?.answer()?.done()?;
+    machine.toolstack().forget(&disk)?;
+    machine.toolstack().bury(3)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn an_add_that_waits_in_vain_is_answered_before_libxl_kills_its_script() -> Result<()> {
+    let mut machine = Machine::dom0()?;
+    machine.stop_kernel();
+    let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
+    write(&mut machine, &devices[1], "state", "2")?;
+    let begun = Instant::now();
+    let calls = [machine.call(&devices[0], "add")?, machine.call(&devices[1], "add")?];
+    for ((call, device), cause) in calls.into_iter().zip(&devices).zip(["state 1", "no link vif3.0"]) {
+        let answer = call.answer()?;
+        answer.says("failed", &["not within 35 s", cause])?;
+        assert_eq!(machine.node(device, "hotplug-error")?, answer.error);
+        assert_eq!(machine.node(device, "hotplug-status")?.as_deref(), Some("error"));
+    }
+    ensure!(begun.elapsed() < Duration::from_secs(38), "{:?}", begun.elapsed());
+    // What comes too late is not plugged.
+    write(&mut machine, &devices[0], "state", "2")?;
+    thread::sleep(MOMENT);
+    ensure!(attached_below(machine.directory())?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_handler_that_runs_on_is_stopped_before_libxl_kills_its_script_and_at_once_for_a_remove() -> Result<()> {
+    let mut machine = Machine::new()?;
+    let config = machine
+        .config()?
+        .replacing("\"driver-domain\"", "\"dom0\"")
+        .with(&format!(
+            "\n[plugin.spin]\ncomponent = \"guests/spin-after-loop.wasm\"\nkinds = [\"vbd\"]\nscripts = [\"spin\"]\n\
+         [plugin.spin.grant]\nblock = [{{ path = {:?}, access = \"rw\" }}]\nloop = true\n\
+         [plugin.spin.limits]\ndeadline = \"5m\"\n",
+            machine.images()
+        ));
+    machine.start_daemon(config)?;
+    let baseline = machine.baseline()?;
+    let socket = machine.control_socket()?;
+    let disks = [Device::disk(3, 0), Device::disk(3, 1)];
+    let calls = disks.map(|disk| {
+        let image = machine.image(&format!("{}.img", disk.devid), 4)?;
+        machine.attach(&disk, &Disk::on(&image).with("script", "spin"))?;
+        machine.expect_state(&disk, "2")?;
+        let backend = disk.backend();
+        let body = format!(r#"{{"script": "spin", "action": "add", "backend": "{backend}"}}"#);
+        Call::with(&body, &socket)
+    });
+    let [first, second] = calls;
+    let (first, second, begun) = (first?, second?, Instant::now());
+    while attached_below(machine.directory())?.len() < 2 {
+        ensure!(begun.elapsed() < MOMENT * 10, "the handlers do not run");
+    }
+    machine.call(&disks[1], "remove")?.answer()?.done()?;
+    second.answer()?.says("failed", &[])?;
+    ensure!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let answer = first.answer()?;
+    answer.says("failed", &["spin", "nobody waits"])?;
+    ensure!(begun.elapsed() < Duration::from_secs(38), "{:?}", begun.elapsed());
+    assert_eq!(machine.node(&disks[0], "hotplug-error")?, answer.error);
+    machine.end_guest_of_dom0(3, &disks)?;
+    baseline.assert_same(&machine)
+}
