@@ -160,7 +160,11 @@ fn effects_are_journaled_before_they_are_made_and_released_in_reverse() -> Resul
     let record = stage.record()?;
     assert_eq!(
         record[4..],
-        [format!("released {attached}"), format!("released {claim}")]
+        [
+            r#"note "releasing""#.to_owned(),
+            format!("released {attached}"),
+            format!("released {claim}")
+        ]
     );
     assert_eq!(stage.machine.snapshot(), before);
     holding.end()?;

@@ -154,6 +154,9 @@ impl Task {
             let action = self.machine.apply(&event);
             self.asks
                 .settle(&self.machine, self.failure.as_ref().map(|failure| &*failure.text));
+            if self.machine.phase().settled() || action == Some(Action::RunHandler) {
+                self.end_record();
+            }
             if before != self.machine.phase() {
                 self.tell();
             }
@@ -334,6 +337,17 @@ impl Task {
         None
     }
 
+    /// Removes the record of what was held. It outlives the release, so that a daemon that starts in between knows whose
+    /// `connected` it finds in the store.
+    fn end_record(&mut self) {
+        if let Some(holding) = self.holding.take()
+            && let Err(error) = holding.end()
+        {
+            // It holds nothing; the next start removes it.
+            warn!(device = %self.key, %error, "the journal's record could not be removed");
+        }
+    }
+
     /// Takes what a worker thread brings back.
     fn ended(&mut self, done: Finished) -> Event {
         self.permit = None;
@@ -355,10 +369,7 @@ impl Task {
             }
             Finished::Release(holding, failures) if failures.is_empty() => {
                 info!(device = %self.key, plugin = holding.header().plugin, "released");
-                if let Err(error) = holding.end() {
-                    // It holds nothing; the next start removes it.
-                    warn!(device = %self.key, %error, "the journal's record could not be removed");
-                }
+                self.holding = Some(holding);
                 Event::Released
             }
             Finished::Release(holding, failures) => {

@@ -84,7 +84,7 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
         .await
         .with_context(|| format!("{key} cannot be looked at"))?;
     let mut again = false;
-    let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() {
+    let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() && !holding.is_releasing() {
         let (back, gone) = take_hold(host, holding).await?;
         holding = back;
         let waits = seen.state == key.kind.handler_state();

@@ -9,6 +9,9 @@ use xenplug_xenbus::Identity;
 
 use crate::{Claims, Effect, Grants, Limits, effect::Undo};
 
+/// The note of a record whose effects are being given back, or have been.
+const RELEASING: &str = "releasing";
+
 /// Whose record it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
@@ -91,11 +94,6 @@ impl Holding {
         self.record.note(text)?;
         self.note = Some(text.to_owned());
         Ok(())
-    }
-
-    /// The last note.
-    pub fn last_note(&self) -> Option<&str> {
-        self.note.as_deref()
     }
 
     /// The tag by which the kernel knows what belongs to this device: unique to this record, at most 63 bytes.
@@ -186,9 +184,18 @@ impl Holding {
         gone
     }
 
+    /// Whether it is being given back, or has been: what is left of it is no longer a whole.
+    pub fn is_releasing(&self) -> bool {
+        self.note.as_deref() == Some(RELEASING)
+    }
+
     /// Gives everything back, newest first, and goes on past errors. Answers with what could not be given back, which
     /// stays held.
     pub fn release(&mut self, system: &System, authority: &Grants, claims: &Claims) -> Vec<String> {
+        if !self.is_releasing() {
+            // What cannot be noted is given back all the same.
+            let _ = self.note(RELEASING);
+        }
         let mut failures = Vec::new();
         let mut kept = Vec::new();
         let key = self.header.identity.key.clone();

@@ -74,6 +74,11 @@ impl Phase {
         )
     }
 
+    /// Whether nothing is held, and nothing is left to be written about it: a journal's record has served.
+    pub fn settled(self) -> bool {
+        !self.holds() && !self.busy() && self != Self::Released { told: false }
+    }
+
     /// One word for it, for people.
     pub fn as_str(self) -> &'static str {
         match self {

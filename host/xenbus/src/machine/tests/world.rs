@@ -43,6 +43,8 @@ struct World {
     frontend_gone: bool,
     link: bool,
     hold: Option<Hold>,
+    /// The journal's record: of which virtual machine, and whether it is being released or has been.
+    record: Option<(u32, bool)>,
     machine: Machine,
     pending: Vec<Pending>,
     /// Whether a handler may run: in dom0, somebody asked for it, and none ran since.
@@ -108,6 +110,7 @@ impl World {
             frontend_gone: false,
             link: false,
             hold: None,
+            record: None,
             machine,
             pending: Vec::new(),
             asked: false,
@@ -245,18 +248,32 @@ impl World {
     fn restart(&mut self, lost: bool) {
         self.pending.clear();
         self.asked = false;
-        let new = Machine::new(self.mode, self.kind.clone());
-        self.machine = self.hold.as_ref().map_or(new, |hold| {
-            let identity = self.identity_of(hold.vm);
-            let seen = self.observe();
-            let found = match (hold.complete && !lost, seen.is_of(&identity) && !seen.leaving()) {
-                (true, true) => Adopted::Connected,
-                (false, true) if seen.status == HotplugStatus::Connected => Adopted::Lost,
-                _ => Adopted::Unfinished,
-            };
-            Machine::adopted(self.mode, identity, found)
-        });
         self.pending.push(Pending::Tell(Event::Changed));
+        let Some((vm, releasing)) = self.record else {
+            self.machine = Machine::new(self.mode, self.kind.clone());
+            return;
+        };
+        let identity = self.identity_of(vm);
+        let seen = self.observe();
+        let published = seen.status == HotplugStatus::Connected;
+        let complete = self.hold.as_ref().is_some_and(|hold| hold.complete);
+        let found = match (complete && !lost, seen.is_of(&identity) && !seen.leaving()) {
+            _ if releasing => Adopted::Unfinished,
+            (true, true) => Adopted::Connected,
+            // What the kernel has not taken up is taken back and, since it was asked for, done again.
+            (false, true) if published && seen.state == self.kind.handler_state() => {
+                self.directory.as_mut().unwrap().status = HotplugStatus::None;
+                self.pending.push(Pending::Tell(Event::Add));
+                Adopted::Unfinished
+            }
+            (false, true) if published => {
+                // If the next daemon ends before it has told, the one after it finds it connected by nobody.
+                self.directory.as_mut().unwrap().ours = false;
+                Adopted::Lost
+            }
+            _ => Adopted::Unfinished,
+        };
+        self.machine = Machine::adopted(self.mode, identity, found);
     }
 
     fn arrive(&mut self, pending: Pending, luck: Luck) {
@@ -276,6 +293,9 @@ impl World {
                 if action == Some(Action::RunHandler) {
                     assert!(self.asked || self.mode == Mode::DriverDomain, "nobody asked");
                     self.asked = false;
+                }
+                if self.machine.phase().settled() || action == Some(Action::RunHandler) {
+                    self.record = None;
                 }
                 match action {
                     None | Some(Action::StopHandler) => {}
@@ -317,6 +337,7 @@ impl World {
                     return Some(Event::HandlerFailed);
                 };
                 self.hold = Some(Hold { vm, complete: !failed });
+                self.record = Some((vm, false));
                 return Some(if failed {
                     Event::HandlerFailed
                 } else {
@@ -324,6 +345,9 @@ impl World {
                 });
             }
             Action::Release => {
+                if let Some((_, releasing)) = &mut self.record {
+                    *releasing = true;
+                }
                 if failed {
                     return Some(Event::ReleaseFailed);
                 }
