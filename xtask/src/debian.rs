@@ -76,6 +76,18 @@ impl Apt {
         Ok(names)
     }
 
+    /// What a package depends on that begins so.
+    pub(crate) fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
+        let machine_lists = self.find_lists()?;
+        let mut apt = Command::new("apt-cache");
+        let depends = terminal::read(apt.args(self.options(machine_lists)).args(["depends", package]))?;
+        let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let name = names.find(|name| name.starts_with(prefix));
+        Ok(name
+            .with_context(|| format!("{package} depends on no {prefix}*"))?
+            .to_owned())
+    }
+
     fn download(&self, packages: &[&str]) -> Result<()> {
         let machine_lists = self.find_lists()?;
         terminal::run(&mut self.install(packages, machine_lists)).or_else(|_| {

@@ -40,6 +40,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Boots real Xen under emulation and runs scenarios on it: `--list` names them.
+    Xen {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measures the daemon against the original scripts and a floor.
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -63,8 +68,14 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::all(&workspace),
         Task::Components => components::build(&workspace),
         Task::Build => build(&workspace),
+        Task::Xen { arguments } => {
+            rig::set_up_xen(&workspace);
+            build(&workspace)?;
+            workspace.run_binary("xenplug-xen", &arguments)
+        }
         Task::Test { arguments } => {
             rig::set_up(&workspace);
+            rig::set_up_xen(&workspace);
             build(&workspace)?;
             workspace.test(&arguments)
         }

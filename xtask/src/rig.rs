@@ -48,7 +48,67 @@ fn fetch(workspace: &Workspace) -> Result<()> {
 
 /// The package with xenstored, which carries Xen's version in its name: `xen-utils-4.17`.
 fn xen_utils(apt: &Apt) -> Result<String> {
-    let mut names = apt.names("xen-utils-4.")?;
-    names.retain(|name| name["xen-utils-4.".len()..].bytes().all(|byte| byte.is_ascii_digit()));
-    names.pop().context("this Debian has no package xen-utils-4.*")
+    newest(apt, "xen-utils-4.", "")
+}
+
+/// Where Xen, a kernel, qemu and a small userland are unpacked, for boots of real Xen. They are told by `XENPLUG_XEN`.
+pub(crate) fn xen_folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("xen-rig")
+}
+
+/// Fetches what real Xen needs, and says what is missing as [`set_up`] does.
+pub(crate) fn set_up_xen(workspace: &Workspace) {
+    terminal::step("Fetch Xen, a kernel and qemu for the scenarios");
+    if let Err(error) = fetch_xen(workspace) {
+        terminal::note(&format!("{error:#}: the scenarios on real Xen cannot run"));
+    }
+}
+
+fn fetch_xen(workspace: &Workspace) -> Result<()> {
+    let apt = Apt::find(workspace)?;
+    let xen_utils = xen_utils(&apt)?;
+    let hypervisor = newest(&apt, "xen-hypervisor-4.", "-amd64")?;
+    // By its full name, so that it is fetched also where it is installed.
+    let kernel = apt.dependency("linux-image-amd64", "linux-image-")?;
+    let packages = [
+        xen_utils.as_str(),
+        hypervisor.as_str(),
+        kernel.as_str(),
+        "xen-utils-common",
+        "xenstore-utils",
+        "qemu-system-x86",
+        "busybox-static",
+        "bash",
+        "coreutils",
+        "diffutils",
+        "grep",
+        "iproute2",
+        "mawk",
+        "mount",
+        "nftables",
+        "sed",
+        "util-linux",
+        "bsdutils",
+    ];
+    let needless = |dependency: &str| {
+        ["systemd", "udev", "initramfs", "linux-base", "grub", "perl", "python"]
+            .iter()
+            .any(|part| dependency.contains(part))
+    };
+    apt.unpack(&packages, needless, &xen_folder(workspace))
+}
+
+/// The package with the highest number between these.
+fn newest(apt: &Apt, prefix: &str, suffix: &str) -> Result<String> {
+    let number = |name: &str| -> Option<Vec<u32>> {
+        let middle = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+        middle.split(['.', '-']).map(|part| part.parse().ok()).collect()
+    };
+    let names = apt.names(prefix)?;
+    names
+        .into_iter()
+        .filter_map(|name| Some((number(&name)?, name)))
+        .max()
+        .map(|(_, name)| name)
+        .with_context(|| format!("this Debian has no package {prefix}*{suffix}"))
 }

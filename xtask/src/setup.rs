@@ -9,5 +9,6 @@ pub(crate) fn all(workspace: &Workspace) -> Result<()> {
     let toolchain = Toolchain::set_up(workspace)?;
     terminal::note(&format!("components are built by {}", toolchain.name()));
     rig::set_up(workspace);
+    rig::set_up_xen(workspace);
     Ok(())
 }

@@ -89,6 +89,10 @@ impl Workspace {
         if rig.is_dir() {
             command.env("XENPLUG_RIG", rig);
         }
+        let xen = rig::xen_folder(self);
+        if xen.is_dir() {
+            command.env("XENPLUG_XEN", xen);
+        }
         command
     }
 }

@@ -1,0 +1,87 @@
+//! Runs scenarios on real Xen, [`xenplug_tests::xen`], and prints the table.
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
+#![allow(clippy::print_stderr, reason = "progress is for the person who waits")]
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+use xenplug_tests::xen::{self, Place, Side};
+
+/// Runs scenarios on real Xen under emulation: in a driver domain and in dom0, with the originals and with Xenplug.
+///
+/// A scenario is a shell script in tests/xen/scenarios. The logs of each boot (consoles, store trace, daemon) stay in
+/// target/xen/PLACE-SIDE.
+#[derive(Parser)]
+#[command(name = "cargo xtask xen", bin_name = "cargo xtask xen")]
+struct Arguments {
+    /// The scenarios to run, by name; all of them without it.
+    scenarios: Vec<String>,
+    /// Lists the scenarios, and runs none.
+    #[arg(long)]
+    list: bool,
+    /// Only where the backends are here.
+    #[arg(long, value_enum)]
+    place: Option<WhichPlace>,
+    /// Only on this side.
+    #[arg(long, value_enum)]
+    side: Option<WhichSide>,
+    /// How many machines are emulated at once.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WhichPlace {
+    DriverDomain,
+    Dom0,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WhichSide {
+    Theirs,
+    Ours,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let mut scenarios = xen::scenarios()?;
+    for name in &arguments.scenarios {
+        ensure!(
+            scenarios.iter().any(|scenario| scenario.name == *name),
+            "no scenario {name}; there are {}",
+            scenarios
+                .iter()
+                .map(|scenario| scenario.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    }
+    scenarios.retain(|scenario| arguments.scenarios.is_empty() || arguments.scenarios.contains(&scenario.name));
+    if arguments.list {
+        for scenario in &scenarios {
+            let places: Vec<_> = scenario.places.iter().map(|place| place.name()).collect();
+            println!("{:<14} {} [{}]", scenario.name, scenario.title, places.join(", "));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let places = match arguments.place {
+        None => Place::ALL.to_vec(),
+        Some(WhichPlace::DriverDomain) => vec![Place::DriverDomain],
+        Some(WhichPlace::Dom0) => vec![Place::Dom0],
+    };
+    let sides = match arguments.side {
+        None => Side::ALL.to_vec(),
+        Some(WhichSide::Theirs) => vec![Side::Theirs],
+        Some(WhichSide::Ours) => vec![Side::Ours],
+    };
+    let report = xen::run(&scenarios, &places, &sides, arguments.jobs, &|ran| {
+        eprintln!("    {ran}")
+    })?;
+    println!("{}", xen::table(&scenarios, &report));
+    Ok(if xen::ours_passed(&report) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

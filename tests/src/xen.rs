@@ -1,0 +1,182 @@
+//! Real Xen, on any machine: Debian's Xen under qemu's emulation, with dom0, a driver domain and small guests.
+//!
+//! A *scenario* is a shell script in `tests/xen/scenarios`. It runs in dom0, with what `tests/xen/lib.sh` has for it,
+//! in two *places* (the backends in dom0, or in a driver domain) and for two *sides*: theirs, Xen's original scripts
+//! and `xl devd`, and ours. One boot for each place and side runs its scenarios one after the other.
+//!
+//! What comes out is in a folder for each boot: `results`, `consoles/`, `store-trace` with times, `logs/<scenario>/` with
+//! the daemon's log and the store as it was, `serial`, `run.log`.
+
+mod archive;
+mod boot;
+mod parts;
+mod report;
+mod root;
+
+use std::{
+    collections::VecDeque,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use boot::Boot;
+pub use boot::{Outcome, Ran};
+pub use parts::Parts;
+pub use report::table;
+
+/// Where the backends are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// In a domain of their own, served by `xl devd` or xenplugd.
+    DriverDomain,
+    /// Beside the toolstack, which runs the scripts.
+    Dom0,
+}
+
+/// Who attaches the devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// `xl devd` and the original scripts.
+    Theirs,
+    /// xenplugd and its stand-ins.
+    Ours,
+}
+
+impl Place {
+    /// Both, in the order of the table.
+    pub const ALL: [Self; 2] = [Self::DriverDomain, Self::Dom0];
+
+    /// Its name in scripts and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DriverDomain => "driver-domain",
+            Self::Dom0 => "dom0",
+        }
+    }
+}
+
+impl Side {
+    /// Both, in the order of the table.
+    pub const ALL: [Self; 2] = [Self::Theirs, Self::Ours];
+
+    /// Its name in scripts and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Theirs => "theirs",
+            Self::Ours => "ours",
+        }
+    }
+}
+
+/// A script of `tests/xen/scenarios`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// The file's name without `.sh`.
+    pub name: String,
+    /// Its first line: what it shows.
+    pub title: String,
+    /// Where it runs: everywhere, unless its second line is `# Only in: PLACE`.
+    pub places: Vec<Place>,
+}
+
+/// The folder with the scripts.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("xen")
+}
+
+/// All scenarios, in the order of their names.
+pub fn scenarios() -> Result<Vec<Scenario>> {
+    let mut scenarios = Vec::new();
+    let folder = folder().join("scenarios");
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "sh") {
+            scenarios.push(Scenario::read(&path).with_context(|| path.display().to_string())?);
+        }
+    }
+    scenarios.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(scenarios)
+}
+
+impl Scenario {
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)?;
+        let mut lines = text.lines();
+        let title = lines.next().and_then(|line| line.strip_prefix("# "));
+        let title = title.context("its first line is no comment that says what it shows")?;
+        let places = match lines.next().and_then(|line| line.strip_prefix("# Only in: ")) {
+            None => Place::ALL.to_vec(),
+            Some(name) => Place::ALL
+                .into_iter()
+                .filter(|place| place.name() == name.trim())
+                .collect(),
+        };
+        ensure!(!places.is_empty(), "its second line names no place");
+        Ok(Self {
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            title: title.to_owned(),
+            places,
+        })
+    }
+}
+
+/// Runs scenarios in these places and on these sides, `jobs` boots at once. `tell` hears of each scenario as it ends.
+pub fn run(
+    scenarios: &[Scenario],
+    places: &[Place],
+    sides: &[Side],
+    jobs: usize,
+    tell: &(dyn Fn(&Ran) + Sync),
+) -> Result<Vec<Ran>> {
+    let parts = Parts::find()?;
+    boot::assemble(&parts)?;
+    let mut boots = VecDeque::new();
+    for &place in places {
+        for &side in sides {
+            let scenarios: Vec<_> = scenarios.iter().filter(|one| one.places.contains(&place)).collect();
+            if !scenarios.is_empty() {
+                boots.push_back(Boot { place, side, scenarios });
+            }
+        }
+    }
+    let boots = Mutex::new(boots);
+    let next = || boots.lock().ok()?.pop_front();
+    thread::scope(|scope| {
+        let work = || -> Result<Vec<Ran>> {
+            let mut ran = Vec::new();
+            while let Some(boot) = next() {
+                ran.extend(boot.run(&parts, tell)?);
+            }
+            Ok(ran)
+        };
+        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        let mut report = Vec::new();
+        for worker in workers {
+            // A panic of a worker is this program's own.
+            report.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(report)
+    })
+}
+
+/// Whether all that was run on our side passed.
+pub fn ours_passed(report: &[Ran]) -> bool {
+    let mut ours = report.iter().filter(|ran| ran.side == Side::Ours);
+    ours.all(|ran| !matches!(ran.outcome, Outcome::Failed(_)))
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, side, scenario, seconds) = (self.place.name(), self.side.name(), &self.scenario, self.seconds);
+        write!(to, "{place}, {side}, {scenario}: ")?;
+        match &self.outcome {
+            Outcome::Passed => write!(to, "passed in {seconds:.0} s"),
+            Outcome::Failed(why) => write!(to, "FAILED in {seconds:.0} s: {why}"),
+            Outcome::Absent(why) => write!(to, "does not apply: {why}"),
+        }
+    }
+}

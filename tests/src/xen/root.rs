@@ -1,0 +1,271 @@
+//! The two roots: one for dom0 and the driver domain, and a small one for guests.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{archive::Archive, folder, parts::Parts};
+use crate::rig::build_directory;
+
+/// What scripts expect of a Debian; busybox has the rest.
+const PROGRAMS: &[&str] = &[
+    // bash, coreutils, sed, grep, mawk, diffutils
+    "bash",
+    "basename",
+    "cat",
+    "chmod",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "dirname",
+    "echo",
+    "env",
+    "expr",
+    "head",
+    "id",
+    "install",
+    "ln",
+    "ls",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "printf",
+    "readlink",
+    "rm",
+    "rmdir",
+    "seq",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "sync",
+    "tail",
+    "tee",
+    "test",
+    "timeout",
+    "touch",
+    "tr",
+    "truncate",
+    "uname",
+    "uniq",
+    "wc",
+    "sed",
+    "grep",
+    "egrep",
+    "mawk",
+    "diff",
+    // util-linux, iproute2, nftables
+    "losetup",
+    "flock",
+    "logger",
+    "setsid",
+    "mount",
+    "umount",
+    "ip",
+    "bridge",
+    "nft",
+    // Xen's
+    "xl",
+    "xenstored",
+    "xenconsoled",
+    "xen-init-dom0",
+    "libxl-save-helper",
+    "xenstore-control",
+    "xenstore",
+    "xenstore-chmod",
+    "xenstore-exists",
+    "xenstore-list",
+    "xenstore-ls",
+    "xenstore-read",
+    "xenstore-rm",
+    "xenstore-watch",
+    "xenstore-write",
+];
+
+const MODULES: &[&str] = &[
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-privcmd",
+    "xenfs",
+    "xen-netback",
+    "xen-blkback",
+    "loop",
+    "bridge",
+    "crc32c_generic",
+    "nf_tables",
+    "nf_conntrack",
+    "nft_limit",
+    "9p",
+    "9pnet_virtio",
+    "virtio_pci",
+    "xen-blkfront",
+    "xen-netfront",
+];
+const GUEST_MODULES: &[&str] = &["xen-blkfront", "xen-netfront"];
+
+/// What the project's users install, by its place in the checkout.
+const BUILT: &[&str] = &["xenplugd", "xenplug", "xenplug-script"];
+
+/// Puts kernel, hypervisor, roots and scripts into a folder, from which every boot takes them.
+pub(super) fn assemble(parts: &Parts, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| into.display().to_string())?;
+    fs::copy(parts.only("boot", "vmlinuz-")?, into.join("vmlinuz"))?;
+    let packed = parts.only("boot", "xen-4")?;
+    let packed = if packed.extension().is_some_and(|extension| extension == "gz") {
+        packed
+    } else {
+        packed.with_extension("gz")
+    };
+    let hypervisor = Command::new("gzip").arg("-dc").arg(&packed).output()?;
+    ensure!(hypervisor.status.success(), "gzip cannot unpack {}", packed.display());
+    fs::write(into.join("xen"), hypervisor.stdout)?;
+    root(parts, into)?.write(&into.join("root.cpio"))?;
+    guest(parts)?.write(&into.join("guest.cpio"))?;
+    copy(&folder(), &into.join("scenarios"))
+}
+
+/// Copies a folder of scripts, over what an earlier run left.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+fn root(parts: &Parts, into: &Path) -> Result<Archive> {
+    let mut root = base();
+    for name in PROGRAMS {
+        add_program(&mut root, parts, &format!("usr/bin/{name}"), &parts.program(name)?)?;
+    }
+    root.link("usr/bin/awk", "mawk");
+    root.link("usr/bin/sh", "bash");
+    add_busybox(&mut root, parts)?;
+    root.file("etc/xen/xl.conf", &parts.file("etc/xen/xl.conf"));
+    // Where Xen's programs look for each other.
+    let xen = parts.only("usr/lib", "xen-4")?;
+    let xen = xen.file_name().unwrap_or_default().to_string_lossy();
+    root.link(&format!("usr/lib/{xen}/bin"), "../../bin");
+    root.link("var/run", "/run");
+    for script in fs::read_dir(parts.file("etc/xen/scripts"))? {
+        let script = script?;
+        root.file(
+            format!("etc/xen/scripts/{}", script.file_name().to_string_lossy()),
+            &script.path(),
+        );
+    }
+    add_modules(&mut root, parts, MODULES)?;
+    root.file("init", &folder().join("init"));
+    add_product(&mut root, parts, into)?;
+    Ok(root)
+}
+
+fn guest(parts: &Parts) -> Result<Archive> {
+    let mut root = base();
+    add_busybox(&mut root, parts)?;
+    add_modules(&mut root, parts, GUEST_MODULES)?;
+    root.file("init", &folder().join("guest-init"));
+    Ok(root)
+}
+
+/// As Debian has it: `/bin` and the like are links into `/usr`.
+fn base() -> Archive {
+    let mut root = Archive::default();
+    for folder in [
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "root",
+        "usr/bin",
+        "usr/lib/x86_64-linux-gnu",
+        "usr/lib64",
+    ] {
+        root.folder(folder);
+    }
+    for (link, target) in [
+        ("bin", "usr/bin"),
+        ("sbin", "usr/bin"),
+        ("usr/sbin", "bin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+    ] {
+        root.link(link, target);
+    }
+    root
+}
+
+fn add_program(root: &mut Archive, parts: &Parts, path: &str, from: &Path) -> Result<()> {
+    root.file(path, from);
+    for library in parts.libraries(from)? {
+        let name = library.file_name().unwrap_or_default().to_string_lossy();
+        let folder = if name.starts_with("ld-linux") {
+            "usr/lib64"
+        } else {
+            "usr/lib/x86_64-linux-gnu"
+        };
+        root.file(format!("{folder}/{name}"), &library);
+    }
+    Ok(())
+}
+
+/// busybox, under all names that are not taken.
+fn add_busybox(root: &mut Archive, parts: &Parts) -> Result<()> {
+    let busybox = parts.program("busybox")?;
+    root.file("usr/bin/busybox", &busybox);
+    let names = Command::new(&busybox).arg("--list").output()?;
+    for name in String::from_utf8_lossy(&names.stdout).lines() {
+        let path = format!("usr/bin/{name}");
+        if !root.contains(&path) {
+            root.link(&path, "busybox");
+        }
+    }
+    Ok(())
+}
+
+fn add_modules(root: &mut Archive, parts: &Parts, names: &[&str]) -> Result<()> {
+    for (below, from) in parts.modules(names)? {
+        root.file(Path::new("usr/lib/modules").join(below), &from);
+    }
+    Ok(())
+}
+
+/// The built project, where a clone would have it after `cargo xtask build`: scenarios install it as the README says.
+fn add_product(root: &mut Archive, parts: &Parts, into: &Path) -> Result<()> {
+    let release = build_directory()?;
+    let clone = folder().join("../..");
+    for name in BUILT {
+        // Memory is what the root lives in: without the debugging information.
+        let program = into.join(name);
+        let stripped = Command::new("strip")
+            .arg("--strip-debug")
+            .arg("-o")
+            .arg(&program)
+            .arg(release.join(name))
+            .status();
+        ensure!(stripped.context("strip")?.success(), "{name} cannot be stripped");
+        add_program(root, parts, &format!("srv/xenplug/target/release/{name}"), &program)?;
+    }
+    let plugins = std::env::var_os("XENPLUG_PLUGINS").context("XENPLUG_PLUGINS is not set: use `cargo xtask xen`")?;
+    for plugin in ["phy.wasm", "vif-bridge.wasm"] {
+        root.file(
+            format!("srv/xenplug/target/plugins/{plugin}"),
+            &Path::new(&plugins).join(plugin),
+        );
+    }
+    for example in ["driver-domain.toml", "dom0.toml"] {
+        let path = clone.join("examples").join(example);
+        if path.exists() {
+            root.file(format!("srv/xenplug/examples/{example}"), &path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+# As the README says, with what the build left in /srv/xenplug.
+cd /srv/xenplug || exit
+install -D -t /usr/sbin target/release/xenplugd
+install -D -t /usr/bin target/release/xenplug
+install -D -m 644 -t /usr/lib/xenplug/plugins target/plugins/phy.wasm target/plugins/vif-bridge.wasm
+install -D -m 644 examples/driver-domain.toml /etc/xenplug/xenplugd.toml
+xenplugd --check
