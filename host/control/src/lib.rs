@@ -1,4 +1,4 @@
-//! The daemon's control socket: what it answers, and a client.
+//! The daemon's control socket: what it answers, and who asks it.
 //!
 //! It speaks HTTP on a Unix socket, `/run/xenplug/control.sock`, that only root can open:
 //!
@@ -8,14 +8,20 @@
 //! | `GET /metrics` | metrics in the OpenMetrics text format |
 //! | `POST /script` with a [`script::Call`] as JSON | a [`script::Answer`] as JSON, once the device is ready or down |
 //!
-//! so that `curl --unix-socket /run/xenplug/control.sock http://xenplug/metrics` works as well as [`Client`].
+//! so that `curl --unix-socket /run/xenplug/control.sock http://xenplug/metrics` works as well as `Client`,
+//! the asynchronous one (feature `client`, a default). [`script::ask`] is the blocking one, for a single call, and
+//! [`Settings`] what the daemon's configuration tells those who ask.
 
+#[cfg(feature = "client")]
 mod client;
 pub mod script;
+mod settings;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "client")]
 pub use client::{Client, Error};
+pub use settings::{Error as SettingsError, Fallback, Settings};
 
 /// Where the socket is, unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/xenplug/control.sock";

@@ -1,6 +1,32 @@
 //! What the scripts' stand-in asks the daemon, and what it is answered.
 
+mod ask;
+
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
+
+pub use ask::{Error, ask};
+
+/// The name of the program that stands in for scripts.
+pub const STAND_IN: &str = "xenplug-script";
+
+/// What the saved original of a script is called, after the script's own name.
+const SAVED: &str = ".xenplug-original";
+
+/// Where a script's original is while a stand-in is in its place: in the same folder, as it reads others from there
+/// (`$(dirname "$0")/block-common.sh`).
+pub fn saved_original(script: &Path) -> PathBuf {
+    let mut name = script.as_os_str().to_owned();
+    name.push(SAVED);
+    name.into()
+}
+
+/// The script of which this is the saved original, if it is one.
+pub fn script_of_saved(path: &Path) -> Option<PathBuf> {
+    let script = path.as_os_str().to_str()?.strip_suffix(SAVED)?;
+    (!script.is_empty() && !script.ends_with('/')).then(|| script.into())
+}
 
 /// A hotplug script was run: by libxl (`tools/libs/light/libxl_linux.c`) or by udev.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]

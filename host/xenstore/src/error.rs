@@ -83,8 +83,8 @@ impl Error {
         matches!(self.errno(), Some(Errno::NoSpace | Errno::TooBig | Errno::NoMemory))
     }
 
-    /// The connection was lost before there was an answer: whether the request had an effect is not known, and a
-    /// [`Resync`](crate::Event::Resync) will tell when to look again.
+    /// The connection was lost before there was an answer: whether the request had an effect is not known, and the
+    /// `Resync` of a watch will tell when to look again.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::Disconnected | Self::Timeout(_))
     }

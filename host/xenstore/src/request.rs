@@ -2,7 +2,7 @@
 
 use crate::{
     Errno, Error, Path, Permission,
-    wire::{Kind, decimal, first_string, only_string, strings},
+    wire::{DEVICE_PAYLOAD_MAX, Kind, decimal, first_string, only_string, strings},
 };
 
 /// What can be asked of the store, for [`Client::batch`](crate::Client::batch) and
@@ -72,6 +72,16 @@ pub enum Reply {
     Flag(bool),
 }
 
+impl Reply {
+    /// The value of a reply to a request that is answered with one.
+    pub(crate) fn into_value(self) -> Vec<u8> {
+        match self {
+            Self::Value(value) => value,
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Request {
     pub(crate) fn kind(&self) -> Kind {
         match self {
@@ -138,6 +148,20 @@ impl Request {
             Self::SetPermissions(path, permissions) => path.as_str().len() + 1 + permissions.len() * 7,
             _ => 0,
         }
+    }
+
+    /// Whether it fits into a message: [`Error::TooLarge`] if not.
+    pub(crate) fn check_size(&self) -> Result<(), Error> {
+        // Whatever fits through the device fits through the socket: the same limit for both keeps values portable.
+        if self.size() <= DEVICE_PAYLOAD_MAX {
+            return Ok(());
+        }
+        Err(Error::TooLarge {
+            operation: self.kind().name(),
+            subject: self.subject(),
+            size: self.size(),
+            limit: DEVICE_PAYLOAD_MAX,
+        })
     }
 
     /// What it is about, for messages.

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::transaction::Id;
 use crate::{
     Errno, Error, Reply, Request,
-    wire::{DEVICE_PAYLOAD_MAX, decimal, only_string},
+    wire::{decimal, only_string},
 };
 
 /// What becomes of the replies.
@@ -59,15 +59,7 @@ pub(super) struct Settled {
 impl Call {
     /// Errors: [`Error::TooLarge`].
     pub(super) fn new(requests: Vec<Request>, within: Option<Id>, purpose: Purpose) -> Result<Arc<Self>, Error> {
-        // Whatever fits through the device fits through the socket: the same limit for both keeps values portable.
-        if let Some(request) = requests.iter().find(|request| request.size() > DEVICE_PAYLOAD_MAX) {
-            return Err(Error::TooLarge {
-                operation: request.kind().name(),
-                subject: request.subject(),
-                size: request.size(),
-                limit: DEVICE_PAYLOAD_MAX,
-            });
-        }
+        requests.iter().try_for_each(Request::check_size)?;
         let progress = Progress {
             answers: requests.iter().map(|_| None).collect(),
             missing: requests.len(),

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::{
-    Options, backoff,
+    Options,
     call::{Answers, Call, Purpose},
     state::{State, Wakers},
     transaction::Id,
@@ -16,7 +16,7 @@ use super::{
     watch::Inbox,
 };
 use crate::{
-    Endpoint, Errno, Error, Reply, Request,
+    Endpoint, Errno, Error, Reply, Request, backoff,
     wire::{HEADER, PAYLOAD_MAX, first_frame},
 };
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::{
     Backoff, Client,
     transaction::{self, Id},
-    value,
 };
 use crate::{Errno, Error, Path, Reply, Request};
 
@@ -88,7 +87,7 @@ pub(super) async fn snapshot(client: &Client, path: &Path) -> Result<Option<BTre
         return names
             .drain(..)
             .zip(values)
-            .map(|(name, read)| Ok((name, value(read?))))
+            .map(|(name, read)| Ok((name, read?.into_value())))
             .collect::<Result<_, _>>()
             .map(Some);
     }

@@ -1,6 +1,5 @@
 //! The client: requests, answers, and the life of the connection.
 
-mod backoff;
 mod call;
 mod connection;
 mod directory;
@@ -14,9 +13,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::AbortHandle};
 
-use crate::{Endpoint, Error, Path, Permission, Reply, Request};
+use crate::{Backoff, Endpoint, Error, Path, Permission, Reply, Request};
 
-pub use backoff::{Attempts, Backoff};
 pub use transaction::Transaction;
 pub use watch::{Event, Watch};
 
@@ -114,7 +112,7 @@ impl Client {
 
     /// A node's value.
     pub async fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        self.ask(Request::Read(path.clone())).await.map(value)
+        self.ask(Request::Read(path.clone())).await.map(Reply::into_value)
     }
 
     /// The names of a node's children, however many there are, in the store's order.
@@ -156,7 +154,7 @@ impl Client {
 
     /// Where the relative paths of a domain start.
     pub async fn domain_path(&self, domid: u16) -> Result<Path, Error> {
-        let path = value(self.ask(Request::DomainPath(domid)).await?);
+        let path = self.ask(Request::DomainPath(domid)).await?.into_value();
         Ok(String::from_utf8_lossy(&path).parse::<Path>()?)
     }
 
@@ -256,14 +254,6 @@ impl Client {
     async fn call(&self, requests: Vec<Request>, within: Option<transaction::Id>) -> Result<Replies, Error> {
         let call = Call::new(requests, within, Purpose::Answer)?;
         self.0.connection.ask(call).await
-    }
-}
-
-/// The value of a reply to a request that is answered with one.
-fn value(reply: Reply) -> Vec<u8> {
-    match reply {
-        Reply::Value(value) => value,
-        _ => Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     Client,
     call::{Call, Purpose},
     connection::Replies,
-    directory, value,
+    directory,
 };
 use crate::{Error, Path, Permission, Reply, Request};
 
@@ -32,7 +32,7 @@ pub struct Transaction {
 impl Transaction {
     /// A node's value.
     pub async fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        self.ask(Request::Read(path.clone())).await.map(value)
+        self.ask(Request::Read(path.clone())).await.map(Reply::into_value)
     }
 
     /// The names of a node's children, however many there are, in the store's order.

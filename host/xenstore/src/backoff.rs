@@ -49,20 +49,30 @@ pub struct Attempts<'a> {
 
 impl Attempts<'_> {
     /// Waits before the next attempt. [`Error::Conflict`] if there is none left.
+    #[cfg(feature = "async")]
     pub async fn pause(&mut self) -> Result<(), Error> {
+        let wait = self.next()?;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// How long to wait before the next attempt. [`Error::Conflict`] if there is none left.
+    pub(crate) fn next(&mut self) -> Result<Duration, Error> {
         self.failed += 1;
         if self.failed >= self.backoff.attempts {
             return Err(Error::Conflict(self.failed));
         }
-        if self.failed > 1 {
-            tokio::time::sleep(wait(self.backoff.first, self.backoff.most, self.failed - 2)).await;
-        }
-        Ok(())
+        Ok(match self.failed {
+            1 => Duration::ZERO,
+            failed => wait(self.backoff.first, self.backoff.most, failed - 2),
+        })
     }
 }
 
 /// The wait after `doublings` others: a random part, half at least, of `first` doubled so often, but of `most` at most.
-pub(super) fn wait(first: Duration, most: Duration, doublings: u32) -> Duration {
+pub(crate) fn wait(first: Duration, most: Duration, doublings: u32) -> Duration {
     let full = first.saturating_mul(1 << doublings.min(20)).min(most);
     // The standard library seeds each of these from the kernel's randomness: enough to part rivals.
     let random = RandomState::new().hash_one(doublings) as u32;
