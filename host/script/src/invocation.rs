@@ -105,7 +105,7 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
     };
     let interface = words()
         .filter_map(|word| word.strip_prefix("type_if=").map(str::to_owned))
-        .last()
+        .next_back()
         .or_else(|| text("type_if"))
         .unwrap_or_else(|| "vif".to_owned());
     // A card has two links if it is emulated: netback's comes `online`, QEMU's tap is `add`ed; a script is run for

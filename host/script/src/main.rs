@@ -41,7 +41,7 @@ Usage: xenplug-script SCRIPT add|remove|online|offline [type_if=vif|tap]
 
 Environment:
   XENBUS_PATH     the backend's directory in xenstore, such as backend/vbd/3/51712
-  XENSTORED_PATH  the store's socket or device [/run/xenstored/socket, else /dev/xen/xenbus]
+  XENSTORED_PATH  the store's socket or device, if it is not where libxenstore looks
   XENPLUG_CONFIG  the daemon's configuration [/etc/xenplug/xenplugd.toml], which says where its control socket is
                   (paths.run), and what to do when it is away (scripts.fallback):
                     \"fail\"      fail at once, and say so in the store; this is the default

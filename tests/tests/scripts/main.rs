@@ -1,0 +1,273 @@
+//! The scripts' stand-in, run as libxl runs scripts: by the kernel, through the line that names it, on a real xenstored.
+//! The daemon is played, so that it can do what a real one does rarely.
+
+mod stage;
+
+use std::{fs, process::Stdio, time::Instant};
+
+use anyhow::{Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use stage::{DONE, Stage, accept, card, disk, program};
+
+/// An answer with this body.
+fn answer(body: &str) -> String {
+    format!("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{body}")
+}
+
+#[test]
+fn the_kernel_runs_the_stand_in_for_a_script_and_it_asks_the_daemon_for_the_device() -> Result<()> {
+    let mut stage = Stage::new("fail")?;
+    for (script, arguments, device, action) in [
+        ("block", "add", disk(), "add"),
+        ("block", "remove", disk(), "remove"),
+        ("vif-bridge", "online type_if=vif", card(), "add"),
+        ("vif-bridge", "offline type_if=vif", card(), "remove"),
+    ] {
+        stage.stand_in_with_original(script)?;
+        let (ended, call) = stage.run_answered(DONE, script, arguments, &device)?;
+        ended.expect(0, &[])?;
+        let backend = format!("backend/{}/3/{}", device.kind, device.devid);
+        assert_eq!(call, json!({ "script": script, "action": action, "backend": backend }));
+    }
+    assert_eq!(stage.ran()?, [""; 0]);
+    assert_eq!(stage.told(&disk())?, (None, None));
+    Ok(())
+}
+
+#[test]
+fn what_a_script_does_for_the_other_link_of_a_card_the_daemon_is_not_asked() -> Result<()> {
+    let stage = Stage::new("fail")?;
+    stage.stand_in_with_original("vif-bridge")?;
+    // There is no daemon to answer.
+    for arguments in ["add type_if=vif", "remove type_if=vif", "online type_if=tap"] {
+        stage.run("vif-bridge", arguments, &card())?.expect(0, &[])?;
+    }
+    assert_eq!(stage.ran()?, [""; 0]);
+    stage.run("vif-bridge", "add type_if=tap", &card())?.expect(0, &[])?;
+    let script = stage.script("vif-bridge").display().to_string();
+    assert_eq!(
+        stage.ran()?,
+        [format!(
+            "vif-bridge.xenplug-original add type_if=tap script={script} XENBUS_PATH=backend/vif/3/0 vif=vif3.0"
+        )]
+    );
+    fs::remove_file(stage.script("vif-bridge.xenplug-original"))?;
+    stage
+        .run("vif-bridge", "add type_if=tap", &card())?
+        .expect(1, &["the original cannot be run"])
+}
+
+#[test]
+fn the_daemons_error_is_the_scripts_and_left_to_it_to_tell() -> Result<()> {
+    let mut stage = Stage::new("original")?;
+    stage.stand_in_with_original("block")?;
+    let failed = answer(r#"{"outcome":"failed","error":"phy: params: no such\nfile"}"#);
+    for action in ["add", "remove"] {
+        let (ended, _) = stage.run_answered(&failed, "block", action, &disk())?;
+        ended.expect(1, &["block", action, "backend/vbd/3/51712: phy: params: no such file"])?;
+    }
+    assert_eq!((stage.told(&disk())?, stage.ran()?), ((None, None), vec![]));
+    Ok(())
+}
+
+#[test]
+fn without_a_daemon_an_attach_fails_at_once_and_the_store_says_why() -> Result<()> {
+    let mut stage = Stage::new("fail")?;
+    stage.stand_in_with_original("block")?;
+    stage.stand_in_with_original("vif-bridge")?;
+    // No socket; and one that a dead daemon left.
+    for refused in [false, true] {
+        if refused {
+            drop(stage.listen()?);
+        }
+        let begin = Instant::now();
+        for (script, arguments, device) in [("block", "add", disk()), ("vif-bridge", "online type_if=vif", card())] {
+            stage.write(&device, "hotplug-status", "")?;
+            stage
+                .run(script, arguments, &device)?
+                .expect(1, &["xenplugd does not answer", "control.sock"])?;
+            let (status, error) = stage.told(&device)?;
+            assert_eq!(status.as_deref(), Some("error"));
+            let error = error.unwrap_or_default();
+            ensure!(error.starts_with("xenplug-script: xenplugd does not answer"), "{error}");
+        }
+        ensure!(begin.elapsed().as_secs() < 5, "that is not at once");
+    }
+    // Nobody reads the reason of a removal.
+    stage.write(&disk(), "hotplug-status", "mine")?;
+    stage
+        .run("block", "remove", &disk())?
+        .expect(1, &["xenplugd does not answer"])?;
+    assert_eq!(stage.told(&disk())?.0.as_deref(), Some("mine"));
+    assert_eq!(stage.ran()?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_has_gone_is_not_made_again_to_tell_an_error() -> Result<()> {
+    let mut stage = Stage::new("fail")?;
+    stage.stand_in("block")?;
+    stage.toolstack().forget(&disk())?;
+    stage
+        .run("block", "add", &disk())?
+        .expect(1, &["xenplugd does not answer", "has gone"])?;
+    let backend = disk().backend();
+    assert_eq!(stage.toolstack().store().find(&backend)?, None);
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_connected_stays_so_though_the_daemon_is_away() -> Result<()> {
+    let mut stage = Stage::new("fail")?;
+    stage.stand_in("block")?;
+    stage.write(&disk(), "hotplug-status", "connected")?;
+    stage.run("block", "add", &disk())?.expect(0, &[])?;
+    assert_eq!(stage.told(&disk())?, (Some("connected".into()), None));
+    Ok(())
+}
+
+#[test]
+fn the_operator_may_have_the_original_run_while_the_daemon_is_away() -> Result<()> {
+    let mut stage = Stage::new("original")?;
+    stage.stand_in_with_original("block")?;
+    stage.run("block", "add extra=1", &disk())?.expect(0, &[])?;
+    let script = stage.script("block").display().to_string();
+    assert_eq!(
+        stage.ran()?,
+        [format!(
+            "block.xenplug-original add extra=1 script={script} XENBUS_PATH=backend/vbd/3/51712 vif="
+        )]
+    );
+    // It is the script from then on, its exit code too.
+    let failed = stage
+        .command(&stage.script("block"), "add", &disk())
+        .env("ORIGINAL_EXIT", "7")
+        .status()?;
+    assert_eq!(failed.code(), Some(7));
+    assert_eq!(stage.told(&disk())?, (None, None));
+    // Where none was saved, that is an error.
+    stage.stand_in("block-own")?;
+    stage
+        .run("block-own", "add", &disk())?
+        .expect(1, &["xenplugd does not answer", "there is no original"])?;
+    assert_eq!(stage.told(&disk())?.0.as_deref(), Some("error"));
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_breaks_off_may_have_begun_so_the_original_is_not_run() -> Result<()> {
+    for answer in ["", "HTTP/1.0 200 OK\r\n\r\n{\"outc", "HTTP/1.0 503 Busy\r\n\r\n"] {
+        let mut stage = Stage::new("original")?;
+        stage.stand_in_with_original("block")?;
+        let (ended, _) = stage.run_answered(answer, "block", "add", &disk())?;
+        ended.expect(1, &["xenplugd"])?;
+        assert_eq!(
+            (stage.told(&disk())?.0.as_deref(), stage.ran()?),
+            (Some("error"), vec![])
+        );
+    }
+    // It may as well have ended right after it had published.
+    let mut stage = Stage::new("fail")?;
+    stage.stand_in("block")?;
+    let listener = stage.listen()?;
+    let mut script = stage.command(&stage.script("block"), "add", &disk()).spawn()?;
+    let (stream, _) = accept(&listener)?;
+    stage.write(&disk(), "hotplug-status", "connected")?;
+    drop(stream);
+    ensure!(script.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_device_of_the_originals_is_taken_down_by_it() -> Result<()> {
+    let none = answer(r#"{"outcome":"not-served","error":"the original made it ready"}"#);
+    let mut stage = Stage::new("fail")?;
+    stage.stand_in_with_original("block")?;
+    let (ended, _) = stage.run_answered(&none, "block", "remove", &disk())?;
+    ended.expect(0, &[])?;
+    assert_eq!(stage.ran()?.len(), 1);
+    // An attach is the operator's choice.
+    let (ended, _) = stage.run_answered(&none, "block", "add", &disk())?;
+    ended.expect(1, &["the original made it ready"])?;
+    assert_eq!(
+        (stage.told(&disk())?.0.as_deref(), stage.ran()?.len()),
+        (Some("error"), 1)
+    );
+
+    let mut stage = Stage::new("original")?;
+    stage.stand_in_with_original("block")?;
+    let (ended, _) = stage.run_answered(&none, "block", "add", &disk())?;
+    ended.expect(0, &[])?;
+    assert_eq!((stage.told(&disk())?, stage.ran()?.len()), ((None, None), 1));
+    Ok(())
+}
+
+#[test]
+fn a_script_that_libxl_kills_hangs_up() -> Result<()> {
+    let stage = Stage::new("fail")?;
+    stage.stand_in("block")?;
+    let listener = stage.listen()?;
+    let mut script = stage.command(&stage.script("block"), "add", &disk()).spawn()?;
+    let (mut stream, _) = accept(&listener)?;
+    let pid = Pid::from_raw(script.id().cast_signed()).expect("a process has an id");
+    kill_process(pid, Signal::KILL)?;
+    script.wait()?;
+    assert_eq!(
+        std::io::Read::read(&mut stream, &mut [0; 16])?,
+        0,
+        "more than the call was said"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_leaves_the_defaults_and_is_told() -> Result<()> {
+    let stage = Stage::new("original")?;
+    stage.stand_in_with_original("block")?;
+    stage.configure("[scripts]\nfallback = 7\n")?;
+    let ended = stage.run("block", "add", &disk())?;
+    let lines: Vec<&str> = ended.complained.lines().collect();
+    ensure!(ended.code == 1 && lines.len() == 2, "{ended:?}");
+    ensure!(
+        lines[0].contains("xenplugd.toml:2: ") && lines[0].contains("defaults"),
+        "{ended:?}"
+    );
+    ensure!(lines[1].contains("/run/xenplug/control.sock"), "{ended:?}");
+    fs::remove_file(stage.config())?;
+    stage
+        .run("block", "add", &disk())?
+        .expect(1, &["/run/xenplug/control.sock"])?;
+    assert_eq!(stage.ran()?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn what_no_toolstack_says_is_a_usage_error() -> Result<()> {
+    let stage = Stage::new("fail")?;
+    let script = stage.stand_in_with_original("block")?;
+    for (arguments, word) in [("", "no action"), ("up", "\"up\""), ("add type_if=x", "\"x\"")] {
+        stage.run("block", arguments, &disk())?.expect(2, &[word])?;
+    }
+    let mut homeless = stage.command(&script, "add", &disk());
+    let said = homeless.env_remove("XENBUS_PATH").stderr(Stdio::piped()).output()?;
+    assert_eq!(said.status.code(), Some(2));
+    ensure!(String::from_utf8_lossy(&said.stderr).contains("XENBUS_PATH"));
+
+    let direct = program("xenplug-script")?;
+    for (arguments, code, word) in [
+        ("--help", 0, "Usage: xenplug-script"),
+        ("--version", 0, concat!("xenplug-script ", env!("CARGO_PKG_VERSION"))),
+        ("", 2, "not run by itself"),
+        ("add", 2, "not run by itself"),
+    ] {
+        let done = stage.command(&direct, arguments, &disk()).output()?;
+        let said = [done.stdout, done.stderr].concat();
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}");
+        ensure!(String::from_utf8_lossy(&said).contains(word), "{arguments:?}");
+    }
+    // A stand-in that was saved as an original does not run itself for ever.
+    stage.stand_in("block.xenplug-original")?;
+    stage.configure("[scripts]\nfallback = \"original\"\n[paths]\nrun = \"/nowhere\"\n")?;
+    stage.run("block", "add", &disk())?.expect(2, &["stand-in itself"])
+}
