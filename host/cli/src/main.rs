@@ -1,23 +1,25 @@
 //! xenplug: the operator's command.
 
+mod scripts;
 mod status;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
+use scripts::Scripts;
 use xenplug_control::{Client, DEFAULT_SOCKET};
 
-/// Shows what xenplugd does.
+/// Shows what xenplugd does, and puts the scripts' stand-ins in place.
 #[derive(Parser)]
 #[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 the command line.")]
 struct Arguments {
-    /// The daemon's control socket.
-    #[arg(long, global = true, value_name = "SOCKET", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// The daemon's control socket [default: /run/xenplug/control.sock].
+    #[arg(long, global = true, value_name = "SOCKET")]
+    socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -32,6 +34,8 @@ enum Command {
     },
     /// Shows the daemon's metrics, in the OpenMetrics text format.
     Metrics,
+    /// Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
+    Scripts(Scripts),
 }
 
 /// Why a command failed.
@@ -41,34 +45,52 @@ enum Failure {
     Daemon(#[from] xenplug_control::Error),
     #[error("no answer can be written: {0}")]
     Output(#[from] io::Error),
+    #[error(transparent)]
+    Scripts(#[from] scripts::Error),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever reads has seen enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "xenplug: {failure}");
+            complain(&failure.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = Client::new(&arguments.socket);
-    let text = match arguments.command {
+    let socket = arguments.socket.as_deref();
+    let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
+    let mut code = ExitCode::SUCCESS;
+    let text = match &arguments.command {
         Command::Status { json } => {
             let status = runtime.block_on(client.status())?;
-            if json {
+            if *json {
                 serde_json::to_string_pretty(&status).map_err(io::Error::from)? + "\n"
             } else {
                 status::table(&status)
             }
         }
         Command::Metrics => runtime.block_on(client.metrics())?,
+        Command::Scripts(scripts) => {
+            let said = scripts.run(&runtime, socket)?;
+            said.complaints.iter().for_each(|complaint| complain(complaint));
+            if said.failed {
+                code = ExitCode::FAILURE;
+            }
+            said.text
+        }
     };
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(code)
+}
+
+fn complain(text: &str) {
+    // Nobody else could be told.
+    let _ = writeln!(io::stderr(), "xenplug: {text}");
 }

@@ -1,6 +1,7 @@
 //! The scripts' stand-in, run as libxl runs scripts: by the kernel, through the line that names it, on a real xenstored.
 //! The daemon is played, so that it can do what a real one does rarely.
 
+mod install;
 mod stage;
 
 use std::{fs, process::Stdio, time::Instant};

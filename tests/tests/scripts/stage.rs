@@ -4,10 +4,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -63,6 +60,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// The folder of scripts.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.directory.path().join("scripts")
+    }
+
     /// Replaces the configuration.
     pub(crate) fn configure(&self, text: &str) -> Result<()> {
         Ok(fs::write(self.config(), text)?)
@@ -80,11 +82,25 @@ impl Stage {
         self.directory.path().join("scripts").join(name)
     }
 
-    /// Writes a script.
+    /// Writes a script. Another program does: a file that this one has open for writing does not start (`ETXTBSY`), and
+    /// what other threads start inherits it for a moment.
     pub(crate) fn put(&self, name: &str, text: &str, mode: u32) -> Result<PathBuf> {
         let path = self.script(name);
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        let mut install = Command::new("install")
+            .arg(format!("--mode={mode:o}"))
+            .arg("/dev/stdin")
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("install (coreutils)")?;
+        // It ends when its input does.
+        install
+            .stdin
+            .take()
+            .context("it has an input")?
+            .write_all(text.as_bytes())?;
+        let status = install.wait()?;
+        ensure!(status.success(), "install {}: {status}", path.display());
         Ok(path)
     }
 
@@ -186,12 +202,34 @@ impl Stage {
     pub(crate) fn toolstack(&mut self) -> &mut Toolstack {
         &mut self.toolstack
     }
+
+    /// `xenplug scripts` with these words, on this folder and configuration.
+    pub(crate) fn scripts(&self, words: &str) -> Result<Ended> {
+        Ended::of(self.scripts_command(words)?.output()?)
+    }
+
+    /// The same, to be started.
+    pub(crate) fn scripts_command(&self, words: &str) -> Result<Command> {
+        let mut command = Command::new(program("xenplug")?);
+        command
+            .arg("scripts")
+            .args(words.split_whitespace())
+            .arg("--folder")
+            .arg(self.folder())
+            .arg("--stand-in")
+            .arg(program("xenplug-script")?)
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null());
+        Ok(command)
+    }
 }
 
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
+    pub(crate) said: String,
     pub(crate) complained: String,
 }
 
@@ -199,6 +237,7 @@ impl Ended {
     fn of(output: Output) -> Result<Self> {
         Ok(Self {
             code: output.status.code().with_context(|| format!("{}", output.status))?,
+            said: String::from_utf8(output.stdout)?,
             complained: String::from_utf8(output.stderr)?,
         })
     }

@@ -1,0 +1,314 @@
+//! `xenplug scripts`: stand-ins put in place, run, and taken back.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::stage::{DONE, ORIGINAL, Stage, card, disk, program};
+
+/// Every file of a folder: inode, mode, time of its last change in nanoseconds, content.
+type Files = BTreeMap<String, (u64, u32, i128, String)>;
+
+fn files(folder: &Path) -> Result<Files> {
+    fs::read_dir(folder)?
+        .map(|entry| {
+            let entry = entry?;
+            let facts = entry.metadata()?;
+            let changed = i128::from(facts.mtime()) * 1_000_000_000 + i128::from(facts.mtime_nsec());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Ok((
+                name,
+                (facts.ino(), facts.mode(), changed, fs::read_to_string(entry.path())?),
+            ))
+        })
+        .collect()
+}
+
+/// `xenplug scripts status --json`, its scripts by name.
+fn status(stage: &Stage) -> Result<(Value, BTreeMap<String, Value>)> {
+    let ended = stage.scripts("status --json")?;
+    ended.expect(0, &[])?;
+    let status: Value = serde_json::from_str(&ended.said)?;
+    let scripts = status["scripts"].as_array().context("no scripts")?;
+    let by_name = scripts
+        .iter()
+        .map(|script| Some((script["name"].as_str()?.to_owned(), script.clone())));
+    let by_name = by_name.collect::<Option<_>>().context("a script without a name")?;
+    Ok((status, by_name))
+}
+
+#[test]
+fn the_scripts_of_the_configuration_are_stood_in_for_and_come_back_as_they_were() -> Result<()> {
+    let mut stage = Stage::new("fail")?;
+    stage.put("block", ORIGINAL, 0o750)?;
+    stage.put("block-common.sh", "# sourced\n", 0o644)?;
+    stage.put("block-tap", ORIGINAL, 0o755)?;
+    let before = files(&stage.folder())?;
+    for (name, state) in [("block", "original"), ("vif-bridge", "missing")] {
+        assert_eq!(status(&stage)?.1[name]["state"], state);
+    }
+
+    let ended = stage.scripts("install")?;
+    // There is no daemon yet, which is worth a word.
+    ended.expect(0, &["xenplugd does not answer"])?;
+    ensure!(
+        ended.said.contains("block: ") && ended.said.contains("vif-bridge: "),
+        "{ended:?}"
+    );
+    let installed = files(&stage.folder())?;
+    let names: Vec<&str> = installed.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "block",
+            "block-common.sh",
+            "block-tap",
+            "block.xenplug-original",
+            "vif-bridge"
+        ]
+    );
+    assert_eq!(installed["block.xenplug-original"], before["block"]);
+    assert_eq!(status(&stage)?.1["block"]["state"], "stand-in");
+
+    // They are what the kernel runs, and the original works from where it is.
+    let (ended, call) = stage.run_answered(DONE, "block", "add", &disk())?;
+    ended.expect(0, &[])?;
+    assert_eq!(call["script"], "block");
+    let (ended, _) = stage.run_answered(DONE, "vif-bridge", "online type_if=vif", &card())?;
+    ended.expect(0, &[])?;
+    let none = "HTTP/1.0 200 OK\r\n\r\n{\"outcome\":\"not-served\",\"error\":\"not mine\"}";
+    let (ended, _) = stage.run_answered(none, "block", "remove", &disk())?;
+    ended.expect(0, &[])?;
+    ensure!(stage.ran()?[0].starts_with("block.xenplug-original remove"));
+    fs::remove_file(stage.script("ran"))?;
+
+    let again = stage.scripts("install")?;
+    ensure!(again.said.matches("in place already").count() == 2, "{again:?}");
+    assert_eq!(files(&stage.folder())?, installed);
+
+    stage.scripts("uninstall")?.expect(0, &[])?;
+    assert_eq!(files(&stage.folder())?, before);
+    stage.scripts("uninstall block vif-bridge")?.expect(0, &[])?;
+    assert_eq!(files(&stage.folder())?, before);
+    assert_eq!(stage.told(&disk())?, (None, None));
+    Ok(())
+}
+
+#[test]
+fn what_the_upgrade_of_a_package_puts_in_the_place_is_told_and_becomes_the_original() -> Result<()> {
+    let stage = Stage::new("original")?;
+    stage.put("block", ORIGINAL, 0o755)?;
+    stage.scripts("install block")?;
+    // As dpkg does it, with the answer "install the package maintainer's version".
+    let next = ORIGINAL.replace("#!/bin/sh", "#!/bin/sh\n# the next version");
+    stage.put("block.dpkg-new", &next, 0o755)?;
+    fs::rename(stage.script("block.dpkg-new"), stage.script("block"))?;
+
+    assert_eq!(status(&stage)?.1["block"]["state"], "changed");
+    ensure!(
+        stage
+            .scripts("status")?
+            .said
+            .contains("install takes it as the original")
+    );
+    stage.scripts("install block")?;
+    let (_, scripts) = status(&stage)?;
+    assert_eq!(scripts["block"]["state"], "stand-in");
+    let original = stage.script("block.xenplug-original");
+    assert_eq!(scripts["block"]["original"], json!(original));
+    assert_eq!(fs::read_to_string(&original)?, next);
+    stage.scripts("uninstall")?.expect(0, &[])?;
+    assert_eq!(fs::read_to_string(stage.script("block"))?, next);
+    Ok(())
+}
+
+#[test]
+fn status_tells_whether_all_is_there_that_a_stand_in_needs() -> Result<()> {
+    let stage = Stage::new("original")?;
+    let (all, _) = status(&stage)?;
+    assert_eq!(
+        (&all["stand_in"]["usable"], &all["daemon"]["answers"], &all["fallback"]),
+        (&json!(true), &json!(false), &json!("original"))
+    );
+    let table = stage.scripts("status")?;
+    for words in [
+        "SCRIPT",
+        "vif-bridge  missing",
+        "does not answer",
+        "the original is run",
+    ] {
+        ensure!(table.said.contains(words), "{words:?} is not in {}", table.said);
+    }
+
+    let listener = stage.listen()?;
+    let body = json!({
+        "version": "0.1.0", "mode": "dom0", "domain": 0, "plugins": [], "devices": [],
+        "store": { "endpoint": "/run/xenstored/socket", "connected": true },
+    })
+    .to_string();
+    thread::scope(|scope| {
+        let daemon = scope.spawn(|| -> Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                request.push(byte[0]);
+            }
+            ensure!(request.starts_with(b"GET /status "));
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+            Ok(())
+        });
+        let all = status(&stage);
+        daemon.join().map_err(|_| anyhow::anyhow!("the daemon panicked"))??;
+        let (all, _) = all?;
+        assert_eq!(
+            (&all["daemon"]["answers"], &all["daemon"]["mode"]),
+            (&json!(true), &json!("dom0"))
+        );
+        anyhow::Ok(())
+    })?;
+
+    stage.configure("mode = 0\n")?;
+    stage.scripts("status")?.expect(0, &["xenplugd.toml:1: "])
+}
+
+#[test]
+fn what_would_make_every_attach_fail_is_refused() -> Result<()> {
+    let stage = Stage::new("fail")?;
+    stage.put("block", ORIGINAL, 0o755)?;
+    let before = files(&stage.folder())?;
+    for (words, code, complaint) in [
+        ("install block-drbd-probe", 2, "Remus"),
+        ("install colo-proxy-setup", 2, "COLO"),
+        ("install vif-common.sh", 2, "the other scripts read it"),
+        ("install ../block", 2, "without its folder"),
+        ("replace", 2, "replace"),
+    ] {
+        let ended = stage.scripts(words)?;
+        ensure!(
+            ended.code == code && ended.complained.contains(complaint),
+            "{words}: {ended:?}"
+        );
+    }
+    let with_program = |stand_in: &str| -> Result<_> {
+        let mut command = Command::new(program("xenplug")?);
+        command.args(["scripts", "install", "block", "--stand-in", stand_in, "--folder"]);
+        command.arg(stage.folder()).arg("--config").arg(stage.config());
+        Ok(command.output()?)
+    };
+    let other = stage.put("xenplug-script", "#!/bin/sh\n", 0o644)?;
+    for (stand_in, complaint) in [
+        ("/nowhere/xenplug-script", "is not there"),
+        ("xenplug-script", "absolute"),
+        ("/a b/xenplug-script", "spaces"),
+        ("/bin/true", "not called"),
+        (other.to_str().context("text")?, "everybody may run"),
+    ] {
+        let done = with_program(stand_in)?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(
+            done.status.code() == Some(1) && said.contains(complaint),
+            "{stand_in}: {said}"
+        );
+    }
+    fs::remove_file(other)?;
+
+    stage.configure("mode = \"driver-domain\"\n[plugin.phy]\nscripts = [\"block\"]\n")?;
+    stage.scripts("install")?.expect(1, &["mode is not \"dom0\""])?;
+    stage.configure("mode = \"dom0\"\n")?;
+    stage.scripts("install")?.expect(1, &["no script is named"])?;
+    stage.configure("mode = \"dom0\"\n[plugin.phy]\nscripts = [\"block-drbd-probe\"]\n")?;
+    stage.scripts("install")?.expect(1, &["Remus"])?;
+    stage.configure("mode = ")?;
+    stage.scripts("install block")?.expect(1, &["xenplugd.toml:1: "])?;
+    assert_eq!(files(&stage.folder())?, before);
+
+    // What is wrong with one does not keep the others from it.
+    stage.configure("mode = \"dom0\"\n")?;
+    fs::create_dir(stage.script("vif-bridge"))?;
+    let ended = stage.scripts("install block vif-bridge")?;
+    ensure!(ended.code == 1 && ended.complained.contains("is no file"), "{ended:?}");
+    fs::remove_dir(stage.script("vif-bridge"))?;
+    ensure!(ended.said.starts_with("block: a stand-in is in place"), "{ended:?}");
+    // Taking them back needs no configuration.
+    fs::remove_file(stage.config())?;
+    stage.scripts("uninstall")?.expect(0, &[])?;
+    assert_eq!(files(&stage.folder())?, before);
+    Ok(())
+}
+
+#[test]
+fn killed_at_any_moment_a_whole_script_is_in_place_and_the_next_run_ends_well() -> Result<()> {
+    const ROUNDS: u32 = 120;
+    let stage = Stage::new("fail")?;
+    stage.put("block", ORIGINAL, 0o750)?;
+    let before = files(&stage.folder())?;
+    stage.scripts("install block")?;
+    let stand_in = files(&stage.folder())?["block"].3.clone();
+    ensure!(stand_in.starts_with(&format!("#!{}\n", program("xenplug-script")?.display())));
+    stage.scripts("uninstall block")?;
+
+    // How long one takes, so that the kills fall into it.
+    let begin = Instant::now();
+    stage.scripts("install block")?;
+    let whole = begin.elapsed();
+    stage.scripts("uninstall block")?;
+
+    let (place, ends) = (stage.script("block"), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| -> Result<u32> {
+            let mut looks = 0;
+            while !ends.load(Ordering::Relaxed) {
+                let text = fs::read_to_string(&place).context("there was nothing in the script's place")?;
+                ensure!(text == ORIGINAL || text == stand_in, "in the script's place: {text:?}");
+                ensure!(
+                    fs::metadata(&place)?.permissions().mode() & 0o100 != 0,
+                    "it cannot be run"
+                );
+                looks += 1;
+            }
+            Ok(looks)
+        });
+        let rounds = || -> Result<()> {
+            for round in 0..ROUNDS {
+                for words in ["install block", "uninstall block"] {
+                    let mut command = stage.scripts_command(words)?;
+                    let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+                    thread::sleep(whole * round / ROUNDS);
+                    process.kill()?;
+                    process.wait()?;
+                    if round % 3 == 0 {
+                        ensure!(stage.scripts("uninstall block")?.code == 0);
+                        ensure!(files(&stage.folder())? == before, "round {round}, {words}");
+                    }
+                }
+            }
+            Ok(())
+        };
+        let done = rounds();
+        ends.store(true, Ordering::Relaxed);
+        let looks = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
+        done?;
+        ensure!(looks > ROUNDS, "the watcher looked {looks} times only");
+        Ok(())
+    })?;
+    stage.scripts("uninstall block")?.expect(0, &[])?;
+    ensure!(files(&stage.folder())? == before);
+    Ok(())
+}
