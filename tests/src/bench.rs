@@ -2,11 +2,13 @@
 //!
 //! All three are measured alike, on one real xenstored: from the write of `state=2` until a watch shows
 //! `hotplug-status=connected`. The scripts are started right after that write, as libxl does when it sees state 2.
+//! Besides, how long a script and its stand-in take to start and end.
 
 mod contestant;
 mod course;
 mod plot;
 mod report;
+mod start;
 
 use std::{path::Path, thread, time::Duration};
 
@@ -16,6 +18,7 @@ use contestant::Contestant;
 pub use contestant::Name;
 use course::Course;
 pub use report::{Figure, Report, Upkeep};
+pub use start::Start;
 
 use crate::rig::Kind;
 
@@ -32,6 +35,8 @@ pub struct Plan {
     pub repeat: u32,
     /// The most devices that the scripts are measured with; beyond, their time is extrapolated and marked so.
     pub scripts_up_to: u32,
+    /// Whether to measure how long a script takes to start.
+    pub starts: bool,
 }
 
 /// How long the daemon is watched for idleness.
@@ -40,6 +45,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Measures all of the plan in the network namespace that this program is in, with files in a directory of its own.
 pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<Report> {
     let mut report = Report::default();
+    if plan.starts {
+        report.starts = start::measure(directory, plan.repeat)?;
+    }
     for &kind in &plan.kinds {
         for &name in &plan.contestants {
             // A store and a process for each, so that nobody inherits the other's heap.

@@ -17,7 +17,7 @@ use xenplug_control::{Client, DEFAULT_SOCKET};
 #[derive(Parser)]
 #[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 the command line.")]
 struct Arguments {
-    /// The daemon's control socket [default: /run/xenplug/control.sock].
+    /// The daemon's control socket [default: /run/xenplug/control.sock; for `scripts` that of the configuration].
     #[arg(long, global = true, value_name = "SOCKET")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -35,6 +35,7 @@ enum Command {
     /// Shows the daemon's metrics, in the OpenMetrics text format.
     Metrics,
     /// Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
+    #[command(long_about = scripts::ABOUT, after_long_help = scripts::MORE)]
     Scripts(Scripts),
 }
 

@@ -20,7 +20,8 @@ use xenplug_control::{Client, Settings, script::STAND_IN};
 /// Linux 5.1 (linux/include/uapi/linux/binfmts.h, `BINPRM_BUF_SIZE`).
 const PROGRAM_MAX: usize = 120;
 
-const ABOUT: &str = "\
+/// What the command is for.
+pub(crate) const ABOUT: &str = "\
 Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
 
 A stand-in is a small text file under the script's name, which libxl runs as it ran the script: it asks xenplugd, which
@@ -29,9 +30,23 @@ has set up itself, for emulated cards, and with scripts.fallback = \"original\" 
 
 At every moment a whole script is in its place, and what was interrupted is completed by the next run.";
 
-/// What the scripts' stand-ins are about.
+/// What there is to know besides.
+pub(crate) const MORE: &str = "\
+States:
+  stand-in  a stand-in is in the script's place
+  original  the original is, and none is saved
+  missing   nothing is: the package with the original is not installed, or somebody has removed the stand-in
+  outdated  a stand-in is that names another program or was edited; install renews it
+  changed   another script is, though an original is saved: a package's upgrade has replaced the stand-in. Both install
+            and uninstall keep the new one, and rename what was saved to NAME.xenplug-old
+
+After the stand-ins are taken back, keep xenplugd running until the devices that it has set up have gone: it releases
+them when they go, and the originals do not know what it holds.
+
+Exit codes: 0 done, 1 failed, 2 the command line.";
+
+/// `xenplug scripts`.
 #[derive(Args)]
-#[command(long_about = ABOUT)]
 pub(crate) struct Scripts {
     #[command(subcommand)]
     command: Command,

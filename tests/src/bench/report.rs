@@ -4,7 +4,7 @@ use std::{fmt, fs, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::Name;
+use super::{Name, Start};
 use crate::rig::Kind;
 
 /// How long so many devices took.
@@ -85,6 +85,8 @@ pub struct Report {
     pub figures: Vec<Figure>,
     /// The daemon's upkeep.
     pub upkeep: Vec<Upkeep>,
+    /// How long scripts take to start and end.
+    pub starts: Vec<Start>,
 }
 
 /// A target of the project, what was measured, and whether that is enough.
@@ -187,6 +189,14 @@ impl Report {
                 reached: *idle_ticks == 0,
             });
         }
+        for start in self.starts.iter().filter(|start| start.is_stand_in) {
+            verdicts.push(Verdict {
+                what: "the scripts' stand-in starts and ends".to_owned(),
+                target: "under 2 ms",
+                measured: milliseconds(start.median),
+                reached: start.median < Duration::from_millis(2),
+            });
+        }
         verdicts
     }
 
@@ -213,6 +223,14 @@ impl Report {
                 "idle_ms_in_5_s": upkeep.idle_ticks * 10,
             })
         });
+        let starts = self.starts.iter().map(|start| {
+            json!({
+                "what": start.what,
+                "median_us": start.median.as_micros() as u64,
+                "fastest_us": start.range.0.as_micros() as u64,
+                "slowest_us": start.range.1.as_micros() as u64,
+            })
+        });
         let verdicts = self.verdicts().into_iter().map(|verdict| {
             let Verdict {
                 what,
@@ -226,6 +244,7 @@ impl Report {
             "machine": machine(),
             "figures": figures.collect::<Vec<_>>(),
             "upkeep": upkeep.collect::<Vec<_>>(),
+            "starts": starts.collect::<Vec<_>>(),
             "verdicts": verdicts.collect::<Vec<_>>(),
         })
     }
@@ -233,6 +252,39 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.figures.is_empty() {
+            self.fmt_figures(f)?;
+        }
+        if !self.starts.is_empty() {
+            writeln!(f, "From start to end, nothing to do; {}\n", machine())?;
+            for Start {
+                what, median, range, ..
+            } in &self.starts
+            {
+                let (fastest, slowest) = (milliseconds(range.0), milliseconds(range.1));
+                writeln!(f, "{what:<42} {:>9}  {fastest} to {slowest}", milliseconds(*median))?;
+            }
+            writeln!(f)?;
+        }
+        for Verdict {
+            what,
+            target,
+            measured,
+            reached,
+        } in self.verdicts()
+        {
+            writeln!(
+                f,
+                "{:<7} {what}: {measured} (to reach: {target})",
+                if reached { "reached" } else { "MISSED" }
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn fmt_figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "From state=2 to hotplug-status=connected, all devices at once; {}\n",
@@ -272,21 +324,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "\nMedians. ~ extrapolated from the largest number that was measured.\n"
-        )?;
-        for Verdict {
-            what,
-            target,
-            measured,
-            reached,
-        } in self.verdicts()
-        {
-            writeln!(
-                f,
-                "{:<7} {what}: {measured} (to reach: {target})",
-                if reached { "reached" } else { "MISSED" }
-            )?;
-        }
-        Ok(())
+        )
     }
 }
 
@@ -329,7 +367,12 @@ mod tests {
             proportional: 0,
             idle_ticks: 0,
         }];
-        let verdicts = Report { figures, upkeep }.verdicts();
+        let report = Report {
+            figures,
+            upkeep,
+            ..Report::default()
+        };
+        let verdicts = report.verdicts();
         let reached: Vec<bool> = verdicts.iter().map(|verdict| verdict.reached).collect();
         assert_eq!(reached, [true, true, false, false, true]);
     }
@@ -338,7 +381,7 @@ mod tests {
     fn what_the_scripts_were_not_measured_with_is_marked_as_extrapolated() {
         let mut report = Report {
             figures: vec![figure(Name::Script, 10, 700)],
-            upkeep: Vec::new(),
+            ..Report::default()
         };
         report.extrapolate_scripts(&[1, 10, 100]);
         assert_eq!(report.time(Kind::Vbd, Name::Script, 100), Some(Duration::from_secs(7)));

@@ -13,11 +13,11 @@ use xenplug_tests::{
 /// Set in the run that is inside the private namespace.
 const INSIDE: &str = "XENPLUG_BENCH_INSIDE";
 
-/// Measures how long plugging takes: original script, xenplugd, and the floor.
+/// Measures how long plugging takes: original script, xenplugd, and the floor; and how long a script takes to start.
 #[derive(Parser)]
 #[command(name = "xenplug-bench")]
 struct Arguments {
-    /// What to plug; both without it.
+    /// What to plug, or to start; all without it.
     what: Option<What>,
     /// Who takes part.
     #[arg(long, value_delimiter = ',', default_value = "script,xenplugd,floor")]
@@ -40,6 +40,8 @@ struct Arguments {
 enum What {
     Disk,
     Vif,
+    /// A script and its stand-in.
+    Start,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -76,6 +78,7 @@ fn main() -> Result<()> {
         kinds: match arguments.what {
             Some(What::Disk) => vec![Kind::Vbd],
             Some(What::Vif) => vec![Kind::Vif],
+            Some(What::Start) => Vec::new(),
             None => vec![Kind::Vbd, Kind::Vif],
         },
         contestants: arguments
@@ -90,11 +93,15 @@ fn main() -> Result<()> {
         sizes: arguments.sizes,
         repeat: arguments.repeat,
         scripts_up_to: arguments.scripts_up_to,
+        starts: matches!(arguments.what, None | Some(What::Start)),
     };
     let directory = tempfile::Builder::new().prefix("xenplug-bench-").tempdir()?;
     let _pool = LoopPool::now()?;
     let report = bench::run(&plan, directory.path(), |line| println!("{line}"))?;
     println!("\n{report}");
+    if plan.kinds.is_empty() {
+        return Ok(());
+    }
     report.plot(&out.join("plug.svg"))?;
     fs::write(out.join("plug.json"), serde_json::to_string_pretty(&report.json())?)?;
     println!("\nPlot and figures: {}/plug.{{svg,json}}", out.display());

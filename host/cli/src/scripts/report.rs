@@ -93,6 +93,12 @@ impl Report<'_> {
         for (place, name) in &self.scripts {
             line(name.as_str(), place.state.name(), &self.original(place));
         }
+        if self.scripts.is_empty() {
+            let _ = writeln!(
+                text,
+                "(none has a stand-in, and the configuration's plugins stand in for none)"
+            );
+        }
         let _ = writeln!(text, "\nin {}", self.folder.display());
         let _ = match &self.unusable {
             None => writeln!(text, "stand-in: {}", self.program.display()),

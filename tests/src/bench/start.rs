@@ -1,0 +1,135 @@
+//! How long a script takes from its start to its end when there is nothing to do: what a toolstack waits for besides the
+//! plug itself.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::rig::{Device, Disk, Rig, Scripts, Toolstack, Xenstored, build_directory};
+
+const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"outcome\":\"done\"}";
+
+/// How long something took from start to end.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// What was started.
+    pub what: &'static str,
+    /// The median of the runs.
+    pub median: Duration,
+    /// The fastest and the slowest run.
+    pub range: (Duration, Duration),
+    /// Whether it is the stand-in, without anybody that it asks.
+    pub is_stand_in: bool,
+}
+
+/// Measures an empty program, the stand-in and the original script, each so often.
+pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
+    let stand_in = build_directory()?.join("xenplug-script");
+    let mut starts = Vec::new();
+    let mut take = |what, is_stand_in, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+        // The first finds nothing in the page cache.
+        run()?;
+        let mut times = Vec::new();
+        for _ in 0..repeat.max(1) {
+            let start = Instant::now();
+            run()?;
+            times.push(start.elapsed());
+        }
+        times.sort();
+        starts.push(Start {
+            what,
+            median: times[times.len() / 2],
+            range: (times[0], times[times.len() - 1]),
+            is_stand_in,
+        });
+        Ok(())
+    };
+    take("an empty program", false, &mut || run(&mut Command::new("true")))?;
+    take("xenplug-script --version", true, &mut || {
+        run(Command::new(&stand_in).arg("--version"))
+    })?;
+
+    let daemon = Daemon::start(directory, &stand_in)?;
+    take("the stand-in for block, answered at once", false, &mut || {
+        run(&mut daemon.call())
+    })?;
+
+    let rig = Rig::find()?;
+    let xenstored = Xenstored::start(&rig)?;
+    let mut toolstack = Toolstack::new(xenstored.connect()?);
+    let device = Device::disk(1, 0);
+    toolstack.build(1)?;
+    // A disk that is set up already: the script sees that, and has nothing to do.
+    toolstack.attach(
+        &device,
+        &Disk::on(Path::new("/dev/null")).with("physical-device", "7:0"),
+    )?;
+    let scripts = Scripts {
+        rig: &rig,
+        xenstored: &xenstored,
+        namespace: None,
+    };
+    take("the original block, nothing to do", false, &mut || {
+        scripts.plug(&device)
+    })?;
+    Ok(starts)
+}
+
+/// A daemon that does nothing but answer, and a stand-in that asks it.
+struct Daemon {
+    script: PathBuf,
+    config: PathBuf,
+}
+
+impl Daemon {
+    /// Serves until this program ends.
+    fn start(directory: &Path, stand_in: &Path) -> Result<Self> {
+        let (script, config) = (directory.join("block"), directory.join("xenplugd.toml"));
+        fs::write(&script, format!("#!{}\n", stand_in.display()))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        fs::write(&config, format!("mode = \"dom0\"\n[paths]\nrun = {directory:?}\n"))?;
+        let listener = UnixListener::bind(directory.join("control.sock"))?;
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 4096];
+                let mut filled = 0;
+                while let Ok(read @ 1..) = stream.read(&mut request[filled..]) {
+                    filled += read;
+                    if request[..filled].ends_with(b"}") {
+                        // Who went away meanwhile is counted as failed.
+                        let _ = stream.write_all(ANSWER);
+                        break;
+                    }
+                }
+            }
+        });
+        Ok(Self { script, config })
+    }
+
+    fn call(&self) -> Command {
+        let mut command = Command::new(&self.script);
+        command
+            .arg("add")
+            .env("XENPLUG_CONFIG", &self.config)
+            .env("XENBUS_PATH", "backend/vbd/1/51712");
+        command
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
