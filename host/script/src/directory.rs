@@ -7,10 +7,19 @@ use xenplug_xenstore::{Backoff, Endpoint, Error, Path, blocking::Client};
 /// How long the store may say nothing to a request: what libxl's patience leaves.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// Whose error it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Teller {
+    /// The daemon's: it has told the store itself, but for what it cannot even begin with.
+    Daemon,
+    /// The stand-in's.
+    StandIn,
+}
+
 /// What became of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// It is written.
+    /// It is there to be read.
     Written,
     /// Nothing is written: the device is connected, whatever its script says. A repeated `add` finds it so, and one whose
     /// daemon ended right after publishing.
@@ -20,7 +29,7 @@ pub(crate) enum Told {
 }
 
 /// Writes why a device is not plugged, in one transaction with the look at whether there is such a device.
-pub(crate) fn tell(backend: &str, error: &str) -> Result<Told, Error> {
+pub(crate) fn tell(backend: &str, error: &str, teller: Teller) -> Result<Told, Error> {
     let backend: Path = backend.parse()?;
     let status = backend.join("hotplug-status")?;
     let state = backend.join("state")?;
@@ -31,12 +40,17 @@ pub(crate) fn tell(backend: &str, error: &str) -> Result<Told, Error> {
             Err(error) if error.is_not_found() => return Ok(Told::Gone),
             state => state?,
         };
-        match transaction.read(&status) {
-            Ok(status) if status == b"connected" => return Ok(Told::Connected),
-            Err(error) if !error.is_not_found() => return Err(error),
+        match (transaction.read(&status), teller) {
+            (Ok(status), _) if status == b"connected" => return Ok(Told::Connected),
+            (Ok(status), Teller::Daemon) if status == b"error" || status == b"busy" => return Ok(Told::Written),
+            (Err(error), _) if !error.is_not_found() => return Err(error),
             _ => {}
         }
-        transaction.write(&cause, error)?;
+        let by = match teller {
+            Teller::Daemon => "",
+            Teller::StandIn => "xenplug-script: ",
+        };
+        transaction.write(&cause, format!("{by}{error}"))?;
         transaction.write(&status, "error")?;
         Ok(Told::Written)
     })

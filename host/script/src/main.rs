@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use directory::Told;
+use directory::{Teller, Told};
 use invocation::{Invocation, Run, Task};
 use verdict::Verdict;
 use xenplug_control::{
@@ -24,9 +24,9 @@ use xenplug_control::{
     script::{self, Action, Call, saved_original},
 };
 
-/// How long the daemon is waited for. libxl kills a script after 40 s (libxl_internal.h, `LIBXL_HOTPLUG_TIMEOUT`), and
-/// the store is still to be told.
-const PATIENCE: Duration = Duration::from_secs(36);
+/// How long the daemon is waited for: a second more than it takes at most, and short of the 40 s after which libxl kills
+/// a script (libxl_internal.h, `LIBXL_HOTPLUG_TIMEOUT`), as the store is still to be told.
+const PATIENCE: Duration = Duration::from_secs(38);
 
 /// How much of an error is told: a node holds 2048 bytes.
 const ERROR_MAX: usize = 1000;
@@ -98,18 +98,18 @@ fn plug(run: &Run, call: &Call) -> Result<(), Failure> {
     let settings = settings();
     let heard = script::ask(&settings.socket, call, PATIENCE);
     let has_original = saved_original(&run.script).exists();
-    let (error, is_told) = match verdict::of(call.action, heard, settings.fallback, has_original) {
+    let (error, teller) = match verdict::of(call.action, heard, settings.fallback, has_original) {
         Verdict::Done => return Ok(()),
-        Verdict::Original => (become_original(run), false),
-        Verdict::Failed(error) => (error, true),
-        Verdict::Untold(error) => (error, false),
+        Verdict::Original => (become_original(run), Teller::StandIn),
+        Verdict::Failed(error) => (error, Teller::Daemon),
+        Verdict::Untold(error) => (error, Teller::StandIn),
     };
     let error = one_line(&error);
     // Nobody reads the reason of a removal that failed (libxl_device.c, `device_hotplug_done`).
-    if is_told || call.action == Action::Remove {
+    if call.action == Action::Remove {
         return Err(Failure::Device(call.clone(), error));
     }
-    let error = match directory::tell(&call.backend, &format!("xenplug-script: {error}")) {
+    let error = match directory::tell(&call.backend, &error, teller) {
         Ok(Told::Connected) => return Ok(()),
         Ok(Told::Written) => error,
         Ok(Told::Gone) => format!("{error}; and the device's directory has gone"),

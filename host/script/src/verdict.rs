@@ -12,9 +12,9 @@ pub(crate) enum Verdict {
     Done,
     /// The saved original is to be run.
     Original,
-    /// Fail. The daemon has told the store.
+    /// Fail. It is the daemon's to tell the store.
     Failed(String),
-    /// Fail. Nobody has told the store.
+    /// Fail. The daemon has not told the store.
     Untold(String),
 }
 

@@ -1,6 +1,7 @@
 //! The scripts' stand-in, run as libxl runs scripts: by the kernel, through the line that names it, on a real xenstored.
 //! The daemon is played, so that it can do what a real one does rarely.
 
+mod daemon;
 mod install;
 mod stage;
 
@@ -60,15 +61,25 @@ fn what_a_script_does_for_the_other_link_of_a_card_the_daemon_is_not_asked() -> 
 }
 
 #[test]
-fn the_daemons_error_is_the_scripts_and_left_to_it_to_tell() -> Result<()> {
+fn the_daemons_error_is_the_scripts_and_told_to_the_store_where_the_daemon_has_not() -> Result<()> {
     let mut stage = Stage::new("original")?;
     stage.stand_in_with_original("block")?;
     let failed = answer(r#"{"outcome":"failed","error":"phy: params: no such\nfile"}"#);
-    for action in ["add", "remove"] {
+    for action in ["remove", "add"] {
         let (ended, _) = stage.run_answered(&failed, "block", action, &disk())?;
         ended.expect(1, &["block", action, "backend/vbd/3/51712: phy: params: no such file"])?;
+        let told = (action == "add").then_some("phy: params: no such file");
+        assert_eq!(stage.told(&disk())?.1.as_deref(), told);
     }
-    assert_eq!((stage.told(&disk())?, stage.ran()?), ((None, None), vec![]));
+    for status in ["error", "busy"] {
+        stage.write(&disk(), "hotplug-status", status)?;
+        stage.write(&disk(), "hotplug-error", "the daemon's own words")?;
+        let (ended, _) = stage.run_answered(&failed, "block", "add", &disk())?;
+        ended.expect(1, &["no such file"])?;
+        let told = (Some(status.to_owned()), Some("the daemon's own words".to_owned()));
+        assert_eq!(stage.told(&disk())?, told);
+    }
+    assert_eq!(stage.ran()?, [""; 0]);
     Ok(())
 }
 

@@ -1,0 +1,130 @@
+//! The stand-ins with the real daemon, on real loop devices and bridges: what libxl runs plugs a disk and a card.
+
+use std::{fs, path::PathBuf, process::Output};
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::rig::{Device, Disk, Kind, Machine, Vif};
+
+use crate::stage::program;
+
+/// A dom0 whose scripts are stood in for by `xenplug scripts install`.
+struct Dom0 {
+    machine: Machine,
+    folder: PathBuf,
+}
+
+impl Dom0 {
+    fn new() -> Result<Self> {
+        let machine = Machine::dom0()?;
+        let folder = machine.directory().join("scripts");
+        fs::create_dir(&folder)?;
+        let dom0 = Self { machine, folder };
+        let installed = dom0
+            .machine
+            .namespace()
+            .command(program("xenplug")?)
+            .args(["scripts", "install", "--folder"])
+            .arg(&dom0.folder)
+            .arg("--stand-in")
+            .arg(program("xenplug-script")?)
+            .arg("--config")
+            .arg(dom0.config()?)
+            .output()?;
+        ensure!(
+            installed.status.success() && installed.stderr.is_empty(),
+            "{installed:?}"
+        );
+        Ok(dom0)
+    }
+
+    fn config(&self) -> Result<PathBuf> {
+        Ok(self.machine.daemon().context("no daemon")?.config().file())
+    }
+
+    /// Runs a device's script as libxl does.
+    fn run(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<Output> {
+        let (script, arguments) = match device.kind {
+            Kind::Vbd => ("block", vec![disk]),
+            Kind::Vif => ("vif-bridge", vec![card, "type_if=vif"]),
+        };
+        let mut command = self.machine.namespace().command(self.folder.join(script));
+        self.machine.xenstored().equip(&mut command);
+        command.args(arguments).env("XENPLUG_CONFIG", self.config()?).env(
+            "XENBUS_PATH",
+            format!("backend/{}/{}/{}", device.kind, device.frontend, device.devid),
+        );
+        Ok(command.output()?)
+    }
+
+    fn add(&self, device: &Device) -> Result<Output> {
+        self.run(device, ["add", "online"])
+    }
+
+    fn remove(&self, device: &Device) -> Result<Output> {
+        self.run(device, ["remove", "offline"])
+    }
+}
+
+#[test]
+fn what_libxl_runs_plugs_a_disk_and_a_card_and_takes_them_down() -> Result<()> {
+    let mut dom0 = Dom0::new()?;
+    let baseline = dom0.machine.baseline()?;
+    let image = dom0.machine.image("a.img", 4)?;
+    for (device, nodes) in [
+        (Device::disk(3, 0), Disk::on(&image)),
+        (Device::card(3, 0), Vif::on("xenbr0")),
+    ] {
+        dom0.machine.attach(&device, &nodes)?;
+        dom0.machine.expect_state(&device, "2")?;
+        // Twice, as udev and libxl may both run it.
+        for _ in 0..2 {
+            let done = dom0.add(&device)?;
+            ensure!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+            assert_eq!(
+                dom0.machine.node(&device, "hotplug-status")?.as_deref(),
+                Some("connected")
+            );
+        }
+        dom0.machine.expect_connected(&device)?;
+        dom0.machine.toolstack().detach(&device)?;
+        dom0.machine.expect_state(&device, "6")?;
+        let done = dom0.remove(&device)?;
+        ensure!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+        dom0.machine.toolstack().forget(&device)?;
+    }
+    dom0.machine.toolstack().bury(3)?;
+    baseline.assert_same(&dom0.machine)
+}
+
+#[test]
+fn what_the_daemon_refuses_or_is_not_there_for_fails_with_the_reason_in_the_store() -> Result<()> {
+    let mut dom0 = Dom0::new()?;
+    let device = Device::disk(3, 0);
+    let absent = dom0.machine.images().join("absent.img");
+    dom0.machine.attach(&device, &Disk::on(&absent))?;
+    dom0.machine.expect_state(&device, "2")?;
+    let failed = dom0.add(&device)?;
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    ensure!(
+        failed.status.code() == Some(1) && said.contains("absent.img"),
+        "{failed:?}"
+    );
+    dom0.machine.expect_failure(&device, "error", &["phy", "absent.img"])?;
+
+    dom0.machine.daemon_mut()?.kill()?;
+    let failed = dom0.add(&device)?;
+    ensure!(failed.status.code() == Some(1), "{failed:?}");
+    dom0.machine
+        .expect_failure(&device, "error", &["xenplugd does not answer"])?;
+
+    dom0.machine.daemon_mut()?.restart()?;
+    fs::File::create(&absent)?.set_len(4 << 20)?;
+    let done = dom0.add(&device)?;
+    ensure!(done.status.success(), "{done:?}");
+    dom0.machine.expect_connected(&device)?;
+    dom0.machine.toolstack().detach(&device)?;
+    dom0.machine.expect_state(&device, "6")?;
+    ensure!(dom0.remove(&device)?.status.success());
+    dom0.machine.toolstack().forget(&device)?;
+    dom0.machine.toolstack().bury(3)
+}
