@@ -202,12 +202,17 @@ impl Store {
     }
 
     /// Does all of it or nothing, and again from the start when somebody else got in between.
+    ///
+    /// xenstored tells that at the end (`EAGAIN`), or in the middle: a removal of nodes of which somebody else has
+    /// removed some since fails with `EIO` or `EINVAL`. libxl does not look at that, and hears `EAGAIN` at the end.
     pub fn transaction<T>(&mut self, mut body: impl FnMut(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         loop {
             self.begin()?;
             let result = body(self);
-            match (self.end(result.is_ok()), result) {
-                (Err(error), Ok(_)) if error.is("EAGAIN") => continue,
+            let in_the_middle = |error: &Error| error.is("EIO") || error.is("EINVAL");
+            let commit = result.as_ref().map_or_else(in_the_middle, |_| true);
+            match (self.end(commit), result) {
+                (Err(error), _) if commit && error.is("EAGAIN") => continue,
                 (Err(error), Ok(_)) => return Err(error),
                 (_, result) => return result,
             }

@@ -179,6 +179,11 @@ impl DriverDomain {
             ["xenplug", "status", "--json"] => {
                 self.tells(line, &["\"plugin\": \"phy\"", "\"mode\": \"driver-domain\""])
             }
+            ["xenplug", "scripts", "install"] => {
+                self.sh(line)?;
+                self.tells("cat /etc/xen/scripts/block", &["#!/usr/lib/xenplug/xenplug-script"])
+            }
+            ["xenplug", "scripts", "status"] => self.tells(line, &["block", "vif-bridge"]),
             ["curl", ..] => self.tells(line, &["xenplug_devices{", "xenplug_connects_total", "# EOF"]),
             _ => bail!("this test does not know the command"),
         }

@@ -45,7 +45,7 @@ wait_for() {
     shift 2
     until "$@" > /dev/null 2>&1; do
         awk "BEGIN { exit !($EPOCHREALTIME - $began > $limit) }" && fail "$what: not within $limit s"
-        sleep 0.1
+        sleep 0.4
     done
 }
 
@@ -59,12 +59,18 @@ order() {
     printf '{ ( %s\n ); echo "= $?"; } 2>&1 | sed "s/^/@%s /"\n' "$2" $tag > "$tty"
     while ! line=$(tail -c +$((from + 1)) "$log" | grep -a "^@$tag = "); do
         ((wait++ < ${patience:-600})) || fail "$1 does not answer: $2"
-        sleep 0.1
+        sleep 0.4
     done
     tail -c +$((from + 1)) "$log" | tr -d '\r' | sed -n "/^@$tag = /q; s/^@$tag //p"
     line=${line//$'\r'/}
     return "${line##* = }"
 }
+
+# tell DOMAIN COMMAND: the same, without waiting for an answer.
+tell() { echo "$2" > "$(xenstore-read "/local/domain/$(domid "$1")/console/tty")"; }
+
+# console_says DOMAIN PATTERN TIMES: its console has that many such lines.
+console_says() { [ "$(grep -ac "$2" "/out/consoles/guest-$1.log")" -ge "$3" ]; }
 
 domid() { if [ "$1" = dd ] && [ -n "$dd" ]; then echo "$dd"; else xl domid "$1"; fi; }
 
@@ -125,6 +131,35 @@ where() { [ $place = dom0 ] || echo ",backend=dd"; }
 disk() { echo "format=raw,vdev=${2:-xvda},access=${3:-rw}$(where),target=$1"; }
 card() { echo "mac=00:16:3e:77:00:$1,bridge=${2:-xenbr0}$(where)"; }
 
+# attach_disk GUEST PATH VDEV, attach_card GUEST DEVID MAC-END: until the guest has it.
+attach_disk() { xl block-attach "$1" "$(disk "$2" "$3")" && connected vbd "$1" "$(number "$3")"; }
+attach_card() { xl network-attach "$1" "$(card "$3")" && connected vif "$1" "$2"; }
+number() { case $1 in xvda) echo $xvda ;; xvdb) echo $xvdb ;; esac; }
+
+# refused_disk GUEST PATH VDEV, refused_card GUEST DEVID MAC-END BRIDGE: attaching it fails, and says why.
+refused_disk() {
+    refused vbd "$1" "$(number "$3")" xl block-attach "$1" "$(disk "$2" "$3")"
+    xl block-detach "$1" "$3" > /dev/null 2>&1 || :
+}
+refused_card() {
+    refused vif "$1" "$2" xl network-attach "$1" "$(card "$3" "$4")"
+    xl network-detach "$1" "$2" > /dev/null 2>&1 || :
+}
+refused() {
+    local kind=$1 guest=$2 path began=$EPOCHREALTIME said code
+    path=$(nodes "$1" "$2" "$3")
+    shift 3
+    said=$("$@" 2>&1) && code=0 || code=$?
+    found "xl" "exit code $code after $(since "$began") s; ${said:-it says nothing}"
+    if [ $place = dom0 ]; then
+        [ $code != 0 ] || fail "xl says that it is attached"
+    else
+        wait_for 60 "an error in the store" has_failed "$path"
+        found "store" "hotplug-status=$(xenstore-read "$path/hotplug-status"), hotplug-error=$(xenstore-read "$path/hotplug-error") after $(since "$began") s"
+    fi
+}
+has_failed() { [ "$(xenstore-read "$1/hotplug-status")" != connected ] && xenstore-exists "$1/hotplug-error"; }
+
 # --- the store -------------------------------------------------------------------------------------------------------
 
 # nodes KIND GUEST DEVID: the backend's directory.
@@ -135,8 +170,13 @@ gone() { ! xenstore-exists "$1"; }
 connected() {
     local path
     path=$(nodes "$@")
-    wait_for 40 "$1 $3 of $2 (status $(xenstore-read "$path/hotplug-status" 2>&1), $(xenstore-read "$path/hotplug-error" 2>&1))" holds "$path/state" 4
-    wait_for 20 "$1 $3 of $2 in the frontend" holds "$(xenstore-read "$path/frontend")/state" 4
+    wait_for 60 "$1 $3 of $2 to be connected" is_connected "$path"
+}
+is_connected() {
+    if xenstore-exists "$1/hotplug-error" && ! holds "$1/hotplug-status" connected; then
+        fail "$(xenstore-read "$1/hotplug-error")"
+    fi
+    holds "$1/state" 4 && holds "$(xenstore-read "$1/frontend")/state" 4
 }
 xvda=51712
 xvdb=51728
@@ -176,8 +216,12 @@ set_up() {
         dd=$(xl domid dd)
         back=$dd
     fi
-    [ $side = theirs ] || backend "$(cat /parts/scenarios/install.sh)" || return
-    [ $place = dom0 ] && [ $side = theirs ] || start_daemon
+    if [ $side = ours ]; then
+        backend "example=$place.toml; $(cat /parts/scenarios/install.sh)" || return
+    fi
+    [ $place = dom0 ] && [ $side = theirs ] && return
+    start_daemon || return
+    [ $place = driver-domain ] || { xenplug scripts install && xenplug scripts status; }
 }
 
 # Where the scripts run, there is no daemon.
@@ -201,4 +245,8 @@ save_logs() {
     cp /run/baseline /run/picture /run/difference "/out/logs/$1/" 2> /dev/null || :
 }
 
-tear_down() { :; }
+# The stand-ins go as they came.
+tear_down() {
+    [ $place = dom0 ] && [ $side = ours ] || return 0
+    xenplug scripts uninstall && xenplug scripts status
+}

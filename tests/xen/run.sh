@@ -9,7 +9,7 @@ start_xen() {
     local wait=0
     until timeout 5 xenstore-exists /tool/xenstored 2>/dev/null || ((wait++ > 50)); do sleep 0.1; done
     xen-init-dom0 && xenconsoled --log=all --log-dir=/out/consoles || return
-    [ -z "$trace" ] || xenstore-watch / 2>&1 | while read -r path; do echo "$EPOCHREALTIME $path"; done >> /out/store-trace &
+    xenstore-watch / 2>&1 | while read -r path; do echo "$EPOCHREALTIME $path"; done >> /out/store-trace &
 }
 
 start_driver_domain() {
@@ -39,6 +39,11 @@ for scenario in $scenarios; do
     mark "begin $scenario"
     (
         take_baseline
+        # Every command, with its time: what a scenario that hangs was doing.
+        PS4='$EPOCHREALTIME '
+        exec 9> /out/commands
+        BASH_XTRACEFD=9
+        set -x
         # Not in a condition, where bash would not heed `set -e`.
         set -eE
         trap 'broken "$BASH_COMMAND"' ERR

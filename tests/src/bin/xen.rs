@@ -26,8 +26,8 @@ struct Arguments {
     /// Only on this side.
     #[arg(long, value_enum)]
     side: Option<WhichSide>,
-    /// How many machines are emulated at once.
-    #[arg(long, default_value_t = 2)]
+    /// How many machines are emulated at once. Each wants two processors: with fewer, domains were seen to stall.
+    #[arg(long, default_value_t = 1)]
     jobs: usize,
 }
 

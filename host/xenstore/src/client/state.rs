@@ -20,9 +20,8 @@ use crate::{
     wire::{Frame, Kind, append_frame, only_string, strings},
 };
 
-/// Requests on the wire at a time: an unprivileged domain may have 20 (tools/xenstored/core.c,
-/// `quota_req_outstanding`).
-const WINDOW: usize = 16;
+/// Places for requests on the wire; [`Outgoing::window`] says how many may be there at a time.
+const WINDOW: usize = super::transport::WINDOW;
 
 /// What a connection keeps under its lock.
 #[derive(Debug, Default)]
@@ -166,7 +165,7 @@ impl State {
         let Some(outgoing) = &mut self.outgoing else {
             return;
         };
-        while self.on_wire < WINDOW
+        while self.on_wire < outgoing.window()
             && let Some((call, next)) = self.queue.front_mut()
             && let Some(place) = self.window.iter().position(Option::is_none)
         {

@@ -8,6 +8,10 @@ use std::{
         unix::net::{UnixDatagram, UnixStream},
     },
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -56,6 +60,8 @@ fn through_device(server: PathBuf) -> Client {
     let (replies, mut given) = replies();
     let mut to_server = UnixStream::connect(server).unwrap();
     let mut from_server = to_server.try_clone().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let open = Arc::clone(&asked);
     thread::spawn(move || {
         let mut message = [0; 8192];
         // Each write of the client is one datagram.
@@ -63,13 +69,23 @@ fn through_device(server: PathBuf) -> Client {
             assert!(size <= 4096, "the kernel's buffer holds 4096 bytes");
             let (_, length) = first_frame(&message[..size]).unwrap().expect("a whole message");
             assert_eq!(length, size, "the kernel drops what follows the first message");
+            let before = asked.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(before, 0, "the ring never holds a second request");
             to_server.write_all(&message[..size]).unwrap();
         }
         let _ = to_server.shutdown(std::net::Shutdown::Both);
     });
     thread::spawn(move || {
         let mut bytes = [0; 8192];
+        let mut unread = Vec::new();
         while let Ok(size @ 1..) = from_server.read(&mut bytes) {
+            unread.extend_from_slice(&bytes[..size]);
+            while let Some((frame, length)) = first_frame(&unread).unwrap() {
+                if frame.kind != Kind::WatchEvent as u32 {
+                    open.fetch_sub(1, Ordering::SeqCst);
+                }
+                unread.drain(..length);
+            }
             if given.write_all(&bytes[..size]).is_err() {
                 return;
             }

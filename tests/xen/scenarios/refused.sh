@@ -1,0 +1,8 @@
+# What cannot be attached is refused: a file that is not there, a bridge that is not there, a path that is not granted.
+start_guest g 10.77.0.2 '' ''
+timed "no such file" refused_disk g $images/nowhere.img xvdb
+timed "no such bridge" refused_card g 0 01 xenbr77
+if [ $side = ours ]; then
+    backend 'mkdir -p /srv/secret && truncate -s 16M /srv/secret/other.img' > /dev/null
+    timed "not granted" refused_disk g /srv/secret/other.img xvdb
+fi
