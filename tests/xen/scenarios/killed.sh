@@ -4,8 +4,9 @@ start_guest g 10.77.0.2 "$(disk "$(image root)")" "$(card 01)"
 connected vbd g $xvda
 connected vif g 0
 # Until the file is gone, every write is checked; a failure is counted.
-order g 'touch /tmp/go; (while [ -e /tmp/go ]; do dd if=/dev/zero of=/dev/xvda bs=64k count=8 conv=fsync 2>/dev/null || echo disk >> /tmp/failures
-    ping -c 1 -W 5 10.77.0.1 > /dev/null || echo ping >> /tmp/failures; echo round >> /tmp/rounds; done) > /dev/null 2>&1 < /dev/null &'
+# In a shell of its own: the one that starts it keeps its output open, and the order would not end.
+order g 'touch /tmp/go; sh -c "while [ -e /tmp/go ]; do dd if=/dev/zero of=/dev/xvda bs=64k count=8 conv=fsync || echo disk >> /tmp/failures
+    ping -c 1 -W 5 10.77.0.1 || echo ping >> /tmp/failures; echo round >> /tmp/rounds; done" > /dev/null 2>&1 < /dev/null &'
 flaps="cat /sys/class/net/vif$(xl domid g).0/carrier_changes /sys/class/net/vif$(xl domid g).0/ifindex"
 before=$(backend "$flaps")
 kill_daemon
