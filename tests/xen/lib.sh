@@ -56,9 +56,10 @@ order() {
     local log=/out/consoles/guest-$1.log from tty tag=$RANDOM$RANDOM line wait=0
     tty=$(xenstore-read "/local/domain/$(domid "$1")/console/tty") || return
     from=$(stat -c %s "$log")
-    printf '{ ( %s\n ); echo "= $?"; } 2>&1 | sed "s/^/@%s /"\n' "$2" $tag > "$tty"
+    # Through a file: what it leaves running keeps its output open.
+    printf '{ ( %s\n ); echo "= $?"; } > /tmp/answer 2>&1; sed "s/^/@%s /" /tmp/answer\n' "$2" $tag > "$tty"
     while ! line=$(tail -c +$((from + 1)) "$log" | grep -a "^@$tag = "); do
-        ((wait++ < ${patience:-600})) || fail "$1 does not answer: $2"
+        ((wait++ < ${patience:-200})) || fail "$1 does not answer: $2"
         sleep 0.4
     done
     tail -c +$((from + 1)) "$log" | tr -d '\r' | sed -n "/^@$tag = /q; s/^@$tag //p"
