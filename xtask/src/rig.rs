@@ -21,8 +21,13 @@ pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
 /// and say loudly elsewhere that they did not run.
 pub(crate) fn set_up(workspace: &Workspace) {
     terminal::step("Fetch the foreign programs for the tests");
-    if let Err(error) = fetch(workspace) {
-        terminal::note(&format!("{error:#}: the tests that need the real xenstored cannot run"));
+    or_say(fetch(workspace), "the tests that need the real xenstored cannot run");
+}
+
+/// Says what cannot run without what could not be fetched.
+fn or_say(fetched: Result<()>, lost: &str) {
+    if let Err(error) = fetched {
+        terminal::note(&format!("{error:#}: {lost}"));
     }
 }
 
@@ -59,9 +64,7 @@ pub(crate) fn xen_folder(workspace: &Workspace) -> PathBuf {
 /// Fetches what real Xen needs, and says what is missing as [`set_up`] does.
 pub(crate) fn set_up_xen(workspace: &Workspace) {
     terminal::step("Fetch Xen, a kernel and qemu for the scenarios");
-    if let Err(error) = fetch_xen(workspace) {
-        terminal::note(&format!("{error:#}: the scenarios on real Xen cannot run"));
-    }
+    or_say(fetch_xen(workspace), "the scenarios on real Xen cannot run");
 }
 
 fn fetch_xen(workspace: &Workspace) -> Result<()> {

@@ -99,7 +99,7 @@ impl Outgoing {
     ///
     /// One through the device. With more of them in a domain's ring, xenstored 4.17.7 was seen on real Xen to refuse
     /// reads of the domain's own nodes (EACCES), and to answer other clients, the toolstack among them, with nonsense;
-    /// with one at a time none of that happens. Nobody else fills a ring: libxenstore waits for each reply.
+    /// with one at a time that was not seen again. libxenstore, too, waits for each reply.
     pub(super) fn window(&self) -> usize {
         match self {
             Self::Socket(_) => WINDOW,
