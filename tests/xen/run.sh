@@ -15,7 +15,7 @@ start_xen() {
 start_driver_domain() {
     cat > /run/dd.cfg <<CONFIG
 name = "dd"
-kernel = "/parts/vmlinuz"
+kernel = "/parts/vmlinux"
 ramdisk = "/parts/root.cpio"
 extra = "console=hvc0 quiet role=driver-domain"
 memory = 500
