@@ -211,6 +211,16 @@ expect_baseline() {
     done
 }
 
+# xl_may_complain: what the scenario does is meant to make xl complain.
+xl_may_complain() { complaints=expected; }
+complaints=
+# expect_no_complaints: libxl had no error to tell, during the scenario.
+expect_no_complaints() {
+    [ -z "$complaints" ] || return 0
+    complaints=$(awk "/^=== .* begin $scenario\$/ { said = \"\" } /^libxl: error/ { said = said \$0 \"\\n\" } END { printf \"%s\", said }" /out/run.log)
+    [ -z "$complaints" ] || fail "$complaints"
+}
+
 # --- the daemons -----------------------------------------------------------------------------------------------------
 
 set_up() {

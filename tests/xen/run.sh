@@ -50,6 +50,7 @@ for scenario in $scenarios; do
         . "/parts/scenarios/scenarios/$scenario.sh"
         end_guests
         expect_baseline
+        expect_no_complaints
     )
     status=$?
     mark "end $scenario"
