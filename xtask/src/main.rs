@@ -75,6 +75,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => {
             rig::set_up(&workspace);
+            rig::set_up_xen(&workspace);
             build(&workspace)?;
             workspace.test(&arguments)
         }

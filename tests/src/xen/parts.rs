@@ -72,8 +72,13 @@ impl Parts {
     /// A command among the packages, with their libraries.
     pub(super) fn command(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(self.program(name)?);
-        command.env("LD_LIBRARY_PATH", self.library_path());
+        self.equip(&mut command);
         Ok(command)
+    }
+
+    /// Lets a command find the packages' libraries.
+    pub(super) fn equip(&self, command: &mut Command) {
+        command.env("LD_LIBRARY_PATH", self.library_path());
     }
 
     /// The libraries that a program is linked to, and the loader.
