@@ -191,8 +191,7 @@ picture() {
     backend 'losetup -a | sed "s/^/loop device /"
         for link in /sys/class/net/*; do echo "link ${link##*/}$([ ! -e $link/master ] || echo " on $(basename $(readlink $link/master))")"; done
         nft list tables | sed "s/^/rules: /"
-        for record in /run/xenplug/journal/*; do case $record in *.lock|*/lock|*/\*) ;; *) echo "journal ${record##*/}" ;; esac; done
-        ls /run/xen-hotplug 2>/dev/null | sed "s/^/lock /"'
+        for record in /run/xenplug/journal/*; do case $record in *.lock|*/lock|*/\*) ;; *) echo "journal ${record##*/}" ;; esac; done'
     xenstore-ls -f "/local/domain/$back/backend" 2>/dev/null | sed 's/ = .*//; s/^/node /'
     xenstore-ls -f /libxl 2>/dev/null | sed 's/ = .*//; s/^/node /'
     xl list | sed 1d | awk '{ print "domain " $1 }'
