@@ -179,6 +179,9 @@ impl Directory {
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
     /// what the handler was `given`: that tells a directory made anew for the same machine, or for one whose `vm` cannot
     /// be read.
+    ///
+    /// The frontend's nodes come before that: a guest reads `mtu` once, as soon as its backend is connected
+    /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
     pub(crate) async fn publish(
         &self,
         identity: &Identity,
@@ -191,11 +194,10 @@ impl Directory {
             .into_iter()
             .filter_map(|name| given.get(name).map(|value| (name, value.as_bytes())))
             .collect();
-        let outcome = self.write(nodes, &asked, |seen| seen.connectable(identity)).await?;
-        if outcome == Published::Done && !connection.frontend.is_empty() {
+        if !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        Ok(outcome)
+        self.write(nodes, &asked, |seen| seen.connectable(identity)).await
     }
 
     /// Publishes why a device failed.
