@@ -120,8 +120,11 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
         .filter(|path| !path.is_empty())
         .ok_or(Error::NoDevice)?;
     let is_card = backend.rsplit('/').nth(2) == Some("vif");
-    if is_card && !of_links {
-        return Ok(Task::Nothing);
+    match (is_card, of_links) {
+        (true, false) => return Ok(Task::Nothing),
+        // Only links come online (block-common.sh).
+        (false, true) => return Err(Error::Action(command)),
+        _ => {}
     }
     Ok(Task::Ask(Call {
         script: name.to_owned(),
@@ -216,6 +219,7 @@ mod tests {
             ("/s/block", device, Error::NoAction),
             ("/s/block a=b", device, Error::NoAction),
             ("/s/block up", device, Error::Action("up".into())),
+            ("/s/block online", device, Error::Action("online".into())),
             ("/s/vif add type_if=tun", device, Error::Interface("tun".into())),
             ("/s/block add", &[], Error::NoDevice),
             ("/s/block add", &[("XENBUS_PATH", "")], Error::NoDevice),
