@@ -170,6 +170,11 @@ impl<'a> Arena<'a> {
         text
     }
 
+    /// Where it all happens.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// How many requests the store has served.
     pub fn requests(&self) -> Result<usize> {
         Ok(Trace::of(&self.xenstored.trace()?).requests())

@@ -71,10 +71,10 @@ impl Step {
 /// Something that is not the same with the original and with ours, and may be so.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
-    /// A line that is seen with the original alone, or nothing. `*` stands for anything.
-    pub original: &'static str,
-    /// A line that is seen with ours alone, or nothing.
-    pub ours: &'static str,
+    /// Lines that are seen with the original alone. `*` stands for anything.
+    pub original: &'static [&'static str],
+    /// Lines that are seen with ours alone.
+    pub ours: &'static [&'static str],
     /// Why that is right.
     pub because: &'static str,
 }

@@ -18,9 +18,13 @@ const FOLDER: &str = "/etc/xen/scripts";
 /// What Debian has put into `handle_iptable`, so that it does nothing (Debian bug 894013).
 const SWITCHED_OFF: &str = "  # This function is disabled in Debian packaging. See Debian bug #894013.\n  return 0\n";
 
+/// Where they look for programs before they look where the caller does.
+const FIRST_ON_PATH: &str = "\nbindir=\"/usr/bin\"\n";
+
 /// Both folders of scripts, ready to be run by many cases at once.
 ///
-/// The originals are Debian's, with `handle_iptable` as Xen has it, and look for each other in the copy.
+/// The originals are Debian's, with `handle_iptable` as Xen has it; they look for each other in the copy, and find the
+/// rig's `iptables` before that of the machine.
 #[derive(Debug)]
 pub struct Lab {
     directory: TempDir,
@@ -29,8 +33,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes the folders.
+    /// Makes the folders. `iptables` is the one that Debian prefers, on nftables.
     pub fn new() -> Result<Self> {
+        Self::with_iptables("xtables-nft-multi")
+    }
+
+    /// The same, with the `iptables` that this program is.
+    pub fn with_iptables(program: &str) -> Result<Self> {
         let rig = Rig::find()?;
         let directory = tempfile::Builder::new().prefix("xenplug-differential-").tempdir()?;
         let lab = Self {
@@ -52,10 +61,10 @@ impl Lab {
             let text = fs::read_to_string(&from).with_context(|| from.display().to_string())?;
             let text = text.replace(FOLDER, &lab.originals().display().to_string());
             let mode = fs::metadata(&from)?.permissions();
-            let text = if name == "vif-common.sh" {
-                text.replace(SWITCHED_OFF, "")
-            } else {
-                text
+            let text = match &*name {
+                "vif-common.sh" => text.replace(SWITCHED_OFF, ""),
+                "hotplugpath.sh" => text.replace(FIRST_ON_PATH, &format!("\nbindir={:?}\n", lab.tools())),
+                _ => text,
             };
             write(&lab.originals().join(&name), &text, mode.mode())?;
             if mode.mode() & 0o100 != 0 {
@@ -67,10 +76,7 @@ impl Lab {
             }
         }
         // Unpacked packages have no alternatives.
-        symlink(
-            lab.rig.program("usr/sbin/xtables-nft-multi"),
-            lab.tools().join("iptables"),
-        )?;
+        symlink(lab.rig.program("usr/sbin").join(program), lab.tools().join("iptables"))?;
         Ok(lab)
     }
 
