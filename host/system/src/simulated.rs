@@ -66,6 +66,7 @@ struct Card {
     link: Link,
     addresses: Vec<Prefix>,
     routes: Vec<Route>,
+    proxy_arp: bool,
 }
 
 /// What a machine holds for devices. Two that are equal: nothing was left behind between them.
@@ -75,6 +76,8 @@ pub struct Snapshot {
     pub loops: Vec<LoopDevice>,
     /// Links, each with its addresses and routes.
     pub links: Vec<(Link, Vec<Prefix>, Vec<Route>)>,
+    /// Links on which ARP is answered for others.
+    pub answering: Vec<IfName>,
     /// What links may send.
     pub rules: BTreeMap<IfName, Sources>,
     /// Helpers that run.
@@ -113,6 +116,12 @@ impl Machine {
                 .links
                 .values()
                 .map(|card| (card.link.clone(), card.addresses.clone(), card.routes.clone()))
+                .collect(),
+            answering: world
+                .links
+                .values()
+                .filter(|card| card.proxy_arp)
+                .map(|card| card.link.name.clone())
                 .collect(),
             rules: world.rules.clone(),
             processes: world.processes.values().cloned().collect(),
@@ -218,6 +227,13 @@ impl Machine {
             .card(name)
             .map(|card| card.routes.clone())
             .unwrap_or_default()
+    }
+
+    /// Gives a link an address, as the administrator does.
+    pub fn add_address(&self, name: &IfName, address: Prefix) {
+        if let Some(card) = self.world().links.values_mut().find(|card| card.link.name == *name) {
+            card.addresses.push(address);
+        }
     }
 
     /// What a link may send; `None` for anything.

@@ -22,6 +22,8 @@ pub enum Operation {
     RemoveAddress,
     AddRoute,
     RemoveRoute,
+    SetProxyArp,
+    AddressOf,
     Appearances,
     Restrict,
     Lift,
