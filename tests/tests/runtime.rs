@@ -17,7 +17,7 @@ use xenplug_system::{
     simulated::{Machine, Operation},
 };
 use xenplug_tests::rig::plugins_directory;
-use xenplug_xenbus::{DeviceKey, DomId, Identity, ScriptName};
+use xenplug_xenbus::{DeviceKey, DomId, Identity, Role, ScriptName};
 
 const IMAGE: &str = "/srv/a.img";
 
@@ -80,6 +80,8 @@ impl Stage {
             plugin: "disks".to_owned(),
             vms: Vec::new(),
             introduced: true,
+            role: Role::Paravirtual,
+            parameters: BTreeMap::new(),
         };
         Ok(Holding::begin(&self.journal, header)?)
     }
@@ -92,6 +94,8 @@ impl Stage {
             backend: DomId(0),
             script: ScriptName::parse("block")?,
             nodes: BTreeMap::from(nodes.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            role: Role::Paravirtual,
+            parameters: BTreeMap::new(),
             vms: Vec::new(),
             vm: None,
             vm_name: None,

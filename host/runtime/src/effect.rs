@@ -57,6 +57,11 @@ pub enum Effect {
         /// The route.
         route: Route,
     },
+    /// The kernel answers ARP on a link for others.
+    ProxyArp {
+        /// The interface number.
+        index: u32,
+    },
     /// Rules for a link.
     Firewall {
         /// The link's name when the rules were made.
@@ -110,6 +115,13 @@ impl Effect {
                 let grant = by.authority.network.as_ref().ok_or_else(|| not_held("route"))?;
                 by.system.network.remove_route(grant, *index, route)?;
             }
+            Self::ProxyArp { index } => {
+                let grant = by.authority.network.as_ref().ok_or_else(|| not_held("proxy_arp"))?;
+                match by.system.network.set_proxy_arp(grant, *index, false) {
+                    Err(Error::NotFound(_)) | Ok(()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
             Self::Firewall { link } => {
                 let grant = by.authority.firewall.as_ref().ok_or_else(|| not_held("rules"))?;
                 by.system.firewall.lift(grant, link)?;
@@ -148,6 +160,7 @@ impl Effect {
             Self::Link { name, .. } => format!("link {name}"),
             Self::Address { address, .. } => format!("address {address}"),
             Self::Route { route, .. } => format!("route to {}", route.to),
+            Self::ProxyArp { .. } => "proxy_arp".to_owned(),
             Self::Firewall { link } => format!("rules for {link}"),
             Self::Helper { kept: Some(kept), .. } => format!("{} as process {}", kept.helper, kept.pid),
             Self::Helper { kept: None, .. } => "a helper being started".to_owned(),
