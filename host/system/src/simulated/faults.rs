@@ -26,6 +26,7 @@ pub enum Operation {
     Restrict,
     Lift,
     Run,
+    RunRecorded,
     Start,
     End,
     Find,
