@@ -63,7 +63,7 @@ impl Grants {
             block: Some(BlockGrant::new(operator, Vec::new(), true)),
             network: Some(NetworkGrant::new(operator, vec![grant::NamePattern("*".to_owned())])),
             firewall: Some(FirewallGrant::new(operator)),
-            process: Some(ProcessGrant::new(operator, Vec::new())),
+            process: Some(ProcessGrant::to_release(operator)),
             guest: false,
         }
     }

@@ -120,6 +120,11 @@ impl Holding {
         format!("xenplug:{:.32}:{:x}", part, since.as_micros())
     }
 
+    /// A tag for the processes of one effect alone.
+    pub(crate) fn own_tag(&self) -> String {
+        format!("{}.{:x}", self.tag(), self.record.next())
+    }
+
     /// Makes an effect: writes the intent, acts, and writes the outcome. `act` answers with the effect as it came to be.
     /// If it fails, the intent stays until [`Holding::release`], since part of it may have been done.
     pub(crate) fn acquire<T>(
@@ -148,16 +153,12 @@ impl Holding {
         Ok(value)
     }
 
-    /// Makes an effect that ends with the call, and that only a crash in the middle leaves to be undone.
-    pub(crate) fn during<T>(
-        &mut self,
-        intent: Effect,
-        act: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, HoldingError> {
-        let seq = self.record.intent(&intent)?;
-        let value = act();
-        self.record.released(seq)?;
-        Ok(value?)
+    /// Gives up the effect that was made last, of which nothing is left to undo.
+    pub(crate) fn forget_last(&mut self) -> Result<(), HoldingError> {
+        if let Some(last) = self.held.pop() {
+            self.record.released(last.seq)?;
+        }
+        Ok(())
     }
 
     /// Takes hold again, after a restart, of what the record says: loop devices and claims. Answers with what is gone.

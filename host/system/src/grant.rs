@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, network::Prefix};
+use crate::{Error, network::Prefix, process::Command};
 
 /// Stands for the operator. Whoever holds it may make grants.
 #[derive(Debug)]
@@ -190,12 +190,45 @@ impl FirewallGrant {
 #[derive(Clone, Debug)]
 pub struct ProcessGrant {
     helpers: Vec<HelperRule>,
+    recorded: bool,
 }
 
 impl ProcessGrant {
     /// Grants helpers.
     pub fn new(_: &Operator, helpers: Vec<HelperRule>) -> Self {
-        Self { helpers }
+        Self {
+            helpers,
+            recorded: false,
+        }
+    }
+
+    /// Grants no helper but those that a journal names, as they were granted once.
+    pub fn to_release(_: &Operator) -> Self {
+        Self {
+            helpers: Vec::new(),
+            recorded: true,
+        }
+    }
+
+    /// A call of a helper, if it is granted.
+    pub fn command(&self, helper: &str, arguments: &[String]) -> Result<Command, Error> {
+        Ok(Command {
+            helper: helper.to_owned(),
+            program: self.program(helper, arguments)?.to_owned(),
+            arguments: arguments.to_owned(),
+        })
+    }
+
+    /// An error unless what was granted once is.
+    pub(crate) fn permit_recorded(&self, command: &Command) -> Result<(), Error> {
+        if self.recorded {
+            Ok(())
+        } else {
+            Err(Error::Denied(format!(
+                "the helper {:?} is not granted as a journal has it",
+                command.helper
+            )))
+        }
     }
 
     /// The program that a helper's name stands for, if it may be started with these arguments. Several rules may name

@@ -46,6 +46,7 @@ struct World {
     watchers: Vec<Sender<Option<IfName>>>,
     rules: BTreeMap<IfName, Sources>,
     programs: BTreeMap<std::path::PathBuf, Program>,
+    runs: Vec<String>,
     processes: BTreeMap<u32, Kept>,
     pid: u32,
     sources: BTreeSet<u64>,
@@ -259,6 +260,11 @@ impl Machine {
     /// Installs a program.
     pub fn add_program(&self, path: impl AsRef<Path>, program: Program) {
         self.world().programs.insert(path.as_ref().to_owned(), program);
+    }
+
+    /// The helpers that were run, in order, each by its name and its arguments.
+    pub fn runs(&self) -> Vec<String> {
+        self.world().runs.clone()
     }
 
     /// The helpers that run.

@@ -52,6 +52,7 @@
 
 #[doc(hidden)]
 pub mod bindings;
+mod command;
 pub mod config;
 mod connection;
 mod device;
@@ -65,6 +66,7 @@ pub use bindings::xen::hotplug::{
     block, firewall, guest, network, process,
     types::{BadParam, Connection, Description, Device, Error, Node, Role},
 };
+pub use command::{Command, Undo};
 pub use error::OrInvalid;
 pub use handler::Handler;
 

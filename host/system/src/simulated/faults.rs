@@ -28,6 +28,7 @@ pub enum Operation {
     Restrict,
     Lift,
     Run,
+    RunRecorded,
     Start,
     End,
     Find,
