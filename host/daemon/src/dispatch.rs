@@ -5,7 +5,7 @@ use std::{sync::Arc, thread, time::Duration};
 use tokio::{sync::mpsc, time::interval};
 use tracing::{info, warn};
 use xenplug_system::network::IfName;
-use xenplug_xenbus::{DevId, DeviceKey, DomId, Kind, Phase, Place, WatchedPath};
+use xenplug_xenbus::{DeviceKey, DomId, Kind, Part, Phase, Place, WatchedPath};
 use xenplug_xenstore::{Error, Event, Path, Watch};
 
 use crate::{host::Host, registry::Registry};
@@ -47,7 +47,7 @@ impl Dispatch {
     pub(crate) async fn run(mut self) {
         let domains = Arc::clone(&self.host.domains);
         let host = Arc::clone(&self.host);
-        let follow = domains.follow(|domain| host.registry.wake_all(|key| key.frontend == domain));
+        let follow = domains.follow(|domain| host.registry.wake_all(|part| part.device.frontend == domain));
         tokio::pin!(follow);
         let mut resync = interval(RESYNC);
         let mut links_open = true;
@@ -63,7 +63,7 @@ impl Dispatch {
                 },
                 link = self.links.recv(), if links_open => match link {
                     Some(Some(name)) => self.appeared(&name),
-                    Some(None) => self.host.registry.wake_all(|key| key.kind.needs_netdev()),
+                    Some(None) => self.host.registry.wake_all(|part| part.device.kind.needs_netdev()),
                     None => links_open = false,
                 },
                 () = &mut follow => {}
@@ -92,7 +92,7 @@ impl Dispatch {
                 leaf: Some("hotplug-status"),
             } => {
                 let rests = matches!(
-                    self.host.registry.phase(&key),
+                    self.host.registry.phase(&Part::main(key.clone())),
                     Some(Phase::Failed { .. } | Phase::Foreign | Phase::Waiting)
                 );
                 if rests {
@@ -103,26 +103,23 @@ impl Dispatch {
             Place::Domain(kind, domain) => {
                 self.host
                     .registry
-                    .wake_all(|key| key.kind == kind && key.frontend == domain);
+                    .wake_all(|part| part.device.kind == kind && part.device.frontend == domain);
                 self.discover_domain(&kind, domain).await;
             }
             Place::Kind(kind) => {
-                self.host.registry.wake_all(|key| key.kind == kind);
+                self.host.registry.wake_all(|part| part.device.kind == kind);
                 self.discover_kind(&kind).await;
             }
             Place::Root => self.resync().await,
         }
     }
 
-    /// A link has appeared: netback's, perhaps.
+    /// A link has appeared: netback's, perhaps, or QEMU's.
     fn appeared(&self, name: &IfName) {
-        let Some((domain, devid)) = name.as_str().strip_prefix("vif").and_then(|rest| rest.split_once('.')) else {
-            return;
-        };
-        if let (Ok(frontend), Ok(devid)) = (domain.parse::<DomId>(), devid.parse::<DevId>()) {
+        if name.as_str().starts_with("vif") {
             self.host
                 .registry
-                .wake_all(|key| key.kind.needs_netdev() && key.frontend == frontend && key.devid == devid);
+                .wake_all(|part| part.device.kind.needs_netdev() && part.link() == name.as_str());
         }
     }
 
@@ -134,7 +131,13 @@ impl Dispatch {
                 self.discover_kind(&kind).await;
             }
         }
-        let used: Vec<DomId> = self.host.registry.views().iter().map(|(key, _)| key.frontend).collect();
+        let used: Vec<DomId> = self
+            .host
+            .registry
+            .views()
+            .iter()
+            .map(|(part, _)| part.device.frontend)
+            .collect();
         self.host.domains.keep(|domain| used.contains(&domain));
     }
 

@@ -38,7 +38,7 @@ use tracing::{error, info, warn};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Claims, Engine};
 use xenplug_system::System;
-use xenplug_xenbus::{DeviceKey, DomId};
+use xenplug_xenbus::{DomId, Part};
 use xenplug_xenstore::{Client, Endpoint};
 
 use crate::{
@@ -172,7 +172,7 @@ async fn serve(
     file: &Path,
     loader: Arc<Loader>,
     listener: UnixListener,
-    asked: mpsc::UnboundedReceiver<(DeviceKey, Ask)>,
+    asked: mpsc::UnboundedReceiver<(Part, Ask)>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

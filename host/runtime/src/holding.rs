@@ -1,11 +1,11 @@
 //! What one device holds: its journal record and the mirror of it, from the first intent to the last release.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 use xenplug_journal::{Held, Journal, Record, Replayed};
 use xenplug_system::{Error, System};
-use xenplug_xenbus::Identity;
+use xenplug_xenbus::{Identity, Part, Role};
 
 use crate::{Claims, Effect, Grants, Limits, effect::Undo};
 
@@ -23,6 +23,22 @@ pub struct Header {
     pub vms: Vec<String>,
     /// Whether xenstored knew the frontend domain then: if it did and no longer does, the domain is gone.
     pub introduced: bool,
+    /// What of the device the record is about.
+    #[serde(default)]
+    pub role: Role,
+    /// See [`crate::Device::parameters`]: a daemon that begins anew what this one began begins it with them.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl Header {
+    /// What the record is about.
+    pub fn part(&self) -> Part {
+        Part {
+            device: self.identity.key.clone(),
+            role: self.role,
+        }
+    }
 }
 
 /// Why a device cannot hold something.
@@ -52,7 +68,7 @@ pub struct Holding {
 impl Holding {
     /// Begins a record, before anything is done for the device.
     pub fn begin(journal: &Journal, header: Header) -> Result<Self, HoldingError> {
-        let name = header.identity.key.to_string().replace('/', "-");
+        let name = header.part().to_string().replace('/', "-");
         let record = journal.begin(&name, &header)?;
         Ok(Self {
             header,
@@ -99,9 +115,14 @@ impl Holding {
     /// The tag by which the kernel knows what belongs to this device: unique to this record, at most 63 bytes.
     pub(crate) fn tag(&self) -> String {
         let since = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let key = self.header.identity.key.to_string();
-        // A kind has at most 32 bytes; the time makes the tag unique, so the key may be cut.
-        format!("xenplug:{:.32}:{:x}", key, since.as_micros())
+        let part = self.header.part().to_string();
+        // A kind has at most 32 bytes; the time makes the tag unique, so the rest may be cut.
+        format!("xenplug:{:.32}:{:x}", part, since.as_micros())
+    }
+
+    /// A tag for the processes of one effect alone.
+    pub(crate) fn own_tag(&self) -> String {
+        format!("{}.{:x}", self.tag(), self.record.next())
     }
 
     /// Makes an effect: writes the intent, acts, and writes the outcome. `act` answers with the effect as it came to be.
@@ -132,16 +153,12 @@ impl Holding {
         Ok(value)
     }
 
-    /// Makes an effect that ends with the call, and that only a crash in the middle leaves to be undone.
-    pub(crate) fn during<T>(
-        &mut self,
-        intent: Effect,
-        act: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, HoldingError> {
-        let seq = self.record.intent(&intent)?;
-        let value = act();
-        self.record.released(seq)?;
-        Ok(value?)
+    /// Gives up the effect that was made last, of which nothing is left to undo.
+    pub(crate) fn forget_last(&mut self) -> Result<(), HoldingError> {
+        if let Some(last) = self.held.pop() {
+            self.record.released(last.seq)?;
+        }
+        Ok(())
     }
 
     /// Takes hold again, after a restart, of what the record says: loop devices and claims. Answers with what is gone.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, network::Prefix, process::Command};
 
 /// Stands for the operator. Whoever holds it may make grants.
 #[derive(Debug)]
@@ -126,21 +126,52 @@ impl BlockGrant {
     }
 }
 
-/// Bridges of these names, and the device's own link.
+/// The device's own link; bridges of these names to put it on, prefixes to route through it, and links whose addresses
+/// may be read.
 #[derive(Clone, Debug)]
 pub struct NetworkGrant {
     bridges: Vec<NamePattern>,
+    routes: Vec<Prefix>,
+    uplinks: Vec<NamePattern>,
 }
 
 impl NetworkGrant {
     /// Grants bridges by name.
     pub fn new(_: &Operator, bridges: Vec<NamePattern>) -> Self {
-        Self { bridges }
+        Self {
+            bridges,
+            routes: Vec::new(),
+            uplinks: Vec::new(),
+        }
+    }
+
+    /// Grants routes to these prefixes and to what is within them, too.
+    #[must_use]
+    pub fn with_routes(self, _: &Operator, routes: Vec<Prefix>) -> Self {
+        Self { routes, ..self }
+    }
+
+    /// Grants a look at the addresses of links by name, too.
+    #[must_use]
+    pub fn with_uplinks(self, _: &Operator, uplinks: Vec<NamePattern>) -> Self {
+        Self { uplinks, ..self }
     }
 
     /// Whether the bridge of that name is granted.
     pub fn permits(&self, bridge: &str) -> bool {
         self.bridges.iter().any(|pattern| pattern.matches(bridge))
+    }
+
+    /// Whether a route to that prefix is granted.
+    pub(crate) fn permits_route(&self, to: Prefix) -> bool {
+        self.routes
+            .iter()
+            .any(|granted| granted.length <= to.length && granted.contains(to.address))
+    }
+
+    /// Whether the addresses of the link of that name may be read.
+    pub(crate) fn permits_uplink(&self, link: &str) -> bool {
+        self.uplinks.iter().any(|pattern| pattern.matches(link))
     }
 }
 
@@ -159,12 +190,45 @@ impl FirewallGrant {
 #[derive(Clone, Debug)]
 pub struct ProcessGrant {
     helpers: Vec<HelperRule>,
+    recorded: bool,
 }
 
 impl ProcessGrant {
     /// Grants helpers.
     pub fn new(_: &Operator, helpers: Vec<HelperRule>) -> Self {
-        Self { helpers }
+        Self {
+            helpers,
+            recorded: false,
+        }
+    }
+
+    /// Grants no helper but those that a journal names, as they were granted once.
+    pub fn to_release(_: &Operator) -> Self {
+        Self {
+            helpers: Vec::new(),
+            recorded: true,
+        }
+    }
+
+    /// A call of a helper, if it is granted.
+    pub fn command(&self, helper: &str, arguments: &[String]) -> Result<Command, Error> {
+        Ok(Command {
+            helper: helper.to_owned(),
+            program: self.program(helper, arguments)?.to_owned(),
+            arguments: arguments.to_owned(),
+        })
+    }
+
+    /// An error unless what was granted once is.
+    pub(crate) fn permit_recorded(&self, command: &Command) -> Result<(), Error> {
+        if self.recorded {
+            Ok(())
+        } else {
+            Err(Error::Denied(format!(
+                "the helper {:?} is not granted as a journal has it",
+                command.helper
+            )))
+        }
     }
 
     /// The program that a helper's name stands for, if it may be started with these arguments. Several rules may name
@@ -278,6 +342,29 @@ mod tests {
                 expected,
                 "{patterns:?} {arguments:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_route_is_granted_within_a_prefix_and_not_around_it() {
+        let operator = Operator::of_configuration();
+        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let none = NetworkGrant::new(&operator, Vec::new());
+        let grant = none
+            .clone()
+            .with_routes(&operator, vec![prefix("10.1.0.0/16"), prefix("2001:db8::/32")]);
+        for (to, expected) in [
+            ("10.1.0.0/16", true),
+            ("10.1.2.3", true),
+            ("10.2.0.1", false),
+            ("10.0.0.0/8", false),
+            ("0.0.0.0/0", false),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+            ("::/0", false),
+        ] {
+            assert_eq!(grant.permits_route(prefix(to)), expected, "{to}");
+            assert!(!none.permits_route(prefix(to)), "{to}");
         }
     }
 

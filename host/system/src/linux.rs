@@ -3,6 +3,7 @@
 mod addresses;
 mod appearances;
 mod block;
+mod forwarding;
 mod ioctl;
 mod links;
 mod loops;

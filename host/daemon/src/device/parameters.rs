@@ -3,17 +3,23 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use xenplug_runtime::{Device, Plugin};
-use xenplug_xenbus::{DeviceKey, ScriptName};
+use xenplug_xenbus::{Part, ScriptName};
 
-use super::Failure;
+use super::{Failure, Told};
 use crate::{directory::Snapshot, host::Host};
 
 /// Bytes of the longest value a plugin is given.
 const VALUE_MAX: usize = 1024;
 
 /// The plugin that serves a device, and the device as that plugin sees it.
-pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result<(Arc<Plugin>, Device), Failure> {
+pub(super) fn check(
+    host: &Host,
+    part: &Part,
+    snapshot: &Snapshot,
+    told: &Told,
+) -> Result<(Arc<Plugin>, Device), Failure> {
     let plugins = host.plugins();
+    let key = &part.device;
     // Until the plugin is known, the one that would serve the kind speaks, if there is just one.
     let speaker = match plugins.of_kind(&key.kind).collect::<Vec<_>>()[..] {
         [only] => only.plugin.name().to_owned(),
@@ -47,6 +53,8 @@ pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result
         backend: host.own,
         script,
         nodes,
+        role: part.role,
+        parameters: told.clone(),
         vms: snapshot.vms.clone(),
         vm: None,
         vm_name: None,
