@@ -16,7 +16,7 @@ pub enum Sharing {
     Readers,
     /// Writes, beside nobody.
     Alone,
-    /// Does not care (`w!`), and is not seen by others' checks.
+    /// Does not care (`w!`). Others do: who wants to be alone is refused beside it, as the script does.
     Unchecked,
 }
 
@@ -32,11 +32,10 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Whether another that does not know of this one may have the source as well.
+    /// Whether it keeps a device from using the source in that way.
     fn forbids(&self, device: &DeviceKey, vms: &[String], sharing: Sharing) -> bool {
         self.device != *device
-            && (sharing == Sharing::Alone && self.sharing != Sharing::Unchecked
-                || sharing == Sharing::Readers && self.sharing == Sharing::Alone)
+            && (sharing == Sharing::Alone || sharing == Sharing::Readers && self.sharing == Sharing::Alone)
             && self.device.frontend != device.frontend
             && !self.vms.iter().any(|vm| vms.contains(vm))
     }
@@ -97,13 +96,14 @@ impl Claims {
         if let Some(other) = conflict {
             return Err(other.device.clone());
         }
-        claims.retain(|claim| claim.device != *device);
-        claims.push(Claim {
-            device: device.clone(),
-            vms: vms.to_vec(),
-            sharing,
-        });
+        put(claims, device, vms, sharing);
         Ok(())
+    }
+
+    /// Takes back, after a restart, a claim that was granted before: in what order they came is not known any more, and
+    /// who does not care may have come after who was alone.
+    pub fn adopt(&self, source: SourceIdentity, device: &DeviceKey, vms: &[String], sharing: Sharing) {
+        put(self.table().entry(source).or_default(), device, vms, sharing);
     }
 
     /// Gives a claim up. One that is not there is no error.
@@ -121,6 +121,16 @@ impl Claims {
         // Every change is complete before anything can panic, so a poisoned table is still a true one.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a device's claim in the place of the one that it may have.
+fn put(claims: &mut Vec<Claim>, device: &DeviceKey, vms: &[String], sharing: Sharing) {
+    claims.retain(|claim| claim.device != *device);
+    claims.push(Claim {
+        device: device.clone(),
+        vms: vms.to_vec(),
+        sharing,
+    });
 }
 
 #[cfg(test)]
@@ -145,7 +155,8 @@ mod tests {
             (Readers, Alone, &b, false),
             (Readers, Readers, &b, true),
             (Alone, Unchecked, &b, true),
-            (Unchecked, Alone, &b, true),
+            (Unchecked, Alone, &b, false),
+            (Unchecked, Readers, &b, true),
             (Alone, Alone, &a, true),
             (Alone, Alone, &stub_of_a, true),
         ] {
@@ -161,5 +172,15 @@ mod tests {
                 assert_eq!(claims.claim(DISK, &key("vbd/2/51712"), vms, second), Ok(()));
             }
         }
+    }
+    #[test]
+    fn what_was_granted_is_taken_back_in_any_order() {
+        let (a, b) = (["/vm/a".to_owned()], ["/vm/b".to_owned()]);
+        let claims = Claims::default();
+        // As they were granted: alone first.
+        claims.adopt(DISK, &key("vbd/2/51712"), &b, Sharing::Unchecked);
+        claims.adopt(DISK, &key("vbd/1/51712"), &a, Sharing::Alone);
+        let third = claims.claim(DISK, &key("vbd/3/51712"), &[], Sharing::Readers);
+        assert_eq!(third, Err(key("vbd/1/51712")));
     }
 }

@@ -199,10 +199,7 @@ impl Holding {
             }
             match &mut held.effect {
                 Effect::Claim { source, sharing } => {
-                    let key = &self.header.identity.key;
-                    if let Err(other) = claims.claim(*source, key, &self.header.vms, *sharing) {
-                        gone.push(format!("the disk is now used by {other}"));
-                    }
+                    claims.adopt(*source, &self.header.identity.key, &self.header.vms, *sharing);
                 }
                 Effect::Loop {
                     device: Some(device), ..
