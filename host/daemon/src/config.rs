@@ -244,14 +244,21 @@ fn network(
 }
 
 fn absolute(source: &Source<'_>, rule: raw::PathRule) -> Result<PathRule, ConfigError> {
-    if rule.path.get_ref().is_absolute() {
-        Ok(PathRule {
-            path: rule.path.into_inner(),
-            access: rule.access,
-        })
-    } else {
-        Err(source.at(&rule.path, "path is not absolute", "begin it with /"))
+    let path = rule.path.get_ref();
+    if !path.is_absolute() {
+        return Err(source.at(&rule.path, "path is not absolute", "begin it with /"));
     }
+    if path.parent().is_some_and(|above| above.to_string_lossy().contains('*')) {
+        return Err(source.at(
+            &rule.path,
+            "path has a * before its last component",
+            "grant each directory by its name, such as \"/dev/disk/by-path/ip-*\"",
+        ));
+    }
+    Ok(PathRule {
+        path: rule.path.into_inner(),
+        access: rule.access,
+    })
 }
 
 fn limits(source: &Source<'_>, raw: raw::Limits) -> Result<Limits, ConfigError> {

@@ -195,6 +195,9 @@ impl Task {
                     }
                     _ => Ok(Published::Stale),
                 };
+                if let Some(holding) = &mut self.holding {
+                    holding.unlock();
+                }
                 let published = match outcome {
                     Ok(published) => published,
                     // It may be written or not; the look that follows tells.
@@ -342,13 +345,14 @@ impl Task {
         match done {
             Finished::Handler(holding, answer) => {
                 debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
-                self.holding = Some(holding);
+                let holding = self.holding.insert(holding);
                 match answer {
                     Ok(connection) => {
                         self.connection = connection;
                         Event::HandlerDone
                     }
                     Err(fault) => {
+                        holding.unlock();
                         let plugin = self.plugin_name();
                         self.failed(Failure::of(&plugin, &fault));
                         Event::HandlerFailed

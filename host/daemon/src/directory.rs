@@ -404,7 +404,7 @@ fn text(reply: Result<Reply, Error>) -> Option<String> {
 
 /// The value of a `vm` node. A save or a local migration appends "-1" to it for a moment
 /// (tools/hotplug/Linux/block-common.sh, `same_vm`).
-fn machine(vm: String) -> String {
+pub(crate) fn machine(vm: String) -> String {
     vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)
 }
 

@@ -20,20 +20,66 @@ pub enum Sharing {
     Unchecked,
 }
 
-#[derive(Debug)]
-struct Claim {
-    device: DeviceKey,
-    vms: Vec<String>,
-    sharing: Sharing,
+/// A device that uses a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The device.
+    pub device: DeviceKey,
+    /// The `vm` nodes of its virtual machine.
+    pub vms: Vec<String>,
+    /// How it uses it.
+    pub sharing: Sharing,
+}
+
+impl Claim {
+    /// Whether it keeps a device from using the source in that way.
+    fn forbids(&self, device: &DeviceKey, vms: &[String], sharing: Sharing) -> bool {
+        self.device != *device
+            && (sharing == Sharing::Alone || sharing == Sharing::Readers && self.sharing == Sharing::Alone)
+            && self.device.frontend != device.frontend
+            && !self.vms.iter().any(|vm| vms.contains(vm))
+    }
+}
+
+/// Tells what those use who make no claims: the devices that original hotplug scripts have plugged.
+pub trait Neighbours: Send + Sync {
+    /// The devices that use a block device, as far as everything is known that was published before this call.
+    fn users(&self, major: u32, minor: u32) -> Result<Vec<Claim>, String>;
 }
 
 /// All claims of this daemon, by what is claimed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Claims {
     table: Mutex<HashMap<SourceIdentity, Vec<Claim>>>,
+    neighbours: Option<Box<dyn Neighbours>>,
 }
 
 impl Claims {
+    /// With neighbours, who have to be asked.
+    pub fn beside(neighbours: Box<dyn Neighbours>) -> Self {
+        Self {
+            table: Mutex::default(),
+            neighbours: Some(neighbours),
+        }
+    }
+
+    /// The neighbour that keeps a device from using a source, by the same rules. A file shows its users by itself: they
+    /// have loop devices on it.
+    pub(crate) fn neighbour(
+        &self,
+        source: SourceIdentity,
+        device: &DeviceKey,
+        vms: &[String],
+        sharing: Sharing,
+    ) -> Result<Option<DeviceKey>, String> {
+        let (Some(neighbours), SourceIdentity::BlockDevice { major, minor }) = (&self.neighbours, source) else {
+            return Ok(None);
+        };
+        let users = neighbours.users(major, minor)?;
+        let forbids = users.into_iter().find(|user| user.forbids(device, vms, sharing));
+        Ok(forbids.map(|user| user.device))
+    }
+
     /// Claims a source for a device of a virtual machine (`vms`: its own `vm` node, and that of a stub domain's
     /// target). Answers with the other user if the rules forbid it: a writer must be alone, a machine may share with
     /// itself.
@@ -46,12 +92,7 @@ impl Claims {
     ) -> Result<(), DeviceKey> {
         let mut table = self.table();
         let claims = table.entry(source).or_default();
-        let conflict = claims.iter().find(|other| {
-            other.device != *device
-                && (sharing == Sharing::Alone || sharing == Sharing::Readers && other.sharing == Sharing::Alone)
-                && other.device.frontend != device.frontend
-                && !other.vms.iter().any(|vm| vms.contains(vm))
-        });
+        let conflict = claims.iter().find(|other| other.forbids(device, vms, sharing));
         if let Some(other) = conflict {
             return Err(other.device.clone());
         }
@@ -132,6 +173,7 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn what_was_granted_is_taken_back_in_any_order() {
         let (a, b) = (["/vm/a".to_owned()], ["/vm/b".to_owned()]);

@@ -1,10 +1,15 @@
 //! What one device holds: its journal record and the mirror of it, from the first intent to the last release.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 use xenplug_journal::{Held, Journal, Record, Replayed};
-use xenplug_system::{Error, System};
+use xenplug_system::{Error, Locks, System};
 use xenplug_xenbus::{Identity, Part, Role};
 
 use crate::{Claims, Effect, Grants, Limits, effect::Undo};
@@ -63,6 +68,26 @@ pub struct Holding {
     held: Vec<Held<Effect>>,
     began: SystemTime,
     note: Option<String>,
+    /// The scripts' locks that are held until the device is published, or has failed.
+    locks: Vec<Locked>,
+}
+
+/// A lock of the original scripts, given back when it is dropped. It goes with the process, and so is in no journal.
+struct Locked {
+    locks: Arc<dyn Locks>,
+    name: &'static str,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.locks.give_back(self.name);
+    }
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 impl Holding {
@@ -76,6 +101,7 @@ impl Holding {
             held: Vec::new(),
             began: SystemTime::now(),
             note: None,
+            locks: Vec::new(),
         })
     }
 
@@ -87,6 +113,7 @@ impl Holding {
             held: replayed.held,
             began: replayed.began,
             note: replayed.note,
+            locks: Vec::new(),
         }
     }
 
@@ -118,6 +145,24 @@ impl Holding {
         let part = self.header.part().to_string();
         // A kind has at most 32 bytes; the time makes the tag unique, so the rest may be cut.
         format!("xenplug:{:.32}:{:x}", part, since.as_micros())
+    }
+
+    /// Keeps the original scripts out of a section until [`Holding::unlock`].
+    pub(crate) fn lock(&mut self, locks: &Arc<dyn Locks>, name: &'static str, patience: Duration) -> Result<(), Error> {
+        if self.locks.iter().any(|held| held.name == name) {
+            return Ok(());
+        }
+        locks.take(name, patience)?;
+        self.locks.push(Locked {
+            locks: Arc::clone(locks),
+            name,
+        });
+        Ok(())
+    }
+
+    /// Lets the original scripts in again: what they look for is published, or will not be.
+    pub fn unlock(&mut self) {
+        self.locks.clear();
     }
 
     /// A tag for the processes of one effect alone.
@@ -206,6 +251,7 @@ impl Holding {
     /// Gives everything back, newest first, and goes on past errors. Answers with what could not be given back, which
     /// stays held.
     pub fn release(&mut self, system: &System, authority: &Grants, claims: &Claims) -> Vec<String> {
+        self.unlock();
         if !self.is_releasing() {
             // What cannot be noted is given back all the same.
             let _ = self.note(RELEASING);

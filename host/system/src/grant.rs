@@ -29,13 +29,39 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A file or directory, and everything below it.
+/// A file or directory, and everything below it; with a `*` in the path's last component, all whose names fit, such as
+/// `/dev/nbd*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathRule {
     /// An absolute path.
     pub path: PathBuf,
     /// How it may be used.
     pub access: Access,
+}
+
+impl PathRule {
+    /// What the last component of the path has to be like, if it is a pattern.
+    fn pattern(&self) -> Option<&str> {
+        self.path.file_name()?.to_str().filter(|name| name.contains('*'))
+    }
+
+    /// The directory in which to look: links on the way to it are the operator's.
+    pub(crate) fn directory(&self) -> &Path {
+        match (self.pattern(), self.path.parent()) {
+            (Some(_), Some(parent)) => parent,
+            _ => &self.path,
+        }
+    }
+
+    /// What of a path comes below the rule's directory, of which `directory` is a name, if the rule covers it.
+    pub(crate) fn rest<'p>(&self, directory: &Path, path: &'p Path) -> Option<&'p Path> {
+        let rest = path.strip_prefix(directory).ok()?;
+        let Some(pattern) = self.pattern() else {
+            return Some(rest);
+        };
+        let first = rest.components().next()?.as_os_str().to_str()?;
+        text_matches(pattern, first).then_some(rest)
+    }
 }
 
 /// A name, or the beginning of one with `*` at its end.
@@ -107,8 +133,8 @@ impl BlockGrant {
     pub(crate) fn rule<'g, 'p>(&'g self, path: &'p Path) -> Option<(&'g PathRule, &'p Path)> {
         self.rules
             .iter()
-            .filter_map(|rule| path.strip_prefix(&rule.path).ok().map(|rest| (rule, rest)))
-            .max_by_key(|(rule, _)| rule.path.components().count())
+            .filter_map(|rule| rule.rest(rule.directory(), path).map(|rest| (rule, rest)))
+            .max_by_key(|(rule, _)| (rule.path.components().count(), rule.pattern().is_none()))
     }
 
     /// All rules.
@@ -254,8 +280,13 @@ fn argument_matches(pattern: &str, argument: &str) -> bool {
     {
         return false;
     }
+    text_matches(pattern, argument)
+}
+
+/// Whether a text is as the pattern has it, `*` standing for any run of characters but `/`.
+fn text_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|beginning| argument.strip_prefix(beginning)) else {
+    let Some(mut rest) = parts.next().and_then(|beginning| text.strip_prefix(beginning)) else {
         return false;
     };
     let mut parts = parts.peekable();
@@ -365,6 +396,44 @@ mod tests {
         ] {
             assert_eq!(grant.permits_route(prefix(to)), expected, "{to}");
             assert!(!none.permits_route(prefix(to)), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_rule_with_a_pattern_covers_the_names_that_fit() {
+        let rule = |path: &str, access| PathRule {
+            path: path.into(),
+            access,
+        };
+        let grant = BlockGrant::new(
+            &Operator::of_configuration(),
+            vec![
+                rule("/dev/nbd*", Access::ReadWrite),
+                rule("/dev/nbd7", Access::ReadOnly),
+                rule("/dev/disk/by-path/ip-*-lun-0", Access::ReadWrite),
+            ],
+            false,
+        );
+        for (path, expected) in [
+            ("/dev/nbd0", Some(("/dev", "nbd0", Access::ReadWrite))),
+            ("/dev/nbd7", Some(("/dev/nbd7", "", Access::ReadOnly))),
+            (
+                "/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-iqn.a-lun-0",
+                Some((
+                    "/dev/disk/by-path",
+                    "ip-10.0.0.1:3260-iscsi-iqn.a-lun-0",
+                    Access::ReadWrite,
+                )),
+            ),
+            ("/dev/disk/by-path/pci-0-lun-0", None),
+            ("/dev/sda", None),
+            ("/dev/disk/nbd0", None),
+            ("/dev", None),
+        ] {
+            let found = grant.rule(Path::new(path));
+            let found = found.map(|(rule, rest)| (rule.directory().to_str(), rest.to_str(), rule.access));
+            let expected = expected.map(|(directory, rest, access)| (Some(directory), Some(rest), access));
+            assert_eq!(found, expected, "{path}");
         }
     }
 

@@ -95,6 +95,7 @@ impl Machine {
             network: Arc::new(network::SimulatedNetwork(self.clone())),
             firewall: Arc::new(firewall::SimulatedFirewall(self.clone())),
             process: Arc::new(process::SimulatedProcess(self.clone())),
+            locks: Arc::new(crate::lock::NoScripts),
         }
     }
 

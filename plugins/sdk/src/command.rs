@@ -1,5 +1,7 @@
 //! Running helpers, and having what they did undone.
 
+use std::fmt;
+
 use crate::{
     Error,
     process::{self, Output},
@@ -65,9 +67,16 @@ impl Command {
             .find(|line| !line.is_empty());
         Err(Error::Unavailable(format!(
             "{} failed: {}",
-            [&[self.helper.clone()], &*self.arguments].concat().join(" "),
+            self,
             said.map_or_else(|| format!("exit code {}", output.code), str::to_owned),
         )))
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.helper)?;
+        self.arguments.iter().try_for_each(|argument| write!(f, " {argument}"))
     }
 }
 

@@ -56,6 +56,7 @@ mod command;
 pub mod config;
 mod connection;
 mod device;
+pub mod disk;
 mod error;
 mod export;
 mod handler;
