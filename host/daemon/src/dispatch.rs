@@ -104,7 +104,7 @@ impl Dispatch {
             self.told(event).await;
         }
         let host = Arc::clone(&self.host);
-        let ours = |key: &DeviceKey| host.registry.phase(key).is_some_and(Phase::holds);
+        let ours = |key: &DeviceKey| host.registry.phase(&Part::main(key.clone())).is_some_and(Phase::holds);
         self.neighbours.answer(&host.client, ours, question).await;
     }
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    differential::{Arena, Lab, Step, Who},
+    differential::{ABSENT, Arena, Lab, Step, Who},
     rig::Device,
 };
 
@@ -34,6 +34,9 @@ const IMAGE: Step = Step::Sh("truncate -s 4M $D/a.img");
 const BLOCK: Step =
     Step::Sh("truncate -s 4M $D/disk.img; loop=$(losetup -f --show $D/disk.img); mknod $D/dev b 7 ${loop#/dev/loop}");
 const BRIDGE: Step = Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up");
+
+const UPLINK: Step =
+    Step::Sh("ip link add eth0 type veth peer name world; ip address add 192.168.7.1/24 dev eth0; ip link set eth0 up");
 
 /// A disk of another guest, in the store.
 const fn neighbour(index: u32) -> Step {
@@ -90,6 +93,31 @@ const COURSES: &[Course] = &[
         setting: &[BRIDGE],
         device: CARD,
         nodes: &[("ip", "10.0.0.2 10.0.0.3")],
+    },
+    Course {
+        script: "vif-route",
+        situation: "a card with an address",
+        setting: &[UPLINK],
+        device: CARD,
+        nodes: &[
+            ("script", "/etc/xen/scripts/vif-route"),
+            ("bridge", ABSENT),
+            ("ip", "10.0.0.2"),
+        ],
+    },
+    Course {
+        script: "vif-nat",
+        situation: "a card",
+        setting: &[],
+        device: CARD,
+        nodes: &[("script", "/etc/xen/scripts/vif-nat"), ("bridge", ABSENT)],
+    },
+    Course {
+        script: "block-dummy",
+        situation: "an image file",
+        setting: &[IMAGE],
+        device: DISK,
+        nodes: &[("script", "/etc/xen/scripts/block-dummy"), ("params", "dummy:$D/a.img")],
     },
 ];
 

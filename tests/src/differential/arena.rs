@@ -53,6 +53,7 @@ pub struct Arena<'a> {
     directory: TempDir,
     scripts: BTreeMap<Device, String>,
     environment: Vec<(String, String)>,
+    by_udev: bool,
     names: Names,
     told: Vec<String>,
     runs: usize,
@@ -103,6 +104,7 @@ impl<'a> Arena<'a> {
             directory,
             scripts: BTreeMap::new(),
             environment: Vec::new(),
+            by_udev: false,
             names,
             told: Vec::new(),
             runs: 0,
@@ -122,6 +124,10 @@ impl<'a> Arena<'a> {
                 let pairs = words.split_whitespace().filter_map(|word| word.split_once('='));
                 self.environment
                     .extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+                Ok(())
+            }
+            Step::ByUdev => {
+                self.by_udev = true;
                 Ok(())
             }
             Step::Run(device, words, code) => {
@@ -195,7 +201,10 @@ impl<'a> Arena<'a> {
             Who::Ours => self.lab.stand_ins(),
         };
         let script = folder.join(name);
-        let mut command = self.namespace.command(&script);
+        let mut command = self.namespace.command(match self.by_udev && !device.is_disk() {
+            true => folder.join("vif-setup"),
+            false => script.clone(),
+        });
         self.xenstored.equip(&mut command);
         self.lab.equip(&mut command);
         command
@@ -335,6 +344,38 @@ impl<'a> Arena<'a> {
     }
 }
 
+/// The handlers that the standard configuration does without.
+fn more(images: &Path) -> String {
+    format!(
+        r#"
+[plugin.vif-route]
+component = "vif-route.wasm"
+kinds = ["vif"]
+scripts = ["vif-route"]
+[plugin.vif-route.grant]
+uplinks = ["eth*"]
+routes = ["10.0.0.0/8"]
+firewall = true
+
+[plugin.vif-nat]
+component = "vif-nat.wasm"
+kinds = ["vif"]
+scripts = ["vif-nat"]
+[plugin.vif-nat.grant]
+routes = ["10.0.0.0/8"]
+firewall = true
+
+[plugin.block-dummy]
+component = "block-dummy.wasm"
+kinds = ["vbd"]
+scripts = ["block-dummy"]
+[plugin.block-dummy.grant]
+block = [{{ path = {images:?}, access = "rw" }}]
+loop = true
+"#
+    )
+}
+
 /// The daemon as an operator sets it up who has these guests, with one cache for all.
 fn config(lab: &Lab, directory: &Path, images: &Path) -> Result<Config> {
     let config = Config::standard(directory, images)?;
@@ -346,5 +387,6 @@ fn config(lab: &Lab, directory: &Path, images: &Path) -> Result<Config> {
             "access = \"rw\" }]",
             "access = \"rw\" }, { path = \"/dev\", access = \"rw\" }]",
         )
-        .replacing("[\"xenbr*\"]", "[\"xenbr*\", \"eth*\"]"))
+        .replacing("[\"xenbr*\"]", "[\"xenbr*\", \"eth*\"]")
+        .with(&more(images)))
 }

@@ -32,6 +32,8 @@ pub enum Step {
     WriteAt(&'static str, &'static str),
     /// Variables in the environment of the scripts that are run from here on, such as `netdev=eth1`.
     Environment(&'static str),
+    /// From here on it is udev that runs the scripts of cards: through `vif-setup` (xen-backend.rules).
+    ByUdev,
     /// The script of the device is run with these words, and the original ends with this exit code.
     Run(Device, &'static str, i32),
     /// As when the guest closes and the toolstack takes the device away: `online` 0, `state` 6.

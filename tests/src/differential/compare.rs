@@ -87,6 +87,17 @@ fn side(lab: &Lab, case: &Case, who: Who) -> Result<(BTreeSet<String>, String)> 
     }
 }
 
+/// What is not as the table says of a case, for a reader.
+fn failure(lab: &Lab, case: &Case) -> Option<String> {
+    match compare(lab, case) {
+        Ok(report) => {
+            let objections = report.objections(case.differences);
+            (!objections.is_empty()).then(|| format!("{objections}{}", report.account))
+        }
+        Err(error) => Some(format!("  {error:#}\n")),
+    }
+}
+
 /// Runs all cases of a table, several at once, and fails with all that is not as it says.
 pub fn compare_all(lab: &Lab, cases: &[Case]) -> Result<()> {
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
@@ -96,18 +107,10 @@ pub fn compare_all(lab: &Lab, cases: &[Case]) -> Result<()> {
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some((index, case)) = cases.get(next.load(Relaxed)).and_then(|_| {
+                loop {
                     let index = next.fetch_add(1, Relaxed);
-                    Some((index, cases.get(index)?))
-                }) {
-                    let failure = match compare(lab, case) {
-                        Ok(report) => {
-                            let objections = report.objections(case.differences);
-                            (!objections.is_empty()).then(|| format!("{objections}{}", report.account))
-                        }
-                        Err(error) => Some(format!("  {error:#}\n")),
-                    };
-                    if let Some(failure) = failure {
+                    let Some(case) = cases.get(index) else { break };
+                    if let Some(failure) = failure(lab, case) {
                         let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
                         failures.push((index, format!("{}:\n{failure}", case.name)));
                     }

@@ -75,8 +75,13 @@ impl Lab {
                 )?;
             }
         }
-        // Unpacked packages have no alternatives.
-        symlink(lab.rig.program("usr/sbin").join(program), lab.tools().join("iptables"))?;
+        // Unpacked packages have no alternatives, and Debian's net-tools are in /sbin.
+        for (from, name) in [
+            (lab.rig.program("usr/sbin").join(program), "iptables"),
+            (lab.rig.program("sbin/ifconfig"), "ifconfig"),
+        ] {
+            symlink(from, lab.tools().join(name))?;
+        }
         Ok(lab)
     }
 

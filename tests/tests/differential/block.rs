@@ -29,27 +29,27 @@ const ON_BLOCK_READ_ONLY: &[(&str, &str)] = &[("params", "$D/dev"), ("mode", "r"
 const AUTOCLEAR: Difference = Difference {
     original: &[],
     ours: &["loop on *: autoclear*"],
-    because: "nothing leaks, whatever becomes of the daemon",
+    because: "our loop devices are cleared by the kernel with their last user: nothing leaks, whatever becomes of the daemon",
 };
 
 /// The original reports a path at which there is no disk as connected, and fails by accident of its last line.
 const NOTHING_THERE: Difference = Difference {
     original: &["node */hotplug-status = connected", "* connected when it had: "],
     ours: &["node */hotplug-status = error", "node */hotplug-error = <text>"],
-    because: "what is not there is not connected, and the operator is told",
+    because: "what is not there is an error, and not connected: the original reports it as connected and fails only by accident of its last line",
 };
 
 /// Both have taken the device down.
 const DISCONNECTED: Difference = Difference {
     original: &["node *51712/hotplug-status = connected"],
     ours: &["node *51712/hotplug-status = disconnected"],
-    because: "who looks at the store sees that all was taken down",
+    because: "`hotplug-status` ends as `disconnected`, so that who looks at the store sees that all was taken down",
 };
 
 const USAGE: Difference = Difference {
     original: &["run 1, *: exit 1"],
     ours: &["run 1, *: exit 2"],
-    because: "2 says that it was not run as a script is",
+    because: "the exit code is 2 where it was not run as a script is",
 };
 
 /// The original plugs an image file that ours refuses.
@@ -704,7 +704,7 @@ pub(crate) const CASES: &[Case] = &[
                 "run 1, remove: exit 1",
             ],
             ours: &["run 1, remove: exit 0"],
-            because: "there is nothing to take down, and that is no error",
+            because: "a removal that finds nothing to take down is no error",
         }],
     },
     Case {
@@ -727,7 +727,7 @@ pub(crate) const CASES: &[Case] = &[
                 "node vbd/3/51712/hotplug-status = disconnected",
                 "run 3, remove: exit 0",
             ],
-            because: "there is nothing more to take down, and that is no error",
+            because: "a removal that finds nothing to take down is no error",
         }],
     },
     Case {

@@ -73,7 +73,7 @@ fn every_script_that_xen_ships_has_its_row_and_every_handler_too() -> Result<()>
         .collect();
     let said: BTreeSet<&str> = rows
         .iter()
-        .filter(|(_, how, _)| !how.starts_with("stays"))
+        .filter(|(_, how, _)| !how.starts_with("stays") && !how.starts_with("the stand-in itself"))
         .map(|row| row.0)
         .collect();
     let shipped: BTreeSet<&str> = served.into_iter().filter(|name| documented.contains(name)).collect();
