@@ -201,6 +201,10 @@ fn side(lab: &Lab, who: Who, course: &Course, repeat: u32) -> Result<[Duration; 
         arena.take(&Step::Close(course.device))?;
         downs.push(timed(&mut arena, course, down)?);
         arena.take(&Step::Forget(course.device))?;
+        if !course.device.is_disk() {
+            // As netback does; the originals count on it.
+            arena.take(&Step::Sh("ip link delete vif3.0"))?;
+        }
     }
     Ok([median(ups), median(downs)])
 }

@@ -176,6 +176,14 @@ impl<'a> Arena<'a> {
         text
     }
 
+    /// Whether another program took the loop device that the original was about to use: it looks for an unused one and
+    /// attaches it later, under a lock that others do not take.
+    pub fn lost_the_race(&mut self) -> bool {
+        let account = self.account();
+        let complains = account.contains("losetup /dev/loop") || account.contains("losetup -r /dev/loop");
+        self.who == Who::Original && complains
+    }
+
     /// Where it all happens.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -77,9 +77,7 @@ fn side(lab: &Lab, case: &Case, who: Who) -> Result<(BTreeSet<String>, String)> 
             .iter()
             .try_for_each(|step| arena.take(step).with_context(|| format!("{who}, at {step:?}")));
         let account = arena.account();
-        // The script looks for an unused device and attaches it later, under a lock that other programs do not take.
-        let lost_the_race = account.contains("losetup /dev/loop") || account.contains("losetup -r /dev/loop");
-        if who == Who::Original && lost_the_race && tries.next().is_some() {
+        if arena.lost_the_race() && tries.next().is_some() {
             continue;
         }
         done.with_context(|| account.clone())?;
