@@ -2,12 +2,14 @@
 //!
 //! All three are measured alike, on one real xenstored: from the write of `state=2` until a watch shows
 //! `hotplug-status=connected`. The scripts are started right after that write, as libxl does when it sees state 2.
-//! Besides, how long a script and its stand-in take to start and end.
+//! Besides, how long a script and its stand-in take to start and end, and each original beside its stand-in with all that
+//! they do.
 
 mod contestant;
 mod course;
 mod plot;
 mod report;
+mod scripts;
 mod start;
 
 use std::{path::Path, thread, time::Duration};
@@ -18,6 +20,7 @@ use contestant::Contestant;
 pub use contestant::Name;
 use course::Course;
 pub use report::{Figure, Report, Upkeep};
+pub use scripts::{Pair, Pairs, measure as measure_scripts};
 pub use start::Start;
 
 use crate::rig::Kind;

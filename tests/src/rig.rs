@@ -21,7 +21,7 @@ mod xenstored;
 pub use baseline::{Baseline, Scope};
 pub use call::{Answer, Call};
 pub use daemon::{Config, Daemon, plugins_directory};
-pub use guest::Guest;
+pub use guest::{Guest, arrives, with_card};
 pub use kernel::Kernel;
 pub use loops::{Loop, LoopPool, attached_below, detach_below};
 pub use machine::Machine;

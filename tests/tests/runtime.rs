@@ -13,11 +13,12 @@ use xenplug_runtime::{
 };
 use xenplug_system::{
     Error, System,
-    grant::{Access, BlockGrant, Operator, PathRule},
-    simulated::{Machine, Operation},
+    grant::{Access, BlockGrant, HelperRule, Operator, PathRule, ProcessGrant},
+    process::Output,
+    simulated::{Machine, Operation, Program},
 };
 use xenplug_tests::rig::plugins_directory;
-use xenplug_xenbus::{DeviceKey, DomId, Identity, ScriptName};
+use xenplug_xenbus::{DeviceKey, DomId, Identity, Role, ScriptName};
 
 const IMAGE: &str = "/srv/a.img";
 
@@ -30,6 +31,17 @@ struct Stage {
     journal: Journal,
     directory: TempDir,
     runtime: Runtime,
+}
+
+/// Helpers that may be turned on and off, but for `stuck`, which may not be turned off.
+fn switches() -> Vec<HelperRule> {
+    [("switch", "on"), ("switch", "off"), ("stuck", "on")]
+        .map(|(name, state)| HelperRule {
+            name: name.to_owned(),
+            path: "/srv/switch".into(),
+            args: vec![state.to_owned()],
+        })
+        .into()
 }
 
 impl Stage {
@@ -48,6 +60,7 @@ impl Stage {
             component: plugins_directory()?.join(component),
             grants: Grants {
                 block: Some(BlockGrant::new(&Operator::of_configuration(), vec![rule], true)),
+                process: Some(ProcessGrant::new(&Operator::of_configuration(), switches())),
                 ..Grants::default()
             },
             limits: Limits::default(),
@@ -80,6 +93,8 @@ impl Stage {
             plugin: "disks".to_owned(),
             vms: Vec::new(),
             introduced: true,
+            role: Role::Paravirtual,
+            parameters: BTreeMap::new(),
         };
         Ok(Holding::begin(&self.journal, header)?)
     }
@@ -92,6 +107,8 @@ impl Stage {
             backend: DomId(0),
             script: ScriptName::parse("block")?,
             nodes: BTreeMap::from(nodes.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            role: Role::Paravirtual,
+            parameters: BTreeMap::new(),
             vms: Vec::new(),
             vm: None,
             vm_name: None,
@@ -242,6 +259,119 @@ fn what_a_handler_did_before_it_failed_is_undone_without_it() -> Result<()> {
         assert_eq!(stage.machine.snapshot(), before, "{guest}");
     }
     Ok(())
+}
+
+/// A program that ends at once.
+fn ends(code: u32) -> Program {
+    Program::Ends(Output {
+        code,
+        stdout: Vec::new(),
+        stderr: b"it is stuck\n".to_vec(),
+    })
+}
+
+#[test]
+fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
+    let kernel = || Error::Kernel {
+        what: "run".to_owned(),
+        errno: None,
+        source_text: "it was killed".to_owned(),
+    };
+    for (what, params, code, crash, record, runs) in [
+        (
+            "it did it",
+            "switch",
+            Some(0),
+            false,
+            &["intent command", "completed command"][..],
+            &["switch on", "switch off"][..],
+        ),
+        (
+            "the daemon died between",
+            "switch",
+            Some(0),
+            true,
+            &["intent command"],
+            &["switch off"],
+        ),
+        (
+            "it failed, and did nothing",
+            "switch",
+            Some(1),
+            false,
+            &["intent command", "completed helper", "released 1"],
+            &["switch on"],
+        ),
+        (
+            "it failed, and did a part",
+            "switch!",
+            Some(3),
+            false,
+            &["intent command", "completed command"],
+            &["switch on", "switch off"],
+        ),
+        (
+            "it is not installed",
+            "switch",
+            None,
+            false,
+            &["intent command", "released 1"],
+            &[],
+        ),
+        ("its undoing is not granted", "stuck", Some(0), false, &[], &[]),
+        ("it is not granted", "cat", Some(0), false, &[], &[]),
+    ] {
+        let stage = Stage::new("guests/trap-after-apply.wasm")?;
+        if let Some(code) = code {
+            stage.machine.add_program("/srv/switch", ends(code));
+        }
+        if crash {
+            stage.machine.fail(Operation::Run, 1, kernel());
+        }
+        let (holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &Cancel::default())?;
+        ensure!(answer.is_err(), "{what}");
+        let found: Vec<String> = stage.record()?;
+        let kinds: Vec<&str> = found
+            .iter()
+            .map(|line| {
+                if line.starts_with("released") {
+                    "released 1"
+                } else {
+                    line
+                }
+            })
+            .collect();
+        assert_eq!(kinds, record, "{what}");
+
+        // What the next daemon does with it, whose configuration has no such helper.
+        drop(holding);
+        let mut records = stage.journal.replay::<Header, Effect>()?.records;
+        let mut holding = Holding::resume(records.remove(0));
+        assert_eq!(stage.release(&mut holding), [""; 0], "{what}");
+        assert_eq!(stage.machine.runs(), runs, "{what}");
+        holding.end()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_undoing_that_fails_is_tried_again() -> Result<()> {
+    let stage = Stage::new("guests/trap-after-apply.wasm")?;
+    stage.machine.add_program("/srv/switch", ends(0));
+    let (mut holding, _) = stage.connect(stage.begin("vbd/3/51712")?, "switch", &Cancel::default())?;
+    for program in [ends(1), Program::Stays] {
+        stage.machine.add_program("/srv/switch", program);
+        let failures = stage.release(&mut holding);
+        ensure!(
+            failures.len() == 1 && failures[0].starts_with("what is undone by switch off: "),
+            "{failures:?}"
+        );
+    }
+    // The code that the guest names for "it is off".
+    stage.machine.add_program("/srv/switch", ends(3));
+    assert_eq!(stage.release(&mut holding), [""; 0]);
+    assert_eq!(stage.machine.runs().len(), 4);
+    Ok(holding.end()?)
 }
 
 #[test]

@@ -16,7 +16,17 @@ use crate::{
 };
 
 /// The handlers that are shipped, by the name of their package.
-const HANDLERS: &[&str] = &["phy", "vif-bridge"];
+const HANDLERS: &[&str] = &[
+    "phy",
+    "block-dummy",
+    "block-iscsi",
+    "block-nbd",
+    "block-tap",
+    "vif-bridge",
+    "vif-nat",
+    "vif-route",
+    "vscsi",
+];
 
 /// Builds every component: handlers to `target/plugins/NAME.wasm`, the tests' misbehaving ones to
 /// `target/plugins/guests/NAME.wasm`.

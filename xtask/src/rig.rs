@@ -1,5 +1,5 @@
 //! The foreign programs that tests and benchmarks run against: Debian's own xenstored, its tools and hotplug scripts,
-//! and `nft` to look at rules.
+//! the `iptables` and `ifconfig` that these use, and `nft` to look at rules.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,13 @@ fn or_say(fetched: Result<()>, lost: &str) {
 fn fetch(workspace: &Workspace) -> Result<()> {
     let apt = Apt::find(workspace)?;
     let xen_utils = xen_utils(&apt)?;
-    let mut packages = vec![xen_utils.as_str(), "xen-utils-common", "xenstore-utils"];
+    let mut packages = vec![
+        xen_utils.as_str(),
+        "xen-utils-common",
+        "xenstore-utils",
+        "iptables",
+        "net-tools",
+    ];
     for (program, package) in [
         ("nft", "nftables"),
         ("ip", "iproute2"),

@@ -13,7 +13,18 @@ use anyhow::{Context, Result};
 use crate::{rig, terminal};
 
 /// Packages that exist to be components. A native build of them serves their unit tests alone.
-pub(crate) const WASM_PACKAGES: &[&str] = &["phy", "vif-bridge", "xenplug-guests"];
+pub(crate) const WASM_PACKAGES: &[&str] = &[
+    "phy",
+    "block-dummy",
+    "block-iscsi",
+    "block-nbd",
+    "block-tap",
+    "vif-bridge",
+    "vif-nat",
+    "vif-route",
+    "vscsi",
+    "xenplug-guests",
+];
 
 /// The checkout that xtask was built from.
 pub(crate) struct Workspace {

@@ -26,7 +26,7 @@ Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
 
 A stand-in is a small text file under the script's name, which libxl runs as it ran the script: it asks xenplugd, which
 has to run with mode = \"dom0\". The original stays beside it as NAME.xenplug-original, and is run for the devices that it
-has set up itself, for emulated cards, and with scripts.fallback = \"original\" while xenplugd is away.
+has set up itself, and with scripts.fallback = \"original\" while xenplugd is away.
 
 At every moment a whole script is in its place, and what was interrupted is completed by the next run.";
 
@@ -70,7 +70,7 @@ pub(crate) struct Scripts {
 enum Command {
     /// Puts stand-ins in the place of scripts, and keeps the originals.
     Install {
-        /// The scripts; without any, all that the configuration's plugins stand in for.
+        /// The scripts; without any, all that the configuration's plugins stand in for, and with those for cards vif-setup.
         #[arg(value_name = "NAME")]
         names: Vec<Name>,
     },
@@ -133,6 +133,12 @@ impl Scripts {
                 let mut names: BTreeSet<Name> = names.iter().cloned().collect();
                 if names.is_empty() {
                     names = named(&settings)?;
+                    let dispatchers: Vec<Name> = names.iter().filter_map(Name::dispatcher).collect();
+                    names.extend(
+                        dispatchers
+                            .into_iter()
+                            .filter(|name| self.folder.join(name.as_str()).exists()),
+                    );
                 }
                 if names.is_empty() {
                     return Err(Error::Nothing(self.config()));
@@ -165,6 +171,7 @@ impl Scripts {
                         .into_iter()
                         .map(|name| Ok((folder.look(&name)?, name)))
                         .collect::<Result<_, folder::Error>>()?,
+                    staying: name::staying(&self.folder),
                     folder: &self.folder,
                     program: &self.stand_in,
                     unusable: check_program(&self.stand_in).err(),

@@ -33,7 +33,13 @@ pub(crate) fn table(status: &Status) -> String {
         .iter()
         .map(|device| {
             [
-                format!("{}/{}/{}", device.kind, device.frontend, device.devid),
+                format!(
+                    "{}/{}/{}{}",
+                    device.kind,
+                    device.frontend,
+                    device.devid,
+                    if device.emulated { "-emu" } else { "" }
+                ),
                 device.plugin.clone().unwrap_or_else(|| "-".to_owned()),
                 device.state.clone(),
                 since(device.since),
@@ -97,6 +103,7 @@ mod tests {
             kind: "vbd".into(),
             frontend: 3,
             devid,
+            emulated: false,
             vm: None,
             plugin: Some("phy".into()),
             state: state.into(),

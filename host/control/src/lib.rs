@@ -76,6 +76,9 @@ pub struct Device {
     pub frontend: u16,
     /// Its number.
     pub devid: u32,
+    /// Whether this is about the tap of an emulated card.
+    #[serde(default)]
+    pub emulated: bool,
     /// The virtual machine's node, if it is known.
     pub vm: Option<String>,
     /// The plugin that serves it.

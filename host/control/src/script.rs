@@ -2,7 +2,10 @@
 
 mod ask;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +31,18 @@ pub fn script_of_saved(path: &Path) -> Option<PathBuf> {
     (!script.is_empty() && !script.ends_with('/')).then(|| script.into())
 }
 
+/// What the originals take from their arguments and their environment, besides the device
+/// (tools/hotplug/Linux/vif-common.sh, vif-bridge, vif-nat).
+pub const PARAMETERS: [&str; 4] = ["bridge", "dhcp", "ip", "netdev"];
+
+/// Bytes of the longest value of a parameter: that of a node's which a handler is given.
+pub const PARAMETER_MAX: usize = 1024;
+
+/// Whether this may be a parameter: a known name, and a line of text of bounded length.
+pub fn is_parameter(name: &str, value: &str) -> bool {
+    PARAMETERS.contains(&name) && (1..=PARAMETER_MAX).contains(&value.len()) && !value.chars().any(char::is_control)
+}
+
 /// A hotplug script was run: by libxl (`tools/libs/light/libxl_linux.c`) or by udev.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Call {
@@ -37,6 +52,13 @@ pub struct Call {
     pub action: Action,
     /// `XENBUS_PATH`: the backend's directory, absolute or relative to the caller's domain: `backend/vbd/3/51712`.
     pub backend: String,
+    /// Whether it is about the tap of an emulated card: `type_if=tap`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emulated: bool,
+    /// What the script was told besides: an argument, or else the environment. Each [`is_parameter`]; one that is empty
+    /// counts as not given, as it does to the originals.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// A hotplug script's first argument.

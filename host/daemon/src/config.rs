@@ -11,8 +11,9 @@ use std::{
 };
 
 use xenplug_runtime::{Grants, Limits, PluginSpec};
-use xenplug_system::grant::{
-    BlockGrant, FirewallGrant, HelperRule, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant,
+use xenplug_system::{
+    grant::{BlockGrant, FirewallGrant, HelperRule, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant},
+    network::Prefix,
 };
 use xenplug_xenbus::{Kind, Mode};
 
@@ -207,24 +208,57 @@ fn grants(source: &Source<'_>, operator: &Operator, name: &str, raw: raw::Grant)
         .transpose()?;
     Ok(Grants {
         block,
-        network: raw
-            .bridges
-            .map(|names| NetworkGrant::new(operator, names.into_iter().map(NamePattern).collect())),
+        network: network(source, operator, raw.bridges, raw.routes, raw.uplinks)?,
         firewall: raw.firewall.then(|| FirewallGrant::new(operator)),
         process,
         guest: raw.guest,
     })
 }
 
-fn absolute(source: &Source<'_>, rule: raw::PathRule) -> Result<PathRule, ConfigError> {
-    if rule.path.get_ref().is_absolute() {
-        Ok(PathRule {
-            path: rule.path.into_inner(),
-            access: rule.access,
-        })
-    } else {
-        Err(source.at(&rule.path, "path is not absolute", "begin it with /"))
+fn network(
+    source: &Source<'_>,
+    operator: &Operator,
+    bridges: Option<Vec<String>>,
+    routes: Option<Placed<Vec<String>>>,
+    uplinks: Option<Vec<String>>,
+) -> Result<Option<NetworkGrant>, ConfigError> {
+    if bridges.is_none() && routes.is_none() && uplinks.is_none() {
+        return Ok(None);
     }
+    let patterns = |names: Option<Vec<String>>| names.into_iter().flatten().map(NamePattern).collect();
+    let mut prefixes = Vec::new();
+    if let Some(routes) = routes {
+        for text in routes.get_ref() {
+            prefixes.push(
+                text.parse::<Prefix>().map_err(|error| {
+                    source.at(&routes, &error.to_string(), "expected prefixes such as \"10.0.0.0/8\"")
+                })?,
+            );
+        }
+    }
+    Ok(Some(
+        NetworkGrant::new(operator, patterns(bridges))
+            .with_routes(operator, prefixes)
+            .with_uplinks(operator, patterns(uplinks)),
+    ))
+}
+
+fn absolute(source: &Source<'_>, rule: raw::PathRule) -> Result<PathRule, ConfigError> {
+    let path = rule.path.get_ref();
+    if !path.is_absolute() {
+        return Err(source.at(&rule.path, "path is not absolute", "begin it with /"));
+    }
+    if path.parent().is_some_and(|above| above.to_string_lossy().contains('*')) {
+        return Err(source.at(
+            &rule.path,
+            "path has a * before its last component",
+            "grant each directory by its name, such as \"/dev/disk/by-path/ip-*\"",
+        ));
+    }
+    Ok(PathRule {
+        path: rule.path.into_inner(),
+        access: rule.access,
+    })
 }
 
 fn limits(source: &Source<'_>, raw: raw::Limits) -> Result<Limits, ConfigError> {

@@ -13,7 +13,7 @@ use axum::{
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use xenplug_control as answer;
-use xenplug_xenbus::Mode;
+use xenplug_xenbus::{Mode, Role};
 
 use crate::{host::Host, script};
 
@@ -63,10 +63,11 @@ async fn status(State(host): State<Arc<Host>>) -> Json<answer::Status> {
         .registry
         .views()
         .into_iter()
-        .map(|(key, view)| answer::Device {
-            kind: key.kind.to_string(),
-            frontend: key.frontend.0,
-            devid: key.devid.0,
+        .map(|(part, view)| answer::Device {
+            kind: part.device.kind.to_string(),
+            frontend: part.device.frontend.0,
+            devid: part.device.devid.0,
+            emulated: part.role == Role::Emulated,
             vm: view.vm,
             plugin: view.plugin,
             state: view.phase.as_str().to_owned(),

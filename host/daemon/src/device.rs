@@ -17,9 +17,9 @@ use tokio::{
 };
 use tracing::{debug, error, info, info_span, warn};
 use xenplug_runtime::{Connection, Device, Header, Holding, Plugin};
-use xenplug_xenbus::{Action, BackendPath, DeviceKey, Event, Identity, Machine, Mode, Observation, Phase, Published};
+use xenplug_xenbus::{Action, Event, Identity, Machine, Mode, Observation, Part, Phase, Published};
 
-pub(crate) use asks::Ask;
+pub(crate) use asks::{Ask, Told};
 use asks::{Asks, Overdue, failed};
 pub(crate) use failure::Failure;
 use job::{Finished, Job, finished};
@@ -43,7 +43,7 @@ pub(crate) struct Adopted {
 
 struct Task {
     host: Arc<Host>,
-    key: DeviceKey,
+    part: Part,
     entry: Arc<Entry>,
     machine: Machine,
     directory: Directory,
@@ -66,30 +66,15 @@ struct Task {
 }
 
 /// Runs a device until nothing is left of it, or the daemon ends.
-pub(crate) async fn run(
-    host: Arc<Host>,
-    key: DeviceKey,
-    entry: Arc<Entry>,
-    machine: Machine,
-    adopted: Option<Adopted>,
-) {
-    let path = BackendPath {
-        backend: host.own,
-        key: key.clone(),
-    };
-    let directory = Directory::new(
-        host.client.clone(),
-        host.system.clone(),
-        Arc::clone(&host.domains),
-        path,
-    );
+pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine: Machine, adopted: Option<Adopted>) {
+    let directory = Directory::of(&host, part.clone(), machine.phase());
     let (holding, failure) = adopted.map_or((None, None), |adopted| (Some(adopted.holding), adopted.failure));
     let plugin = holding
         .as_ref()
         .and_then(|holding| host.plugins().named(&holding.header().plugin).cloned());
     let mut task = Task {
         host,
-        key,
+        part,
         entry,
         machine,
         directory,
@@ -165,7 +150,7 @@ impl Task {
                 self.tell();
             }
             next = match action {
-                Some(Action::Forget) if self.host.registry.forget(&self.key) => {
+                Some(Action::Forget) if self.host.registry.forget(&self.part) => {
                     return std::ops::ControlFlow::Break(());
                 }
                 // It was woken meanwhile, and that comes as the next event.
@@ -184,7 +169,7 @@ impl Task {
                 Err(error) => {
                     // A lost connection tells by itself when it is back.
                     if is_final(&error) {
-                        warn!(device = %self.key, %error, "the device could not be looked at");
+                        warn!(device = %self.part, %error, "the device could not be looked at");
                         self.again = Some(Instant::now() + AGAIN);
                     }
                     None
@@ -214,6 +199,9 @@ impl Task {
                     }
                     _ => Ok(Published::Stale),
                 };
+                if let Some(holding) = &mut self.holding {
+                    holding.unlock();
+                }
                 let published = match outcome {
                     Ok(published) => published,
                     // It may be written or not; the look that follows tells.
@@ -233,9 +221,9 @@ impl Task {
                 };
                 if published == Published::Done {
                     let took = self.began.elapsed();
-                    self.host.metrics.connected(&self.key.kind, took);
+                    self.host.metrics.connected(&self.part.device.kind, took);
                     info!(
-                        device = %self.key, plugin = self.plugin_name(), micros = took.as_micros() as u64,
+                        device = %self.part, plugin = self.plugin_name(), micros = took.as_micros() as u64,
                         "connected"
                     );
                 }
@@ -287,7 +275,7 @@ impl Task {
         let observation = if waits {
             let begun = Instant::now();
             let (observation, snapshot) = self.directory.examine().await?;
-            debug!(device = %self.key, micros = begun.elapsed().as_micros() as u64, "examined");
+            debug!(device = %self.part, micros = begun.elapsed().as_micros() as u64, "examined");
             self.snapshot = snapshot;
             observation
         } else {
@@ -313,7 +301,8 @@ impl Task {
             }
         };
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
-        let (plugin, mut device) = parameters::check(&self.host, &self.key, &snapshot)?;
+        let told = self.asks.told();
+        let (plugin, mut device) = parameters::check(&self.host, &self.part, &snapshot, &told)?;
         self.plugin = Some(Arc::clone(&plugin));
         if plugin.grants().guest {
             device.vm = identity.vm.clone();
@@ -325,13 +314,15 @@ impl Task {
             plugin: plugin.name().to_owned(),
             vms: snapshot.vms,
             introduced: snapshot.introduced,
+            role: self.part.role,
+            parameters: told,
         };
         let holding = Holding::begin(&self.host.journal, header)
             .map_err(|error| Failure::new(plugin.name(), &error.to_string()))?;
         self.device = Some(Arc::clone(&device));
         // Never closed, so only waiting can happen here; what changes meanwhile is seen afterwards.
         self.permit = Arc::clone(&self.host.events).acquire_owned().await.ok();
-        let span = info_span!("connect", device = %self.key, plugin = plugin.name());
+        let span = info_span!("connect", device = %self.part, plugin = plugin.name());
         self.job = Some(Job::handler(plugin, device, holding, span));
         Ok(())
     }
@@ -342,7 +333,7 @@ impl Task {
             return Some(Event::Released);
         };
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
-        let span = info_span!("disconnect", device = %self.key, plugin = self.plugin_name());
+        let span = info_span!("disconnect", device = %self.part, plugin = self.plugin_name());
         let disconnects = plugin.zip(self.device.take());
         self.job = Some(Job::release(Arc::clone(&self.host), disconnects, holding, span));
         None
@@ -363,7 +354,7 @@ impl Task {
             && let Err(error) = holding.end()
         {
             // It holds nothing; the next start removes it.
-            warn!(device = %self.key, %error, "the journal's record could not be removed");
+            warn!(device = %self.part, %error, "the journal's record could not be removed");
         }
     }
 
@@ -372,14 +363,15 @@ impl Task {
         self.permit = None;
         match done {
             Finished::Handler(holding, answer) => {
-                debug!(device = %self.key, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
-                self.holding = Some(holding);
+                debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
+                let holding = self.holding.insert(holding);
                 match answer {
                     Ok(connection) => {
                         self.connection = connection;
                         Event::HandlerDone
                     }
                     Err(fault) => {
+                        holding.unlock();
                         let plugin = self.plugin_name();
                         self.failed(Failure::of(&plugin, &fault));
                         Event::HandlerFailed
@@ -387,12 +379,12 @@ impl Task {
                 }
             }
             Finished::Release(holding, failures) if failures.is_empty() => {
-                info!(device = %self.key, plugin = holding.header().plugin, "released");
+                info!(device = %self.part, plugin = holding.header().plugin, "released");
                 self.holding = Some(holding);
                 Event::Released
             }
             Finished::Release(holding, failures) => {
-                error!(device = %self.key, failures = failures.join("; "), "not everything could be given back");
+                error!(device = %self.part, failures = failures.join("; "), "not everything could be given back");
                 self.failure = Some(Failure::new(&holding.header().plugin, &failures.join("; ")));
                 self.holding = Some(holding);
                 self.again = Some(Instant::now() + AGAIN);
@@ -436,7 +428,7 @@ impl Task {
 
     /// What the device is not ready for a handler for, in words.
     fn awaited(&self) -> String {
-        let at = self.key.kind.handler_state();
+        let at = self.part.device.kind.handler_state();
         match &self.seen {
             _ if self.machine.phase().holds() => "what was here before is not given back yet".to_owned(),
             _ if self.machine.looking() => "xenstore does not answer".to_owned(),
@@ -450,7 +442,7 @@ impl Task {
             Some(seen) if seen.frontend_gone => "the guest has gone".to_owned(),
             Some(seen) if !seen.online => "online is 0".to_owned(),
             Some(seen) if !seen.netdev => {
-                format!("the backend has no link vif{}.{}", self.key.frontend, self.key.devid)
+                format!("there is no link {}", self.part.link())
             }
             Some(_) => "something else is being done with it".to_owned(),
         }
@@ -469,7 +461,7 @@ impl Task {
 
     fn published(&mut self, outcome: Result<Published, xenplug_xenstore::Error>, what: &str) -> Event {
         Event::Published(outcome.unwrap_or_else(|error| {
-            warn!(device = %self.key, %error, "{what} could not be published");
+            warn!(device = %self.part, %error, "{what} could not be published");
             if error.is_disconnected() {
                 return Published::Unknown;
             }
@@ -479,8 +471,8 @@ impl Task {
     }
 
     fn failed(&mut self, failure: Failure) {
-        warn!(device = %self.key, error = failure.text, "not connected");
-        self.host.metrics.failed(&self.key.kind);
+        warn!(device = %self.part, error = failure.text, "not connected");
+        self.host.metrics.failed(&self.part.device.kind);
         self.failure = Some(failure);
     }
 

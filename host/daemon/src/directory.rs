@@ -2,15 +2,15 @@
 //!
 //! This is the only place of the project that writes `hotplug-status` or `hotplug-error`, or removes a directory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
 use xenplug_runtime::Connection;
 use xenplug_system::{System, network::IfName};
-use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Published, XenbusState};
+use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
 use xenplug_xenstore::{Backoff, Client, Errno, Error, Path, Reply, Request, Transaction};
 
-use crate::domains::Domains;
+use crate::{domains::Domains, host::Host};
 
 /// How often a transaction that meets others' changes is tried.
 const RETRY: Backoff = Backoff {
@@ -39,6 +39,9 @@ pub(crate) struct Directory {
     system: System,
     domains: Arc<Domains>,
     path: BackendPath,
+    role: Role,
+    /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
+    of_tap: Cell<HotplugStatus>,
     /// The same as the store's client wants it.
     at: Path,
     vm: Path,
@@ -49,7 +52,21 @@ pub(crate) struct Directory {
 type Outcome = Result<Published, Error>;
 
 impl Directory {
-    pub(crate) fn new(client: Client, system: System, domains: Arc<Domains>, path: BackendPath) -> Self {
+    /// The directory of a device that has come to that phase.
+    pub(crate) fn of(host: &Host, part: Part, phase: Phase) -> Self {
+        let path = BackendPath {
+            backend: host.own,
+            key: part.device,
+        };
+        let (client, system, domains) = (host.client.clone(), host.system.clone(), Arc::clone(&host.domains));
+        let directory = Self::new(client, system, domains, path, part.role);
+        if phase == Phase::Connected {
+            directory.of_tap.set(HotplugStatus::Connected);
+        }
+        directory
+    }
+
+    fn new(client: Client, system: System, domains: Arc<Domains>, path: BackendPath, role: Role) -> Self {
         let node = |text: String| {
             text.parse::<Path>()
                 .expect("a path of numbers and a checked kind is a path")
@@ -63,6 +80,8 @@ impl Directory {
             system,
             domains,
             path,
+            role,
+            of_tap: Cell::default(),
         }
     }
 
@@ -148,7 +167,7 @@ impl Directory {
 
     fn observe(&self, present: bool, vm: Option<String>, value: impl Fn(&str) -> Option<String>) -> Observation {
         let state = value("state").map_or(XenbusState::Unknown, |text| XenbusState::parse(&text));
-        Observation {
+        let seen = Observation {
             present,
             identity: Identity {
                 key: self.path.key.clone(),
@@ -161,17 +180,42 @@ impl Directory {
             frontend_gone: self.domains.gone(self.path.key.frontend),
             netdev: true,
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+        };
+        match self.role {
+            Role::Paravirtual => seen,
+            Role::Emulated => self.as_tap(seen),
+        }
+    }
+
+    /// A card's directory as that of its tap, which has no state of its own: it may come as soon as the card waits to be
+    /// connected, and for as long as the card is not on its way out.
+    fn as_tap(&self, seen: Observation) -> Observation {
+        use XenbusState::{Closed, Initialising};
+        if !seen.present || seen.state == Initialising {
+            // Another directory, of which nothing was said yet.
+            self.of_tap.set(HotplugStatus::None);
+        }
+        Observation {
+            state: match seen.state {
+                Initialising | Closed => seen.state,
+                _ => self.path.key.kind.handler_state(),
+            },
+            status: self.of_tap.get(),
+            ..seen
         }
     }
 
     /// Whether the link is there that the handler needs: netback announces state 2 before it makes it
     /// (linux/drivers/net/xen-netback/xenbus.c).
     fn netdev(&self, seen: &Observation) -> bool {
-        let key = &self.path.key;
-        if !key.kind.needs_netdev() || seen.state != key.kind.handler_state() {
+        let part = Part {
+            device: self.path.key.clone(),
+            role: self.role,
+        };
+        if !part.device.kind.needs_netdev() || seen.state != part.device.kind.handler_state() {
             return true;
         }
-        format!("vif{}.{}", key.frontend, key.devid)
+        part.link()
             .parse::<IfName>()
             .is_ok_and(|name| self.system.network.exists(&name))
     }
@@ -179,6 +223,9 @@ impl Directory {
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
     /// what the handler was `given`: that tells a directory made anew for the same machine, or for one whose `vm` cannot
     /// be read.
+    ///
+    /// The frontend's nodes come before that: a guest reads `mtu` once, as soon as its backend is connected
+    /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
     pub(crate) async fn publish(
         &self,
         identity: &Identity,
@@ -191,11 +238,10 @@ impl Directory {
             .into_iter()
             .filter_map(|name| given.get(name).map(|value| (name, value.as_bytes())))
             .collect();
-        let outcome = self.write(nodes, &asked, |seen| seen.connectable(identity)).await?;
-        if outcome == Published::Done && !connection.frontend.is_empty() {
+        if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        Ok(outcome)
+        self.write(nodes, &asked, |seen| seen.connectable(identity)).await
     }
 
     /// Publishes why a device failed.
@@ -248,20 +294,32 @@ impl Directory {
         .await
     }
 
-    /// Writes nodes, in this order, if the device is as it must be.
+    /// Writes nodes, in this order, if the device is as it must be. Of a tap's only the error is written.
     async fn write(
         &self,
-        nodes: Vec<(String, String)>,
+        mut nodes: Vec<(String, String)>,
         same: &[(&str, &[u8])],
         allowed: impl Fn(&Observation) -> bool,
     ) -> Outcome {
-        self.conditionally(same, allowed, async |_| {
-            Ok(nodes
-                .iter()
-                .map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes()))
-                .collect())
-        })
-        .await
+        let mut status = None;
+        if self.role == Role::Emulated {
+            status = nodes
+                .pop_if(|(name, _)| name == "hotplug-status")
+                .map(|(_, status)| status);
+            nodes.retain(|(name, _)| name == "hotplug-error");
+        }
+        let outcome = self
+            .conditionally(same, allowed, async |_| {
+                Ok(nodes
+                    .iter()
+                    .map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes()))
+                    .collect())
+            })
+            .await?;
+        if let (Some(status), Published::Done) = (status, outcome) {
+            self.of_tap.set(HotplugStatus::parse(Some(&status)));
+        }
+        Ok(outcome)
     }
 
     /// One transaction: looks whether the device is as it must be and these nodes are the `same`, does something about it
@@ -346,7 +404,7 @@ fn text(reply: Result<Reply, Error>) -> Option<String> {
 
 /// The value of a `vm` node. A save or a local migration appends "-1" to it for a moment
 /// (tools/hotplug/Linux/block-common.sh, `same_vm`).
-fn machine(vm: String) -> String {
+pub(crate) fn machine(vm: String) -> String {
     vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)
 }
 

@@ -5,10 +5,14 @@ use std::{sync::Arc, thread, time::Duration};
 use tokio::{sync::mpsc, time::interval};
 use tracing::{info, warn};
 use xenplug_system::network::IfName;
-use xenplug_xenbus::{DevId, DeviceKey, DomId, Kind, Phase, Place, WatchedPath};
+use xenplug_xenbus::{DeviceKey, DomId, Kind, Part, Phase, Place, WatchedPath};
 use xenplug_xenstore::{Error, Event, Path, Watch};
 
-use crate::{host::Host, registry::Registry};
+use crate::{
+    host::Host,
+    neighbours::{Neighbours, Question},
+    registry::Registry,
+};
 
 /// How often everything is looked at without cause, should an event have been lost after all.
 const RESYNC: Duration = Duration::from_secs(300);
@@ -18,11 +22,13 @@ pub(crate) struct Dispatch {
     host: Arc<Host>,
     backends: Watch,
     links: mpsc::UnboundedReceiver<Option<IfName>>,
+    neighbours: Neighbours,
+    asked: mpsc::UnboundedReceiver<Question>,
 }
 
 impl Dispatch {
     /// Sets the watches. From here on nothing is missed.
-    pub(crate) async fn begin(host: Arc<Host>) -> Result<Self, Error> {
+    pub(crate) async fn begin(host: Arc<Host>, asked: mpsc::UnboundedReceiver<Question>) -> Result<Self, Error> {
         let backends = host.client.watch(&root(&host)).await?;
         let (told, links) = mpsc::unbounded_channel();
         match host.system.network.appearances() {
@@ -40,30 +46,36 @@ impl Dispatch {
             }
             Err(error) => warn!(%error, "new links are not seen at once, only when all is looked at"),
         }
-        Ok(Self { host, backends, links })
+        Ok(Self {
+            neighbours: Neighbours::of(host.own),
+            host,
+            backends,
+            links,
+            asked,
+        })
     }
 
     /// Dispatches until the daemon ends, or the store refuses the watch.
     pub(crate) async fn run(mut self) {
         let domains = Arc::clone(&self.host.domains);
         let host = Arc::clone(&self.host);
-        let follow = domains.follow(|domain| host.registry.wake_all(|key| key.frontend == domain));
+        let follow = domains.follow(|domain| host.registry.wake_all(|part| part.device.frontend == domain));
         tokio::pin!(follow);
         let mut resync = interval(RESYNC);
         let mut links_open = true;
         loop {
             tokio::select! {
                 event = self.backends.next() => match event {
-                    Some(Event::Changed(path)) => self.changed(&path).await,
-                    Some(Event::Resync) => self.resync().await,
+                    Some(event) => self.told(event).await,
                     None => {
                         warn!("xenstored no longer lets this domain watch its backends");
                         return;
                     }
                 },
+                Some(question) = self.asked.recv() => self.answer(question).await,
                 link = self.links.recv(), if links_open => match link {
                     Some(Some(name)) => self.appeared(&name),
-                    Some(None) => self.host.registry.wake_all(|key| key.kind.needs_netdev()),
+                    Some(None) => self.host.registry.wake_all(|part| part.device.kind.needs_netdev()),
                     None => links_open = false,
                 },
                 () = &mut follow => {}
@@ -73,13 +85,39 @@ impl Dispatch {
         }
     }
 
+    /// The watch tells something.
+    async fn told(&mut self, event: Event) {
+        match event {
+            Event::Changed(path) => self.changed(&path).await,
+            Event::Resync => self.resync().await,
+        }
+    }
+
+    /// Somebody wants to know who uses a disk, as of now.
+    async fn answer(&mut self, question: Question) {
+        // What was written before the store answers this is told before as well.
+        let marked = self.host.client.read(&root(&self.host)).await;
+        if marked.is_err_and(|error| !error.is_not_found()) {
+            return;
+        }
+        while let Some(event) = self.backends.try_next() {
+            self.told(event).await;
+        }
+        let host = Arc::clone(&self.host);
+        let ours = |key: &DeviceKey| host.registry.phase(&Part::main(key.clone())).is_some_and(Phase::holds);
+        self.neighbours.answer(&host.client, ours, question).await;
+    }
+
     /// A node at or below `backend` has changed.
-    async fn changed(&self, path: &Path) {
+    async fn changed(&mut self, path: &Path) {
         let Ok(watched) = WatchedPath::parse(path.as_str(), self.host.own) else {
             return;
         };
         if watched.backend != self.host.own {
             return;
+        }
+        if let Place::Device { key, leaf } = &watched.place {
+            self.neighbours.changed(key, *leaf);
         }
         match watched.place {
             Place::Device {
@@ -92,7 +130,7 @@ impl Dispatch {
                 leaf: Some("hotplug-status"),
             } => {
                 let rests = matches!(
-                    self.host.registry.phase(&key),
+                    self.host.registry.phase(&Part::main(key.clone())),
                     Some(Phase::Failed { .. } | Phase::Foreign | Phase::Waiting)
                 );
                 if rests {
@@ -103,42 +141,46 @@ impl Dispatch {
             Place::Domain(kind, domain) => {
                 self.host
                     .registry
-                    .wake_all(|key| key.kind == kind && key.frontend == domain);
+                    .wake_all(|part| part.device.kind == kind && part.device.frontend == domain);
                 self.discover_domain(&kind, domain).await;
             }
             Place::Kind(kind) => {
-                self.host.registry.wake_all(|key| key.kind == kind);
+                self.host.registry.wake_all(|part| part.device.kind == kind);
                 self.discover_kind(&kind).await;
             }
             Place::Root => self.resync().await,
         }
     }
 
-    /// A link has appeared: netback's, perhaps.
+    /// A link has appeared: netback's, perhaps, or QEMU's.
     fn appeared(&self, name: &IfName) {
-        let Some((domain, devid)) = name.as_str().strip_prefix("vif").and_then(|rest| rest.split_once('.')) else {
-            return;
-        };
-        if let (Ok(frontend), Ok(devid)) = (domain.parse::<DomId>(), devid.parse::<DevId>()) {
+        if name.as_str().starts_with("vif") {
             self.host
                 .registry
-                .wake_all(|key| key.kind.needs_netdev() && key.frontend == frontend && key.devid == devid);
+                .wake_all(|part| part.device.kind.needs_netdev() && part.link() == name.as_str());
         }
     }
 
     /// Looks at everything: what is known, and what is there.
-    async fn resync(&self) {
+    async fn resync(&mut self) {
+        self.neighbours.all_changed();
         self.host.registry.wake_all(|_| true);
         for kind in self.children(&root(&self.host)).await {
             if let Ok(kind) = kind.parse() {
                 self.discover_kind(&kind).await;
             }
         }
-        let used: Vec<DomId> = self.host.registry.views().iter().map(|(key, _)| key.frontend).collect();
+        let used: Vec<DomId> = self
+            .host
+            .registry
+            .views()
+            .iter()
+            .map(|(part, _)| part.device.frontend)
+            .collect();
         self.host.domains.keep(|domain| used.contains(&domain));
     }
 
-    async fn discover_kind(&self, kind: &Kind) {
+    async fn discover_kind(&mut self, kind: &Kind) {
         let Ok(path) = root(&self.host).join(kind.as_str()) else {
             return;
         };
@@ -149,20 +191,19 @@ impl Dispatch {
         }
     }
 
-    async fn discover_domain(&self, kind: &Kind, domain: DomId) {
+    async fn discover_domain(&mut self, kind: &Kind, domain: DomId) {
         let Ok(path) = root(&self.host).join(&format!("{kind}/{domain}")) else {
             return;
         };
         for devid in self.children(&path).await {
             if let Ok(devid) = devid.parse() {
-                Registry::wake(
-                    &self.host,
-                    &DeviceKey {
-                        kind: kind.clone(),
-                        frontend: domain,
-                        devid,
-                    },
-                );
+                let key = DeviceKey {
+                    kind: kind.clone(),
+                    frontend: domain,
+                    devid,
+                };
+                self.neighbours.changed(&key, None);
+                Registry::wake(&self.host, &key);
             }
         }
     }

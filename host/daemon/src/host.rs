@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Claims, Grants, Limits, Plugin};
 use xenplug_system::System;
-use xenplug_xenbus::{DeviceKey, DomId, Kind, Mode};
+use xenplug_xenbus::{DomId, Kind, Mode, Part};
 use xenplug_xenstore::Client;
 
 use crate::{device::Ask, domains::Domains, metrics::Metrics, registry::Registry};
@@ -25,7 +25,7 @@ pub(crate) struct Host {
     pub(crate) plugins: RwLock<Arc<Plugins>>,
     pub(crate) registry: Registry,
     /// Where scripts' calls go, to be passed on to their devices: see [`crate::script`].
-    pub(crate) asks: mpsc::UnboundedSender<(DeviceKey, Ask)>,
+    pub(crate) asks: mpsc::UnboundedSender<(Part, Ask)>,
     pub(crate) metrics: Metrics,
     /// Bounds how many handlers run at a time; more wait.
     pub(crate) events: Arc<Semaphore>,

@@ -9,6 +9,7 @@ mod domains;
 mod host;
 mod logging;
 mod metrics;
+mod neighbours;
 mod plugins;
 mod recovery;
 mod registry;
@@ -38,7 +39,7 @@ use tracing::{error, info, warn};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Claims, Engine};
 use xenplug_system::System;
-use xenplug_xenbus::{DeviceKey, DomId};
+use xenplug_xenbus::{DomId, Mode, Part};
 use xenplug_xenstore::{Client, Endpoint};
 
 use crate::{
@@ -120,7 +121,14 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         None => System::linux()?,
     };
     xenplug_system::raise_descriptors()?;
-    let claims = Arc::new(Claims::default());
+    // In dom0 the original scripts may be plugging devices as well.
+    let (asker, questions) = neighbours::questions();
+    let (system, claims) = match config.mode {
+        Mode::Dom0 if arguments.simulated.is_none() => (system.beside_scripts(), Claims::beside(Box::new(asker))),
+        Mode::Dom0 => (system, Claims::beside(Box::new(asker))),
+        Mode::DriverDomain => (system, Claims::default()),
+    };
+    let claims = Arc::new(claims);
     let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
@@ -154,7 +162,8 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        serve(host, &arguments.config, loader, listener, asked).await?;
+        let dispatch = Dispatch::begin(Arc::clone(&host), questions).await?;
+        serve(host, &arguments.config, loader, listener, asked, dispatch).await?;
         let _ = std::fs::remove_file(control);
         Ok(())
     })
@@ -172,12 +181,12 @@ async fn serve(
     file: &Path,
     loader: Arc<Loader>,
     listener: UnixListener,
-    asked: mpsc::UnboundedReceiver<(DeviceKey, Ask)>,
+    asked: mpsc::UnboundedReceiver<(Part, Ask)>,
+    dispatch: Dispatch,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let dispatch = Dispatch::begin(Arc::clone(&host)).await?;
     recovery::run(&host).await?;
     spawn_local(script::pass_on(Arc::clone(&host), asked));
     let heard = CancellationToken::new();

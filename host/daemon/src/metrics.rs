@@ -12,7 +12,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use xenplug_xenbus::{DeviceKey, Kind};
+use xenplug_xenbus::{Kind, Part};
 
 use crate::registry::View;
 
@@ -75,11 +75,11 @@ impl Metrics {
     }
 
     /// All metrics, with the devices as they are now.
-    pub(crate) fn encode(&self, devices: &[(DeviceKey, View)]) -> Result<String, fmt::Error> {
+    pub(crate) fn encode(&self, devices: &[(Part, View)]) -> Result<String, fmt::Error> {
         self.devices.clear();
-        for (key, view) in devices {
+        for (part, view) in devices {
             let labels = InState {
-                kind: key.kind.to_string(),
+                kind: part.device.kind.to_string(),
                 state: view.phase.as_str(),
             };
             self.devices.get_or_create(&labels).inc();

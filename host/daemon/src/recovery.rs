@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{info, warn};
 use xenplug_control::script::Action;
 use xenplug_runtime::{Effect, Grants, Header, Holding};
-use xenplug_xenbus::{Adopted, BackendPath, HotplugStatus, Machine};
+use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Phase};
 
 use crate::{
     device::{self, Ask},
@@ -42,12 +42,13 @@ pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
         found.push(find(host, Holding::resume(replayed)).await?);
     }
     for found in found {
-        let key = found.adopted.holding.header().identity.key.clone();
-        Registry::adopt(host, &key, found.machine, found.adopted);
+        let header = found.adopted.holding.header();
+        let (part, told) = (header.part(), header.parameters.clone());
+        Registry::adopt(host, &part, found.machine, found.adopted);
         if found.again {
             // In dom0 the script that asked has had its answer, or is believed to have failed and comes to remove it.
-            let (ask, answered) = Ask::new(Action::Add);
-            Registry::ask(host, &key, ask);
+            let (ask, answered) = Ask::new(Action::Add, told);
+            Registry::ask(host, &part, ask);
             spawn_local(timeout(LIMIT, answered));
         }
     }
@@ -69,16 +70,7 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
     if header.introduced {
         host.domains.was_introduced(key.frontend).await?;
     }
-    let path = BackendPath {
-        backend: host.own,
-        key: key.clone(),
-    };
-    let directory = Directory::new(
-        host.client.clone(),
-        host.system.clone(),
-        Arc::clone(&host.domains),
-        path,
-    );
+    let directory = Directory::of(host, header.part(), Phase::Absent);
     let seen = directory
         .look()
         .await

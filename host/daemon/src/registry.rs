@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use xenplug_xenbus::{DeviceKey, Machine, Phase};
+use xenplug_xenbus::{DeviceKey, Machine, Part, Phase, Role};
 
 use crate::{
     device::{self, Ask},
@@ -91,53 +91,55 @@ impl Entry {
 /// All devices that are known.
 #[derive(Default)]
 pub(crate) struct Registry {
-    devices: Mutex<BTreeMap<DeviceKey, Arc<Entry>>>,
+    devices: Mutex<BTreeMap<Part, Arc<Entry>>>,
 }
 
 impl Registry {
-    /// Wakes a device, also one that is not known yet.
+    /// Wakes a device, also one that is not known yet; and the tap of a card, if it is known.
     pub(crate) fn wake(host: &Arc<Host>, key: &DeviceKey) {
-        if let Some(entry) = Self::entry(host, key) {
+        if let Some(entry) = Self::entry(host, &Part::main(key.clone())) {
             entry.wake();
         }
+        host.registry
+            .wake_all(|part| part.role == Role::Emulated && part.device == *key);
     }
 
     /// Passes a call on to a device, also to one that is not known yet. A daemon that ends refuses it.
-    pub(crate) fn ask(host: &Arc<Host>, key: &DeviceKey, ask: Ask) {
+    pub(crate) fn ask(host: &Arc<Host>, part: &Part, ask: Ask) {
         if host.draining.is_cancelled() {
             return;
         }
-        if let Some(entry) = Self::entry(host, key) {
+        if let Some(entry) = Self::entry(host, part) {
             entry.asks().push_back(ask);
             entry.wake();
         }
     }
 
     /// The entry of a device. One that is not known yet gets one, and its task, unless the daemon ends.
-    fn entry(host: &Arc<Host>, key: &DeviceKey) -> Option<Arc<Entry>> {
+    fn entry(host: &Arc<Host>, part: &Part) -> Option<Arc<Entry>> {
         let mut devices = host.registry.devices();
-        if let Some(entry) = devices.get(key) {
+        if let Some(entry) = devices.get(part) {
             return Some(Arc::clone(entry));
         }
         if host.draining.is_cancelled() {
             return None;
         }
         let entry = Arc::new(Entry::new());
-        devices.insert(key.clone(), Arc::clone(&entry));
-        let machine = Machine::new(host.mode, key.kind.clone());
-        let task = device::run(Arc::clone(host), key.clone(), Arc::clone(&entry), machine, None);
+        devices.insert(part.clone(), Arc::clone(&entry));
+        let machine = Machine::new(host.mode, part.device.kind.clone());
+        let task = device::run(Arc::clone(host), part.clone(), Arc::clone(&entry), machine, None);
         host.tasks.spawn_local(task);
         Some(entry)
     }
 
     /// Takes up a device of an earlier daemon's.
-    pub(crate) fn adopt(host: &Arc<Host>, key: &DeviceKey, machine: Machine, adopted: device::Adopted) {
+    pub(crate) fn adopt(host: &Arc<Host>, part: &Part, machine: Machine, adopted: device::Adopted) {
         let entry = Arc::new(Entry::new());
         entry.wake();
-        host.registry.devices().insert(key.clone(), Arc::clone(&entry));
+        host.registry.devices().insert(part.clone(), Arc::clone(&entry));
         host.tasks.spawn_local(device::run(
             Arc::clone(host),
-            key.clone(),
+            part.clone(),
             entry,
             machine,
             Some(adopted),
@@ -145,38 +147,38 @@ impl Registry {
     }
 
     /// Wakes all known devices of which this is true.
-    pub(crate) fn wake_all(&self, which: impl Fn(&DeviceKey) -> bool) {
-        for (key, entry) in &*self.devices() {
-            if which(key) {
+    pub(crate) fn wake_all(&self, which: impl Fn(&Part) -> bool) {
+        for (part, entry) in &*self.devices() {
+            if which(part) {
                 entry.wake();
             }
         }
     }
 
     /// The phase of a device.
-    pub(crate) fn phase(&self, key: &DeviceKey) -> Option<Phase> {
-        self.devices().get(key).map(|entry| entry.view().phase)
+    pub(crate) fn phase(&self, part: &Part) -> Option<Phase> {
+        self.devices().get(part).map(|entry| entry.view().phase)
     }
 
     /// Forgets a device, unless it was woken meanwhile.
-    pub(crate) fn forget(&self, key: &DeviceKey) -> bool {
+    pub(crate) fn forget(&self, part: &Part) -> bool {
         let mut devices = self.devices();
-        if devices.get(key).is_some_and(|entry| entry.view().woken) {
+        if devices.get(part).is_some_and(|entry| entry.view().woken) {
             return false;
         }
-        devices.remove(key);
+        devices.remove(part);
         true
     }
 
     /// All devices, with what is known of each.
-    pub(crate) fn views(&self) -> Vec<(DeviceKey, View)> {
+    pub(crate) fn views(&self) -> Vec<(Part, View)> {
         self.devices()
             .iter()
-            .map(|(key, entry)| (key.clone(), entry.view().clone()))
+            .map(|(part, entry)| (part.clone(), entry.view().clone()))
             .collect()
     }
 
-    fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceKey, Arc<Entry>>> {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<Part, Arc<Entry>>> {
         // Every change is one call of the map's, so a poisoned one is still whole.
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
-use xenplug_control::script::{Action, Answer, Call};
+use xenplug_control::script::{Action, Answer, Call, is_parameter};
 use xenplug_runtime::clean;
-use xenplug_xenbus::{DeviceKey, Mode, Phase, Place, WatchedPath};
+use xenplug_xenbus::{DeviceKey, Kind, Mode, Part, Phase, Place, Role, WatchedPath};
 
 use crate::{device::Ask, host::Host, registry::Registry};
 
@@ -27,20 +27,24 @@ pub(crate) async fn answer(host: &Host, call: Call) -> Answer {
     if host.mode != Mode::Dom0 {
         return failed("mode is \"driver-domain\", in which no script plugs devices");
     }
-    let key = match device(host, &call.backend) {
-        Ok(key) => key,
+    let part = match part(host, &call) {
+        Ok(part) => part,
         Err(error) => return failed(&error),
     };
-    // What is held is released whatever the configuration says today.
-    let holds = host.registry.phase(&key).is_some_and(Phase::holds);
-    if host.plugins().find(&key.kind, &call.script).is_none() && !(call.action == Action::Remove && holds) {
-        let error = format!("no plugin stands in for \"{}\" of a {}", call.script, key.kind);
+    if let Some(name) = call
+        .parameters
+        .iter()
+        .find_map(|(name, value)| (!is_parameter(name, value)).then_some(name))
+    {
+        return failed(&format!("{name}: is no parameter, or has a value that cannot be one's"));
+    }
+    if let Some(error) = none_of_ours(host, &call, &part) {
         return Answer::NotServed {
             error: format!("xenplugd: {}", clean(&error, ERROR_MAX)),
         };
     }
-    let (ask, answered) = Ask::new(call.action);
-    let answer = match host.asks.send((key.clone(), ask)) {
+    let (ask, answered) = Ask::new(call.action, call.parameters);
+    let answer = match host.asks.send((part.clone(), ask)) {
         Ok(()) => timeout(LIMIT + GRACE, answered).await,
         Err(_) => return failed("it is ending"),
     };
@@ -50,19 +54,49 @@ pub(crate) async fn answer(host: &Host, call: Call) -> Answer {
         Err(_) => failed(&format!("no answer within {} s", (LIMIT + GRACE).as_secs())),
     };
     match &answer {
-        Answer::Done => info!(device = %key, script = call.script, action = ?call.action, "answered a script"),
+        Answer::Done => info!(device = %part, script = call.script, action = ?call.action, "answered a script"),
         Answer::Failed { error } | Answer::NotServed { error } => {
-            warn!(device = %key, script = call.script, action = ?call.action, error, "answered a script");
+            warn!(device = %part, script = call.script, action = ?call.action, error, "answered a script");
         }
     }
     answer
 }
 
 /// Passes calls on to their devices, on the thread that these live on.
-pub(crate) async fn pass_on(host: Arc<Host>, mut calls: mpsc::UnboundedReceiver<(DeviceKey, Ask)>) {
-    while let Some((key, ask)) = calls.recv().await {
-        Registry::ask(&host, &key, ask);
+pub(crate) async fn pass_on(host: Arc<Host>, mut calls: mpsc::UnboundedReceiver<(Part, Ask)>) {
+    while let Some((part, ask)) = calls.recv().await {
+        Registry::ask(&host, &part, ask);
     }
+}
+
+/// Why a call is for the original script, if it is.
+fn none_of_ours(host: &Host, call: &Call, part: &Part) -> Option<String> {
+    let phase = host.registry.phase(part);
+    let removes = call.action == Action::Remove;
+    // What is held is released whatever the configuration says today.
+    if removes && phase.is_some_and(Phase::holds) {
+        return None;
+    }
+    let kind = &part.device.kind;
+    if host.plugins().find(kind, &call.script).is_none() {
+        return Some(format!("no plugin stands in for \"{}\" of a {kind}", call.script));
+    }
+    // The store does not say who has plugged a tap. One that is there, and for which nothing was done here, was plugged
+    // before the daemon came.
+    let there = || part.link().parse().is_ok_and(|name| host.system.network.exists(&name));
+    let strange = matches!(phase, None | Some(Phase::Absent | Phase::Waiting));
+    (removes && part.role == Role::Emulated && strange && there()).then(|| "somebody else has plugged it".to_owned())
+}
+
+/// What a call is about.
+fn part(host: &Host, call: &Call) -> Result<Part, String> {
+    let device = device(host, &call.backend)?;
+    let role = match call.emulated {
+        false => Role::Paravirtual,
+        true if device.kind == Kind::VIF => Role::Emulated,
+        true => return Err(format!("{device} is no card, and has no tap")),
+    };
+    Ok(Part { device, role })
 }
 
 /// The device that `XENBUS_PATH` names, as libxl and udev write it: a directory of this domain's.

@@ -103,6 +103,11 @@ impl Record {
         self.held.len()
     }
 
+    /// The number that the next line will have.
+    pub fn next(&self) -> u64 {
+        self.last + 1
+    }
+
     /// Says that an effect is going to be made, and returns the number by which it is completed and released. From here
     /// on it is held. After an error it must not be made.
     pub fn intent<E: Serialize>(&mut self, effect: &E) -> Result<u64, Error> {

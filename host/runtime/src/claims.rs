@@ -16,24 +16,70 @@ pub enum Sharing {
     Readers,
     /// Writes, beside nobody.
     Alone,
-    /// Does not care (`w!`), and is not seen by others' checks.
+    /// Does not care (`w!`). Others do: who wants to be alone is refused beside it, as the script does.
     Unchecked,
 }
 
-#[derive(Debug)]
-struct Claim {
-    device: DeviceKey,
-    vms: Vec<String>,
-    sharing: Sharing,
+/// A device that uses a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The device.
+    pub device: DeviceKey,
+    /// The `vm` nodes of its virtual machine.
+    pub vms: Vec<String>,
+    /// How it uses it.
+    pub sharing: Sharing,
+}
+
+impl Claim {
+    /// Whether it keeps a device from using the source in that way.
+    fn forbids(&self, device: &DeviceKey, vms: &[String], sharing: Sharing) -> bool {
+        self.device != *device
+            && (sharing == Sharing::Alone || sharing == Sharing::Readers && self.sharing == Sharing::Alone)
+            && self.device.frontend != device.frontend
+            && !self.vms.iter().any(|vm| vms.contains(vm))
+    }
+}
+
+/// Tells what those use who make no claims: the devices that original hotplug scripts have plugged.
+pub trait Neighbours: Send + Sync {
+    /// The devices that use a block device, as far as everything is known that was published before this call.
+    fn users(&self, major: u32, minor: u32) -> Result<Vec<Claim>, String>;
 }
 
 /// All claims of this daemon, by what is claimed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Claims {
     table: Mutex<HashMap<SourceIdentity, Vec<Claim>>>,
+    neighbours: Option<Box<dyn Neighbours>>,
 }
 
 impl Claims {
+    /// With neighbours, who have to be asked.
+    pub fn beside(neighbours: Box<dyn Neighbours>) -> Self {
+        Self {
+            table: Mutex::default(),
+            neighbours: Some(neighbours),
+        }
+    }
+
+    /// The neighbour that keeps a device from using a source, by the same rules. A file shows its users by itself: they
+    /// have loop devices on it.
+    pub(crate) fn neighbour(
+        &self,
+        source: SourceIdentity,
+        device: &DeviceKey,
+        vms: &[String],
+        sharing: Sharing,
+    ) -> Result<Option<DeviceKey>, String> {
+        let (Some(neighbours), SourceIdentity::BlockDevice { major, minor }) = (&self.neighbours, source) else {
+            return Ok(None);
+        };
+        let users = neighbours.users(major, minor)?;
+        let forbids = users.into_iter().find(|user| user.forbids(device, vms, sharing));
+        Ok(forbids.map(|user| user.device))
+    }
+
     /// Claims a source for a device of a virtual machine (`vms`: its own `vm` node, and that of a stub domain's
     /// target). Answers with the other user if the rules forbid it: a writer must be alone, a machine may share with
     /// itself.
@@ -46,23 +92,18 @@ impl Claims {
     ) -> Result<(), DeviceKey> {
         let mut table = self.table();
         let claims = table.entry(source).or_default();
-        let conflict = claims.iter().find(|other| {
-            other.device != *device
-                && (sharing == Sharing::Alone && other.sharing != Sharing::Unchecked
-                    || sharing == Sharing::Readers && other.sharing == Sharing::Alone)
-                && other.device.frontend != device.frontend
-                && !other.vms.iter().any(|vm| vms.contains(vm))
-        });
+        let conflict = claims.iter().find(|other| other.forbids(device, vms, sharing));
         if let Some(other) = conflict {
             return Err(other.device.clone());
         }
-        claims.retain(|claim| claim.device != *device);
-        claims.push(Claim {
-            device: device.clone(),
-            vms: vms.to_vec(),
-            sharing,
-        });
+        put(claims, device, vms, sharing);
         Ok(())
+    }
+
+    /// Takes back, after a restart, a claim that was granted before: in what order they came is not known any more, and
+    /// who does not care may have come after who was alone.
+    pub fn adopt(&self, source: SourceIdentity, device: &DeviceKey, vms: &[String], sharing: Sharing) {
+        put(self.table().entry(source).or_default(), device, vms, sharing);
     }
 
     /// Gives a claim up. One that is not there is no error.
@@ -80,6 +121,16 @@ impl Claims {
         // Every change is complete before anything can panic, so a poisoned table is still a true one.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts a device's claim in the place of the one that it may have.
+fn put(claims: &mut Vec<Claim>, device: &DeviceKey, vms: &[String], sharing: Sharing) {
+    claims.retain(|claim| claim.device != *device);
+    claims.push(Claim {
+        device: device.clone(),
+        vms: vms.to_vec(),
+        sharing,
+    });
 }
 
 #[cfg(test)]
@@ -104,7 +155,8 @@ mod tests {
             (Readers, Alone, &b, false),
             (Readers, Readers, &b, true),
             (Alone, Unchecked, &b, true),
-            (Unchecked, Alone, &b, true),
+            (Unchecked, Alone, &b, false),
+            (Unchecked, Readers, &b, true),
             (Alone, Alone, &a, true),
             (Alone, Alone, &stub_of_a, true),
         ] {
@@ -120,5 +172,16 @@ mod tests {
                 assert_eq!(claims.claim(DISK, &key("vbd/2/51712"), vms, second), Ok(()));
             }
         }
+    }
+
+    #[test]
+    fn what_was_granted_is_taken_back_in_any_order() {
+        let (a, b) = (["/vm/a".to_owned()], ["/vm/b".to_owned()]);
+        let claims = Claims::default();
+        // As they were granted: alone first.
+        claims.adopt(DISK, &key("vbd/2/51712"), &b, Sharing::Unchecked);
+        claims.adopt(DISK, &key("vbd/1/51712"), &a, Sharing::Alone);
+        let third = claims.claim(DISK, &key("vbd/3/51712"), &[], Sharing::Readers);
+        assert_eq!(third, Err(key("vbd/1/51712")));
     }
 }

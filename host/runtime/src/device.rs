@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xenplug_xenbus::{DeviceKey, DomId, ScriptName};
+use xenplug_xenbus::{DeviceKey, DomId, Part, Role, ScriptName};
 
 use crate::bindings::xen::hotplug::types;
 
@@ -17,6 +17,10 @@ pub struct Device {
     pub script: ScriptName,
     /// The nodes of its backend directory.
     pub nodes: BTreeMap<String, String>,
+    /// What of it is to be connected.
+    pub role: Role,
+    /// What whoever ran the script told it besides.
+    pub parameters: BTreeMap<String, String>,
     /// The `vm` node of the frontend domain, and of the domain it is a stub for.
     pub vms: Vec<String>,
     /// The `vm` node of the frontend domain, if this plugin may know it and this domain can read it.
@@ -26,6 +30,14 @@ pub struct Device {
 }
 
 impl Device {
+    /// What of the device is to be connected.
+    pub fn part(&self) -> Part {
+        Part {
+            device: self.key.clone(),
+            role: self.role,
+        }
+    }
+
     pub(crate) fn to_guest(&self) -> types::Device {
         types::Device {
             kind: self.key.kind.as_str().to_owned(),
@@ -33,16 +45,24 @@ impl Device {
             backend_id: self.backend.0,
             devid: self.key.devid.0,
             script: self.script.as_str().to_owned(),
-            nodes: self
-                .nodes
-                .iter()
-                .map(|(name, value)| types::Node {
-                    name: name.clone(),
-                    value: value.clone(),
-                })
-                .collect(),
+            nodes: list(&self.nodes),
+            role: match self.role {
+                Role::Paravirtual => types::Role::Paravirtual,
+                Role::Emulated => types::Role::Emulated,
+            },
+            parameters: list(&self.parameters),
         }
     }
+}
+
+fn list(values: &BTreeMap<String, String>) -> Vec<types::Node> {
+    values
+        .iter()
+        .map(|(name, value)| types::Node {
+            name: name.clone(),
+            value: value.clone(),
+        })
+        .collect()
 }
 
 /// What a handler asks to be published, checked.

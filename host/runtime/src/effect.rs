@@ -7,7 +7,7 @@ use xenplug_system::{
     Error, System,
     block::{LoopDevice, SourceIdentity},
     network::{IfName, LinkChanges, Prefix, Route},
-    process::Kept,
+    process::{Command, Kept},
 };
 use xenplug_xenbus::DeviceKey;
 
@@ -15,6 +15,9 @@ use crate::{Claims, Grants, Sharing};
 
 /// How long a helper has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How long the undoing of a command may take. A call of a script leaves the daemon 35 s.
+const UNDOING: Duration = Duration::from_secs(20);
 
 /// An effect, as the journal keeps it: enough to undo it, whether or not it is known to have happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,11 @@ pub enum Effect {
         /// The route.
         route: Route,
     },
+    /// The kernel answers ARP on a link for others.
+    ProxyArp {
+        /// The interface number.
+        index: u32,
+    },
     /// Rules for a link.
     Firewall {
         /// The link's name when the rules were made.
@@ -69,6 +77,17 @@ pub enum Effect {
         /// The process, once it is known.
         kept: Option<Kept>,
     },
+    /// What a helper did, which another undoes.
+    Command {
+        /// The tag in the environment of both.
+        tag: String,
+        /// What undoes it.
+        undo: Command,
+        /// Its exit codes, besides 0, for nothing left to undo.
+        settled: Vec<u32>,
+        /// Whether the helper is known to have ended.
+        ended: bool,
+    },
 }
 
 /// What undoing takes: the machine, the authority, and the claims.
@@ -77,6 +96,16 @@ pub(crate) struct Undo<'a> {
     pub(crate) authority: &'a Grants,
     pub(crate) claims: &'a Claims,
     pub(crate) device: &'a DeviceKey,
+}
+
+impl Undo<'_> {
+    /// Ends the helpers with a tag.
+    fn end_tagged(&self, tag: &str) -> Result<(), Error> {
+        for kept in self.system.process.find(tag)? {
+            self.system.process.end(&kept, GRACE)?;
+        }
+        Ok(())
+    }
 }
 
 impl Effect {
@@ -110,15 +139,39 @@ impl Effect {
                 let grant = by.authority.network.as_ref().ok_or_else(|| not_held("route"))?;
                 by.system.network.remove_route(grant, *index, route)?;
             }
+            Self::ProxyArp { index } => {
+                let grant = by.authority.network.as_ref().ok_or_else(|| not_held("proxy_arp"))?;
+                match by.system.network.set_proxy_arp(grant, *index, false) {
+                    Err(Error::NotFound(_)) | Ok(()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
             Self::Firewall { link } => {
                 let grant = by.authority.firewall.as_ref().ok_or_else(|| not_held("rules"))?;
                 by.system.firewall.lift(grant, link)?;
             }
             Self::Helper { kept: Some(kept), .. } => by.system.process.end(kept, GRACE)?,
-            Self::Helper { tag, kept: None } => {
-                for kept in by.system.process.find(tag)? {
-                    by.system.process.end(&kept, GRACE)?;
+            Self::Helper { tag, kept: None } => by.end_tagged(tag)?,
+            Self::Command {
+                tag,
+                undo,
+                settled,
+                ended,
+            } => {
+                // It may still be at what is to be undone.
+                if !ended {
+                    by.end_tagged(tag)?;
                 }
+                let grant = by.authority.process.as_ref().ok_or_else(|| not_held("helper"))?;
+                let output = by.system.process.run_recorded(grant, undo, tag, UNDOING)?;
+                if output.code != 0 && !settled.contains(&output.code) {
+                    return Err(Error::Kernel {
+                        what: format!("{undo}: exit code {}", output.code),
+                        errno: None,
+                        source_text: crate::clean(String::from_utf8_lossy(&output.stderr).trim(), 200),
+                    });
+                }
+                by.end_tagged(tag)?;
             }
         }
         Ok(())
@@ -148,9 +201,11 @@ impl Effect {
             Self::Link { name, .. } => format!("link {name}"),
             Self::Address { address, .. } => format!("address {address}"),
             Self::Route { route, .. } => format!("route to {}", route.to),
+            Self::ProxyArp { .. } => "proxy_arp".to_owned(),
             Self::Firewall { link } => format!("rules for {link}"),
             Self::Helper { kept: Some(kept), .. } => format!("{} as process {}", kept.helper, kept.pid),
-            Self::Helper { kept: None, .. } => "a helper being started".to_owned(),
+            Self::Helper { kept: None, .. } => "what a helper has left running".to_owned(),
+            Self::Command { undo, .. } => format!("what is undone by {undo}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use xenplug_system::grant::{self, BlockGrant, FirewallGrant, NetworkGrant, Opera
 pub enum Interface {
     /// `block = [...]`
     Block,
-    /// `bridges = [...]`
+    /// `bridges = [...]`, `routes = [...]`, `uplinks = [...]`
     Network,
     /// `firewall = true`
     Firewall,
@@ -46,7 +46,7 @@ impl Interface {
 pub struct Grants {
     /// Files, block devices and loop devices.
     pub block: Option<BlockGrant>,
-    /// The device's own link, and bridges.
+    /// The device's own link, bridges, routes, and addresses of other links.
     pub network: Option<NetworkGrant>,
     /// Rules for the device's own link.
     pub firewall: Option<FirewallGrant>,
@@ -63,7 +63,7 @@ impl Grants {
             block: Some(BlockGrant::new(operator, Vec::new(), true)),
             network: Some(NetworkGrant::new(operator, vec![grant::NamePattern("*".to_owned())])),
             firewall: Some(FirewallGrant::new(operator)),
-            process: Some(ProcessGrant::new(operator, Vec::new())),
+            process: Some(ProcessGrant::to_release(operator)),
             guest: false,
         }
     }

@@ -1,11 +1,16 @@
 //! What one device holds: its journal record and the mirror of it, from the first intent to the last release.
 
-use std::time::SystemTime;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 use xenplug_journal::{Held, Journal, Record, Replayed};
-use xenplug_system::{Error, System};
-use xenplug_xenbus::Identity;
+use xenplug_system::{Error, Locks, System};
+use xenplug_xenbus::{Identity, Part, Role};
 
 use crate::{Claims, Effect, Grants, Limits, effect::Undo};
 
@@ -23,6 +28,22 @@ pub struct Header {
     pub vms: Vec<String>,
     /// Whether xenstored knew the frontend domain then: if it did and no longer does, the domain is gone.
     pub introduced: bool,
+    /// What of the device the record is about.
+    #[serde(default)]
+    pub role: Role,
+    /// See [`crate::Device::parameters`]: a daemon that begins anew what this one began begins it with them.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl Header {
+    /// What the record is about.
+    pub fn part(&self) -> Part {
+        Part {
+            device: self.identity.key.clone(),
+            role: self.role,
+        }
+    }
 }
 
 /// Why a device cannot hold something.
@@ -47,12 +68,32 @@ pub struct Holding {
     held: Vec<Held<Effect>>,
     began: SystemTime,
     note: Option<String>,
+    /// The scripts' locks that are held until the device is published, or has failed.
+    locks: Vec<Locked>,
+}
+
+/// A lock of the original scripts, given back when it is dropped. It goes with the process, and so is in no journal.
+struct Locked {
+    locks: Arc<dyn Locks>,
+    name: &'static str,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.locks.give_back(self.name);
+    }
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 impl Holding {
     /// Begins a record, before anything is done for the device.
     pub fn begin(journal: &Journal, header: Header) -> Result<Self, HoldingError> {
-        let name = header.identity.key.to_string().replace('/', "-");
+        let name = header.part().to_string().replace('/', "-");
         let record = journal.begin(&name, &header)?;
         Ok(Self {
             header,
@@ -60,6 +101,7 @@ impl Holding {
             held: Vec::new(),
             began: SystemTime::now(),
             note: None,
+            locks: Vec::new(),
         })
     }
 
@@ -71,6 +113,7 @@ impl Holding {
             held: replayed.held,
             began: replayed.began,
             note: replayed.note,
+            locks: Vec::new(),
         }
     }
 
@@ -99,9 +142,32 @@ impl Holding {
     /// The tag by which the kernel knows what belongs to this device: unique to this record, at most 63 bytes.
     pub(crate) fn tag(&self) -> String {
         let since = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let key = self.header.identity.key.to_string();
-        // A kind has at most 32 bytes; the time makes the tag unique, so the key may be cut.
-        format!("xenplug:{:.32}:{:x}", key, since.as_micros())
+        let part = self.header.part().to_string();
+        // A kind has at most 32 bytes; the time makes the tag unique, so the rest may be cut.
+        format!("xenplug:{:.32}:{:x}", part, since.as_micros())
+    }
+
+    /// Keeps the original scripts out of a section until [`Holding::unlock`].
+    pub(crate) fn lock(&mut self, locks: &Arc<dyn Locks>, name: &'static str, patience: Duration) -> Result<(), Error> {
+        if self.locks.iter().any(|held| held.name == name) {
+            return Ok(());
+        }
+        locks.take(name, patience)?;
+        self.locks.push(Locked {
+            locks: Arc::clone(locks),
+            name,
+        });
+        Ok(())
+    }
+
+    /// Lets the original scripts in again: what they look for is published, or will not be.
+    pub fn unlock(&mut self) {
+        self.locks.clear();
+    }
+
+    /// A tag for the processes of one effect alone.
+    pub(crate) fn own_tag(&self) -> String {
+        format!("{}.{:x}", self.tag(), self.record.next())
     }
 
     /// Makes an effect: writes the intent, acts, and writes the outcome. `act` answers with the effect as it came to be.
@@ -132,16 +198,12 @@ impl Holding {
         Ok(value)
     }
 
-    /// Makes an effect that ends with the call, and that only a crash in the middle leaves to be undone.
-    pub(crate) fn during<T>(
-        &mut self,
-        intent: Effect,
-        act: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, HoldingError> {
-        let seq = self.record.intent(&intent)?;
-        let value = act();
-        self.record.released(seq)?;
-        Ok(value?)
+    /// Gives up the effect that was made last, of which nothing is left to undo.
+    pub(crate) fn forget_last(&mut self) -> Result<(), HoldingError> {
+        if let Some(last) = self.held.pop() {
+            self.record.released(last.seq)?;
+        }
+        Ok(())
     }
 
     /// Takes hold again, after a restart, of what the record says: loop devices and claims. Answers with what is gone.
@@ -154,10 +216,7 @@ impl Holding {
             }
             match &mut held.effect {
                 Effect::Claim { source, sharing } => {
-                    let key = &self.header.identity.key;
-                    if let Err(other) = claims.claim(*source, key, &self.header.vms, *sharing) {
-                        gone.push(format!("the disk is now used by {other}"));
-                    }
+                    claims.adopt(*source, &self.header.identity.key, &self.header.vms, *sharing);
                 }
                 Effect::Loop {
                     device: Some(device), ..
@@ -192,6 +251,7 @@ impl Holding {
     /// Gives everything back, newest first, and goes on past errors. Answers with what could not be given back, which
     /// stays held.
     pub fn release(&mut self, system: &System, authority: &Grants, claims: &Claims) -> Vec<String> {
+        self.unlock();
         if !self.is_releasing() {
             // What cannot be noted is given back all the same.
             let _ = self.note(RELEASING);

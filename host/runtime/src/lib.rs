@@ -24,7 +24,7 @@ mod plugin;
 mod text;
 
 pub use cache::{Cache, CacheError, Compiler};
-pub use claims::{Claims, Sharing};
+pub use claims::{Claim, Claims, Neighbours, Sharing};
 pub use device::{Connection, Device, DeviceError};
 pub use effect::Effect;
 pub use engine::{Engine, EngineError};

@@ -1,11 +1,17 @@
 //! What the script is asked to do: its arguments and environment, understood as the originals do.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
 };
 
-use xenplug_control::script::{Action, Call, script_of_saved};
+use xenplug_control::script::{Action, Call, PARAMETER_MAX, PARAMETERS, is_parameter, script_of_saved};
+
+/// The script that only runs another one.
+const DISPATCHER: &str = "vif-setup";
+/// The one that it runs if none is named.
+const DISPATCHED: &str = "vif-bridge";
 
 /// Why an invocation is none of a script.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +22,8 @@ pub(crate) enum Error {
     Name(PathBuf),
     #[error("{} is to be an original, and is a stand-in itself", .0.display())]
     Loop(PathBuf),
+    #[error("script is {}, which runs what script says", .0.display())]
+    Itself(PathBuf),
     #[error("no action: add, remove, online or offline")]
     NoAction,
     #[error("unknown action {0:?}: not add, remove, online or offline")]
@@ -24,6 +32,10 @@ pub(crate) enum Error {
     Interface(String),
     #[error("XENBUS_PATH is not set, or no text: which device?")]
     NoDevice,
+    #[error("neither INTERFACE, such as vif3.0-emu, nor XENBUS_PATH is set: which card's tap?")]
+    NoTap,
+    #[error("{0} is no line of text of at most {PARAMETER_MAX} bytes")]
+    Parameter(&'static str),
 }
 
 /// How the program was started.
@@ -49,8 +61,8 @@ pub(crate) struct Run {
 pub(crate) enum Task {
     /// Nothing: a script does nothing then, either.
     Nothing,
-    /// What only the original can do.
-    Original,
+    /// Become another script, with these arguments.
+    Become(PathBuf, Vec<OsString>),
     /// What the daemon is asked to do.
     Ask(Call),
 }
@@ -74,7 +86,10 @@ impl Invocation {
             return Err(Error::Loop(script));
         }
         let arguments: Vec<OsString> = arguments.collect();
-        let task = task(&script, &arguments, environment)?;
+        let task = match script.file_name().is_some_and(|name| name == DISPATCHER) {
+            true => dispatch(&script, &arguments, environment)?,
+            false => task(&script, &arguments, environment)?,
+        };
         Ok(Self::Run(Run {
             script,
             arguments,
@@ -83,8 +98,31 @@ impl Invocation {
     }
 }
 
+/// What vif-setup does: it becomes the script that `$script` names, with the words that stand there after the name before
+/// its own arguments.
+fn dispatch(
+    script: &Path,
+    arguments: &[OsString],
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Task, Error> {
+    let named = environment("script").unwrap_or_default();
+    let named = named.into_string().map_err(|named| Error::Name(named.into()))?;
+    let mut words = named.split_ascii_whitespace();
+    let other = words.next().unwrap_or(DISPATCHED);
+    // A name without a folder is one of the folder's scripts.
+    let other = match other.contains('/') {
+        true => PathBuf::from(other),
+        false => script.with_file_name(other),
+    };
+    // The original runs itself for ever.
+    if other.file_name().is_some_and(|name| name == DISPATCHER) {
+        return Err(Error::Itself(other));
+    }
+    let arguments = words.map(OsString::from).chain(arguments.iter().cloned());
+    Ok(Task::Become(other, arguments.collect()))
+}
+
 fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Option<OsString>) -> Result<Task, Error> {
-    let text = |name| environment(name).and_then(|value| value.into_string().ok());
     let name = script
         .file_name()
         .and_then(|name| name.to_str())
@@ -103,31 +141,66 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
         "offline" => (Action::Remove, true),
         _ => return Err(Error::Action(command)),
     };
-    let interface = words()
-        .filter_map(|word| word.strip_prefix("type_if=").map(str::to_owned))
-        .next_back()
-        .or_else(|| text("type_if"))
-        .unwrap_or_else(|| "vif".to_owned());
+    // What is empty counts as not set: `${netdev:-eth0}`, `[ -z "$bridge" ]`.
+    let variable = |name: &str| {
+        let mut given =
+            words().filter_map(|word| Some(unquoted(word.strip_prefix(name)?.strip_prefix('=')?).to_owned()));
+        let set = given.next_back().or_else(|| environment(name)?.into_string().ok());
+        set.filter(|value| !value.is_empty())
+    };
+    let interface = variable("type_if").unwrap_or_else(|| "vif".to_owned());
     // A card has two links if it is emulated: netback's comes `online`, QEMU's tap is `add`ed; a script is run for
     // both, and ignores what is meant for the other (vif-common.sh).
-    match &*interface {
+    let emulated = match &*interface {
         "tap" if of_links => return Ok(Task::Nothing),
-        "tap" => return Ok(Task::Original),
-        "vif" => {}
+        "tap" => true,
+        "vif" => false,
         _ => return Err(Error::Interface(interface)),
-    }
-    let backend = text("XENBUS_PATH")
-        .filter(|path| !path.is_empty())
-        .ok_or(Error::NoDevice)?;
+    };
+    let path = variable("XENBUS_PATH");
+    let backend = match emulated {
+        true => variable("INTERFACE")
+            .as_deref()
+            .and_then(card_of_tap)
+            .or(path)
+            .ok_or(Error::NoTap)?,
+        false => path.ok_or(Error::NoDevice)?,
+    };
     let is_card = backend.rsplit('/').nth(2) == Some("vif");
-    if is_card && !of_links {
-        return Ok(Task::Nothing);
+    match (is_card, of_links || emulated) {
+        (true, false) => return Ok(Task::Nothing),
+        // Only links come online (block-common.sh).
+        (false, true) => return Err(Error::Action(command)),
+        _ => {}
+    }
+    let mut parameters = BTreeMap::new();
+    for name in PARAMETERS {
+        match variable(name) {
+            Some(value) if is_parameter(name, &value) => _ = parameters.insert(name.to_owned(), value),
+            Some(_) => return Err(Error::Parameter(name)),
+            None => {}
+        }
     }
     Ok(Task::Ask(Call {
         script: name.to_owned(),
         action,
         backend,
+        emulated,
+        parameters,
     }))
+}
+
+/// A value as the shell that evaluates an argument has it: without the quotes around it.
+fn unquoted(value: &str) -> &str {
+    let within = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(value)
+}
+
+/// The directory of the card that a tap belongs to, by the tap's name: `vif3.0-emu`, as libxl has QEMU call it. It is
+/// this domain's, whichever that is (vif-common.sh takes it to be domain 0's).
+fn card_of_tap(link: &str) -> Option<String> {
+    let (domain, card) = link.strip_prefix("vif")?.strip_suffix("-emu")?.split_once('.')?;
+    Some(format!("backend/vif/{domain}/{card}"))
 }
 
 #[cfg(test)]
@@ -158,6 +231,8 @@ mod tests {
             script: script.to_owned(),
             action,
             backend: backend.to_owned(),
+            emulated: false,
+            parameters: BTreeMap::new(),
         })
     }
 
@@ -179,21 +254,145 @@ mod tests {
             ("/s/vif-bridge add type_if=vif", CARD, Task::Nothing),
             ("/s/vif-bridge remove", CARD, Task::Nothing),
             ("/s/vif-bridge online type_if=tap", CARD, Task::Nothing),
-            ("/s/vif-bridge add type_if=tap", CARD, Task::Original),
-            ("/s/vif-bridge type_if=tap remove", CARD, Task::Original),
         ] {
             assert_eq!(task(line, backend), expected, "{line}");
         }
-        // QEMU's tap comes from udev without XENBUS_PATH; the environment may name the type, too.
-        for (line, environment) in [
-            ("/s/vif add type_if=tap", &[][..]),
-            ("/s/vif add", &[("type_if", "tap")]),
-        ] {
-            let Ok(Invocation::Run(run)) = invocation(line, environment) else {
-                panic!("{line}");
-            };
-            assert_eq!(run.task, Task::Original);
+    }
+
+    fn call(line: &str, environment: &[(&str, &str)]) -> Call {
+        match invocation(line, environment) {
+            Ok(Invocation::Run(Run {
+                task: Task::Ask(call), ..
+            })) => call,
+            other => panic!("{line}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn the_tap_of_an_emulated_card_is_told_by_its_name_or_its_cards_directory() {
+        let libxl = [("XENBUS_PATH", "backend/vif/3/0"), ("INTERFACE", "vif3.0-emu")];
+        // udev knows no XENBUS_PATH; the environment may name the type, too.
+        let udev = [("INTERFACE", "vif3.0-emu")];
+        let environment = [("type_if", "tap"), ("INTERFACE", "vif3.0-emu")];
+        let elsewhere = [
+            ("XENBUS_PATH", "/local/domain/0/backend/vif/3/0"),
+            ("INTERFACE", "web-emu"),
+        ];
+        for (line, environment, action, backend) in [
+            (
+                "/s/vif-bridge add type_if=tap",
+                &libxl[..],
+                Action::Add,
+                "backend/vif/3/0",
+            ),
+            (
+                "/s/vif-bridge type_if=tap remove",
+                &libxl,
+                Action::Remove,
+                "backend/vif/3/0",
+            ),
+            ("/s/vif-bridge add type_if=tap", &udev, Action::Add, "backend/vif/3/0"),
+            ("/s/vif-bridge add", &environment, Action::Add, "backend/vif/3/0"),
+            (
+                "/s/vif-bridge add type_if=tap",
+                &elsewhere,
+                Action::Add,
+                "/local/domain/0/backend/vif/3/0",
+            ),
+        ] {
+            let call = call(line, environment);
+            assert!(call.emulated, "{line}");
+            assert_eq!((call.action, &*call.backend), (action, backend), "{line}");
+        }
+        assert_eq!(invocation("/s/vif-bridge add type_if=tap", &[]), Err(Error::NoTap));
+    }
+
+    #[test]
+    fn an_argument_wins_over_the_environment_and_what_is_empty_is_not_given() {
+        let told = |line: &str, more: &[(&str, &str)]| {
+            let mut environment = vec![("XENBUS_PATH", CARD)];
+            environment.extend(more);
+            let parameters = call(line, &environment).parameters;
+            let mut words: Vec<String> = parameters
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            words.sort();
+            words.join(" ")
+        };
+        for (line, environment, expected) in [
+            ("/s/vif-route online", &[][..], ""),
+            // As libxl has it for a card without `gatewaydev`.
+            ("/s/vif-route online type_if=vif", &[("netdev", "")], ""),
+            ("/s/vif-route online", &[("netdev", "eth1")], "netdev=eth1"),
+            ("/s/vif-route netdev=eth2 online", &[("netdev", "eth1")], "netdev=eth2"),
+            ("/s/vif-route online netdev=a netdev=b", &[], "netdev=b"),
+            ("/s/vif-route online netdev=", &[("netdev", "eth1")], ""),
+            (
+                "/s/vif-nat online dhcp=no",
+                &[("dhcp", "yes"), ("bridge", "br0")],
+                "bridge=br0 dhcp=no",
+            ),
+            (
+                "/s/vif-bridge online ip='10.0.0.1'",
+                &[("ip", "10.0.0.9")],
+                "ip=10.0.0.1",
+            ),
+            // The originals take these from the store alone; and what is not theirs is nobody's.
+            (
+                "/s/vif-bridge online vifname=web mtu=9",
+                &[("mac", "x"), ("PATH", "/bin")],
+                "",
+            ),
+        ] {
+            assert_eq!(told(line, environment), expected, "{line} {environment:?}");
+        }
+        let long = "x".repeat(1025);
+        for value in ["a\nb", &long] {
+            let environment = [("XENBUS_PATH", CARD), ("netdev", value)];
+            assert_eq!(
+                invocation("/s/vif-route online", &environment),
+                Err(Error::Parameter("netdev"))
+            );
+        }
+        assert_eq!(
+            call(
+                "/s/vif-bridge online XENBUS_PATH=backend/vif/4/1",
+                &[("XENBUS_PATH", CARD)]
+            )
+            .backend,
+            "backend/vif/4/1"
+        );
+    }
+
+    #[test]
+    fn vif_setup_becomes_the_script_that_is_named_or_the_one_for_bridges() {
+        for (script, expected) in [
+            (None, "/s/vif-bridge add type_if=tap"),
+            (Some(""), "/s/vif-bridge add type_if=tap"),
+            (Some("/s/vif-route"), "/s/vif-route add type_if=tap"),
+            (Some("/own/vif-mine"), "/own/vif-mine add type_if=tap"),
+            (Some("vif-nat"), "/s/vif-nat add type_if=tap"),
+            (
+                Some("/s/vif-route netdev=eth1"),
+                "/s/vif-route netdev=eth1 add type_if=tap",
+            ),
+        ] {
+            let environment: Vec<_> = script.map(|script| ("script", script)).into_iter().collect();
+            let Ok(Invocation::Run(run)) = invocation("/s/vif-setup add type_if=tap", &environment) else {
+                panic!("{script:?}");
+            };
+            let words: Vec<_> = expected.split(' ').map(OsString::from).collect();
+            assert_eq!(
+                run.task,
+                Task::Become(words[0].clone().into(), words[1..].to_vec()),
+                "{script:?}"
+            );
+        }
+        assert_eq!(
+            invocation("/s/vif-setup online", &[("script", "/s/vif-setup")]),
+            Err(Error::Itself("/s/vif-setup".into()))
+        );
     }
 
     #[test]
@@ -216,6 +415,7 @@ mod tests {
             ("/s/block", device, Error::NoAction),
             ("/s/block a=b", device, Error::NoAction),
             ("/s/block up", device, Error::Action("up".into())),
+            ("/s/block online", device, Error::Action("online".into())),
             ("/s/vif add type_if=tun", device, Error::Interface("tun".into())),
             ("/s/block add", &[], Error::NoDevice),
             ("/s/block add", &[("XENBUS_PATH", "")], Error::NoDevice),

@@ -12,6 +12,7 @@ use std::{
     env,
     io::{self, Write},
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Command, ExitCode},
     time::Duration,
 };
@@ -37,18 +38,22 @@ Stands in for a hotplug script of /etc/xen/scripts, and asks xenplugd instead.
 It is not run by hand: `xenplug scripts install` puts it in a script's place, as the interpreter of a file of the
 script's name, and libxl (or udev) runs that file.
 
-Usage: xenplug-script SCRIPT add|remove|online|offline [type_if=vif|tap]
+Usage: xenplug-script SCRIPT add|remove|online|offline [type_if=vif|tap] [NAME=VALUE]...
 
 Environment:
   XENBUS_PATH     the backend's directory in xenstore, such as backend/vbd/3/51712
+  INTERFACE       with type_if=tap, the tap of an emulated card, such as vif3.0-emu
+  bridge, dhcp, ip, netdev
+                  what xenplugd is told besides; an argument NAME=VALUE wins over the environment
   XENSTORED_PATH  the store's socket or device, if it is not where libxenstore looks
   XENPLUG_CONFIG  the daemon's configuration [/etc/xenplug/xenplugd.toml], which says where its control socket is
                   (paths.run), and what to do when it is away (scripts.fallback):
                     \"fail\"      fail at once, and say so in the store; this is the default
                     \"original\"  run the original script, SCRIPT.xenplug-original
 
-A device that is none of xenplugd's is taken down by the original script, and so is an emulated card (type_if=tap) always
-served by it.
+In the place of vif-setup it runs the script that $script names, or else vif-bridge, as that does.
+
+A device that is none of xenplugd's is taken down by the original script.
 
 Exit codes: 0 done, 1 failed, 2 not run as a script is.
 ";
@@ -60,8 +65,8 @@ enum Failure {
     Usage(#[from] invocation::Error),
     #[error("{script} {action} {backend}: {error}", script = .0.script, action = word(.0.action), backend = .0.backend, error = .1)]
     Device(Call, String),
-    #[error("{0}")]
-    Original(String),
+    #[error("{script} cannot be run: {error}", script = .0.display(), error = .1)]
+    Other(PathBuf, io::Error),
     #[error("no answer can be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -89,7 +94,10 @@ fn run() -> Result<(), Failure> {
     };
     match &run.task {
         Task::Nothing => Ok(()),
-        Task::Original => Err(Failure::Original(become_original(&run))),
+        Task::Become(script, arguments) => Err(Failure::Other(
+            script.clone(),
+            Command::new(script).args(arguments).exec(),
+        )),
         Task::Ask(call) => plug(&run, call),
     }
 }
@@ -109,7 +117,7 @@ fn plug(run: &Run, call: &Call) -> Result<(), Failure> {
     if call.action == Action::Remove {
         return Err(Failure::Device(call.clone(), error));
     }
-    let error = match directory::tell(&call.backend, &error, teller) {
+    let error = match directory::tell(&call.backend, &error, teller, call.emulated) {
         Ok(Told::Connected) => return Ok(()),
         Ok(Told::Written) => error,
         Ok(Told::Gone) => format!("{error}; and the device's directory has gone"),

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, network::Prefix, process::Command};
 
 /// Stands for the operator. Whoever holds it may make grants.
 #[derive(Debug)]
@@ -29,13 +29,39 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A file or directory, and everything below it.
+/// A file or directory, and everything below it; with a `*` in the path's last component, all whose names fit, such as
+/// `/dev/nbd*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathRule {
     /// An absolute path.
     pub path: PathBuf,
     /// How it may be used.
     pub access: Access,
+}
+
+impl PathRule {
+    /// What the last component of the path has to be like, if it is a pattern.
+    fn pattern(&self) -> Option<&str> {
+        self.path.file_name()?.to_str().filter(|name| name.contains('*'))
+    }
+
+    /// The directory in which to look: links on the way to it are the operator's.
+    pub(crate) fn directory(&self) -> &Path {
+        match (self.pattern(), self.path.parent()) {
+            (Some(_), Some(parent)) => parent,
+            _ => &self.path,
+        }
+    }
+
+    /// What of a path comes below the rule's directory, of which `directory` is a name, if the rule covers it.
+    pub(crate) fn rest<'p>(&self, directory: &Path, path: &'p Path) -> Option<&'p Path> {
+        let rest = path.strip_prefix(directory).ok()?;
+        let Some(pattern) = self.pattern() else {
+            return Some(rest);
+        };
+        let first = rest.components().next()?.as_os_str().to_str()?;
+        text_matches(pattern, first).then_some(rest)
+    }
 }
 
 /// A name, or the beginning of one with `*` at its end.
@@ -107,8 +133,8 @@ impl BlockGrant {
     pub(crate) fn rule<'g, 'p>(&'g self, path: &'p Path) -> Option<(&'g PathRule, &'p Path)> {
         self.rules
             .iter()
-            .filter_map(|rule| path.strip_prefix(&rule.path).ok().map(|rest| (rule, rest)))
-            .max_by_key(|(rule, _)| rule.path.components().count())
+            .filter_map(|rule| rule.rest(rule.directory(), path).map(|rest| (rule, rest)))
+            .max_by_key(|(rule, _)| (rule.path.components().count(), rule.pattern().is_none()))
     }
 
     /// All rules.
@@ -126,21 +152,52 @@ impl BlockGrant {
     }
 }
 
-/// Bridges of these names, and the device's own link.
+/// The device's own link; bridges of these names to put it on, prefixes to route through it, and links whose addresses
+/// may be read.
 #[derive(Clone, Debug)]
 pub struct NetworkGrant {
     bridges: Vec<NamePattern>,
+    routes: Vec<Prefix>,
+    uplinks: Vec<NamePattern>,
 }
 
 impl NetworkGrant {
     /// Grants bridges by name.
     pub fn new(_: &Operator, bridges: Vec<NamePattern>) -> Self {
-        Self { bridges }
+        Self {
+            bridges,
+            routes: Vec::new(),
+            uplinks: Vec::new(),
+        }
+    }
+
+    /// Grants routes to these prefixes and to what is within them, too.
+    #[must_use]
+    pub fn with_routes(self, _: &Operator, routes: Vec<Prefix>) -> Self {
+        Self { routes, ..self }
+    }
+
+    /// Grants a look at the addresses of links by name, too.
+    #[must_use]
+    pub fn with_uplinks(self, _: &Operator, uplinks: Vec<NamePattern>) -> Self {
+        Self { uplinks, ..self }
     }
 
     /// Whether the bridge of that name is granted.
     pub fn permits(&self, bridge: &str) -> bool {
         self.bridges.iter().any(|pattern| pattern.matches(bridge))
+    }
+
+    /// Whether a route to that prefix is granted.
+    pub(crate) fn permits_route(&self, to: Prefix) -> bool {
+        self.routes
+            .iter()
+            .any(|granted| granted.length <= to.length && granted.contains(to.address))
+    }
+
+    /// Whether the addresses of the link of that name may be read.
+    pub(crate) fn permits_uplink(&self, link: &str) -> bool {
+        self.uplinks.iter().any(|pattern| pattern.matches(link))
     }
 }
 
@@ -159,12 +216,45 @@ impl FirewallGrant {
 #[derive(Clone, Debug)]
 pub struct ProcessGrant {
     helpers: Vec<HelperRule>,
+    recorded: bool,
 }
 
 impl ProcessGrant {
     /// Grants helpers.
     pub fn new(_: &Operator, helpers: Vec<HelperRule>) -> Self {
-        Self { helpers }
+        Self {
+            helpers,
+            recorded: false,
+        }
+    }
+
+    /// Grants no helper but those that a journal names, as they were granted once.
+    pub fn to_release(_: &Operator) -> Self {
+        Self {
+            helpers: Vec::new(),
+            recorded: true,
+        }
+    }
+
+    /// A call of a helper, if it is granted.
+    pub fn command(&self, helper: &str, arguments: &[String]) -> Result<Command, Error> {
+        Ok(Command {
+            helper: helper.to_owned(),
+            program: self.program(helper, arguments)?.to_owned(),
+            arguments: arguments.to_owned(),
+        })
+    }
+
+    /// An error unless what was granted once is.
+    pub(crate) fn permit_recorded(&self, command: &Command) -> Result<(), Error> {
+        if self.recorded {
+            Ok(())
+        } else {
+            Err(Error::Denied(format!(
+                "the helper {:?} is not granted as a journal has it",
+                command.helper
+            )))
+        }
     }
 
     /// The program that a helper's name stands for, if it may be started with these arguments. Several rules may name
@@ -190,8 +280,13 @@ fn argument_matches(pattern: &str, argument: &str) -> bool {
     {
         return false;
     }
+    text_matches(pattern, argument)
+}
+
+/// Whether a text is as the pattern has it, `*` standing for any run of characters but `/`.
+fn text_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|beginning| argument.strip_prefix(beginning)) else {
+    let Some(mut rest) = parts.next().and_then(|beginning| text.strip_prefix(beginning)) else {
         return false;
     };
     let mut parts = parts.peekable();
@@ -278,6 +373,67 @@ mod tests {
                 expected,
                 "{patterns:?} {arguments:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_route_is_granted_within_a_prefix_and_not_around_it() {
+        let operator = Operator::of_configuration();
+        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let none = NetworkGrant::new(&operator, Vec::new());
+        let grant = none
+            .clone()
+            .with_routes(&operator, vec![prefix("10.1.0.0/16"), prefix("2001:db8::/32")]);
+        for (to, expected) in [
+            ("10.1.0.0/16", true),
+            ("10.1.2.3", true),
+            ("10.2.0.1", false),
+            ("10.0.0.0/8", false),
+            ("0.0.0.0/0", false),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+            ("::/0", false),
+        ] {
+            assert_eq!(grant.permits_route(prefix(to)), expected, "{to}");
+            assert!(!none.permits_route(prefix(to)), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_rule_with_a_pattern_covers_the_names_that_fit() {
+        let rule = |path: &str, access| PathRule {
+            path: path.into(),
+            access,
+        };
+        let grant = BlockGrant::new(
+            &Operator::of_configuration(),
+            vec![
+                rule("/dev/nbd*", Access::ReadWrite),
+                rule("/dev/nbd7", Access::ReadOnly),
+                rule("/dev/disk/by-path/ip-*-lun-0", Access::ReadWrite),
+            ],
+            false,
+        );
+        for (path, expected) in [
+            ("/dev/nbd0", Some(("/dev", "nbd0", Access::ReadWrite))),
+            ("/dev/nbd7", Some(("/dev/nbd7", "", Access::ReadOnly))),
+            (
+                "/dev/disk/by-path/ip-10.0.0.1:3260-iscsi-iqn.a-lun-0",
+                Some((
+                    "/dev/disk/by-path",
+                    "ip-10.0.0.1:3260-iscsi-iqn.a-lun-0",
+                    Access::ReadWrite,
+                )),
+            ),
+            ("/dev/disk/by-path/pci-0-lun-0", None),
+            ("/dev/sda", None),
+            ("/dev/disk/nbd0", None),
+            ("/dev", None),
+        ] {
+            let found = grant.rule(Path::new(path));
+            let found = found.map(|(rule, rest)| (rule.directory().to_str(), rest.to_str(), rule.access));
+            let expected = expected.map(|(directory, rest, access)| (Some(directory), Some(rest), access));
+            assert_eq!(found, expected, "{path}");
         }
     }
 

@@ -13,6 +13,7 @@ pub mod firewall;
 pub mod grant;
 mod limits;
 mod linux;
+pub mod lock;
 pub mod network;
 pub mod process;
 pub mod simulated;
@@ -23,6 +24,7 @@ pub use block::Block;
 pub use error::Error;
 pub use firewall::Firewall;
 pub use limits::{confine_compiler, raise_descriptors};
+pub use lock::Locks;
 pub use network::Network;
 pub use process::Process;
 
@@ -37,6 +39,8 @@ pub struct System {
     pub firewall: Arc<dyn Firewall>,
     /// Helper programs.
     pub process: Arc<dyn Process>,
+    /// What keeps the original hotplug scripts out.
+    pub locks: Arc<dyn Locks>,
 }
 
 impl System {
@@ -47,7 +51,17 @@ impl System {
             network: Arc::new(linux::LinuxNetwork::default()),
             firewall: Arc::new(linux::LinuxFirewall::default()),
             process: Arc::new(linux::LinuxProcess::default()),
+            locks: Arc::new(lock::NoScripts),
         })
+    }
+
+    /// The same, on which original hotplug scripts plug devices too.
+    #[must_use]
+    pub fn beside_scripts(self) -> Self {
+        Self {
+            locks: Arc::new(linux::LinuxLocks::default()),
+            ..self
+        }
     }
 
     /// A machine that is not there, and what a test needs to play the rest of the world on it.

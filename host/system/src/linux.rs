@@ -3,8 +3,10 @@
 mod addresses;
 mod appearances;
 mod block;
+mod forwarding;
 mod ioctl;
 mod links;
+mod locks;
 mod loops;
 mod netlink;
 mod nftables;
@@ -14,5 +16,6 @@ mod usage;
 
 pub(crate) use self::block::LinuxBlock;
 pub(crate) use self::links::LinuxNetwork;
+pub(crate) use self::locks::LinuxLocks;
 pub(crate) use self::nftables::LinuxFirewall;
 pub(crate) use self::process::LinuxProcess;

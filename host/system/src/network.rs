@@ -62,9 +62,19 @@ pub struct LinkChanges {
     /// A new name.
     pub name: Option<IfName>,
     /// The bridge to be a port of; `Some(None)` for none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "said_to_be_none"
+    )]
     pub master: Option<Option<u32>>,
     /// Up or down.
     pub up: Option<bool>,
+}
+
+/// Reads a value that is there: null is `Some(None)`, and what is left out `None`. They would else be the same.
+fn said_to_be_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// A route through a link.
@@ -109,7 +119,35 @@ pub trait Network: Send + Sync {
     /// Removes a route; one that is gone is no error.
     fn remove_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error>;
 
+    /// Lets the kernel answer ARP requests on a link for what it routes elsewhere, or not (`proxy_arp`).
+    fn set_proxy_arp(&self, grant: &NetworkGrant, index: u32, on: bool) -> Result<(), Error>;
+
+    /// The first IPv4 address of the granted link of that name.
+    fn address_of(&self, grant: &NetworkGrant, name: &IfName) -> Result<IpAddr, Error>;
+
     /// The names of links as they appear (or take a new name), for as long as the receiver is kept. `None` tells that
     /// some were lost, and that one should look again. The watch ends with the first link after the receiver is dropped.
     fn appearances(&self) -> Result<Receiver<Option<IfName>>, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_the_same_after_they_were_written_down() {
+        for master in [None, Some(None), Some(Some(7))] {
+            let changes = LinkChanges {
+                master,
+                up: Some(false),
+                ..LinkChanges::default()
+            };
+            let text = serde_json::to_string(&changes).expect("JSON");
+            assert_eq!(
+                serde_json::from_str::<LinkChanges>(&text).expect("changes"),
+                changes,
+                "{text}"
+            );
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod refusal;
 
-use std::time::Duration;
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,24 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// At most 64 KiB of standard error.
     pub stderr: Vec<u8>,
+}
+
+/// A call of a helper that was granted: kept in a journal, it can be made when the grant is another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The name it was granted under.
+    pub helper: String,
+    /// The program, an absolute path.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.helper)?;
+        self.arguments.iter().try_for_each(|argument| write!(f, " {argument}"))
+    }
 }
 
 /// A helper that was started, by an identity that no other process has.
@@ -36,11 +54,23 @@ pub struct Kept {
 pub trait Process: Send + Sync {
     /// Runs a helper to its end, or ends its whole tree after `limit`. What it leaves running in the background goes on,
     /// and is found by its tag.
+    ///
+    /// Errors: [`Error::NotFound`], [`Error::Denied`] and [`Error::Invalid`] say that it was not started; after others it
+    /// may have been.
     fn run(
         &self,
         grant: &ProcessGrant,
         helper: &str,
         arguments: &[String],
+        tag: &str,
+        limit: Duration,
+    ) -> Result<Output, Error>;
+
+    /// Runs a helper as it was granted once, like [`Process::run`]. Only with [`ProcessGrant::to_release`].
+    fn run_recorded(
+        &self,
+        grant: &ProcessGrant,
+        command: &Command,
         tag: &str,
         limit: Duration,
     ) -> Result<Output, Error>;

@@ -46,6 +46,7 @@ struct World {
     watchers: Vec<Sender<Option<IfName>>>,
     rules: BTreeMap<IfName, Sources>,
     programs: BTreeMap<std::path::PathBuf, Program>,
+    runs: Vec<String>,
     processes: BTreeMap<u32, Kept>,
     pid: u32,
     sources: BTreeSet<u64>,
@@ -66,6 +67,7 @@ struct Card {
     link: Link,
     addresses: Vec<Prefix>,
     routes: Vec<Route>,
+    proxy_arp: bool,
 }
 
 /// What a machine holds for devices. Two that are equal: nothing was left behind between them.
@@ -75,6 +77,8 @@ pub struct Snapshot {
     pub loops: Vec<LoopDevice>,
     /// Links, each with its addresses and routes.
     pub links: Vec<(Link, Vec<Prefix>, Vec<Route>)>,
+    /// Links on which ARP is answered for others.
+    pub answering: Vec<IfName>,
     /// What links may send.
     pub rules: BTreeMap<IfName, Sources>,
     /// Helpers that run.
@@ -91,6 +95,7 @@ impl Machine {
             network: Arc::new(network::SimulatedNetwork(self.clone())),
             firewall: Arc::new(firewall::SimulatedFirewall(self.clone())),
             process: Arc::new(process::SimulatedProcess(self.clone())),
+            locks: Arc::new(crate::lock::NoScripts),
         }
     }
 
@@ -113,6 +118,12 @@ impl Machine {
                 .links
                 .values()
                 .map(|card| (card.link.clone(), card.addresses.clone(), card.routes.clone()))
+                .collect(),
+            answering: world
+                .links
+                .values()
+                .filter(|card| card.proxy_arp)
+                .map(|card| card.link.name.clone())
                 .collect(),
             rules: world.rules.clone(),
             processes: world.processes.values().cloned().collect(),
@@ -220,6 +231,13 @@ impl Machine {
             .unwrap_or_default()
     }
 
+    /// Gives a link an address, as the administrator does.
+    pub fn add_address(&self, name: &IfName, address: Prefix) {
+        if let Some(card) = self.world().links.values_mut().find(|card| card.link.name == *name) {
+            card.addresses.push(address);
+        }
+    }
+
     /// What a link may send; `None` for anything.
     pub fn rules(&self, name: &IfName) -> Option<Sources> {
         self.world().rules.get(name).cloned()
@@ -243,6 +261,11 @@ impl Machine {
     /// Installs a program.
     pub fn add_program(&self, path: impl AsRef<Path>, program: Program) {
         self.world().programs.insert(path.as_ref().to_owned(), program);
+    }
+
+    /// The helpers that were run, in order, each by its name and its arguments.
+    pub fn runs(&self) -> Vec<String> {
+        self.world().runs.clone()
     }
 
     /// The helpers that run.

@@ -57,6 +57,57 @@ impl From<DeviceKey> for String {
     }
 }
 
+/// Which of a device's network links. A card that is emulated too has two, and a script is run for each
+/// (tools/libs/light/libxl_linux.c, `libxl__hotplug_nic`); all other devices are of the first kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The backend itself: the link is netback's, if it has one.
+    #[default]
+    Paravirtual,
+    /// The tap by which QEMU emulates the card.
+    Emulated,
+}
+
+/// A device, or the tap of an emulated card: it belongs to the card's directory in the store, and comes and goes by
+/// calls of its own. Written `vif/3/0` and `vif/3/0-emu`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Part {
+    /// The device.
+    pub device: DeviceKey,
+    /// What of it.
+    pub role: Role,
+}
+
+impl Part {
+    /// The device itself.
+    pub fn main(device: DeviceKey) -> Self {
+        Self {
+            device,
+            role: Role::Paravirtual,
+        }
+    }
+
+    /// The name that its network link is given: by netback (drivers/net/xen-netback/interface.c, `xenvif_alloc`), or for
+    /// QEMU by libxl (tools/libs/light/libxl_nic.c, `libxl__device_nic_devname`).
+    pub fn link(&self) -> String {
+        let DeviceKey { frontend, devid, .. } = &self.device;
+        match self.role {
+            Role::Paravirtual => format!("vif{frontend}.{devid}"),
+            Role::Emulated => format!("vif{frontend}.{devid}-emu"),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.role {
+            Role::Paravirtual => write!(f, "{}", self.device),
+            Role::Emulated => write!(f, "{}-emu", self.device),
+        }
+    }
+}
+
 /// A device of one virtual machine. A domain id is used again; the `vm` node of the domain is not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {

@@ -16,7 +16,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub use device::{DeviceKey, Identity};
+pub use device::{DeviceKey, Identity, Part, Role};
 pub use id::{DevId, DomId, Kind};
 pub use machine::{Action, Adopted, AfterRelease, Event, Machine, Mode, Observation, Phase, Published, Ticket, step};
 pub use path::{BackendPath, Place, WatchedPath};

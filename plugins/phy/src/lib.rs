@@ -15,15 +15,7 @@
 //!
 //! Unlike the script it fails a device whose `params` names nothing: the script reports it as connected.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
-
-mod disk;
-
-use disk::Disk;
-use xenplug_sdk::{
-    Connection, Description, Device, Error, Handler,
-    block::{LoopOptions, Source, SourceKind},
-};
+use xenplug_sdk::{Connection, Description, Device, Error, Handler, disk::Disk};
 
 /// Block devices and disk image files.
 struct Phy;
@@ -36,33 +28,7 @@ impl Handler for Phy {
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
-        let disk = Disk::of(device)?;
-        let source = Source::open(&disk.path, disk.access()).map_err(|error| error.of("params"))?;
-        let facts = source.facts();
-        disk.check(&facts)?;
-        source.claim(disk.sharing()).map_err(|error| error.of("params"))?;
-
-        let (number, path) = match facts.kind {
-            SourceKind::BlockDevice => (facts.device, facts.path),
-            SourceKind::File => {
-                let options = LoopOptions {
-                    read_only: disk.read_only(),
-                    direct_io: disk.direct_io,
-                };
-                let attached = source.attach_loop(options)?;
-                (Some(attached.device()), attached.path())
-            }
-        };
-        let number = number.ok_or("the host knows a block device without a number")?;
-
-        let mut connection = Connection::new();
-        if facts.kind == SourceKind::File {
-            connection = connection.backend("node", path.clone());
-        }
-        // Last, since the kernel acts on it (drivers/block/xen-blkback/xenbus.c, `backend_changed`).
-        Ok(connection
-            .backend("physical-device-path", path)
-            .backend("physical-device", number.to_string()))
+        Disk::of(device)?.connect()
     }
 }
 

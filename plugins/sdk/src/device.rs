@@ -1,6 +1,6 @@
 //! Reading a device's parameters, with errors that name the key.
 
-use crate::{Device, Error, Node};
+use crate::{Device, Error, Node, Role};
 
 impl Device {
     /// A device made up for a unit test: the first of its kind, of domain 1, with these nodes.
@@ -11,13 +11,18 @@ impl Device {
             backend_id: 0,
             devid: 0,
             script: String::new(),
-            nodes: nodes
-                .iter()
-                .map(|(name, value)| Node {
-                    name: (*name).into(),
-                    value: (*value).into(),
-                })
-                .collect(),
+            nodes: list(nodes),
+            role: Role::Paravirtual,
+            parameters: Vec::new(),
+        }
+    }
+
+    /// The same, of this role and told these parameters, for a unit test.
+    pub fn told(self, role: Role, parameters: &[(&str, &str)]) -> Self {
+        Self {
+            role,
+            parameters: list(parameters),
+            ..self
         }
     }
 
@@ -27,6 +32,18 @@ impl Device {
             .iter()
             .find(|node| node.name == key)
             .map(|node| node.value.as_str())
+    }
+
+    /// What whoever ran the script told it by that name.
+    pub fn parameter(&self, key: &str) -> Option<&str> {
+        let told = self.parameters.iter().find(|told| told.name == key);
+        told.map(|told| told.value.as_str())
+    }
+
+    /// The value of a node that may be left out, or else the parameter of that name: what a script reads with
+    /// `xenstore_read_default "$XENBUS_PATH/bridge" "$bridge"`.
+    pub fn setting(&self, key: &str) -> Result<Option<&str>, Error> {
+        Ok(self.optional(key)?.or_else(|| self.parameter(key)))
     }
 
     /// The value of a node that has to be there. One that is missing or empty is the guest's configuration at fault.
@@ -52,9 +69,33 @@ impl Device {
     }
 }
 
+fn list(values: &[(&str, &str)]) -> Vec<Node> {
+    let node = |(name, value): &(&str, &str)| Node {
+        name: (*name).into(),
+        value: (*value).into(),
+    };
+    values.iter().map(node).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_wins_over_what_was_told() {
+        let device = Device::sample("vif", &[("bridge", "br0"), ("vifname", "")]).told(
+            Role::Paravirtual,
+            &[("bridge", "br1"), ("ip", "10.0.0.1"), ("vifname", "web")],
+        );
+        assert_eq!(device.setting("bridge"), Ok(Some("br0")));
+        assert_eq!(device.setting("ip"), Ok(Some("10.0.0.1")));
+        assert_eq!(device.setting("netdev"), Ok(None));
+        assert_eq!(device.setting("vifname"), Err(Error::invalid("vifname", "is empty")));
+        assert_eq!(
+            (device.parameter("bridge"), device.parameter("mac")),
+            (Some("br1"), None)
+        );
+    }
 
     #[test]
     fn a_required_node_is_there_and_not_empty() {

@@ -42,7 +42,7 @@
 //! | module | granted by |
 //! | --- | --- |
 //! | [`block`] | `block = [{ path, access }]`, and `loop = true` for loop devices |
-//! | [`network`] | `bridges = ["xenbr*"]` |
+//! | [`network`] | `bridges = ["xenbr*"]`, `routes = ["10.0.0.0/8"]`, `uplinks = ["eth0"]` |
 //! | [`firewall`] | `firewall = true` |
 //! | [`process`] | `process = [{ name, path, args }]` |
 //! | [`guest`] | `guest = true` |
@@ -52,9 +52,11 @@
 
 #[doc(hidden)]
 pub mod bindings;
+mod command;
 pub mod config;
 mod connection;
 mod device;
+pub mod disk;
 mod error;
 mod export;
 mod handler;
@@ -63,8 +65,9 @@ pub mod log;
 
 pub use bindings::xen::hotplug::{
     block, firewall, guest, network, process,
-    types::{BadParam, Connection, Description, Device, Error, Node},
+    types::{BadParam, Connection, Description, Device, Error, Node, Role},
 };
+pub use command::{Command, Undo};
 pub use error::OrInvalid;
 pub use handler::Handler;
 

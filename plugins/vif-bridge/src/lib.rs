@@ -1,11 +1,12 @@
-//! The handler for network cards on a bridge: what `/etc/xen/scripts/vif-bridge` does on `online`.
+//! The handler for network cards on a bridge: what `/etc/xen/scripts/vif-bridge` does on `online`, and for the tap of
+//! an emulated card on `add`.
 //!
 //! | node read | meaning |
 //! | --- | --- |
-//! | `bridge` | the bridge; if there is none, the first that is granted |
-//! | `vifname` | a new name for the interface |
+//! | `bridge`, or else the parameter of that name | the bridge; if there is none, the first that is granted |
+//! | `vifname` | a new name for the interface; that of a tap has `-emu` after it |
 //! | `mtu` | the MTU in bytes; if there is none, the bridge's |
-//! | `ip` | the addresses that the guest may send from, separated by spaces or commas: IPv4, IPv6, or prefixes of them |
+//! | `ip`, or else the parameter of that name | the addresses that the guest may send from, separated by spaces or commas: IPv4, IPv6, or prefixes of them |
 //! | `mac` | the guest's hardware address |
 //!
 //! | node published | meaning |
@@ -22,16 +23,11 @@
 //! The component imports the firewall, and has to be granted it, also where no guest has an `ip`: a restriction that
 //! was asked for must never be left out for want of a grant.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
-
-mod card;
-mod sources;
-
-use card::{Card, former_name};
 use xenplug_sdk::{
-    Connection, Description, Device, Error, Handler, config, firewall,
-    network::{Bridge, LinkChanges, Role, Vif},
+    Connection, Description, Device, Error, Handler,
+    network::{Bridge, LinkChanges, Vif},
 };
+use xenplug_vif::Card;
 
 /// The largest hardware address that is no group's: a bridge takes the smallest of its ports', and so never this one
 /// (tools/hotplug/Linux/xen-network-common.sh, `_setup_bridge_port`).
@@ -48,29 +44,24 @@ impl Handler for VifBridge {
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
-        let card = Card::of(device)?;
-        let allowed = sources::allowed(device, config::flag("mac-filter")?)?;
-        let vif = Vif::find(Role::Paravirtual)?;
-        let bridge = find_bridge(card.bridge.as_deref()).map_err(|error| error.of("bridge"))?;
-        let mtu = match card.mtu {
-            Some(mtu) => mtu,
-            None => bridge.facts()?.mtu,
+        let mut card = Card::of(device)?;
+        let vif = Vif::find()?;
+        let bridge = find_bridge(device.setting("bridge")?).map_err(|error| error.of("bridge"))?;
+        card.mtu = match card.mtu {
+            Some(mtu) => Some(mtu),
+            None => Some(bridge.facts()?.mtu),
         };
-
-        let mut changes = LinkChanges::new().flush_addresses().mac(PORT_MAC).mtu(mtu).up();
-        changes.name = card.name;
-        let named = changes.name.is_some();
-        vif.configure(&changes, Some(&bridge)).map_err(|error| match error {
-            // Nothing else of what is changed here can be in use.
-            Error::Busy(cause) if named => Error::invalid("vifname", cause),
-            error => error,
-        })?;
-        // Not too late: netback lets nothing through before the device is reported as connected.
-        if let Some(allowed) = allowed {
-            firewall::restrict(&vif, &allowed)?;
-        }
-        Ok(Connection::new().frontend("mtu", mtu.to_string()))
+        let changes = LinkChanges::new().flush_addresses().mac(PORT_MAC).up();
+        card.configure(&vif, changes, Some(&bridge))?;
+        card.restrict(&vif)?;
+        Ok(card.connection())
     }
+}
+
+/// What `xenbrN` is called where the bridge carries the name of its physical card: `ethN`. Configurations written
+/// before that still say `xenbrN` (tools/hotplug/Linux/vif-bridge).
+fn former_name(bridge: &str) -> Option<String> {
+    bridge.strip_prefix("xenbr").map(|number| format!("eth{number}"))
 }
 
 /// The bridge of that name, or the one that a name from old configurations stands for.
@@ -84,3 +75,15 @@ fn find_bridge(name: Option<&str>) -> Result<Bridge, Error> {
 }
 
 xenplug_sdk::export!(VifBridge);
+
+#[cfg(test)]
+mod tests {
+    use super::former_name;
+
+    #[test]
+    fn a_former_bridge_name_stands_for_the_card() {
+        assert_eq!(former_name("xenbr0").as_deref(), Some("eth0"));
+        assert_eq!(former_name("xenbr12").as_deref(), Some("eth12"));
+        assert_eq!(former_name("br0"), None);
+    }
+}

@@ -2,7 +2,7 @@
 
 use xenplug_sdk::{
     Connection, Description, Device, Error, Handler,
-    network::{Bridge, LinkChanges, Role, Vif},
+    network::{Bridge, LinkChanges, Vif},
 };
 
 struct Guest;
@@ -15,7 +15,7 @@ impl Handler for Guest {
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
-        let vif = Vif::find(Role::Paravirtual)?;
+        let vif = Vif::find()?;
         let bridge = Bridge::find(device.optional("bridge")?)?;
         vif.configure(
             &LinkChanges::new().mac("fe:ff:ff:ff:ff:ff").mtu(1400).up(),

@@ -17,11 +17,11 @@
   (func (export "xen:hotplug/handler@0.1.0#describe") (result i32)
     (i32.const 16))
   (func (export "xen:hotplug/handler@0.1.0#connect")
-    (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
     (loop $again
       (drop (table.grow $room (ref.null func) (i32.const 65536)))
       (br $again))
     (unreachable))
   (func (export "xen:hotplug/handler@0.1.0#disconnect")
-    (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
     (unreachable)))

@@ -42,6 +42,8 @@ enum What {
     Vif,
     /// A script and its stand-in.
     Start,
+    /// Each original script, and its stand-in with the daemon; only by this name.
+    Scripts,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -66,6 +68,11 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
+    if let Some(What::Scripts) = arguments.what {
+        let pairs = bench::measure_scripts(arguments.repeat, |line| println!("{line}"))?;
+        println!("\n{pairs}");
+        return Ok(());
+    }
     let out = match arguments.out {
         Some(out) => out,
         None => build_directory()?
@@ -78,7 +85,7 @@ fn main() -> Result<()> {
         kinds: match arguments.what {
             Some(What::Disk) => vec![Kind::Vbd],
             Some(What::Vif) => vec![Kind::Vif],
-            Some(What::Start) => Vec::new(),
+            Some(What::Start | What::Scripts) => Vec::new(),
             None => vec![Kind::Vbd, Kind::Vif],
         },
         contestants: arguments

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use super::{Answer, Call, Device, Disk, Machine, Nodes, Vif};
 
@@ -17,6 +18,27 @@ impl Machine {
         let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
         machine.start_daemon(config)?;
         Ok(machine)
+    }
+
+    /// All, with the daemon in dom0's mode and more in its configuration.
+    pub fn dom0_with(more: &str) -> Result<Self> {
+        let mut machine = Self::new()?;
+        let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
+        machine.start_daemon(config.with(more))?;
+        Ok(machine)
+    }
+
+    /// Calls the daemon as the stand-in for a script does; `more` is what it says besides script, action and device.
+    pub fn call_of(&self, script: &str, device: &Device, action: &str, more: Value) -> Result<Call> {
+        let mut body = json!({
+            "script": script,
+            "action": action,
+            "backend": format!("backend/{}/{}/{}", device.kind, device.frontend, device.devid),
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
+        Call::with(&body.to_string(), &self.control_socket()?)
     }
 
     /// Calls the daemon about a device, `add` or `remove`.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -23,35 +23,55 @@ pub struct Guest<'a> {
 impl<'a> Guest<'a> {
     /// Gives a guest its card, which takes these addresses.
     pub fn of(machine: &'a Machine, card: &Device, addresses: &[&str]) -> Result<Self> {
-        let network = Namespace::new()?;
-        let link = card.guest_link();
-        machine.namespace().give(&link, &network)?;
-        network.ip(&format!("link set {link} address {GUEST_MAC} up"))?;
+        let network = with_card(machine.namespace(), card)?;
         for address in addresses {
-            network.ip(&format!("address add {address} dev {link} nodad"))?;
+            network.ip(&format!("address add {address} dev {} nodad", card.guest_link()))?;
         }
         Ok(Self { machine, network })
     }
 
     /// Whether a datagram that the guest sends from an address arrives at the bridge's address.
     pub fn reaches(&self, from: &str, to: &str) -> Result<bool> {
-        let (from, to): (IpAddr, IpAddr) = (from.parse()?, to.parse()?);
-        let there = self
-            .machine
-            .namespace()
-            .within(|| UdpSocket::bind(SocketAddr::new(to, PORT)))??;
-        there.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let here = self.network.within(|| UdpSocket::bind(SocketAddr::new(from, 0)))??;
-        // The first ones may be lost while the neighbour is asked for.
-        for _ in 0..10 {
-            here.send_to(b"hello", SocketAddr::new(to, PORT))?;
-            match there.recv_from(&mut [0; 16]) {
-                Ok((_, sender)) if sender.ip() == from => return Ok(true),
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(error) => return Err(error).context("receiving"),
+        arrives(
+            &self.network,
+            SocketAddr::new(from.parse()?, 0),
+            self.machine.namespace(),
+            SocketAddr::new(to.parse()?, PORT),
+        )
+    }
+}
+
+/// A network of a guest's own, into which its card is moved.
+pub fn with_card(machine: &Namespace, card: &Device) -> Result<Namespace> {
+    let network = Namespace::new()?;
+    let link = card.guest_link();
+    machine.give(&link, &network)?;
+    network.ip(&format!("link set {link} address {GUEST_MAC} up"))?;
+    Ok(network)
+}
+
+/// Whether a datagram that is sent from an address in one network arrives at another one's.
+pub fn arrives(here: &Namespace, from: SocketAddr, there: &Namespace, to: SocketAddr) -> Result<bool> {
+    let receiver = there.within(|| UdpSocket::bind(to))??;
+    receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let sender = here.within(|| UdpSocket::bind(from))??;
+    // The first ones may be lost while the neighbour is asked for.
+    for _ in 0..10 {
+        match sender.send_to(b"hello", to) {
+            // Nobody answers for that neighbour: the datagrams before were lost.
+            Err(error) if error.kind() == io::ErrorKind::HostUnreachable => {}
+            sent => {
+                sent?;
             }
         }
-        Ok(false)
+        match receiver.recv_from(&mut [0; 16]) {
+            Ok((_, sender)) if sender.ip() == from.ip() => return Ok(true),
+            Ok(_) => {}
+            // With a time-out a call is not begun anew after the process was stopped and goes on (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error).context("receiving"),
+        }
     }
+    Ok(false)
 }

@@ -122,6 +122,50 @@ impl Namespace {
         })
     }
 
+    /// A setting of a link's in `/proc/sys/net/ipv4/conf`.
+    pub fn setting(&self, link: &str, name: &str) -> Result<String> {
+        let path = format!("/proc/sys/net/ipv4/conf/{link}/{name}");
+        Ok(output(self.command("cat").arg(path))?.trim().to_owned())
+    }
+
+    /// The addresses of a link, IPv6 ones that it gives itself left out.
+    pub fn addresses(&self, link: &str) -> Result<Vec<String>> {
+        let facts = self.facts(&format!("address show dev {link}"))?;
+        let all = facts[0]["addr_info"].as_array().into_iter().flatten();
+        let ours = all.filter(|one| one["scope"] != "link");
+        Ok(ours
+            .map(|one| format!("{}/{}", one["local"].as_str().unwrap_or_default(), one["prefixlen"]))
+            .collect())
+    }
+
+    /// The routes through a link that were made for it, such as `10.0.0.2 src 192.0.2.1 metric 2`.
+    pub fn routes(&self, link: &str) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for family in ["-4", "-6"] {
+            let facts = self.facts(&format!("{family} route show dev {link}"))?;
+            let ours = facts
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|route| route["protocol"] != "kernel");
+            for route in ours {
+                let mut line = route["dst"].as_str().unwrap_or_default().to_owned();
+                for (key, word) in [("prefsrc", "src"), ("metric", "metric")] {
+                    if !route[key].is_null() {
+                        line += &format!(" {word} {}", route[key].to_string().trim_matches('"'));
+                    }
+                }
+                lines.push(line);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Makes a tap that is down, as QEMU does.
+    pub fn tap(&self, name: &str) -> Result<()> {
+        self.ip(&format!("tuntap add {name} mode tap"))
+    }
+
     /// Makes the pair of a vif and the guest's card: frames that one sends, the other gets.
     pub fn vif(&self, name: &str, guest: &str) -> Result<()> {
         self.ip(&format!("link add {name} type veth peer name {guest}"))

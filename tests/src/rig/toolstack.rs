@@ -44,7 +44,7 @@ pub struct Device {
 impl Device {
     /// The `index`th disk of a domain: `xvda`, `xvdb`, ... up to `xvdp`, and extended numbers from there
     /// (docs/man/xen-vbd-interface.7).
-    pub fn disk(frontend: u16, index: u32) -> Self {
+    pub const fn disk(frontend: u16, index: u32) -> Self {
         let devid = if index < 16 {
             (202 << 8) | (index << 4)
         } else {
@@ -58,12 +58,17 @@ impl Device {
     }
 
     /// The `index`th card of a domain.
-    pub fn card(frontend: u16, index: u32) -> Self {
+    pub const fn card(frontend: u16, index: u32) -> Self {
         Self {
             kind: Kind::Vif,
             frontend,
             devid: index,
         }
+    }
+
+    /// Whether it is a disk.
+    pub const fn is_disk(&self) -> bool {
+        matches!(self.kind, Kind::Vbd)
     }
 
     /// The device in a path of the backend's domain, such as `backend/vbd/3/51712/state`.
@@ -115,6 +120,12 @@ impl Device {
 pub struct Nodes(Vec<(&'static str, Vec<u8>)>);
 
 impl Nodes {
+    /// The value of a node.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let found = self.0.iter().find(|(other, _)| *other == name);
+        found.map(|(_, value)| value.as_slice())
+    }
+
     /// With another value for a node, or one more node.
     pub fn with(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
         self.0.retain(|(other, _)| *other != name);

@@ -63,6 +63,27 @@ impl Rig {
         self.root.join("etc/xen/scripts").join(name)
     }
 
+    /// The names of all files in the folder of the original scripts, sorted.
+    pub fn script_names(&self) -> Result<Vec<String>> {
+        let folder = self.root.join("etc/xen/scripts");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Where a file of the rig is.
+    pub fn program(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Where the rig's libraries are.
+    pub fn libraries(&self) -> &Path {
+        &self.libraries
+    }
+
     /// A program of the rig, with its libraries, such as `usr/bin/xenstore-ls`.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.root.join(program));

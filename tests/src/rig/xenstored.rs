@@ -18,6 +18,7 @@ use crate::store::Store;
 #[derive(Debug)]
 pub struct Xenstored {
     rig: Rig,
+    traced: bool,
     directory: TempDir,
     process: Child,
 }
@@ -25,11 +26,21 @@ pub struct Xenstored {
 impl Xenstored {
     /// Starts one whose store is as after the boot of dom0.
     pub fn start(rig: &Rig) -> Result<Self> {
+        Self::launch(rig, false)
+    }
+
+    /// The same, and it notes all that it is asked in [`Xenstored::trace`].
+    pub fn traced(rig: &Rig) -> Result<Self> {
+        Self::launch(rig, true)
+    }
+
+    fn launch(rig: &Rig, traced: bool) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("xenstored-").tempdir()?;
         fs::create_dir(directory.path().join("domains"))?;
-        let process = spawn(rig, directory.path())?;
+        let process = spawn(rig, directory.path(), traced)?;
         let xenstored = Self {
             rig: rig.clone(),
+            traced,
             directory,
             process,
         };
@@ -86,7 +97,7 @@ impl Xenstored {
 
     /// Starts it again after [`Xenstored::kill`], with an empty store.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(&self.rig, self.directory.path())?;
+        self.process = spawn(&self.rig, self.directory.path(), self.traced)?;
         self.boot()
     }
 
@@ -106,8 +117,19 @@ impl Xenstored {
         )?)
     }
 
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     fn pid(&self) -> Result<rustix::process::Pid> {
         rustix::process::Pid::from_raw(self.process.id().cast_signed()).context("a process has an id")
+    }
+
+    /// What it was asked and has answered, if it was started to note that.
+    pub fn trace(&self) -> Result<String> {
+        let trace = fs::read(self.directory.path().join("trace")).context("xenstored's trace")?;
+        Ok(String::from_utf8_lossy(&trace).into_owned())
     }
 
     /// What xenstored has complained about.
@@ -138,7 +160,7 @@ impl Drop for Xenstored {
     }
 }
 
-fn spawn(rig: &Rig, directory: &Path) -> Result<Child> {
+fn spawn(rig: &Rig, directory: &Path, traced: bool) -> Result<Child> {
     // A socket file that outlived a kill would let a client connect to nobody.
     let _ = fs::remove_file(directory.join("socket"));
     let log = File::options().create(true).append(true).open(directory.join("log"))?;
@@ -151,7 +173,9 @@ fn spawn(rig: &Rig, directory: &Path) -> Result<Child> {
         .env("LD_PRELOAD", rig.stand_in())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .context("starting xenstored")
+        .stderr(log);
+    if traced {
+        command.arg("--trace-file").arg(directory.join("trace"));
+    }
+    command.spawn().context("starting xenstored")
 }

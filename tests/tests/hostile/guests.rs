@@ -10,6 +10,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
 /// The helper's name.
 pub(crate) const HELPER: &str = "helper";
 
+/// The name of the helper that can be turned on and off.
+pub(crate) const SWITCH: &str = "switch";
+
 /// What becomes of a guest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fate {
@@ -31,6 +34,8 @@ pub(crate) enum Grant {
     Bridges,
     /// The helper [`HELPER`], a program among the images.
     Helper,
+    /// The helper [`SWITCH`], likewise, which may be turned on and off.
+    Switch,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,11 @@ impl Guest {
                     "vbd",
                     format!("process = [{{ name = {HELPER:?}, path = {path:?}, args = [] }}]"),
                 )
+            }
+            Grant::Switch => {
+                let path = images.join(SWITCH);
+                let rule = |state| format!("{{ name = {SWITCH:?}, path = {path:?}, args = [{state:?}] }}");
+                ("vbd", format!("process = [{}, {}]", rule("on"), rule("off")))
             }
         };
         format!(
@@ -160,6 +170,7 @@ pub(crate) const GUESTS: &[Guest] = {
         of("spin-in-realloc", Nothing, "", Fails(&[LATE])),
         of("stack-overflow", Nothing, "", Fails(&[CRASHED, "stack"])),
         of("table-bomb", Nothing, "", Fails(&[LATE])),
+        of("trap-after-apply", Switch, "", Fails(&[CRASHED])),
         of("trap-after-bridge", Bridges, "", Fails(&[CRASHED])),
         of("trap-after-helper", Helper, "", Fails(&[CRASHED])),
         of("trap-after-loop", Disks, "", Fails(&[CRASHED])),

@@ -7,12 +7,13 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use guests::{DEADLINE, Fate, GUESTS, Grant, Guest, HELPER, beside, guest};
+use guests::{DEADLINE, Fate, GUESTS, Grant, Guest, HELPER, SWITCH, beside, guest};
 use xenplug_tests::rig::{Device, Disk, LoopPool, Machine, Nodes, Vif, attached_below, plugins_directory};
 
 /// How long after its deadline a guest's failure may be published.
@@ -34,6 +35,7 @@ fn device_for(machine: &Machine, guest: &Guest, frontend: u16, index: u32) -> Re
     let (device, nodes) = match guest.grant {
         Grant::Bridges => (Device::card(frontend, index), Vif::on("xenbr0")),
         Grant::Helper => (Device::disk(frontend, index), Disk::on(HELPER.as_ref())),
+        Grant::Switch => (Device::disk(frontend, index), Disk::on(SWITCH.as_ref())),
         Grant::Nothing | Grant::Disks => {
             let image = machine.image(&format!("hostile-{frontend}-{index}.img"), 4)?;
             (Device::disk(frontend, index), Disk::on(&image))
@@ -66,9 +68,15 @@ fn a_guest_that_misbehaves_fails_alone_and_what_it_held_is_given_back() -> Resul
     let mut machine = machine_with(failing.clone().copied())?;
     // A helper with a child, both to be found by this test's own number of seconds.
     let seconds = format!("60.{:07}", std::process::id());
-    let helper = machine.images().join(HELPER);
-    fs::write(&helper, format!("#!/bin/sh\nsleep {seconds} & sleep {seconds}\n"))?;
-    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755))?;
+    program(
+        &machine.images().join(HELPER),
+        &format!("sleep {seconds} & sleep {seconds}"),
+    )?;
+    // One that leaves something running, which has its output.
+    program(
+        &machine.images().join(SWITCH),
+        &format!("echo $1 >>$0.calls; [ $1 = off ] || sleep {seconds} &"),
+    )?;
     let baseline = machine.baseline()?;
     for guest in failing {
         let Fate::Fails(words) = guest.fate else { continue };
@@ -80,6 +88,12 @@ fn a_guest_that_misbehaves_fails_alone_and_what_it_held_is_given_back() -> Resul
     no_control_characters(&machine.daemon().context("it runs")?.log())
 }
 
+/// Writes a program for the shell.
+fn program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
 /// One guest's device fails as it has to, while another is served.
 fn fails(machine: &mut Machine, guest: &Guest, words: &[&str]) -> Result<()> {
     let (device, nodes) = device_for(machine, guest, 3, 0)?;
@@ -88,7 +102,7 @@ fn fails(machine: &mut Machine, guest: &Guest, words: &[&str]) -> Result<()> {
     let good = machine.attach_disk(4, 0)?;
     machine.expect_failure(&device, "error", words)?;
     let took = began.elapsed();
-    let grace = if matches!(guest.grant, Grant::Helper) {
+    let grace = if matches!(guest.grant, Grant::Helper | Grant::Switch) {
         HELPER_GRACE
     } else {
         Duration::ZERO
@@ -111,6 +125,13 @@ fn fails(machine: &mut Machine, guest: &Guest, words: &[&str]) -> Result<()> {
         ensure!(
             link["address"] != "fe:ff:ff:ff:ff:ff" && !link["flags"].to_string().contains("\"UP\""),
             "{link}"
+        );
+    }
+    if let Grant::Switch = guest.grant {
+        assert_eq!(
+            fs::read_to_string(machine.images().join("switch.calls"))?,
+            "on\noff\n",
+            "how it was called"
         );
     }
     machine.toolstack().forget(&device)?;

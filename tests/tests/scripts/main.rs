@@ -10,7 +10,7 @@ use std::{fs, process::Stdio, time::Instant};
 use anyhow::{Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use stage::{DONE, Stage, accept, card, disk, program};
+use stage::{DONE, ORIGINAL, Stage, accept, card, disk, program};
 
 /// An answer with this body.
 fn answer(body: &str) -> String {
@@ -46,18 +46,87 @@ fn what_a_script_does_for_the_other_link_of_a_card_the_daemon_is_not_asked() -> 
         stage.run("vif-bridge", arguments, &card())?.expect(0, &[])?;
     }
     assert_eq!(stage.ran()?, [""; 0]);
-    stage.run("vif-bridge", "add type_if=tap", &card())?.expect(0, &[])?;
-    let script = stage.script("vif-bridge").display().to_string();
+    Ok(())
+}
+
+#[test]
+fn for_the_tap_of_an_emulated_card_the_daemon_is_asked_and_the_cards_status_left_alone() -> Result<()> {
+    let mut stage = Stage::new("fail")?;
+    stage.stand_in_with_original("vif-bridge")?;
+    for (arguments, action) in [("add type_if=tap", "add"), ("remove type_if=tap", "remove")] {
+        let (ended, call) = stage.run_answered(DONE, "vif-bridge", arguments, &card())?;
+        ended.expect(0, &[])?;
+        assert_eq!(
+            call,
+            json!({ "script": "vif-bridge", "action": action, "backend": "backend/vif/3/0", "emulated": true })
+        );
+    }
+    // That the card is connected says nothing of its tap, and must go on to be said.
+    stage.write(&card(), "hotplug-status", "connected")?;
+    drop(stage.listen()?);
+    stage
+        .run("vif-bridge", "add type_if=tap", &card())?
+        .expect(1, &["xenplugd does not answer"])?;
+    let (status, error) = stage.told(&card())?;
+    assert_eq!(status.as_deref(), Some("connected"));
+    ensure!(error.is_some_and(|error| error.contains("xenplugd does not answer")));
+    assert_eq!(stage.ran()?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn what_a_script_is_told_besides_the_daemon_is_told_too() -> Result<()> {
+    let stage = Stage::new("fail")?;
+    stage.stand_in_with_original("vif-route")?;
+    let listener = stage.listen()?;
+    let mut script = stage
+        .command(&stage.script("vif-route"), "online type_if=vif bridge=br1", &card())
+        .env("netdev", "eth1")
+        .env("bridge", "br0")
+        .spawn()?;
+    let (mut stream, call) = accept(&listener)?;
+    std::io::Write::write_all(&mut stream, DONE.as_bytes())?;
+    drop(stream);
+    ensure!(script.wait()?.success());
+    assert_eq!(call["parameters"], json!({ "bridge": "br1", "netdev": "eth1" }));
+    Ok(())
+}
+
+#[test]
+fn vif_setup_runs_the_script_that_is_named_be_it_a_stand_in_or_the_operators_own() -> Result<()> {
+    let stage = Stage::new("fail")?;
+    let setup = stage.stand_in("vif-setup")?;
+    stage.stand_in("vif-route")?;
+    stage.put("vif-own", ORIGINAL, 0o755)?;
+    let listener = stage.listen()?;
+    let mut script = stage
+        .command(&setup, "online type_if=vif", &card())
+        .env("script", stage.script("vif-route"))
+        .spawn()?;
+    let (mut stream, call) = accept(&listener)?;
+    std::io::Write::write_all(&mut stream, DONE.as_bytes())?;
+    drop(stream);
+    ensure!(script.wait()?.success());
+    assert_eq!(call["script"], "vif-route");
+
+    let own = stage.script("vif-own");
+    let done = stage
+        .command(&setup, "online type_if=vif", &card())
+        .env("script", &own)
+        .status()?;
+    ensure!(done.success());
+    let own = own.display().to_string();
     assert_eq!(
         stage.ran()?,
         [format!(
-            "vif-bridge.xenplug-original add type_if=tap script={script} XENBUS_PATH=backend/vif/3/0 vif=vif3.0"
+            "vif-own online type_if=vif script={own} XENBUS_PATH=backend/vif/3/0 vif=vif3.0"
         )]
     );
-    fs::remove_file(stage.script("vif-bridge.xenplug-original"))?;
-    stage
-        .run("vif-bridge", "add type_if=tap", &card())?
-        .expect(1, &["the original cannot be run"])
+    // Without one it is vif-bridge, which is not there.
+    let none = stage.command(&setup, "online", &card()).env_remove("script").output()?;
+    assert_eq!(none.status.code(), Some(1));
+    ensure!(String::from_utf8_lossy(&none.stderr).contains("vif-bridge cannot be run"));
+    Ok(())
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn understand(said: &[u8]) -> Result<Answer, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixListener, thread};
+    use std::{collections::BTreeMap, os::unix::net::UnixListener, thread};
 
     use super::*;
     use crate::script::Action;
@@ -121,6 +121,8 @@ mod tests {
             script: "block".into(),
             action: Action::Add,
             backend: "backend/vbd/3/51712".into(),
+            emulated: false,
+            parameters: BTreeMap::default(),
         }
     }
 

@@ -85,6 +85,8 @@ pub(super) struct Grant {
     pub(super) block: Option<Vec<PathRule>>,
     pub(super) r#loop: Option<Placed<bool>>,
     pub(super) bridges: Option<Vec<String>>,
+    pub(super) routes: Option<Placed<Vec<String>>>,
+    pub(super) uplinks: Option<Vec<String>>,
     #[serde(default)]
     pub(super) firewall: bool,
     pub(super) process: Option<Vec<Helper>>,

@@ -1,6 +1,6 @@
 //! Who waits for a device: the scripts' calls that it was told of, and when each is answered with what.
 
-use std::{future::poll_fn, task::Poll};
+use std::{collections::BTreeMap, future::poll_fn, task::Poll};
 
 use tokio::{sync::oneshot, time::Instant};
 use xenplug_control::script::{Action, Answer};
@@ -8,20 +8,30 @@ use xenplug_xenbus::{AfterRelease, Event, Machine, Phase};
 
 use crate::script::LIMIT;
 
+/// What a script was told besides its device: [`xenplug_control::script::Call::parameters`].
+pub(crate) type Told = BTreeMap<String, String>;
+
 /// One call that waits for its answer. Dropped, it is refused.
 #[derive(Debug)]
 pub(crate) struct Ask {
     action: Action,
+    told: Told,
     until: Option<Instant>,
     answer: oneshot::Sender<Answer>,
 }
 
 impl Ask {
     /// A call that begins now, and where its answer comes. Nobody waits for it once that is dropped.
-    pub(crate) fn new(action: Action) -> (Self, oneshot::Receiver<Answer>) {
+    pub(crate) fn new(action: Action, told: Told) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
         let until = Some(Instant::now() + LIMIT);
-        (Self { action, until, answer }, answered)
+        let ask = Self {
+            action,
+            told,
+            until,
+            answer,
+        };
+        (ask, answered)
     }
 
     /// Answers it.
@@ -99,6 +109,11 @@ impl Asks {
             }),
             _ => answer(&mut self.removes, || Answer::Done),
         }
+    }
+
+    /// What those told besides whose handler is about to begin: the last of them, as it is the newest word.
+    pub(super) fn told(&self) -> Told {
+        self.begun.last().map(|ask| ask.told.clone()).unwrap_or_default()
     }
 
     /// Waits until nobody waits any longer for an add that no handler has begun for, if somebody did.

@@ -3,29 +3,33 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use xenplug_runtime::{Device, Plugin};
-use xenplug_xenbus::{DeviceKey, ScriptName};
+use xenplug_xenbus::{Kind, Part, ScriptName};
 
-use super::Failure;
+use super::{Failure, Told};
 use crate::{directory::Snapshot, host::Host};
 
 /// Bytes of the longest value a plugin is given.
 const VALUE_MAX: usize = 1024;
 
 /// The plugin that serves a device, and the device as that plugin sees it.
-pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result<(Arc<Plugin>, Device), Failure> {
+pub(super) fn check(
+    host: &Host,
+    part: &Part,
+    snapshot: &Snapshot,
+    told: &Told,
+) -> Result<(Arc<Plugin>, Device), Failure> {
     let plugins = host.plugins();
+    let key = &part.device;
     // Until the plugin is known, the one that would serve the kind speaks, if there is just one.
     let speaker = match plugins.of_kind(&key.kind).collect::<Vec<_>>()[..] {
         [only] => only.plugin.name().to_owned(),
         _ => "xenplugd".to_owned(),
     };
     let refuse = |cause: String| Failure::new(&speaker, &cause);
-    let script = snapshot
-        .nodes
-        .get("script")
-        .ok_or_else(|| refuse("script: is missing".to_owned()))?;
-    let script = std::str::from_utf8(script).map_err(|_| refuse("script: is not UTF-8".to_owned()))?;
-    let script = ScriptName::parse(script).map_err(|error| refuse(error.to_string()))?;
+    let script = script(&snapshot.nodes, &key.kind).map_err(refuse)?;
+    let script = by_type(&snapshot.nodes, &script)
+        .filter(|by_type| plugins.find(&key.kind, by_type.as_str()).is_some())
+        .unwrap_or(script);
     let plugin = plugins.find(&key.kind, script.as_str()).ok_or_else(|| {
         let known: Vec<&str> = plugins
             .of_kind(&key.kind)
@@ -47,11 +51,34 @@ pub(super) fn check(host: &Host, key: &DeviceKey, snapshot: &Snapshot) -> Result
         backend: host.own,
         script,
         nodes,
+        role: part.role,
+        parameters: told.clone(),
         vms: snapshot.vms.clone(),
         vm: None,
         vm_name: None,
     };
     Ok((Arc::clone(plugin), device))
+}
+
+/// The script that a device asks for.
+fn script(nodes: &BTreeMap<String, Vec<u8>>, kind: &Kind) -> Result<ScriptName, String> {
+    let script = match nodes.get("script") {
+        Some(script) => std::str::from_utf8(script).map_err(|_| "script: is not UTF-8".to_owned())?,
+        // udev runs a script of that name for them, and nobody writes it (tools/hotplug/Linux/xen-backend.rules).
+        None if kind.as_str() == "vscsi" => "vscsi",
+        None => return Err("script: is missing".to_owned()),
+    };
+    ScriptName::parse(script).map_err(|error| error.to_string())
+}
+
+/// The script that `block` leaves a disk to whose `type` is none of its own (the end of tools/hotplug/Linux/block).
+fn by_type(nodes: &BTreeMap<String, Vec<u8>>, script: &ScriptName) -> Option<ScriptName> {
+    const OWN: [&str; 3] = ["", "phy", "file"];
+    let r#type = std::str::from_utf8(nodes.get("type")?).ok()?;
+    if script.as_str() != "block" || OWN.contains(&r#type) {
+        return None;
+    }
+    ScriptName::parse(&format!("block-{type}")).ok()
 }
 
 /// All values as text, or which one is not.
@@ -74,6 +101,29 @@ fn texts(nodes: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, String>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_of_another_type_is_left_to_the_script_of_that_type() {
+        for (given, r#type, expected) in [
+            ("/etc/xen/scripts/block", Some("nbd"), Some("block-nbd")),
+            ("block", Some("phy"), None),
+            ("block", Some("file"), None),
+            ("block", Some(""), None),
+            ("block", Some("a/b"), None),
+            ("block", None, None),
+            ("block-iscsi", Some("nbd"), None),
+        ] {
+            let mut nodes = BTreeMap::from([("script".to_owned(), given.as_bytes().to_vec())]);
+            nodes.extend(r#type.map(|r#type| ("type".to_owned(), r#type.as_bytes().to_vec())));
+            let script = script(&nodes, &Kind::VBD).expect("it names one");
+            let found = by_type(&nodes, &script);
+            assert_eq!(found.as_ref().map(ScriptName::as_str), expected, "{given} {type:?}");
+        }
+        let nodes = BTreeMap::new();
+        assert!(script(&nodes, &Kind::VBD).is_err());
+        let vscsi = script(&nodes, &"vscsi".parse().expect("a kind"));
+        assert_eq!(vscsi.map(|script| script.to_string()), Ok("vscsi".to_owned()));
+    }
 
     #[test]
     fn a_value_that_is_no_text_is_named() {

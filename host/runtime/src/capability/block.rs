@@ -1,13 +1,19 @@
 //! `block`: files and block devices within the grant, the claims on them, and loop devices.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use wasmtime::component::Resource;
 use xenplug_system::{
     Block,
     block::{LoopDevice, LoopOptions, Source, SourceIdentity},
     grant::{Access, BlockGrant},
+    lock,
 };
+use xenplug_xenbus::DeviceKey;
 
 use super::CallError;
 use crate::{
@@ -15,6 +21,12 @@ use crate::{
     bindings::xen::hotplug::block,
     event::{Context, Event},
 };
+
+/// How often a path is looked for that is to come.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// How long a script may take that has the lock under which disks are checked.
+const LOCKED: Duration = Duration::from_secs(8);
 
 /// A source that the guest has open. The machine closes it when the guest, or the event, is done with it.
 pub struct OpenSource {
@@ -43,20 +55,43 @@ fn grant(context: &Context) -> Result<&BlockGrant, CallError> {
 
 impl block::Host for Event {}
 
-impl block::HostSource for Event {
-    fn open(&mut self, path: String, access: block::Access) -> Result<Resource<OpenSource>, CallError> {
-        self.call()?;
+impl Event {
+    fn open_source(&mut self, path: &str, access: block::Access) -> Result<Resource<OpenSource>, CallError> {
         let access = match access {
             block::Access::ReadOnly => Access::ReadOnly,
             block::Access::ReadWrite => Access::ReadWrite,
         };
         let machine = Arc::clone(&self.context.system.block);
-        let source = machine.open(grant(&self.context)?, &path, access)?;
+        let source = machine.open(grant(&self.context)?, path, access)?;
         Ok(self.table.push(OpenSource {
             source,
             access,
             machine,
         })?)
+    }
+}
+
+impl block::HostSource for Event {
+    fn open(&mut self, path: String, access: block::Access) -> Result<Resource<OpenSource>, CallError> {
+        self.call()?;
+        self.open_source(&path, access)
+    }
+
+    fn open_when_there(
+        &mut self,
+        path: String,
+        access: block::Access,
+        milliseconds: u32,
+    ) -> Result<Resource<OpenSource>, CallError> {
+        self.call()?;
+        let until = Instant::now() + Duration::from_millis(milliseconds.into());
+        loop {
+            match self.open_source(&path, access) {
+                Err(CallError::Guest(block::Error::NotFound(_))) if Instant::now() < until => sleep(MOMENT),
+                result => return result,
+            }
+            self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
+        }
     }
 
     fn facts(&mut self, this: Resource<OpenSource>) -> wasmtime::Result<block::SourceFacts> {
@@ -88,25 +123,36 @@ impl block::HostSource for Event {
             block::Sharing::Alone => (Sharing::Alone, Access::ReadWrite),
             block::Sharing::Unchecked => (Sharing::Unchecked, Access::ReadOnly),
         };
-        let source = open.source.facts.identity;
-        let path = open.source.facts.path.display().to_string();
+        let source = open.source.clone();
+        let path = source.facts.path.display().to_string();
+        // The scripts check and publish under this lock: until it is given back, when this device is published, what is
+        // found here stays true.
+        let patience = LOCKED.min(self.deadline.saturating_duration_since(Instant::now()));
+        let subject = self.subject()?;
+        subject.holding.lock(&context.system.locks, lock::BLOCK, patience)?;
         if sharing != Sharing::Unchecked
-            && let Some(user) = context.system.block.used_by(&open.source, access, &[])?
+            && let Some(user) = context.system.block.used_by(&source, access, &[])?
         {
             return Err(CallError::Guest(block::Error::Busy(format!(
                 "{path} is in use on this machine: {user}"
             ))));
         }
-        let subject = self.subject()?;
+        let source = source.facts.identity;
         let (key, vms) = (subject.device.key.clone(), subject.device.vms.clone());
+        let used = |other: DeviceKey| {
+            xenplug_system::Error::Busy(format!(
+                "{path} is used by domain {} (as {other}){}",
+                other.frontend,
+                if sharing == Sharing::Alone { "" } else { " for writing" },
+            ))
+        };
+        match context.claims.neighbour(source, &key, &vms, sharing) {
+            Ok(None) => {}
+            Ok(Some(other)) => return Err(used(other).into()),
+            Err(unknown) => return Err(CallError::Guest(block::Error::Unavailable(unknown))),
+        }
         subject.holding.acquire(Effect::Claim { source, sharing }, || {
-            context.claims.claim(source, &key, &vms, sharing).map_err(|other| {
-                xenplug_system::Error::Busy(format!(
-                    "{path} is used by domain {} (as {other}){}",
-                    other.frontend,
-                    if sharing == Sharing::Alone { "" } else { " for writing" },
-                ))
-            })?;
+            context.claims.claim(source, &key, &vms, sharing).map_err(used)?;
             Ok((Effect::Claim { source, sharing }, ()))
         })?;
         Ok(())

@@ -61,23 +61,25 @@ fn facts(machine: &dyn Network, link: Link) -> Result<network::LinkFacts, Error>
     })
 }
 
-impl network::Host for Event {}
+impl network::Host for Event {
+    fn address_of(&mut self, netdev: String) -> Result<String, CallError> {
+        self.call()?;
+        let name = parse::<IfName>("netdev", &netdev)?;
+        let address = self.context.system.network.address_of(grant(&self.context)?, &name)?;
+        Ok(address.to_string())
+    }
+}
 
 impl network::HostVif for Event {
-    fn find(&mut self, role: network::Role) -> Result<Resource<OwnLink>, CallError> {
+    fn find(&mut self) -> Result<Resource<OwnLink>, CallError> {
         self.call()?;
         let machine = Arc::clone(&self.context.system.network);
-        let key = &self.subject()?.device.key;
-        // linux/drivers/net/xen-netback/interface.c, xenvif_alloc: "vif%u.%u"; libxl_nic.c adds "-emu" for the tap.
-        let name = match role {
-            network::Role::Paravirtual => format!("vif{}.{}", key.frontend, key.devid),
-            network::Role::Emulated => format!("vif{}.{}-emu", key.frontend, key.devid),
-        };
+        let name = self.subject()?.device.part().link();
         let link = match name.parse::<IfName>() {
             Ok(name) => machine.link(&name)?,
             Err(_) => None,
         };
-        let link = link.ok_or_else(|| Error::NotFound(format!("{name}: the kernel has no such interface")))?;
+        let link = link.ok_or_else(|| Error::NotFound(format!("{name}: there is no such interface")))?;
         Ok(self.table.push(OwnLink {
             index: link.index,
             found: Some(link),
@@ -159,6 +161,19 @@ impl network::HostVif for Event {
         let grant = grant(&context)?;
         self.subject()?.holding.acquire(effect.clone(), || {
             context.system.network.add_route(grant, index, &route)?;
+            Ok((effect, ()))
+        })?;
+        Ok(())
+    }
+
+    fn proxy_arp(&mut self, this: Resource<OwnLink>) -> Result<(), CallError> {
+        self.call()?;
+        let context = Arc::clone(&self.context);
+        let index = self.table.get(&this)?.index;
+        let grant = grant(&context)?;
+        let effect = Effect::ProxyArp { index };
+        self.subject()?.holding.acquire(effect.clone(), || {
+            context.system.network.set_proxy_arp(grant, index, true)?;
             Ok((effect, ()))
         })?;
         Ok(())

@@ -52,7 +52,7 @@ impl Place {
     ) -> Option<Self> {
         if let Some((rule, rest)) = grant.rule(path) {
             return Some(Self {
-                directory: rule.path.clone(),
+                directory: rule.directory().to_owned(),
                 rest: rest.into(),
                 access: rule.access,
                 granted: true,
@@ -61,8 +61,8 @@ impl Place {
         let link = link?;
         // Where a link leads is a real path, while that of the rule may have links in it.
         let real = grant.rules().iter().filter_map(|rule| {
-            let directory = canonical(&rule.path)?;
-            let rest = path.strip_prefix(&directory).ok()?.into();
+            let directory = canonical(rule.directory())?;
+            let rest = rule.rest(&directory, path)?.into();
             Some(Self {
                 directory,
                 rest,

@@ -23,6 +23,11 @@ const RTM_GETROUTE: u16 = 26;
 // include/uapi/linux/if_addr.h
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_F_SECONDARY: u8 = 1;
+
+// include/linux/socket.h
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 
 // include/uapi/linux/rtnetlink.h
 const RTA_DST: u16 = 1;
@@ -57,6 +62,21 @@ pub(super) fn remove(sockets: &Sockets, index: u32, address: Prefix) -> Result<(
             "remove {address} from the network interface with the number {index}"
         ))),
     }
+}
+
+/// The first IPv4 address of a link that is no second one of its prefix: the one that `ip -4 address show primary` shows
+/// first (tools/hotplug/Linux/vif-common.sh, `ip_of`).
+pub(super) fn first_ipv4(sockets: &Sockets, link: &Link) -> Result<Option<IpAddr>, Error> {
+    let all = Messages::one(RTM_GETADDR, NLM_F_DUMP, &address_header(AF_INET, 0, link.index));
+    let read = |message: &Message<'_>| {
+        let primary = message.body.get(2)? & IFA_F_SECONDARY == 0;
+        read_address(message).filter(|_| primary)
+    };
+    let found = sockets
+        .ask(&all, read)
+        .map_err(|failure| failure.of(format!("look for the addresses of {}", link.name)))?;
+    let mut own = found.into_iter().filter(|(index, _)| *index == link.index);
+    Ok(own.next().map(|(_, prefix)| prefix.address))
 }
 
 /// Removes all addresses of a link.
@@ -215,8 +235,7 @@ fn read_route(message: &Message<'_>, ipv4: bool) -> Option<(u32, Prefix, Option<
 }
 
 fn family(address: IpAddr) -> u8 {
-    // AF_INET and AF_INET6 (include/linux/socket.h).
-    if address.is_ipv4() { 2 } else { 10 }
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

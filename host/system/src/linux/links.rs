@@ -1,11 +1,11 @@
 //! Links and bridges: looking at them, and changing them (net/core/rtnetlink.c).
 
-use std::sync::mpsc::Receiver;
+use std::{net::IpAddr, sync::mpsc::Receiver};
 
 use rustix::io::Errno;
 
 use super::{
-    addresses, appearances,
+    addresses, appearances, forwarding,
     netlink::{Failure, Message, Messages, NLM_F_ACK, NLM_F_DUMP, Sockets, attributes, text, u32_at},
 };
 use crate::{
@@ -179,12 +179,23 @@ impl Network for LinuxNetwork {
         addresses::remove(&self.sockets, index, address)
     }
 
-    fn add_route(&self, _: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
+    fn add_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
+        refusal::permit_route(grant, route.to)?;
         addresses::add_route(&self.sockets, &self.existing(index)?, route)
     }
 
     fn remove_route(&self, _: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
         addresses::remove_route(&self.sockets, index, route)
+    }
+
+    fn set_proxy_arp(&self, _: &NetworkGrant, index: u32, on: bool) -> Result<(), Error> {
+        forwarding::set_proxy_arp(&self.existing(index)?.name, on)
+    }
+
+    fn address_of(&self, grant: &NetworkGrant, name: &IfName) -> Result<IpAddr, Error> {
+        refusal::permit_uplink(grant, name)?;
+        let link = self.link(name)?.ok_or_else(|| refusal::missing_uplink(name))?;
+        addresses::first_ipv4(&self.sockets, &link)?.ok_or_else(|| refusal::no_address(name))
     }
 
     fn appearances(&self) -> Result<Receiver<Option<IfName>>, Error> {

@@ -28,7 +28,7 @@ use crate::{
     Error, Process,
     grant::ProcessGrant,
     lock,
-    process::{Kept, Output, refusal},
+    process::{self, Kept, Output, refusal},
 };
 
 /// How much of each output stream is kept.
@@ -54,27 +54,22 @@ impl Process for LinuxProcess {
         tag: &str,
         limit: Duration,
     ) -> Result<Output, Error> {
-        let deadline = Instant::now() + limit;
-        let (mut child, kept) = self.spawn(grant, helper, arguments, tag, true)?;
-        let mut outputs = Outputs::of(&mut child);
-        let ended = outputs
-            .follow(&mut child, deadline)
-            .map_err(|error| Error::io(format!("run {helper:?}"), &error))?;
-        let Some(status) = ended else {
-            lock(&self.children).insert(kept.pid, child);
-            self.end(&kept, Duration::ZERO)?;
-            return Err(refusal::out_of_time(helper, limit));
-        };
-        self.cgroups.remove(kept.pid);
-        Ok(Output {
-            code: code(status),
-            stdout: outputs.stdout.kept,
-            stderr: outputs.stderr.kept,
-        })
+        self.run_to_its_end(&grant.command(helper, arguments)?, tag, limit)
+    }
+
+    fn run_recorded(
+        &self,
+        grant: &ProcessGrant,
+        command: &process::Command,
+        tag: &str,
+        limit: Duration,
+    ) -> Result<Output, Error> {
+        grant.permit_recorded(command)?;
+        self.run_to_its_end(command, tag, limit)
     }
 
     fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {
-        let (child, kept) = self.spawn(grant, helper, arguments, tag, false)?;
+        let (child, kept) = self.spawn(&grant.command(helper, arguments)?, tag, false)?;
         let mut children = lock(&self.children);
         // Those that ended unasked.
         children.retain(|_, child| matches!(child.try_wait(), Ok(None)));
@@ -138,15 +133,33 @@ impl Process for LinuxProcess {
 }
 
 impl LinuxProcess {
-    fn spawn(
-        &self,
-        grant: &ProcessGrant,
-        helper: &str,
-        arguments: &[String],
-        tag: &str,
-        captured: bool,
-    ) -> Result<(Child, Kept), Error> {
-        let program = grant.program(helper, arguments)?;
+    fn run_to_its_end(&self, command: &process::Command, tag: &str, limit: Duration) -> Result<Output, Error> {
+        let helper = &command.helper;
+        let deadline = Instant::now() + limit;
+        let (mut child, kept) = self.spawn(command, tag, true)?;
+        let mut outputs = Outputs::of(&mut child);
+        let ended = outputs
+            .follow(&mut child, deadline)
+            .map_err(|error| Error::io(format!("run {helper:?}"), &error))?;
+        let Some(status) = ended else {
+            lock(&self.children).insert(kept.pid, child);
+            self.end(&kept, Duration::ZERO)?;
+            return Err(refusal::out_of_time(helper, limit));
+        };
+        self.cgroups.remove(kept.pid);
+        Ok(Output {
+            code: code(status),
+            stdout: outputs.stdout.kept,
+            stderr: outputs.stderr.kept,
+        })
+    }
+
+    fn spawn(&self, command: &process::Command, tag: &str, captured: bool) -> Result<(Child, Kept), Error> {
+        let process::Command {
+            helper,
+            program,
+            arguments,
+        } = command;
         if tag.is_empty() || tag.contains('\0') {
             return Err(Error::Invalid {
                 key: "tag",
@@ -164,6 +177,7 @@ impl LinuxProcess {
         command.stdin(Stdio::null()).stdout(output()).stderr(output());
         let child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => refusal::missing(helper, program),
+            std::io::ErrorKind::PermissionDenied => refusal::not_executable(helper, program),
             _ => Error::io(format!("start the helper {helper:?}, {}", program.display()), &error),
         })?;
         let pid = child.id();
@@ -172,7 +186,7 @@ impl LinuxProcess {
         Ok((
             child,
             Kept {
-                helper: helper.into(),
+                helper: helper.clone(),
                 pid,
                 started,
                 tag: tag.into(),

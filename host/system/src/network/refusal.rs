@@ -10,6 +10,28 @@ pub(crate) fn permit_bridge(grant: &NetworkGrant, name: &IfName) -> Result<(), E
     }
 }
 
+pub(crate) fn permit_route(grant: &NetworkGrant, to: Prefix) -> Result<(), Error> {
+    match grant.permits_route(to) {
+        true => Ok(()),
+        false => Err(Error::Denied(format!("a route to {} is not granted", to.network()))),
+    }
+}
+
+pub(crate) fn permit_uplink(grant: &NetworkGrant, name: &IfName) -> Result<(), Error> {
+    match grant.permits_uplink(name.as_str()) {
+        true => Ok(()),
+        false => Err(Error::Denied(format!("the address of {name} is not granted"))),
+    }
+}
+
+pub(crate) fn missing_uplink(name: &IfName) -> Error {
+    Error::NotFound(format!("there is no network interface {name}"))
+}
+
+pub(crate) fn no_address(name: &IfName) -> Error {
+    Error::NotFound(format!("{name} has no IPv4 address"))
+}
+
 pub(crate) fn missing_bridge(name: Option<&IfName>) -> Error {
     Error::NotFound(match name {
         Some(name) => format!("there is no bridge {name}"),

@@ -11,6 +11,13 @@ pub(crate) fn missing(helper: &str, path: &Path) -> Error {
     ))
 }
 
+pub(crate) fn not_executable(helper: &str, path: &Path) -> Error {
+    Error::NotFound(format!(
+        "the helper {helper:?} is no program: {} cannot be executed",
+        path.display()
+    ))
+}
+
 pub(crate) fn out_of_time(helper: &str, limit: Duration) -> Error {
     Error::Kernel {
         what: format!("run the helper {helper:?}"),

@@ -1,8 +1,11 @@
 //! Links and bridges of the simulated machine.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, channel},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
 };
 
 use super::{Card, Machine, Operation, World};
@@ -115,8 +118,9 @@ impl Network for SimulatedNetwork {
         Ok(())
     }
 
-    fn add_route(&self, _: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
+    fn add_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::AddRoute)?;
+        refusal::permit_route(grant, route.to)?;
         let same = |existing: &Route| (existing.to.network(), existing.metric) == (route.to.network(), route.metric);
         let elsewhere = world
             .links
@@ -138,6 +142,20 @@ impl Network for SimulatedNetwork {
             card.routes.retain(|existing| existing != route);
         }
         Ok(())
+    }
+
+    fn set_proxy_arp(&self, _: &NetworkGrant, index: u32, on: bool) -> Result<(), Error> {
+        let mut world = self.0.enter(Operation::SetProxyArp)?;
+        world.existing(index)?.proxy_arp = on;
+        Ok(())
+    }
+
+    fn address_of(&self, grant: &NetworkGrant, name: &IfName) -> Result<IpAddr, Error> {
+        let world = self.0.enter(Operation::AddressOf)?;
+        refusal::permit_uplink(grant, name)?;
+        let card = world.card(name).ok_or_else(|| refusal::missing_uplink(name))?;
+        let mut addresses = card.addresses.iter().map(|prefix| prefix.address);
+        addresses.find(IpAddr::is_ipv4).ok_or_else(|| refusal::no_address(name))
     }
 
     fn appearances(&self) -> Result<Receiver<Option<IfName>>, Error> {
@@ -169,6 +187,7 @@ impl World {
                 link,
                 addresses: Vec::new(),
                 routes: Vec::new(),
+                proxy_arp: false,
             },
         );
         self.tell(name);

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Machine, Operation};
+use super::{Machine, Operation, World};
 use crate::{
     Error, Process,
     grant::ProcessGrant,
-    process::{Kept, Output, refusal},
+    process::{Command, Kept, Output, refusal},
 };
 
 /// What a program does when it is run.
@@ -30,13 +30,14 @@ impl Process for SimulatedProcess {
         _: &str,
         limit: Duration,
     ) -> Result<Output, Error> {
-        let world = self.0.enter(Operation::Run)?;
-        let path = grant.program(helper, arguments)?;
-        match world.programs.get(path) {
-            Some(Program::Ends(output)) => Ok(output.clone()),
-            Some(Program::Stays) => Err(refusal::out_of_time(helper, limit)),
-            None => Err(refusal::missing(helper, path)),
-        }
+        let mut world = self.0.enter(Operation::Run)?;
+        world.run(&grant.command(helper, arguments)?, limit)
+    }
+
+    fn run_recorded(&self, grant: &ProcessGrant, command: &Command, _: &str, limit: Duration) -> Result<Output, Error> {
+        let mut world = self.0.enter(Operation::RunRecorded)?;
+        grant.permit_recorded(command)?;
+        world.run(command, limit)
     }
 
     fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {
@@ -76,5 +77,17 @@ impl Process for SimulatedProcess {
             .filter(|kept| kept.tag == tag)
             .cloned()
             .collect())
+    }
+}
+
+impl World {
+    fn run(&mut self, command: &Command, limit: Duration) -> Result<Output, Error> {
+        let outcome = match self.programs.get(&command.program) {
+            Some(Program::Ends(output)) => Ok(output.clone()),
+            Some(Program::Stays) => Err(refusal::out_of_time(&command.helper, limit)),
+            None => return Err(refusal::missing(&command.helper, &command.program)),
+        };
+        self.runs.push(command.to_string());
+        outcome
     }
 }

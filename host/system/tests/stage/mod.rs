@@ -271,7 +271,9 @@ pub(crate) fn ip(arguments: &str) -> String {
 /// A grant of bridges.
 pub(crate) fn network_grant(bridges: &[&str]) -> NetworkGrant {
     let bridges = bridges.iter().map(|name| NamePattern((*name).into())).collect();
-    NetworkGrant::new(&Operator::of_configuration(), bridges)
+    let operator = Operator::of_configuration();
+    let anywhere = ["0.0.0.0/0", "::/0"].map(|prefix| prefix.parse().unwrap());
+    NetworkGrant::new(&operator, bridges).with_routes(&operator, anywhere.into())
 }
 
 /// A grant of the shell as a helper by that name, with these arguments and no others.

@@ -30,7 +30,7 @@ impl Stage {
 
     /// Somebody asks, and this is found.
     fn ask(&mut self, action: Action, seen: Observation) -> oneshot::Receiver<Answer> {
-        let (ask, answer) = Ask::new(action);
+        let (ask, answer) = Ask::new(action, Told::default());
         let event = self.asks.take(ask);
         let begun = self.tell(&event);
         self.find(begun, seen);

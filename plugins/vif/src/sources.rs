@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use xenplug_sdk::{Device, Error, OrInvalid, firewall::Sources};
 
 /// The restriction that a device asks for, if it asks for one.
-pub(crate) fn allowed(device: &Device, mac_filter: bool) -> Result<Option<Sources>, Error> {
-    let addresses = device.optional("ip")?;
+pub fn allowed(device: &Device, mac_filter: bool) -> Result<Option<Sources>, Error> {
+    let addresses = device.setting("ip")?;
     if addresses.is_none() && !mac_filter {
         return Ok(None);
     }
@@ -29,7 +29,7 @@ fn any_address() -> Sources {
     }
 }
 
-/// The addresses and prefixes of a list that is separated by spaces or commas.
+/// What may be sent from the addresses and prefixes of a list.
 fn parse(list: &str) -> Result<Sources, Error> {
     let mut sources = Sources {
         mac: None,
@@ -37,8 +37,8 @@ fn parse(list: &str) -> Result<Sources, Error> {
         ipv6: Vec::new(),
         dhcp: true,
     };
-    for entry in list.split([' ', ',']).filter(|entry| !entry.is_empty()) {
-        match family(entry)? {
+    for (entry, address) in addresses(list)? {
+        match address {
             IpAddr::V4(_) => sources.ipv4.push(entry.into()),
             IpAddr::V6(_) => sources.ipv6.push(entry.into()),
         }
@@ -47,6 +47,14 @@ fn parse(list: &str) -> Result<Sources, Error> {
         return Err(Error::invalid("ip", "names no address"));
     }
     Ok(sources)
+}
+
+/// The addresses and prefixes of a list that is separated by spaces or commas, each with its address.
+pub fn addresses(list: &str) -> Result<Vec<(&str, IpAddr)>, Error> {
+    list.split([' ', ','])
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| Ok((entry, family(entry)?)))
+        .collect()
 }
 
 /// The address of an address or prefix, once it is known to be one.
@@ -94,6 +102,15 @@ mod tests {
             assert!(sources.dhcp);
             assert_eq!(sources.mac, None);
         }
+    }
+
+    #[test]
+    fn addresses_may_be_told_by_whoever_ran_the_script() {
+        let told = [("ip", "10.0.0.9")];
+        let device = |nodes: &[(&str, &str)]| Device::sample("vif", nodes).told(xenplug_sdk::Role::Paravirtual, &told);
+        let of = |nodes: &[(&str, &str)]| allowed(&device(nodes), false).unwrap().unwrap().ipv4;
+        assert_eq!(of(&[]), ["10.0.0.9"]);
+        assert_eq!(of(&[("ip", "10.0.0.2")]), ["10.0.0.2"]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! What a device's nodes ask for, read without a look at the machine.
+//! A disk as its device's nodes ask for it, and what every handler for disks does with it: open, claim, publish.
 
-use xenplug_sdk::{
-    Device, Error,
-    block::{Access, Sharing, SourceFacts, SourceKind},
+use crate::{
+    Connection, Device, Error,
+    block::{Access, LoopOptions, Sharing, Source, SourceFacts, SourceKind},
 };
 
 /// How a disk may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Reads; others may read too.
     ReadOnly,
     /// Reads and writes, alone.
@@ -19,7 +19,7 @@ pub(crate) enum Mode {
 impl Mode {
     /// A `w` anywhere means writes, and a `!` beside it that sharing is not checked: `r`, `ro`, `w`, `rw`, `w!`, `rw!`
     /// (tools/hotplug/Linux/block-common.sh, `canonicalise_mode`).
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         match (text.contains('w'), text.contains('!')) {
             (false, _) => Self::ReadOnly,
             (true, false) => Self::ReadWrite,
@@ -30,30 +30,77 @@ impl Mode {
 
 /// A disk as its device asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Disk {
+pub struct Disk {
     /// Absolute.
-    pub(crate) path: String,
-    pub(crate) mode: Mode,
-    pub(crate) cdrom: bool,
-    pub(crate) direct_io: bool,
+    pub path: String,
+    /// Who may do what.
+    pub mode: Mode,
+    /// `device-type` is `cdrom`: it is read-only, whatever the mode.
+    pub cdrom: bool,
+    /// `direct-io-safe`: the loop device of a file may bypass the page cache.
+    pub direct_io: bool,
 }
 
 impl Disk {
-    pub(crate) fn of(device: &Device) -> Result<Self, Error> {
+    /// The disk that `params` names.
+    pub fn of(device: &Device) -> Result<Self, Error> {
+        Self::at(device, device.required("params")?)
+    }
+
+    /// The disk at another path: of a device that a helper has made, say.
+    pub fn at(device: &Device, path: &str) -> Result<Self, Error> {
         Ok(Self {
-            path: absolute(device.required("params")?),
+            path: absolute(path),
             mode: Mode::parse(device.required("mode")?),
             cdrom: device.node("device-type") == Some("cdrom"),
             direct_io: device.flag("direct-io-safe")?,
         })
     }
 
+    /// Opens it, claims it, and attaches a loop device if it is a file. Answers with what is to be published.
+    pub fn connect(&self) -> Result<Connection, Error> {
+        let source = self.open()?;
+        source.claim(self.sharing()).map_err(|error| error.of("params"))?;
+        self.publish(&source)
+    }
+
+    /// Opens it.
+    pub fn open(&self) -> Result<Source, Error> {
+        let source = Source::open(&self.path, self.access()).map_err(|error| error.of("params"))?;
+        self.check(&source.facts())?;
+        Ok(source)
+    }
+
+    /// Attaches a loop device to it if it is a file. Answers with what is to be published: `physical-device` and
+    /// `physical-device-path`, and for a file `node`, the path of its loop device.
+    pub fn publish(&self, source: &Source) -> Result<Connection, Error> {
+        let facts = source.facts();
+        let mut connection = Connection::new();
+        let (number, path) = match facts.kind {
+            SourceKind::BlockDevice => (facts.device, facts.path),
+            SourceKind::File => {
+                let attached = source.attach_loop(LoopOptions {
+                    read_only: self.read_only(),
+                    direct_io: self.direct_io,
+                })?;
+                connection = connection.backend("node", attached.path());
+                (Some(attached.device()), attached.path())
+            }
+        };
+        let number = number.ok_or("the host knows a block device without a number")?;
+        // Last, since the kernel acts on it (drivers/block/xen-blkback/xenbus.c, `backend_changed`).
+        Ok(connection
+            .backend("physical-device-path", path)
+            .backend("physical-device", number.to_string()))
+    }
+
     /// Whether nothing may be written to it.
-    pub(crate) fn read_only(&self) -> bool {
+    pub fn read_only(&self) -> bool {
         self.cdrom || self.mode == Mode::ReadOnly
     }
 
-    pub(crate) fn access(&self) -> Access {
+    /// How it is opened.
+    pub fn access(&self) -> Access {
         if self.read_only() {
             Access::ReadOnly
         } else {
@@ -61,7 +108,8 @@ impl Disk {
         }
     }
 
-    pub(crate) fn sharing(&self) -> Sharing {
+    /// Who else may use it.
+    pub fn sharing(&self) -> Sharing {
         match self.mode {
             Mode::Shared => Sharing::Unchecked,
             Mode::ReadWrite if !self.cdrom => Sharing::Alone,
@@ -71,7 +119,7 @@ impl Disk {
 
     /// Refuses what could not be kept read-only: a file's loop device refuses writes, but a block device is opened by
     /// blkback, which goes by `mode` alone.
-    pub(crate) fn check(&self, facts: &SourceFacts) -> Result<(), Error> {
+    pub fn check(&self, facts: &SourceFacts) -> Result<(), Error> {
         let writable = facts.kind == SourceKind::BlockDevice && !facts.read_only;
         if self.cdrom && self.mode != Mode::ReadOnly && writable {
             return Err(Error::invalid(
@@ -95,7 +143,7 @@ fn absolute(params: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xenplug_sdk::block::DeviceNumber;
+    use crate::block::DeviceNumber;
 
     fn disk(nodes: &[(&str, &str)]) -> Result<Disk, Error> {
         Disk::of(&Device::sample("vbd", nodes))

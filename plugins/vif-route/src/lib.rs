@@ -1,0 +1,123 @@
+//! The handler for routed network cards: what `/etc/xen/scripts/vif-route` does on `online`, and for the tap of an
+//! emulated card on `add`. The card's link gets the address of this machine's own interface, and answers ARP for the world
+//! behind it; packets for the guest are routed to it.
+//!
+//! | node or parameter read | meaning |
+//! | --- | --- |
+//! | the parameter `netdev`, or else the node `gatewaydev`, or else `eth0` | whose address the card's link gets |
+//! | `ip`, or else the parameter of that name | what is routed to the guest, and what it may send from: addresses or prefixes, separated by spaces or commas |
+//! | `vifname`, `mtu`, `mac` | as for `vif-bridge`; without `mtu` it stays as it is |
+//!
+//! The setting `mac-filter` and the frontend's `mtu` are those of `vif-bridge`, too.
+//!
+//! Of a card and its tap the tap's routes have the smaller metric, 1 and not 2, and come first for as long as it is there.
+//! Routes for IPv6 have no source: the interface's address is an IPv4 one.
+
+use std::net::IpAddr;
+
+use xenplug_sdk::{
+    Connection, Description, Device, Error, Handler, Role,
+    network::{self, LinkChanges, Route, Vif},
+};
+use xenplug_vif::{Card, sources};
+
+/// The interface that a machine without a word about it is taken to have (tools/hotplug/Linux/vif-common.sh, `dom0_ip`).
+const NETDEV: &str = "eth0";
+
+/// Routed network cards.
+struct VifRoute;
+
+impl Handler for VifRoute {
+    fn describe() -> Description {
+        Description::new("routed network cards").kind("vif").script("vif-route")
+    }
+
+    fn connect(device: &Device) -> Result<Connection, Error> {
+        let card = Card::of(device)?;
+        let vif = Vif::find()?;
+        let own = network::address_of(netdev(device)?).map_err(|error| error.of("netdev"))?;
+        let routes = routes(device, &own)?;
+        card.configure(&vif, LinkChanges::new().up(), None)?;
+        vif.add_address(&format!("{own}/32"))?;
+        vif.proxy_arp()?;
+        for route in &routes {
+            vif.add_route(route).map_err(|error| error.of("ip"))?;
+        }
+        card.restrict(&vif)?;
+        Ok(card.connection())
+    }
+}
+
+/// The interface that libxl names to a script is the node's (libxl_linux.c, `get_hotplug_env`); in a driver domain there
+/// is no script to be told.
+fn netdev(device: &Device) -> Result<&str, Error> {
+    match device.parameter("netdev") {
+        Some(netdev) => Ok(netdev),
+        None => Ok(device.optional("gatewaydev")?.unwrap_or(NETDEV)),
+    }
+}
+
+/// What is routed to the guest.
+fn routes(device: &Device, own: &str) -> Result<Vec<Route>, Error> {
+    let metric = match device.role {
+        Role::Emulated => 1,
+        Role::Paravirtual => 2,
+    };
+    let list = device.setting("ip")?.unwrap_or_default();
+    let route = |(entry, address): (&str, IpAddr)| Route {
+        to: entry.to_owned(),
+        source: address.is_ipv4().then(|| own.to_owned()),
+        metric: Some(metric),
+    };
+    Ok(sources::addresses(list)?.into_iter().map(route).collect())
+}
+
+xenplug_sdk::export!(VifRoute);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(nodes: &[(&str, &str)], parameters: &[(&str, &str)]) -> Device {
+        Device::sample("vif", nodes).told(Role::Paravirtual, parameters)
+    }
+
+    #[test]
+    fn what_is_told_of_the_interface_wins_over_the_node() {
+        for (nodes, told, expected) in [
+            (&[][..], &[][..], "eth0"),
+            (&[("gatewaydev", "eth1")], &[], "eth1"),
+            (&[("gatewaydev", "eth1")], &[("netdev", "eth2")], "eth2"),
+            // The script never reads that node.
+            (&[("netdev", "eth3")], &[], "eth0"),
+        ] {
+            assert_eq!(netdev(&device(nodes, told)), Ok(expected), "{nodes:?} {told:?}");
+        }
+    }
+
+    #[test]
+    fn each_address_has_a_route_and_the_taps_comes_first() {
+        let card = device(&[("ip", "10.0.0.2, 10.1.0.0/16 2001:db8::2")], &[("ip", "10.9.9.9")]);
+        let route = |to: &str, source: Option<&str>, metric| Route {
+            to: to.into(),
+            source: source.map(Into::into),
+            metric: Some(metric),
+        };
+        let own = Some("192.0.2.1");
+        assert_eq!(
+            routes(&card, "192.0.2.1"),
+            Ok(vec![
+                route("10.0.0.2", own, 2),
+                route("10.1.0.0/16", own, 2),
+                route("2001:db8::2", None, 2)
+            ])
+        );
+        let tap = Device::sample("vif", &[]).told(Role::Emulated, &[("ip", "10.0.0.2")]);
+        assert_eq!(routes(&tap, "192.0.2.1"), Ok(vec![route("10.0.0.2", own, 1)]));
+        assert_eq!(routes(&device(&[], &[]), "192.0.2.1"), Ok(vec![]));
+        assert!(matches!(
+            routes(&device(&[("ip", "nowhere")], &[]), "192.0.2.1"),
+            Err(Error::InvalidParams(bad)) if bad.key == "ip"
+        ));
+    }
+}

@@ -1,0 +1,140 @@
+//! What every card asks for, whatever it is put on: its link's name, its MTU, and what its guest may send.
+
+use xenplug_sdk::{
+    Connection, Device, Error, OrInvalid, Role, config,
+    firewall::{self, Sources},
+    network::{Bridge, LinkChanges, Vif},
+};
+
+use crate::sources;
+
+/// A network card as its device asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its link's new name.
+    pub name: Option<String>,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    /// What it may send, if that is restricted.
+    pub allowed: Option<Sources>,
+    role: Role,
+}
+
+impl Card {
+    /// Reads `vifname`, `mtu`, `ip` and `mac`, and the operator's `mac-filter`.
+    pub fn of(device: &Device) -> Result<Self, Error> {
+        Self::read(device, config::flag("mac-filter")?)
+    }
+
+    fn read(device: &Device, mac_filter: bool) -> Result<Self, Error> {
+        let mtu = match device.optional("mtu")? {
+            Some(mtu) => mtu.parse().or_invalid("mtu")?,
+            None => 0,
+        };
+        let name = device.optional("vifname")?;
+        Ok(Self {
+            name: name.map(|name| match device.role {
+                Role::Paravirtual => name.to_owned(),
+                // tools/hotplug/Linux/vif-common.sh
+                Role::Emulated => format!("{name}-emu"),
+            }),
+            // 0 stands for none (tools/hotplug/Linux/xen-network-common.sh, `set_mtu`).
+            mtu: (mtu > 0).then_some(mtu),
+            allowed: sources::allowed(device, mac_filter)?,
+            role: device.role,
+        })
+    }
+
+    /// Changes its link, to its new name and MTU besides; with a bridge, to a port of it.
+    pub fn configure(&self, vif: &Vif, changes: LinkChanges, bridge: Option<&Bridge>) -> Result<(), Error> {
+        let changes = LinkChanges {
+            name: self.name.clone(),
+            mtu: self.mtu,
+            ..changes
+        };
+        vif.configure(&changes, bridge).map_err(|error| match error {
+            // Nothing else of what is changed here can be in use.
+            Error::Busy(cause) if self.name.is_some() => Error::invalid("vifname", cause),
+            error => error,
+        })
+    }
+
+    /// Keeps it to what it may send.
+    ///
+    /// It is never too late for that: netback lets nothing through before the device is reported as connected.
+    pub fn restrict(&self, vif: &Vif) -> Result<(), Error> {
+        match &self.allowed {
+            Some(allowed) => firewall::restrict(vif, allowed),
+            None => Ok(()),
+        }
+    }
+
+    /// What there is to publish: for the frontend, the MTU that was set.
+    pub fn connection(&self) -> Connection {
+        match (self.mtu, self.role) {
+            (Some(mtu), Role::Paravirtual) => Connection::new().frontend("mtu", mtu.to_string()),
+            // QEMU's card has no frontend.
+            _ => Connection::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(nodes: &[(&str, &str)]) -> Result<Card, Error> {
+        Card::read(&Device::sample("vif", nodes), false)
+    }
+
+    #[test]
+    fn everything_may_be_left_out() {
+        assert_eq!(
+            card(&[]),
+            Ok(Card {
+                name: None,
+                mtu: None,
+                allowed: None,
+                role: Role::Paravirtual,
+            })
+        );
+    }
+
+    #[test]
+    fn everything_may_be_named() {
+        let card = card(&[("vifname", "web"), ("mtu", "9000"), ("ip", "10.0.0.2")]).unwrap();
+        assert_eq!((card.name.as_deref(), card.mtu), (Some("web"), Some(9000)));
+        assert_eq!(card.allowed.clone().unwrap().ipv4, ["10.0.0.2"]);
+        assert_eq!(card.connection(), Connection::new().frontend("mtu", "9000"));
+    }
+
+    #[test]
+    fn a_tap_is_named_after_its_card_and_has_no_frontend() {
+        let nodes = [("vifname", "web"), ("mtu", "9000")];
+        let tap = Card::read(&Device::sample("vif", &nodes).told(Role::Emulated, &[]), false).unwrap();
+        assert_eq!(tap.name.as_deref(), Some("web-emu"));
+        assert_eq!(tap.connection(), Connection::new());
+    }
+
+    #[test]
+    fn what_is_there_is_not_empty() {
+        for key in ["vifname", "mtu", "ip"] {
+            assert_eq!(card(&[(key, "")]), Err(Error::invalid(key, "is empty")));
+        }
+    }
+
+    #[test]
+    fn an_mtu_of_zero_is_none() {
+        assert_eq!(card(&[("mtu", "0")]).map(|card| card.mtu), Ok(None));
+    }
+
+    #[test]
+    fn an_mtu_is_a_number() {
+        for mtu in ["large", "-1", "1500 ", "99999999999"] {
+            assert!(
+                matches!(card(&[("mtu", mtu)]), Err(Error::InvalidParams(bad)) if bad.key == "mtu"),
+                "{mtu}"
+            );
+        }
+    }
+}

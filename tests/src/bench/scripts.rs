@@ -1,0 +1,251 @@
+//! Each original script beside its stand-in and the daemon, in one run: how long the toolstack waits for it.
+//!
+//! Both are started as libxl starts them, in a namespace that is entered anew for each; how long an empty program takes
+//! there is told, too.
+
+use std::{
+    fmt,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    differential::{ABSENT, Arena, Lab, Step, Who},
+    rig::Device,
+};
+
+const DISK: Device = Device::disk(3, 0);
+const CARD: Device = Device::card(3, 0);
+
+/// A script in a situation, to be measured on its way up and on its way down.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    script: &'static str,
+    situation: &'static str,
+    /// Once, before.
+    setting: &'static [Step],
+    device: Device,
+    nodes: &'static [(&'static str, &'static str)],
+}
+
+const IMAGE: Step = Step::Sh("truncate -s 4M $D/a.img");
+const BLOCK: Step =
+    Step::Sh("truncate -s 4M $D/disk.img; loop=$(losetup -f --show $D/disk.img); mknod $D/dev b 7 ${loop#/dev/loop}");
+const BRIDGE: Step = Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up");
+
+const UPLINK: Step =
+    Step::Sh("ip link add eth0 type veth peer name world; ip address add 192.168.7.1/24 dev eth0; ip link set eth0 up");
+
+/// A disk of another guest, in the store.
+const fn neighbour(index: u32) -> Step {
+    Step::Device(
+        Device::disk(4, index),
+        &[("physical-device", "1:1"), ("hotplug-status", "connected")],
+    )
+}
+
+const COURSES: &[Course] = &[
+    Course {
+        script: "block",
+        situation: "an image file",
+        setting: &[IMAGE],
+        device: DISK,
+        nodes: &[],
+    },
+    Course {
+        script: "block",
+        situation: "a block device",
+        setting: &[BLOCK],
+        device: DISK,
+        nodes: &[("params", "$D/dev")],
+    },
+    Course {
+        script: "block",
+        situation: "a block device, beside 10 disks",
+        setting: &[
+            BLOCK,
+            neighbour(0),
+            neighbour(1),
+            neighbour(2),
+            neighbour(3),
+            neighbour(4),
+            neighbour(5),
+            neighbour(6),
+            neighbour(7),
+            neighbour(8),
+            neighbour(9),
+        ],
+        device: DISK,
+        nodes: &[("params", "$D/dev")],
+    },
+    Course {
+        script: "vif-bridge",
+        situation: "a card",
+        setting: &[BRIDGE],
+        device: CARD,
+        nodes: &[],
+    },
+    Course {
+        script: "vif-bridge",
+        situation: "a card with two addresses",
+        setting: &[BRIDGE],
+        device: CARD,
+        nodes: &[("ip", "10.0.0.2 10.0.0.3")],
+    },
+    Course {
+        script: "vif-route",
+        situation: "a card with an address",
+        setting: &[UPLINK],
+        device: CARD,
+        nodes: &[
+            ("script", "/etc/xen/scripts/vif-route"),
+            ("bridge", ABSENT),
+            ("ip", "10.0.0.2"),
+        ],
+    },
+    Course {
+        script: "vif-nat",
+        situation: "a card",
+        setting: &[],
+        device: CARD,
+        nodes: &[("script", "/etc/xen/scripts/vif-nat"), ("bridge", ABSENT)],
+    },
+    Course {
+        script: "block-dummy",
+        situation: "an image file",
+        setting: &[IMAGE],
+        device: DISK,
+        nodes: &[("script", "/etc/xen/scripts/block-dummy"), ("params", "dummy:$D/a.img")],
+    },
+];
+
+/// How long both took, in the median.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// Script, action and situation; or the empty program.
+    pub what: String,
+    /// The original.
+    pub original: Duration,
+    /// The stand-in, with the daemon behind it; `None` if there is no such thing.
+    pub ours: Option<Duration>,
+}
+
+/// All that was measured.
+#[derive(Clone, Debug, Default)]
+pub struct Pairs(Vec<Pair>);
+
+/// Measures each so often.
+pub fn measure(repeat: u32, mut say: impl FnMut(&str)) -> Result<Pairs> {
+    let lab = Lab::new()?;
+    let mut pairs = vec![empty_program(&lab, repeat)?];
+    for course in COURSES {
+        let (original, ours) = (
+            side(&lab, Who::Original, course, repeat)?,
+            side(&lab, Who::Ours, course, repeat)?,
+        );
+        let words = if course.device.is_disk() {
+            ["add", "remove"]
+        } else {
+            ["online", "offline"]
+        };
+        for ((word, original), ours) in words.into_iter().zip(original).zip(ours) {
+            let what = format!("{} {word}, {}", course.script, course.situation);
+            say(&format!(
+                "{what}: {} and {}",
+                milliseconds(original),
+                milliseconds(ours)
+            ));
+            pairs.push(Pair {
+                what,
+                original,
+                ours: Some(ours),
+            });
+        }
+    }
+    Ok(Pairs(pairs))
+}
+
+fn empty_program(lab: &Lab, repeat: u32) -> Result<Pair> {
+    let arena = Arena::new(lab, Who::Original)?;
+    let mut times = Vec::new();
+    for _ in 0..repeat.max(1) {
+        let mut command = arena.namespace().command("true");
+        let start = Instant::now();
+        let status = command.stdin(Stdio::null()).status().context("true")?;
+        times.push(start.elapsed());
+        ensure!(status.success(), "true: {status}");
+    }
+    Ok(Pair {
+        what: "an empty program".to_owned(),
+        original: median(times),
+        ours: None,
+    })
+}
+
+/// Up and down, in the median.
+fn side(lab: &Lab, who: Who, course: &Course, repeat: u32) -> Result<[Duration; 2]> {
+    let mut arena = Arena::new(lab, who)?;
+    course.setting.iter().try_for_each(|step| arena.take(step))?;
+    let (up, down) = if course.device.is_disk() {
+        ("add", "remove")
+    } else {
+        ("online type_if=vif", "offline type_if=vif")
+    };
+    let (mut ups, mut downs) = (Vec::new(), Vec::new());
+    for _ in 0..repeat.max(1) {
+        arena.take(&Step::Device(course.device, course.nodes))?;
+        ups.push(timed(&mut arena, course, up)?);
+        // The daemon has released it when the script comes, as the guest has closed before.
+        arena.take(&Step::Close(course.device))?;
+        downs.push(timed(&mut arena, course, down)?);
+        arena.take(&Step::Forget(course.device))?;
+        if !course.device.is_disk() {
+            // As netback does; the originals count on it.
+            arena.take(&Step::Sh("ip link delete vif3.0"))?;
+        }
+    }
+    Ok([median(ups), median(downs)])
+}
+
+fn timed(arena: &mut Arena<'_>, course: &Course, words: &str) -> Result<Duration> {
+    let start = Instant::now();
+    let ended = arena.run(&course.device, words)?;
+    let taken = start.elapsed();
+    ensure!(
+        ended == 0,
+        "{} {words}, {}: exit {ended}\n{}",
+        course.script,
+        course.situation,
+        arena.account()
+    );
+    Ok(taken)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+impl fmt::Display for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| script | original | ours | |")?;
+        writeln!(f, "| --- | --- | --- | --- |")?;
+        for Pair { what, original, ours } in &self.0 {
+            let (ours, times) = match ours {
+                Some(ours) => {
+                    let times = original.as_secs_f64() / ours.as_secs_f64();
+                    (milliseconds(*ours), format!("{times:.0} times"))
+                }
+                None => ("the same".to_owned(), String::new()),
+            };
+            writeln!(f, "| {what} | {} | {ours} | {times} |", milliseconds(*original))?;
+        }
+        Ok(())
+    }
+}

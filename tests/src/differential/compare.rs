@@ -1,0 +1,155 @@
+//! Runs cases on both sides and tells what is not as their table says.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Arena, Case, Difference, Lab, Who, case::matches};
+
+/// How many cases run at once: they wait for processes to start and for packets, more than they compute.
+const AT_ONCE: usize = 4;
+
+/// How often a side is begun anew when another program took the loop device that the original script was about to use.
+const RETRIES: usize = 20;
+
+/// What a case left behind on one side alone.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Lines that are seen with the original alone.
+    pub original: BTreeSet<String>,
+    /// Lines that are seen with ours alone.
+    pub ours: BTreeSet<String>,
+    /// Errors and logs, for a reader.
+    pub account: String,
+}
+
+impl Report {
+    /// What is not as the table says: differences that it does not list, and those that it lists and are not there.
+    fn objections(&self, listed: &[Difference]) -> String {
+        let mut text = String::new();
+        for (who, lines, patterns) in [
+            (
+                Who::Original,
+                &self.original,
+                listed.iter().flat_map(|one| one.original).collect::<Vec<_>>(),
+            ),
+            (Who::Ours, &self.ours, listed.iter().flat_map(|one| one.ours).collect()),
+        ] {
+            for line in lines {
+                if !patterns.iter().any(|pattern| matches(pattern, line)) {
+                    let _ = writeln!(text, "  only {who}: {line}");
+                }
+            }
+            for pattern in patterns {
+                if !lines.iter().any(|line| matches(pattern, line)) {
+                    let _ = writeln!(text, "  listed, and not there: only {who}: {pattern}");
+                }
+            }
+        }
+        text
+    }
+}
+
+/// Runs one case with both.
+pub fn compare(lab: &Lab, case: &Case) -> Result<Report> {
+    let (original, ours) = (side(lab, case, Who::Original)?, side(lab, case, Who::Ours)?);
+    Ok(Report {
+        original: original.0.difference(&ours.0).cloned().collect(),
+        ours: ours.0.difference(&original.0).cloned().collect(),
+        account: original.1 + &ours.1,
+    })
+}
+
+fn side(lab: &Lab, case: &Case, who: Who) -> Result<(BTreeSet<String>, String)> {
+    let mut tries = 0..RETRIES;
+    loop {
+        let mut arena = Arena::new(lab, who)?;
+        let done = case
+            .steps
+            .iter()
+            .try_for_each(|step| arena.take(step).with_context(|| format!("{who}, at {step:?}")));
+        let account = arena.account();
+        if arena.lost_the_race() && tries.next().is_some() {
+            continue;
+        }
+        done.with_context(|| account.clone())?;
+        return Ok((arena.observed()?, account));
+    }
+}
+
+/// What is not as the table says of a case, for a reader.
+fn failure(lab: &Lab, case: &Case) -> Option<String> {
+    match compare(lab, case) {
+        Ok(report) => {
+            let objections = report.objections(case.differences);
+            (!objections.is_empty()).then(|| format!("{objections}{}", report.account))
+        }
+        Err(error) => Some(format!("  {error:#}\n")),
+    }
+}
+
+/// Runs all cases of a table, several at once, and fails with all that is not as it says.
+pub fn compare_all(lab: &Lab, cases: &[Case]) -> Result<()> {
+    let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
+    ensure!(names.len() == cases.len(), "two cases have the same name");
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Relaxed);
+                    let Some(case) = cases.get(index) else { break };
+                    if let Some(failure) = failure(lab, case) {
+                        let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                        failures.push((index, format!("{}:\n{failure}", case.name)));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failures.sort();
+    let texts: Vec<String> = failures.into_iter().map(|(_, text)| text).collect();
+    ensure!(
+        texts.is_empty(),
+        "{} of {} cases are not as their table says\n{}",
+        texts.len(),
+        cases.len(),
+        texts.join("\n")
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_listed_and_what_is_listed_in_vain_are_told() {
+        let report = Report {
+            original: BTreeSet::from(["a 1".to_owned()]),
+            ours: BTreeSet::from(["b 2".to_owned()]),
+            account: String::new(),
+        };
+        let listed = |original, ours| Difference {
+            original,
+            ours,
+            because: "",
+        };
+        assert_eq!(report.objections(&[listed(&["a *"], &["b *"])]), "");
+        assert_eq!(report.objections(&[listed(&["a *"], &[])]), "  only ours: b 2\n");
+        assert_eq!(
+            report.objections(&[listed(&["a *"], &["b *"]), listed(&["c"], &[])]),
+            "  listed, and not there: only the original: c\n"
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! What all cases share: copies of the originals, the stand-ins, and the compiled handlers.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::rig::{LoopPool, Rig, build_directory};
+
+/// Where the originals look for each other.
+const FOLDER: &str = "/etc/xen/scripts";
+
+/// What Debian has put into `handle_iptable`, so that it does nothing (Debian bug 894013).
+const SWITCHED_OFF: &str = "  # This function is disabled in Debian packaging. See Debian bug #894013.\n  return 0\n";
+
+/// Where they look for programs before they look where the caller does.
+const FIRST_ON_PATH: &str = "\nbindir=\"/usr/bin\"\n";
+
+/// Both folders of scripts, ready to be run by many cases at once.
+///
+/// The originals are Debian's, with `handle_iptable` as Xen has it; they look for each other in the copy, and find the
+/// rig's `iptables` before that of the machine.
+#[derive(Debug)]
+pub struct Lab {
+    directory: TempDir,
+    rig: Rig,
+    _loops: LoopPool,
+}
+
+impl Lab {
+    /// Makes the folders. `iptables` is the one that Debian prefers, on nftables.
+    pub fn new() -> Result<Self> {
+        Self::with_iptables("xtables-nft-multi")
+    }
+
+    /// The same, with the `iptables` that this program is.
+    pub fn with_iptables(program: &str) -> Result<Self> {
+        let rig = Rig::find()?;
+        let directory = tempfile::Builder::new().prefix("xenplug-differential-").tempdir()?;
+        let lab = Self {
+            directory,
+            rig,
+            _loops: LoopPool::now()?,
+        };
+        for folder in [lab.originals(), lab.stand_ins(), lab.tools(), lab.cache()] {
+            fs::create_dir(folder)?;
+        }
+        let stand_in = build_directory()?.join("xenplug-script");
+        ensure!(
+            stand_in.exists(),
+            "{} is missing: `cargo xtask build` builds it",
+            stand_in.display()
+        );
+        for name in lab.rig.script_names()? {
+            let from = lab.rig.script(&name);
+            let text = fs::read_to_string(&from).with_context(|| from.display().to_string())?;
+            let text = text.replace(FOLDER, &lab.originals().display().to_string());
+            let mode = fs::metadata(&from)?.permissions();
+            let text = match &*name {
+                "vif-common.sh" => text.replace(SWITCHED_OFF, ""),
+                "hotplugpath.sh" => text.replace(FIRST_ON_PATH, &format!("\nbindir={:?}\n", lab.tools())),
+                _ => text,
+            };
+            write(&lab.originals().join(&name), &text, mode.mode())?;
+            if mode.mode() & 0o100 != 0 {
+                write(
+                    &lab.stand_ins().join(&name),
+                    &format!("#!{}\n", stand_in.display()),
+                    0o755,
+                )?;
+            }
+        }
+        // Unpacked packages have no alternatives, and Debian's net-tools are in /sbin.
+        for (from, name) in [
+            (lab.rig.program("usr/sbin").join(program), "iptables"),
+            (lab.rig.program("sbin/ifconfig"), "ifconfig"),
+        ] {
+            symlink(from, lab.tools().join(name))?;
+        }
+        Ok(lab)
+    }
+
+    /// The unpacked packages.
+    pub fn rig(&self) -> &Rig {
+        &self.rig
+    }
+
+    /// The folder of the originals.
+    pub fn originals(&self) -> PathBuf {
+        self.directory.path().join("originals")
+    }
+
+    /// The folder of the stand-ins.
+    pub fn stand_ins(&self) -> PathBuf {
+        self.directory.path().join("stand-ins")
+    }
+
+    /// The daemons' cache of compiled components.
+    pub(super) fn cache(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    fn tools(&self) -> PathBuf {
+        self.directory.path().join("tools")
+    }
+
+    /// Lets a command find the programs that the originals use, and this machine may lack.
+    pub(super) fn equip(&self, command: &mut Command) {
+        self.rig.equip(command);
+        let mut path = std::env::var_os("PATH").unwrap_or_default();
+        path.push(":");
+        path.push(self.tools());
+        for directory in ["usr/bin", "usr/sbin"] {
+            path.push(":");
+            path.push(self.rig.program(directory));
+        }
+        command
+            .env("PATH", path)
+            .env("XTABLES_LIBDIR", self.rig.libraries().join("xtables"));
+    }
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}

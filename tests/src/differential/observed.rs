@@ -1,0 +1,186 @@
+//! What there is to see after a case, as lines that are the same wherever it ran.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::{
+    rig::{Namespace, attached_below},
+    store::Store,
+};
+
+/// The hardware address that the scripts give to a port (xen-network-common.sh, `_setup_bridge_port`). All others are
+/// made up by the kernel.
+const PORT_MAC: &str = "fe:ff:ff:ff:ff:ff";
+
+/// Names for what has another number or path each time: `$D` for a directory, `<loop of $D/a.img>` for a device.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    directories: Vec<(String, &'static str)>,
+    /// Path and number of each loop device that has been seen, even if it is no more.
+    loops: BTreeMap<String, String>,
+}
+
+impl Names {
+    pub(super) fn of(directories: Vec<(String, &'static str)>) -> Self {
+        Self {
+            directories,
+            loops: BTreeMap::new(),
+        }
+    }
+
+    /// A text with names in the place of what they stand for.
+    pub(super) fn plain(&self, text: &str) -> String {
+        if let Some(name) = self.loops.get(text) {
+            return name.clone();
+        }
+        let mut text = text.to_owned();
+        for (directory, name) in &self.directories {
+            text = text.replace(directory, name);
+        }
+        text
+    }
+
+    /// Looks which loop devices there are on the files below a directory.
+    pub(super) fn learn(&mut self, directory: &Path) -> Result<()> {
+        for one in attached_below(directory)? {
+            let file = self.plain(one.backing.trim_end_matches(" (deleted)"));
+            let device = one.device.display().to_string();
+            if let Ok(number) = fs::read_to_string(sysfs(&device, "dev")) {
+                let (major, minor) = number.trim_end().split_once(':').unwrap_or_default();
+                let number: Vec<u32> = [major, minor].iter().flat_map(|text| text.parse()).collect();
+                if let [major, minor] = number[..] {
+                    self.loops.insert(
+                        format!("{major:x}:{minor:x}"),
+                        format!("<number of the loop on {file}>"),
+                    );
+                }
+            }
+            self.loops.insert(device, format!("<loop on {file}>"));
+        }
+        Ok(())
+    }
+}
+
+/// All nodes of devices and guests.
+pub(super) fn nodes(store: &mut Store, names: &Names, lines: &mut Vec<String>) -> Result<()> {
+    let mut nodes = store.tree("/local/domain")?;
+    nodes.extend(store.tree("/vm")?);
+    for (path, value) in nodes {
+        let path = path
+            .strip_prefix("/local/domain/0/backend/")
+            .or_else(|| path.strip_prefix("/local/domain/"))
+            .unwrap_or(&path);
+        let value = match path.rsplit('/').next() {
+            Some("hotplug-error") => "<text>".to_owned(),
+            _ => names.plain(&value),
+        };
+        lines.push(format!("node {path} = {value}"));
+    }
+    Ok(())
+}
+
+/// The loop devices on files below a directory, and what is set of them.
+pub(super) fn loops(directory: &Path, names: &Names, lines: &mut Vec<String>) -> Result<()> {
+    for one in attached_below(directory)? {
+        let device = one.device.display().to_string();
+        let fact = |file: &str| fs::read_to_string(sysfs(&device, file)).unwrap_or_default();
+        let backing = names.plain(&one.backing);
+        lines.push(format!("loop on {backing}"));
+        for (file, word) in [
+            ("ro", "read-only"),
+            ("loop/autoclear", "autoclear"),
+            ("loop/dio", "direct I/O"),
+            ("loop/partscan", "partitions"),
+        ] {
+            if fact(file).trim_end() == "1" {
+                lines.push(format!("loop on {backing}: {word}"));
+            }
+        }
+        let offset = fact("loop/offset");
+        if !matches!(offset.trim_end(), "" | "0") {
+            lines.push(format!("loop on {backing}: from {}", offset.trim_end()));
+        }
+    }
+    Ok(())
+}
+
+fn sysfs(device: &str, file: &str) -> String {
+    format!("/sys/block/{}/{file}", device.trim_start_matches("/dev/"))
+}
+
+/// Links, their addresses and the routes. What the kernel does for IPv6 by itself, and at its own time, is left out.
+pub(super) fn network(namespace: &Namespace, lines: &mut Vec<String>) -> Result<()> {
+    for link in namespace.facts("address show")?.as_array().into_iter().flatten() {
+        let name = text(&link["ifname"]);
+        if name == "lo" {
+            continue;
+        }
+        lines.push(format!("link {name}: MTU {}", link["mtu"]));
+        if link["flags"]
+            .as_array()
+            .is_some_and(|flags| flags.iter().any(|flag| flag == "UP"))
+        {
+            lines.push(format!("link {name}: up"));
+        }
+        if let Some(master) = link["master"].as_str() {
+            lines.push(format!("link {name}: port of {master}"));
+        }
+        if link["address"] == PORT_MAC {
+            lines.push(format!("link {name}: MAC {PORT_MAC}"));
+        }
+        for address in link["addr_info"].as_array().into_iter().flatten() {
+            if address["scope"] != "link" {
+                lines.push(format!(
+                    "link {name}: address {}/{}",
+                    text(&address["local"]),
+                    address["prefixlen"]
+                ));
+            }
+        }
+        let proxy = format!("/proc/sys/net/ipv4/conf/{name}/proxy_arp");
+        if namespace
+            .within(|| fs::read_to_string(proxy))?
+            .is_ok_and(|on| on.trim_end() == "1")
+        {
+            lines.push(format!("link {name}: proxy_arp"));
+        }
+    }
+    for family in ["-4", "-6"] {
+        for route in namespace
+            .facts(&format!("{family} route show"))?
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            if route["protocol"] == "kernel" {
+                continue;
+            }
+            let parts = ["dst", "gateway", "dev", "prefsrc", "metric", "scope"]
+                .iter()
+                .filter(|key| !route[**key].is_null())
+                .map(|key| format!("{key} {}", text(&route[*key])));
+            lines.push(format!("route {}", parts.collect::<Vec<_>>().join(" ")));
+        }
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Lines as a set: what is there several times says how often.
+pub(super) fn counted(lines: Vec<String>) -> BTreeSet<String> {
+    let mut counts = BTreeMap::<String, usize>::new();
+    for line in lines {
+        *counts.entry(line).or_default() += 1;
+    }
+    let say = |(line, count)| if count == 1 { line } else { format!("{line} x {count}") };
+    counts.into_iter().map(say).collect()
+}

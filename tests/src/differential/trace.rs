@@ -1,0 +1,135 @@
+//! What xenstored was asked, from its own trace.
+
+use std::collections::BTreeMap;
+
+/// The nodes that kernel and toolstack act on once a device is connected (drivers/block/xen-blkback/xenbus.c,
+/// drivers/net/xen-netback/xenbus.c, and the guest's driver for `mtu`).
+const ACTED_ON: [&str; 4] = ["node", "physical-device", "physical-device-path", "mtu"];
+
+/// What was asked, in its order.
+#[derive(Debug)]
+pub struct Trace<'a>(Vec<Asked<'a>>);
+
+#[derive(Debug)]
+struct Asked<'a> {
+    connection: &'a str,
+    operation: &'a str,
+    /// Path and value, or whatever the operation takes.
+    body: &'a str,
+}
+
+impl<'a> Trace<'a> {
+    /// Reads the text of a trace: lines such as `IN 0x55d0 20261125 17:23:53 WRITE (/a/b value`. A value's own lines
+    /// follow it, and are passed over.
+    pub fn of(text: &'a str) -> Self {
+        let requests = text.lines().filter_map(|line| {
+            let mut words = line.strip_prefix("IN ")?.splitn(5, ' ');
+            let connection = words.next()?;
+            let operation = words.nth(2)?;
+            let body = words.next()?.strip_prefix('(')?;
+            Some(Asked {
+                connection,
+                operation,
+                body: body.strip_suffix(')').unwrap_or(body),
+            })
+        });
+        Self(requests.collect())
+    }
+
+    /// How many requests there were.
+    pub fn requests(&self) -> usize {
+        self.0.len()
+    }
+
+    /// For each time that a device became connected, what stood in the store by then of that which others act on. A
+    /// transaction's writes are there all at once, when it ends.
+    pub(super) fn connections(&self) -> Vec<String> {
+        let mut open: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut written: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        let mut lines = Vec::new();
+        for asked in &self.0 {
+            match asked.operation {
+                "TRANSACTION_START" => {
+                    open.insert(asked.connection, Vec::new());
+                }
+                "TRANSACTION_END" => {
+                    let all = open.remove(asked.connection).unwrap_or_default();
+                    if asked.body.starts_with('T') {
+                        take(&mut written, &all, &mut lines);
+                    }
+                }
+                "WRITE" => match open.get_mut(asked.connection) {
+                    Some(all) => all.push(asked.body),
+                    None => take(&mut written, &[asked.body], &mut lines),
+                },
+                _ => {}
+            }
+        }
+        lines
+    }
+}
+
+/// Takes writes that were made at once.
+fn take<'a>(written: &mut BTreeMap<String, Vec<&'a str>>, writes: &[&'a str], lines: &mut Vec<String>) {
+    let mut connected = Vec::new();
+    for write in writes {
+        let (path, value) = write.split_once(' ').unwrap_or((write, ""));
+        let Some((device, name)) = device_and_node(path) else {
+            continue;
+        };
+        if name == "hotplug-status" && value == "connected" {
+            connected.push(device);
+        } else if ACTED_ON.contains(&name) {
+            written.entry(device).or_default().push(name);
+        }
+    }
+    for device in connected {
+        let mut names = written.get(&device).cloned().unwrap_or_default();
+        names.sort_unstable();
+        names.dedup();
+        lines.push(format!("{device} connected when it had: {}", names.join(" ")));
+    }
+}
+
+/// The device, as `vbd/3/51712`, that a node of its backend or frontend belongs to, and the node's name.
+fn device_and_node(path: &str) -> Option<(String, &str)> {
+    let path = path.strip_prefix("/local/domain/").unwrap_or(path);
+    let words: Vec<&str> = path.split('/').collect();
+    match words[..] {
+        ["backend", kind, frontend, devid, name] | [_, "backend", kind, frontend, devid, name] => {
+            Some((format!("{kind}/{frontend}/{devid}"), name))
+        }
+        // The toolstack's own nodes of the frontend are there before.
+        [frontend, "device", kind, devid, name @ "mtu"] => Some((format!("{kind}/{frontend}/{devid}"), name)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transactions_writes_are_there_all_at_once() {
+        let text = "IN 0x1 20260101 00:00:00 TRANSACTION_START ( )\n\
+                    IN 0x1 20260101 00:00:00 WRITE (backend/vbd/3/51712/hotplug-status connected)\n\
+                    IN 0x2 20260101 00:00:00 WRITE (backend/vbd/3/51712/node /dev/loop\n0)\n\
+                    IN 0x1 20260101 00:00:00 WRITE (backend/vbd/3/51712/physical-device 7:0)\n\
+                    OUT 0x1 20260101 00:00:00 WRITE (OK )\n\
+                    IN 0x1 20260101 00:00:00 TRANSACTION_END (T )\n\
+                    IN 0x1 20260101 00:00:00 WRITE (/local/domain/0/backend/vbd/3/51712/physical-device-path x)\n";
+        let trace = Trace::of(text);
+        assert_eq!(trace.requests(), 6);
+        assert_eq!(
+            trace.connections(),
+            ["vbd/3/51712 connected when it had: node physical-device"]
+        );
+    }
+
+    #[test]
+    fn what_comes_after_is_not_there_yet() {
+        let text = "IN 0x1 20260101 00:00:00 WRITE (backend/vif/3/0/hotplug-status connected)\n\
+                    IN 0x1 20260101 00:00:00 WRITE (/local/domain/3/device/vif/0/mtu 1500)\n";
+        assert_eq!(Trace::of(text).connections(), ["vif/3/0 connected when it had: "]);
+    }
+}

@@ -1,0 +1,66 @@
+//! Network cards in dom0 beyond the plain one on a bridge: routed, behind address translation, emulated, and with what
+//! their scripts are told besides the store. On the real xenstored and the real kernel, in a network namespace.
+
+mod nat;
+mod route;
+mod tap;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Vif};
+
+/// The handlers for cards that are not on a kernel's bridge.
+const PLUGINS: &str = r#"
+[plugin.vif-route]
+component = "vif-route.wasm"
+kinds = ["vif"]
+scripts = ["vif-route"]
+[plugin.vif-route.grant]
+uplinks = ["eth*"]
+routes = ["10.0.0.0/8", "2001:db8::/32"]
+firewall = true
+
+[plugin.vif-nat]
+component = "vif-nat.wasm"
+kinds = ["vif"]
+scripts = ["vif-nat"]
+[plugin.vif-nat.grant]
+routes = ["10.0.0.0/8"]
+firewall = true
+"#;
+
+/// A dom0 with two links to the world, `eth0` and `eth1`, of which only the first has an IPv6 address, too.
+fn machine() -> Result<Machine> {
+    let machine = Machine::dom0_with(PLUGINS)?;
+    for (link, address) in [("eth0", "192.0.2.1/24"), ("eth1", "198.51.100.1/24")] {
+        machine
+            .namespace()
+            .ip(&format!("link add {link} type veth peer name world-{link}"))?;
+        machine.namespace().ip(&format!("address add {address} dev {link}"))?;
+        machine
+            .namespace()
+            .ip(&format!("address add 203.0.113.77/32 dev {link}"))?;
+        machine.namespace().ip(&format!("link set {link} up"))?;
+    }
+    machine
+        .namespace()
+        .ip("address add 2001:db8:ffff::1/64 dev eth0 nodad")?;
+    Ok(machine)
+}
+
+/// A card of a script, with these nodes besides.
+fn card_of(script: &str, more: &[(&'static str, &str)]) -> Nodes {
+    let nodes = Vif::on("xenbr0")
+        .without("bridge")
+        .with("script", format!("/etc/xen/scripts/{script}"));
+    more.iter().fold(nodes, |nodes, (name, value)| nodes.with(name, *value))
+}
+
+/// Attaches a card as `xl` does, and runs its script, told these parameters.
+fn plug(machine: &mut Machine, script: &str, card: &Device, nodes: &Nodes, told: Value) -> Result<Answer> {
+    machine.attach(card, nodes)?;
+    machine.expect_state(card, "2")?;
+    machine
+        .call_of(script, card, "add", json!({ "parameters": told }))?
+        .answer()
+}

@@ -1,0 +1,180 @@
+//! Routed cards: what `vif-route` does.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use xenplug_tests::rig::{Device, Guest};
+
+use crate::{card_of, machine, plug};
+
+#[test]
+fn a_routed_card_has_the_machines_address_and_routes_for_as_long_as_it_is_plugged() -> Result<()> {
+    let mut machine = machine()?;
+    let baseline = machine.baseline()?;
+    let card = Device::card(3, 0);
+    let nodes = card_of("vif-route", &[("ip", "10.1.0.2 10.2.0.0/16, 2001:db8::2")]);
+    plug(&mut machine, "vif-route", &card, &nodes, json!({}))?.done()?;
+    machine.expect_connected(&card)?;
+    let network = machine.namespace();
+    assert_eq!(network.addresses("vif3.0")?, ["192.0.2.1/32"]);
+    assert_eq!(
+        network.routes("vif3.0")?,
+        [
+            "10.1.0.2 src 192.0.2.1 metric 2",
+            "10.2.0.0/16 src 192.0.2.1 metric 2",
+            "2001:db8::2 metric 2"
+        ]
+    );
+    assert_eq!(network.setting("vif3.0", "proxy_arp")?, "1");
+    let up = network
+        .link("vif3.0")?
+        .is_some_and(|link| link["flags"].to_string().contains("\"UP\""));
+    ensure!(up, "it is down");
+
+    // Packets pass, and those of other addresses do not.
+    let guest = Guest::of(
+        &machine,
+        &card,
+        &["10.1.0.2 peer 192.0.2.1/32", "10.9.9.9 peer 192.0.2.1/32"],
+    )?;
+    ensure!(guest.reaches("10.1.0.2", "192.0.2.1")?, "no packet arrives");
+    ensure!(!guest.reaches("10.9.9.9", "192.0.2.1")?, "another's packet arrives");
+    // The link goes with the guest's end of it.
+    drop(guest);
+    machine
+        .call_of("vif-route", &card, "remove", json!({}))?
+        .answer()?
+        .done()?;
+    machine.toolstack().forget(&card)?;
+    machine.toolstack().bury(3)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn what_was_done_to_a_link_is_undone_though_the_link_stays() -> Result<()> {
+    let mut machine = machine()?;
+    let card = Device::card(3, 0);
+    let nodes = card_of("vif-route", &[("ip", "10.1.0.2"), ("vifname", "web"), ("mtu", "1400")]);
+    plug(&mut machine, "vif-route", &card, &nodes, json!({}))?.done()?;
+    assert_eq!(machine.namespace().addresses("web")?, ["192.0.2.1/32"]);
+    assert_eq!(machine.namespace().setting("web", "proxy_arp")?, "1");
+    let mtu = machine.connect()?.find(&format!("{}/mtu", card.frontend()))?;
+    assert_eq!(mtu.as_deref(), Some("1400"));
+    // Once more changes nothing.
+    let more = json!({ "parameters": { "netdev": "eth1" } });
+    machine.call_of("vif-route", &card, "add", more)?.answer()?.done()?;
+    assert_eq!(machine.namespace().addresses("web")?, ["192.0.2.1/32"]);
+
+    machine
+        .call_of("vif-route", &card, "remove", json!({}))?
+        .answer()?
+        .done()?;
+    let network = machine.namespace();
+    assert_eq!(network.addresses("vif3.0")?, [""; 0]);
+    assert_eq!(network.routes("vif3.0")?, [""; 0]);
+    assert_eq!(network.setting("vif3.0", "proxy_arp")?, "0");
+    let link = network.link("vif3.0")?.unwrap_or_default();
+    ensure!(
+        link["mtu"] == 1500 && !link["flags"].to_string().contains("\"UP\""),
+        "{link}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_argument_or_the_environment_wins_over_the_default_and_the_store_over_both_where_the_script_reads_it() -> Result<()>
+{
+    let mut machine = machine()?;
+    let card = Device::card(3, 0);
+    // What the nodes say, what the script is told, the address and the route that follow.
+    for (nodes, told, address, route) in [
+        (&[][..], json!({}), "192.0.2.1/32", None),
+        (&[], json!({ "netdev": "eth1" }), "198.51.100.1/32", None),
+        (&[("gatewaydev", "eth1")], json!({}), "198.51.100.1/32", None),
+        (
+            &[("gatewaydev", "eth1")],
+            json!({ "netdev": "eth0" }),
+            "192.0.2.1/32",
+            None,
+        ),
+        // `ip` is read with a default; `netdev` is no node.
+        (&[("netdev", "eth1")], json!({}), "192.0.2.1/32", None),
+        (&[], json!({ "ip": "10.5.0.1" }), "192.0.2.1/32", Some("10.5.0.1")),
+        (
+            &[("ip", "10.6.0.1")],
+            json!({ "ip": "10.5.0.1" }),
+            "192.0.2.1/32",
+            Some("10.6.0.1"),
+        ),
+    ] {
+        let nodes = card_of("vif-route", nodes);
+        plug(&mut machine, "vif-route", &card, &nodes, told.clone())?.done()?;
+        assert_eq!(machine.namespace().addresses("vif3.0")?, [address], "{told}");
+        let expected: Vec<String> = route
+            .map(|to| format!("{to} src 192.0.2.1 metric 2"))
+            .into_iter()
+            .collect();
+        assert_eq!(machine.namespace().routes("vif3.0")?, expected, "{told}");
+        machine.unplug(&card)?.done()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_routed_fails_with_the_reason_and_leaves_nothing() -> Result<()> {
+    let mut machine = machine()?;
+    machine.namespace().ip("link add eth9 type veth peer name world-eth9")?;
+    let baseline = machine.baseline()?;
+    let card = Device::card(3, 0);
+    for (nodes, told, words) in [
+        (
+            &[][..],
+            json!({ "netdev": "eth7" }),
+            ["netdev", "no network interface eth7"],
+        ),
+        (&[], json!({ "netdev": "eth9" }), ["netdev", "eth9 has no IPv4 address"]),
+        (&[], json!({ "netdev": "lo" }), ["netdev", "lo is not granted"]),
+        (&[], json!({ "netdev": "../eth0" }), ["netdev", "cannot be the name"]),
+        (
+            &[("ip", "172.16.0.1")],
+            json!({}),
+            ["ip", "172.16.0.1/32 is not granted"],
+        ),
+        (
+            &[("ip", "10.0.0.1 0.0.0.0/0")],
+            json!({}),
+            ["ip", "0.0.0.0/0 is not granted"],
+        ),
+        (&[("ip", "10.0.0.1;reboot")], json!({}), ["ip", "neither an address"]),
+    ] {
+        let nodes = card_of("vif-route", nodes);
+        let answer = plug(&mut machine, "vif-route", &card, &nodes, told)?;
+        answer.says("failed", &["vif-route"])?;
+        answer.says("failed", &words)?;
+        assert_eq!(machine.namespace().addresses("vif3.0")?, [""; 0]);
+        assert_eq!(machine.namespace().setting("vif3.0", "proxy_arp")?, "0");
+        machine.unplug(&card)?.done()?;
+    }
+    // Somebody else's route.
+    machine.namespace().ip("route add 10.3.0.0/16 dev eth1 metric 2")?;
+    let nodes = card_of("vif-route", &[("ip", "10.3.0.0/16")]);
+    plug(&mut machine, "vif-route", &card, &nodes, json!({}))?.says("failed", &["another route to 10.3.0.0/16"])?;
+    machine.unplug(&card)?.done()?;
+    machine.toolstack().bury(3)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn what_a_script_may_not_be_told_is_refused_at_the_socket() -> Result<()> {
+    let machine = machine()?;
+    let card = Device::card(3, 0);
+    for told in [
+        json!({ "PATH": "/bin" }),
+        json!({ "netdev": "" }),
+        json!({ "netdev": "a\nb" }),
+        json!({ "ip": "x".repeat(1025) }),
+    ] {
+        let call = machine.call_of("vif-route", &card, "add", json!({ "parameters": told }))?;
+        call.answer()?.says("failed", &["is no parameter"])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! `docs/scripts.md` is true: its table has every script that Xen ships and every handler that serves one, and its list of
+//! differences is that of the cases.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::{differential::Case, rig::Rig};
+
+use super::TABLES;
+
+/// Set to write the list of differences instead of comparing it.
+const WRITE: &str = "XENPLUG_WRITE_DOCS";
+
+const HEADING: &str = "\n## Differences\n";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn document() -> Result<String> {
+    fs::read_to_string(root().join("docs/scripts.md")).context("docs/scripts.md")
+}
+
+/// What stands between back quotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Script, what serves it, and the tests, of each row.
+fn rows(document: &str) -> Vec<(&str, &str, Vec<&str>)> {
+    document
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            Some((*quoted(cells.get(1)?).first()?, *cells.get(3)?, quoted(cells.get(4)?)))
+        })
+        .collect()
+}
+
+/// The text of all files below a folder, of this ending.
+fn texts(folder: &Path, ending: &str, all: &mut String) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            texts(&path, ending, all)?;
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            all.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_script_that_xen_ships_has_its_row_and_every_handler_too() -> Result<()> {
+    let document = document()?;
+    let rows = rows(&document);
+    let documented: Vec<&str> = rows.iter().map(|row| row.0).collect();
+    assert_eq!(documented, Rig::find()?.script_names()?);
+
+    let mut code = String::new();
+    texts(&root().join("plugins"), "rs", &mut code)?;
+    let served: BTreeSet<&str> = code
+        .split(".script(\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    let said: BTreeSet<&str> = rows
+        .iter()
+        .filter(|(_, how, _)| !how.starts_with("stays") && !how.starts_with("the stand-in itself"))
+        .map(|row| row.0)
+        .collect();
+    let shipped: BTreeSet<&str> = served.into_iter().filter(|name| documented.contains(name)).collect();
+    assert_eq!(said, shipped, "by docs/scripts.md, and by the handlers");
+
+    let mut tests = String::new();
+    texts(&root().join("tests/tests"), "rs", &mut tests)?;
+    for (script, how, named) in &rows {
+        for handler in quoted(how) {
+            ensure!(
+                root().join("plugins").join(handler).is_dir(),
+                "{script}: there is no handler {handler}"
+            );
+        }
+        ensure!(how.starts_with("stays") || !named.is_empty(), "{script} names no test");
+        for test in named {
+            ensure!(
+                tests.contains(&format!("fn {test}()")),
+                "{script}: there is no test {test}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_differences_are_those_of_the_cases() -> Result<()> {
+    let document = document()?;
+    let (head, written) = document.split_once(HEADING).context("no heading")?;
+    let made = TABLES
+        .iter()
+        .fold(String::new(), |text, (script, cases)| text + &section(script, cases));
+    if env::var_os(WRITE).is_some() {
+        fs::write(root().join("docs/scripts.md"), format!("{head}{HEADING}{made}"))?;
+    } else {
+        assert_eq!(written, made, "{WRITE}=1 writes it");
+    }
+    Ok(())
+}
+
+/// What is not the same with one script: each reason, and the cases that it is seen in.
+fn section(script: &str, cases: &[Case]) -> String {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for case in cases {
+        for difference in case.differences {
+            match reasons.iter_mut().find(|(reason, _)| *reason == difference.because) {
+                Some((_, names)) if names.last() == Some(&case.name) => {}
+                Some((_, names)) => names.push(case.name),
+                None => reasons.push((difference.because, vec![case.name])),
+            }
+        }
+    }
+    let same = cases.iter().filter(|case| case.differences.is_empty()).count();
+    let mut text = format!(
+        "\n### `{script}`\n\n{} cases, {same} of them without any difference.\n\n",
+        cases.len()
+    );
+    for (reason, names) in reasons {
+        let more = names.len().saturating_sub(3);
+        let names = names.iter().take(3).copied().collect::<Vec<_>>().join("; ");
+        let _ = match more {
+            0 => writeln!(text, "- {reason} ({names})"),
+            more => writeln!(text, "- {reason} ({names}; {more} more)"),
+        };
+    }
+    text
+}

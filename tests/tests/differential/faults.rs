@@ -1,0 +1,153 @@
+//! Known faults of the originals, which are not copied: each is seen with the original, and not with ours.
+
+use std::{
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::{
+    differential::{Arena, Lab, Step, Who},
+    rig::Device,
+};
+
+const DISK: Device = Device::disk(3, 0);
+const CARD: Device = Device::card(3, 0);
+const BOTH: [Who; 2] = [Who::Original, Who::Ours];
+
+/// A side after some steps.
+fn after<'a>(lab: &'a Lab, who: Who, steps: &[Step]) -> Result<Arena<'a>> {
+    let mut tries = 0..20;
+    loop {
+        let mut arena = Arena::new(lab, who)?;
+        let done = steps.iter().try_for_each(|step| arena.take(step));
+        if arena.lost_the_race() && tries.next().is_some() {
+            continue;
+        }
+        return done.map(|()| arena);
+    }
+}
+
+#[test]
+fn a_deleted_image_leaks_no_loop_device() -> Result<()> {
+    let lab = Lab::new()?;
+    for who in BOTH {
+        let mut arena = after(
+            &lab,
+            who,
+            &[
+                Step::Sh("truncate -s 4M $D/a.img"),
+                Step::Device(DISK, &[]),
+                Step::add(DISK, 0),
+                Step::Sh("rm $D/a.img"),
+                Step::Close(DISK),
+                Step::remove(DISK, 0),
+            ],
+        )?;
+        let leaked = arena.observed()?.contains("loop on $D/a.img (deleted)");
+        assert_eq!(leaked, who == Who::Original, "{who}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_mtu_of_a_renamed_card_is_told_to_its_own_guest() -> Result<()> {
+    let lab = Lab::new()?;
+    for who in BOTH {
+        let mut arena = after(
+            &lab,
+            who,
+            &[
+                Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up"),
+                Step::Device(CARD, &[("vifname", "web"), ("mtu", "1400")]),
+                Step::add(CARD, 0),
+            ],
+        )?;
+        let seen = arena.observed()?;
+        let told = seen.contains("node 3/device/vif/0/mtu = 1400");
+        let strayed = seen.contains("node web/device/vif/web/mtu = 1400");
+        assert_eq!((told, strayed), (who == Who::Ours, who == Who::Original), "{who}");
+    }
+    Ok(())
+}
+
+/// How many requests one more disk costs the store, with so many others there.
+fn requests_beside(lab: &Lab, who: Who, others: u32) -> Result<usize> {
+    let mut arena = after(
+        lab,
+        who,
+        &[Step::Sh(
+            "truncate -s 4M $D/disk.img; loop=$(losetup -f --show $D/disk.img); mknod $D/dev b 7 ${loop#/dev/loop}",
+        )],
+    )?;
+    for index in 1..=others {
+        // As after their scripts. They need not be there: only their numbers are compared.
+        let nodes = &[("physical-device", "1:1"), ("hotplug-status", "connected")];
+        arena.take(&Step::Device(Device::disk(4, index), nodes))?;
+    }
+    // The first one lets the daemon see what has come since.
+    let second = Device::disk(3, 1);
+    for disk in [DISK, second] {
+        arena.take(&Step::Device(disk, &[("params", "$D/dev")]))?;
+    }
+    arena.take(&Step::add(DISK, 0))?;
+    let before = arena.requests()?;
+    let ended = arena.run(&second, "add")?;
+    ensure!(ended == 0, "{who}: exit {ended}\n{}", arena.account());
+    Ok(arena.requests()? - before)
+}
+
+#[test]
+fn the_sharing_check_costs_the_same_however_many_disks_there_are() -> Result<()> {
+    let lab = Lab::new()?;
+    for who in BOTH {
+        let (few, many) = (requests_beside(&lab, who, 5)?, requests_beside(&lab, who, 25)?);
+        // The original reads `physical-device` of each. What the daemon asks besides varies by a few: a watch may fire
+        // once more.
+        let grows = many >= few + 20;
+        assert_eq!(grows, who == Who::Original, "{who}: {few}, then {many}");
+        assert!(who == Who::Original || many < few + 10, "{few}, then {many}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_who_holds_the_xtables_lock_holds_up_a_card() -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let lab = Lab::with_iptables("xtables-legacy-multi")?;
+    for who in BOTH {
+        let arena = after(
+            &lab,
+            who,
+            &[
+                Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up"),
+                Step::Device(CARD, &[("ip", "10.0.0.2")]),
+            ],
+        )?;
+        let mut holder = arena
+            .namespace()
+            .command("flock")
+            .args(["--no-fork", "/run/xtables.lock", "sh", "-c", "echo held; exec sleep 60"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("flock (util-linux)")?;
+        let mut word = [0; 5];
+        std::io::Read::read_exact(holder.stdout.as_mut().context("it has an output")?, &mut word)?;
+        let mut script = arena.script(&CARD, "online type_if=vif")?.spawn()?;
+        let until = Instant::now() + PATIENCE;
+        let ended = loop {
+            match script.try_wait()? {
+                None if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+                ended => break ended,
+            }
+        };
+        holder.kill()?;
+        holder.wait()?;
+        // With the lock it comes to its end.
+        let status = script.wait()?;
+        assert_eq!(ended.is_none(), who == Who::Original, "{who}: {ended:?}");
+        ensure!(status.success(), "{who}: {status}");
+    }
+    Ok(())
+}
