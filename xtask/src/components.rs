@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The handlers that are shipped, by the name of their package.
-const HANDLERS: &[&str] = &["phy", "vif-bridge", "vif-nat", "vif-route"];
+const HANDLERS: &[&str] = &["phy", "vif-bridge", "vif-nat", "vif-openvswitch", "vif-route"];
 
 /// Builds every component: handlers to `target/plugins/NAME.wasm`, the tests' misbehaving ones to
 /// `target/plugins/guests/NAME.wasm`.

@@ -13,7 +13,14 @@ use anyhow::{Context, Result};
 use crate::{rig, terminal};
 
 /// Packages that exist to be components. A native build of them serves their unit tests alone.
-pub(crate) const WASM_PACKAGES: &[&str] = &["phy", "vif-bridge", "vif-nat", "vif-route", "xenplug-guests"];
+pub(crate) const WASM_PACKAGES: &[&str] = &[
+    "phy",
+    "vif-bridge",
+    "vif-nat",
+    "vif-openvswitch",
+    "vif-route",
+    "xenplug-guests",
+];
 
 /// The checkout that xtask was built from.
 pub(crate) struct Workspace {

@@ -1,6 +1,7 @@
-//! What the machine can do for a device: loop and block devices, links, nftables rules, helper processes.
+//! What the machine can do for a device: loop and block devices, links, nftables rules, helper processes,
+//! entries of a DHCP server.
 //!
-//! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`]), each with the Linux
+//! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`], [`Dhcp`]), each with the Linux
 //! implementation ([`System::linux`]) and a simulated one ([`System::simulated`]). Every call takes a grant, which only
 //! the operator's configuration can make, and plain data; it answers with plain data. Descriptors and netlink sockets
 //! stay in here, and so does all `unsafe` of the project.
@@ -8,6 +9,7 @@
 //! The calls block. They are made from worker threads, never from an asynchronous task.
 
 pub mod block;
+pub mod dhcp;
 pub mod error;
 pub mod firewall;
 pub mod grant;
@@ -20,6 +22,7 @@ pub mod simulated;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use block::Block;
+pub use dhcp::Dhcp;
 pub use error::Error;
 pub use firewall::Firewall;
 pub use limits::{confine_compiler, raise_descriptors};
@@ -37,6 +40,8 @@ pub struct System {
     pub firewall: Arc<dyn Firewall>,
     /// Helper programs.
     pub process: Arc<dyn Process>,
+    /// What DHCP servers offer.
+    pub dhcp: Arc<dyn Dhcp>,
 }
 
 impl System {
@@ -47,6 +52,7 @@ impl System {
             network: Arc::new(linux::LinuxNetwork::default()),
             firewall: Arc::new(linux::LinuxFirewall::default()),
             process: Arc::new(linux::LinuxProcess::default()),
+            dhcp: Arc::new(linux::LinuxDhcp::default()),
         })
     }
 

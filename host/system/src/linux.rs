@@ -3,6 +3,7 @@
 mod addresses;
 mod appearances;
 mod block;
+mod dhcp;
 mod forwarding;
 mod ioctl;
 mod links;
@@ -14,6 +15,7 @@ mod resolve;
 mod usage;
 
 pub(crate) use self::block::LinuxBlock;
+pub(crate) use self::dhcp::LinuxDhcp;
 pub(crate) use self::links::LinuxNetwork;
 pub(crate) use self::nftables::LinuxFirewall;
 pub(crate) use self::process::LinuxProcess;

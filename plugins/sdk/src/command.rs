@@ -65,7 +65,9 @@ impl Command {
             .find(|line| !line.is_empty());
         Err(Error::Unavailable(format!(
             "{} failed: {}",
-            [&[self.helper.clone()], &*self.arguments].concat().join(" "),
+            [std::slice::from_ref(&self.helper), &*self.arguments]
+                .concat()
+                .join(" "),
             said.map_or_else(|| format!("exit code {}", output.code), str::to_owned),
         )))
     }

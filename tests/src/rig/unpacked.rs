@@ -63,6 +63,16 @@ impl Rig {
         self.root.join("etc/xen/scripts").join(name)
     }
 
+    /// Where a file of the rig is.
+    pub fn program(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Where the rig's libraries are.
+    pub fn libraries(&self) -> &Path {
+        &self.libraries
+    }
+
     /// A program of the rig, with its libraries, such as `usr/bin/xenstore-ls`.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.root.join(program));
