@@ -24,6 +24,7 @@ const HANDLERS: &[&str] = &[
     "block-tap",
     "vif-bridge",
     "vif-nat",
+    "vif-openvswitch",
     "vif-route",
     "vscsi",
 ];

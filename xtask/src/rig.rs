@@ -1,5 +1,5 @@
 //! The foreign programs that tests and benchmarks run against: Debian's own xenstored, its tools and hotplug scripts,
-//! the `iptables` and `ifconfig` that these use, and `nft` to look at rules.
+//! the `iptables` and `ifconfig` that these use, Open vSwitch, and `nft` to look at rules.
 
 use std::path::PathBuf;
 
@@ -52,9 +52,15 @@ fn fetch(workspace: &Workspace) -> Result<()> {
             packages.push(package);
         }
     }
-    // They are started by hand.
-    let init_system = |dependency: &str| dependency.contains("systemd") || dependency.contains("udev");
-    apt.unpack(&packages, init_system, &folder(workspace))
+    // From here also where it is installed: a switch of its own is run for a test.
+    packages.push("openvswitch-switch");
+    // They are started by hand, and the tools that are written in Python are not used.
+    let needless = |dependency: &str| {
+        ["systemd", "udev", "python"]
+            .iter()
+            .any(|part| dependency.contains(part))
+    };
+    apt.unpack(&packages, needless, &folder(workspace))
 }
 
 /// The package with xenstored, which carries Xen's version in its name: `xen-utils-4.17`.

@@ -21,6 +21,7 @@ pub(crate) const WASM_PACKAGES: &[&str] = &[
     "block-tap",
     "vif-bridge",
     "vif-nat",
+    "vif-openvswitch",
     "vif-route",
     "vscsi",
     "xenplug-guests",

@@ -12,7 +12,11 @@ use std::{
 
 use xenplug_runtime::{Grants, Limits, PluginSpec};
 use xenplug_system::{
-    grant::{BlockGrant, FirewallGrant, HelperRule, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant},
+    dhcp::Server,
+    grant::{
+        BlockGrant, DhcpGrant, FirewallGrant, HelperRule, HookGrant, NamePattern, NetworkGrant, Operator, PathRule,
+        ProcessGrant,
+    },
     network::Prefix,
 };
 use xenplug_xenbus::{Kind, Mode};
@@ -212,6 +216,11 @@ fn grants(source: &Source<'_>, operator: &Operator, name: &str, raw: raw::Grant)
         firewall: raw.firewall.then(|| FirewallGrant::new(operator)),
         process,
         guest: raw.guest,
+        dhcp: raw.dhcp.map(|dhcp| server(source, operator, dhcp)).transpose()?,
+        hooks: raw
+            .hooks
+            .map(|folder| Ok(HookGrant::new(operator, full_path(source, folder, "hooks")?)))
+            .transpose()?,
     })
 }
 
@@ -241,6 +250,24 @@ fn network(
             .with_routes(operator, prefixes)
             .with_uplinks(operator, patterns(uplinks)),
     ))
+}
+
+fn server(source: &Source<'_>, operator: &Operator, raw: raw::Dhcp) -> Result<DhcpGrant, ConfigError> {
+    Ok(DhcpGrant::new(
+        operator,
+        Server {
+            configuration: full_path(source, raw.configuration, "configuration")?,
+            links: raw.links.map(|path| full_path(source, path, "links")).transpose()?,
+            restart: raw.restart.map(|path| full_path(source, path, "restart")).transpose()?,
+        },
+    ))
+}
+
+fn full_path(source: &Source<'_>, path: Placed<PathBuf>, key: &str) -> Result<PathBuf, ConfigError> {
+    match path.get_ref().is_absolute() {
+        true => Ok(path.into_inner()),
+        false => Err(source.at(&path, &format!("{key} is not absolute"), "begin it with /")),
+    }
 }
 
 fn absolute(source: &Source<'_>, rule: raw::PathRule) -> Result<PathRule, ConfigError> {

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 use xenplug_system::{
     Error, System,
     block::{LoopDevice, SourceIdentity},
+    dhcp::{Lease, Server},
+    grant::DhcpGrant,
     network::{IfName, LinkChanges, Prefix, Route},
     process::{Command, Kept},
 };
@@ -76,6 +79,22 @@ pub enum Effect {
         tag: String,
         /// The process, once it is known.
         kept: Option<Kept>,
+    },
+    /// An entry of a DHCP server's.
+    Lease {
+        /// The tag in the environment of what restarts it.
+        tag: String,
+        /// The server.
+        server: Server,
+        /// The entry.
+        lease: Lease,
+    },
+    /// Hooks that were told of a card, and are to be told when it goes.
+    Hooks {
+        /// The tag in their environment.
+        tag: String,
+        /// What tells them.
+        offline: Vec<Command>,
     },
     /// What a helper did, which another undoes.
     Command {
@@ -152,6 +171,23 @@ impl Effect {
             }
             Self::Helper { kept: Some(kept), .. } => by.system.process.end(kept, GRACE)?,
             Self::Helper { tag, kept: None } => by.end_tagged(tag)?,
+            Self::Lease { tag, server, lease } => {
+                let grant = by.authority.dhcp.as_ref().ok_or_else(|| not_held("lease"))?;
+                by.system.dhcp.strike(grant, server, lease)?;
+                restart(by.system, grant, server, tag);
+            }
+            Self::Hooks { tag, offline } => {
+                let grant = by.authority.process.as_ref().ok_or_else(|| not_held("hooks"))?;
+                for hook in offline {
+                    // What a hook makes of it nobody can mend, and another try would tell it once more.
+                    match by.system.process.run_recorded(grant, hook, tag, UNDOING) {
+                        Ok(output) if output.code == 0 => {}
+                        Ok(output) => warn!(hook = hook.helper, code = output.code, "a hook failed as its card went"),
+                        Err(error) => warn!(hook = hook.helper, %error, "a hook was not told that its card went"),
+                    }
+                }
+                by.end_tagged(tag)?;
+            }
             Self::Command {
                 tag,
                 undo,
@@ -206,7 +242,24 @@ impl Effect {
             Self::Helper { kept: Some(kept), .. } => format!("{} as process {}", kept.helper, kept.pid),
             Self::Helper { kept: None, .. } => "what a helper has left running".to_owned(),
             Self::Command { undo, .. } => format!("what is undone by {undo}"),
+            Self::Lease { lease, .. } => format!("lease of {} to {}", lease.address, lease.host),
+            Self::Hooks { offline, .. } => {
+                let names: Vec<&str> = offline.iter().map(|hook| &*hook.helper).collect();
+                format!("hooks to be told: {}", names.join(", "))
+            }
         }
+    }
+}
+
+/// Restarts a DHCP server. That this fails is no error, here or in the script: ISC's does where it has nothing to serve.
+pub(crate) fn restart(system: &System, grant: &DhcpGrant, server: &Server, tag: &str) {
+    let Some(command) = server.restarting() else { return };
+    match system.process.run_recorded(grant.process(), &command, tag, UNDOING) {
+        Ok(output) if output.code == 0 => {}
+        Ok(output) => {
+            warn!(program = %command.program.display(), code = output.code, "the DHCP server was not restarted")
+        }
+        Err(error) => warn!(program = %command.program.display(), %error, "the DHCP server was not restarted"),
     }
 }
 

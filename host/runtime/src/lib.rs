@@ -18,6 +18,7 @@ mod engine;
 mod event;
 mod grants;
 mod holding;
+mod hooks;
 mod limits;
 mod manifest;
 mod plugin;

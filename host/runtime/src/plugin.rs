@@ -13,6 +13,7 @@ use crate::{
     bindings::{Plugin as Bindings, PluginPre, exports::xen::hotplug::handler, xen::hotplug::types},
     clean,
     event::{Context, Event, Stop, Subject},
+    hooks,
     manifest::{self, ManifestError},
 };
 
@@ -243,15 +244,24 @@ impl Plugin {
         cancel: &Cancel,
     ) -> (Holding, Result<Connection, Fault>) {
         let guest = device.to_guest();
-        let (holding, answer) = self.event(Some(Subject { device, holding }), cancel, async |bindings, store| {
+        let subject = Subject {
+            device: Arc::clone(&device),
+            holding,
+        };
+        let (holding, answer) = self.event(Some(subject), cancel, async |bindings, store| {
             bindings.xen_hotplug_handler().call_connect(store, &guest).await
         });
+        // A subject went in, so one comes out.
+        let mut holding = holding.expect("an event with a device keeps it");
         let answer = answer.and_then(|answer| match answer {
             Ok(connection) => Ok(Connection::from_guest(connection)?),
             Err(error) => Err(Fault::of(error)),
         });
-        // A subject went in, so one comes out.
-        (holding.expect("an event with a device keeps it"), answer)
+        let answer = answer.and_then(|connection| {
+            hooks::run(&self.context, &device, &mut holding)?;
+            Ok(connection)
+        });
+        (holding, answer)
     }
 
     /// Lets the handler end things in an order, before what the device holds is given back. Blocks as `connect` does.

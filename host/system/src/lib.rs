@@ -1,6 +1,7 @@
-//! What the machine can do for a device: loop and block devices, links, nftables rules, helper processes.
+//! What the machine can do for a device: loop and block devices, links, nftables rules, helper processes,
+//! entries of a DHCP server.
 //!
-//! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`]), each with the Linux
+//! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`], [`Dhcp`]), each with the Linux
 //! implementation ([`System::linux`]) and a simulated one ([`System::simulated`]). Every call takes a grant, which only
 //! the operator's configuration can make, and plain data; it answers with plain data. Descriptors and netlink sockets
 //! stay in here, and so does all `unsafe` of the project.
@@ -8,6 +9,7 @@
 //! The calls block. They are made from worker threads, never from an asynchronous task.
 
 pub mod block;
+pub mod dhcp;
 pub mod error;
 pub mod firewall;
 pub mod grant;
@@ -21,6 +23,7 @@ pub mod simulated;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use block::Block;
+pub use dhcp::Dhcp;
 pub use error::Error;
 pub use firewall::Firewall;
 pub use limits::{confine_compiler, raise_descriptors};
@@ -41,6 +44,8 @@ pub struct System {
     pub process: Arc<dyn Process>,
     /// What keeps the original hotplug scripts out.
     pub locks: Arc<dyn Locks>,
+    /// What DHCP servers offer.
+    pub dhcp: Arc<dyn Dhcp>,
 }
 
 impl System {
@@ -52,6 +57,7 @@ impl System {
             firewall: Arc::new(linux::LinuxFirewall::default()),
             process: Arc::new(linux::LinuxProcess::default()),
             locks: Arc::new(lock::NoScripts),
+            dhcp: Arc::new(linux::LinuxDhcp::default()),
         })
     }
 

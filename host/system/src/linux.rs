@@ -3,6 +3,7 @@
 mod addresses;
 mod appearances;
 mod block;
+mod dhcp;
 mod forwarding;
 mod ioctl;
 mod links;
@@ -15,6 +16,7 @@ mod resolve;
 mod usage;
 
 pub(crate) use self::block::LinuxBlock;
+pub(crate) use self::dhcp::LinuxDhcp;
 pub(crate) use self::links::LinuxNetwork;
 pub(crate) use self::locks::LinuxLocks;
 pub(crate) use self::nftables::LinuxFirewall;

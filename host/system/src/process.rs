@@ -2,11 +2,19 @@
 
 pub(crate) mod refusal;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, grant::ProcessGrant};
+use crate::{
+    Error,
+    grant::{HookGrant, ProcessGrant},
+};
 
 /// How a helper ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +42,27 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.helper)?;
         self.arguments.iter().try_for_each(|argument| write!(f, " {argument}"))
+    }
+}
+
+/// The variables that a hook finds in its environment.
+pub type Variables = BTreeMap<String, String>;
+
+/// What runs a hook with variables besides those that every helper has (coreutils).
+const ENV: &str = "/usr/bin/env";
+
+/// A call of a hook: it is the helper of its file's name.
+pub fn hook(program: &Path, variables: &Variables) -> Command {
+    let mut arguments: Vec<String> = variables
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    arguments.push(program.display().to_string());
+    let name = program.file_name().unwrap_or_default();
+    Command {
+        helper: name.to_string_lossy().into_owned(),
+        program: ENV.into(),
+        arguments,
     }
 }
 
@@ -74,6 +103,10 @@ pub trait Process: Send + Sync {
         tag: &str,
         limit: Duration,
     ) -> Result<Output, Error>;
+
+    /// The hooks that are there now, in the order of their names: files that end in `.hook` and may be executed. A folder
+    /// that is not there has none.
+    fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error>;
 
     /// Starts a helper that goes on.
     fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error>;

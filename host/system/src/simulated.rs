@@ -6,6 +6,7 @@
 //! daemon is killed.
 
 mod block;
+mod dhcp;
 mod faults;
 mod files;
 mod firewall;
@@ -24,6 +25,7 @@ pub use self::{faults::Operation, process::Program};
 use crate::{
     Error, System,
     block::LoopDevice,
+    dhcp::Lease,
     firewall::Sources,
     lock,
     network::{IfName, Link, Prefix, Route},
@@ -45,6 +47,7 @@ struct World {
     link_number: u32,
     watchers: Vec<Sender<Option<IfName>>>,
     rules: BTreeMap<IfName, Sources>,
+    leases: Vec<Lease>,
     programs: BTreeMap<std::path::PathBuf, Program>,
     runs: Vec<String>,
     processes: BTreeMap<u32, Kept>,
@@ -81,6 +84,8 @@ pub struct Snapshot {
     pub answering: Vec<IfName>,
     /// What links may send.
     pub rules: BTreeMap<IfName, Sources>,
+    /// What the DHCP server offers.
+    pub leases: Vec<Lease>,
     /// Helpers that run.
     pub processes: Vec<Kept>,
     /// Files and block devices that are open.
@@ -96,6 +101,7 @@ impl Machine {
             firewall: Arc::new(firewall::SimulatedFirewall(self.clone())),
             process: Arc::new(process::SimulatedProcess(self.clone())),
             locks: Arc::new(crate::lock::NoScripts),
+            dhcp: Arc::new(dhcp::SimulatedDhcp(self.clone())),
         }
     }
 
@@ -126,6 +132,7 @@ impl Machine {
                 .map(|card| card.link.name.clone())
                 .collect(),
             rules: world.rules.clone(),
+            leases: world.leases.clone(),
             processes: world.processes.values().cloned().collect(),
             sources: world.sources.len(),
         }

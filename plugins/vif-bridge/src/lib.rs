@@ -27,11 +27,7 @@ use xenplug_sdk::{
     Connection, Description, Device, Error, Handler,
     network::{Bridge, LinkChanges, Vif},
 };
-use xenplug_vif::Card;
-
-/// The largest hardware address that is no group's: a bridge takes the smallest of its ports', and so never this one
-/// (tools/hotplug/Linux/xen-network-common.sh, `_setup_bridge_port`).
-const PORT_MAC: &str = "fe:ff:ff:ff:ff:ff";
+use xenplug_vif::{Card, PORT_MAC};
 
 /// Network cards on a bridge.
 struct VifBridge;

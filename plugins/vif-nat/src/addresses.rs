@@ -15,6 +15,15 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
+    /// The name of the guest's DHCP entry: `dom3`, and `dom3-2` for its second card.
+    pub(crate) fn host(device: &Device) -> Result<String, Error> {
+        let domid = device.frontend_id;
+        Ok(match handle(device)? {
+            0 => format!("dom{domid}"),
+            card => format!("dom{domid}-{}", u64::from(card) + 1),
+        })
+    }
+
     pub(crate) fn of(device: &Device) -> Result<Self, Error> {
         let (key, guest) = match device.setting("ip")? {
             Some(text) => ("ip", parse(text)?),
@@ -40,12 +49,17 @@ fn parse(text: &str) -> Result<Ipv4Addr, Error> {
         .ok_or_else(|| Error::invalid("ip", format!("`{text}` is not one IPv4 address")))
 }
 
+/// The card's number within its domain.
+fn handle(device: &Device) -> Result<u32, Error> {
+    match device.optional("handle")? {
+        Some(handle) => handle.parse().or_invalid("handle"),
+        None => Ok(device.devid),
+    }
+}
+
 /// The address that a domain's number gives its card.
 fn of_domain(device: &Device) -> Result<Ipv4Addr, Error> {
-    let handle: u32 = match device.optional("handle")? {
-        Some(handle) => handle.parse().or_invalid("handle")?,
-        None => device.devid,
-    };
+    let handle = handle(device)?;
     let [high, low] = device.frontend_id.to_be_bytes();
     let card = u8::try_from(handle).ok().and_then(|handle| handle.checked_add(1));
     let card = card.ok_or_else(|| Error::invalid("handle", format!("{handle} is too large for an address")))?;
@@ -85,6 +99,17 @@ mod tests {
                 matches!(addresses(3, &[("handle", handle)], &[]), Err(Error::InvalidParams(bad)) if bad.key == "handle"),
                 "{handle}"
             );
+        }
+    }
+
+    #[test]
+    fn a_guest_is_called_after_its_domain_and_its_card() {
+        for (handle, host) in [("0", "dom3"), ("1", "dom3-2"), ("9", "dom3-10")] {
+            let device = Device {
+                frontend_id: 3,
+                ..Device::sample("vif", &[("handle", handle)])
+            };
+            assert_eq!(Addresses::host(&device), Ok(host.to_owned()));
         }
     }
 

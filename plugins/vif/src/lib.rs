@@ -6,3 +6,7 @@ mod card;
 pub mod sources;
 
 pub use card::Card;
+
+/// The largest hardware address that is no group's: a bridge takes the smallest of its ports', and so never this one
+/// (tools/hotplug/Linux/xen-network-common.sh, `_setup_bridge_port`).
+pub const PORT_MAC: &str = "fe:ff:ff:ff:ff:ff";

@@ -1,7 +1,9 @@
 //! Network cards in dom0 beyond the plain one on a bridge: routed, behind address translation, emulated, and with what
 //! their scripts are told besides the store. On the real xenstored and the real kernel, in a network namespace.
 
+mod hooks;
 mod nat;
+mod openvswitch;
 mod route;
 mod tap;
 

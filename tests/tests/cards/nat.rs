@@ -1,10 +1,15 @@
 //! Cards behind address translation: what `vif-nat` does.
 
-use anyhow::{Result, ensure};
-use serde_json::json;
-use xenplug_tests::rig::{Device, Guest};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
-use crate::{card_of, machine, plug};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use xenplug_tests::rig::{Device, Guest, Machine};
+
+use crate::{PLUGINS, card_of, machine, plug};
 
 #[test]
 fn a_card_behind_translation_has_addresses_made_of_its_domains_number() -> Result<()> {
@@ -79,4 +84,111 @@ fn an_address_that_cannot_be_is_refused() -> Result<()> {
         machine.unplug(&card)?.done()?;
     }
     Ok(())
+}
+
+/// A DHCP server whose restart is noted.
+struct Server {
+    folder: std::path::PathBuf,
+}
+
+impl Server {
+    const CONFIGURATION: &str = "# mine\nhost dom30 { }\n";
+    const LINKS: &str = "INTERFACESv4=\"eth0\"\n";
+
+    /// Its files, and the part of the configuration that grants them.
+    fn new(machine: &Machine) -> Result<(Self, String)> {
+        let folder = machine.directory().join("dhcp");
+        fs::create_dir(&folder)?;
+        fs::write(folder.join("dhcpd.conf"), Self::CONFIGURATION)?;
+        fs::write(folder.join("links"), Self::LINKS)?;
+        let text = "#!/bin/sh\necho \"$1\" >> \"$(dirname \"$0\")/restarts\"\nexit 1\n";
+        let mut install = Command::new("install")
+            .args(["--mode=755", "/dev/stdin"])
+            .arg(folder.join("init"))
+            .stdin(Stdio::piped())
+            .spawn()?;
+        std::io::Write::write_all(&mut install.stdin.take().context("it has an input")?, text.as_bytes())?;
+        ensure!(install.wait()?.success());
+        let at = |name: &str| folder.join(name);
+        let grant = format!(
+            "dhcp = {{ configuration = {:?}, links = {:?}, restart = {:?} }}\n",
+            at("dhcpd.conf"),
+            at("links"),
+            at("init")
+        );
+        Ok((Self { folder }, grant))
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        Ok(fs::read_to_string(self.folder.join(name))?)
+    }
+}
+
+#[test]
+fn a_guest_has_a_dhcp_entry_where_that_was_asked_for_and_granted() -> Result<()> {
+    let mut machine = machine()?;
+    let (server, grant) = Server::new(&machine)?;
+    let config = machine
+        .config()?
+        .replacing("\"driver-domain\"", "\"dom0\"")
+        .with(PLUGINS);
+    machine.start_daemon(config.clone().with(&grant))?;
+    let entry = |host: &str, address: &str, router: &str| {
+        format!(
+            "{}host {host} {{ hardware ethernet 00:16:3e:01:02:03; fixed-address {address}; option routers {router}; \
+             option host-name \"{host}\"; }}\n",
+            Server::CONFIGURATION
+        )
+    };
+    let card = Device::card(3, 0);
+    let nodes = card_of("vif-nat", &[]);
+    for told in [json!({}), json!({ "dhcp": "no" })] {
+        plug(&mut machine, "vif-nat", &card, &nodes, told)?.done()?;
+        assert_eq!(server.read("dhcpd.conf")?, Server::CONFIGURATION);
+        machine.unplug(&card)?.done()?;
+    }
+    let second = Device::card(3, 1);
+    for (card, handle, host, address, router) in [
+        (card, "0", "dom3", "10.0.3.1", "10.0.3.128"),
+        (second, "1", "dom3-2", "10.0.3.2", "10.0.3.129"),
+    ] {
+        let nodes = card_of("vif-nat", &[("handle", handle)]);
+        plug(&mut machine, "vif-nat", &card, &nodes, json!({ "dhcp": "yes" }))?.done()?;
+        assert_eq!(server.read("dhcpd.conf")?, entry(host, address, router));
+        assert_eq!(
+            server.read("links")?,
+            format!("INTERFACESv4=\"eth0 {}\"\n", card.link())
+        );
+        assert_eq!(server.read("restarts")?, "restart\n");
+        // The journal tells another daemon, which is granted nothing, what to strike out.
+        machine.daemon_mut()?.kill()?;
+        machine.start_daemon(config.clone())?;
+        machine.unplug(&card)?.done()?;
+        assert_eq!(server.read("dhcpd.conf")?, Server::CONFIGURATION);
+        assert_eq!(server.read("links")?, Server::LINKS);
+        assert_eq!(server.read("restarts")?, "restart\nrestart\n");
+        fs::remove_file(server.folder.join("restarts"))?;
+        machine.start_daemon(config.clone().with(&grant))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dhcp_entry_is_refused_where_none_is_granted_or_can_be_written() -> Result<()> {
+    let mut machine = machine()?;
+    let card = Device::card(3, 0);
+    let nodes = card_of("vif-nat", &[]);
+    let answer = plug(&mut machine, "vif-nat", &card, &nodes, json!({ "dhcp": "yes" }))?;
+    answer.says("failed", &["vif-nat: dhcp", "not granted"])?;
+    machine.unplug(&card)?.done()?;
+
+    let (server, grant) = Server::new(&machine)?;
+    fs::remove_file(server.folder.join("links"))?;
+    let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
+    machine.start_daemon(config.with(PLUGINS).with(&grant))?;
+    let answer = plug(&mut machine, "vif-nat", &card, &nodes, json!({ "dhcp": "yes" }))?;
+    answer.says("failed", &["vif-nat: dhcp", "links"])?;
+    // What was written before that is struck out.
+    assert_eq!(server.read("dhcpd.conf")?, Server::CONFIGURATION);
+    machine.unplug(&card)?.done()
 }

@@ -128,3 +128,27 @@ fn what_the_daemon_refuses_or_is_not_there_for_fails_with_the_reason_in_the_stor
     dom0.machine.toolstack().forget(&device)?;
     dom0.machine.toolstack().bury(3)
 }
+
+#[test]
+fn what_udev_runs_for_the_tap_of_an_emulated_card_plugs_it_without_the_cards_path() -> Result<()> {
+    let mut dom0 = Dom0::new()?;
+    let card = Device::card(3, 0);
+    dom0.machine.attach(&card, &Vif::on("xenbr0"))?;
+    dom0.machine.expect_state(&card, "2")?;
+    ensure!(dom0.add(&card)?.status.success());
+    dom0.machine.namespace().tap("vif3.0-emu")?;
+    let both = ["vif3.0".to_owned(), "vif3.0-emu".to_owned()];
+    for (action, ports) in [("add", &both[..]), ("remove", &both[..1])] {
+        let mut command = dom0.machine.namespace().command(dom0.folder.join("vif-bridge"));
+        dom0.machine.xenstored().equip(&mut command);
+        let done = command
+            .args([action, "type_if=tap"])
+            .env("XENPLUG_CONFIG", dom0.config()?)
+            .env("INTERFACE", "vif3.0-emu")
+            .env_remove("XENBUS_PATH")
+            .output()?;
+        ensure!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+        assert_eq!(dom0.machine.namespace().ports("xenbr0")?, ports);
+    }
+    Ok(())
+}

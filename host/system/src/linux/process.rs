@@ -6,8 +6,13 @@ mod tree;
 
 use std::{
     collections::HashMap,
-    io::Read,
-    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    fs,
+    io::{self, Read},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, process::ExitStatusExt},
+    },
+    path::PathBuf,
     process::{Child, ExitStatus, Stdio},
     sync::Mutex,
     thread::sleep,
@@ -26,7 +31,7 @@ use self::{
 };
 use crate::{
     Error, Process,
-    grant::ProcessGrant,
+    grant::{HookGrant, ProcessGrant},
     lock,
     process::{self, Kept, Output, refusal},
 };
@@ -66,6 +71,31 @@ impl Process for LinuxProcess {
     ) -> Result<Output, Error> {
         grant.permit_recorded(command)?;
         self.run_to_its_end(command, tag, limit)
+    }
+
+    fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error> {
+        let failed = |error: io::Error| Error::io(format!("read {}", grant.folder().display()), &error);
+        let entries = match fs::read_dir(grant.folder()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut hooks = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            let hidden = path
+                .file_name()
+                .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+            // As `*.hook` and `-x` have it (xen-hotplug-common.sh, `call_hooks`). A name that is no text is nobody's hook.
+            let is_hook = !hidden
+                && path.extension().is_some_and(|extension| extension == "hook")
+                && path.to_str().is_some_and(|text| !text.contains('='))
+                && fs::metadata(&path).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0);
+            if is_hook {
+                hooks.push(path);
+            }
+        }
+        hooks.sort();
+        Ok(hooks)
     }
 
     fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {

@@ -30,6 +30,9 @@ pub enum Operation {
     Run,
     RunRecorded,
     Start,
+    Hooks,
+    Enter,
+    Strike,
     End,
     Find,
 }

@@ -1,11 +1,11 @@
 //! Helper programs of the simulated machine.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Machine, Operation, World};
 use crate::{
     Error, Process,
-    grant::ProcessGrant,
+    grant::{HookGrant, ProcessGrant},
     process::{Command, Kept, Output, refusal},
 };
 
@@ -38,6 +38,15 @@ impl Process for SimulatedProcess {
         let mut world = self.0.enter(Operation::RunRecorded)?;
         grant.permit_recorded(command)?;
         world.run(command, limit)
+    }
+
+    fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error> {
+        let world = self.0.enter(Operation::Hooks)?;
+        let programs = world.programs.keys();
+        let is_hook = |path: &&PathBuf| {
+            path.parent() == Some(grant.folder()) && path.extension().is_some_and(|extension| extension == "hook")
+        };
+        Ok(programs.filter(is_hook).cloned().collect())
     }
 
     fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {

@@ -1,0 +1,155 @@
+//! The hooks of `vif-post.d`, where the operator turned them on.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use xenplug_tests::rig::{Device, Machine, Vif};
+
+/// Notes how it was run.
+const HOOK: &str = "#!/bin/sh
+echo \"$(basename \"$0\" .hook) $command $type_if dev=$dev bridge=$bridge ip=$ip vif=$vif $INTERFACE $XENBUS_PATH $script\" >> \
+\"$(dirname \"$0\")/ran\"
+";
+
+/// A dom0 whose `vif-bridge` runs the hooks of a folder.
+struct Hooked {
+    machine: Machine,
+    folder: PathBuf,
+}
+
+impl Hooked {
+    fn new() -> Result<Self> {
+        let mut machine = Machine::new()?;
+        let folder = machine.directory().join("vif-post.d");
+        fs::create_dir(&folder)?;
+        let config = machine
+            .config()?
+            .replacing("\"driver-domain\"", "\"dom0\"")
+            .with(&format!("hooks = {folder:?}\n"));
+        machine.start_daemon(config)?;
+        Ok(Self { machine, folder })
+    }
+
+    /// Writes a hook. Another program does, see `Stage::put` of the scripts' tests.
+    fn put(&self, name: &str, text: &str, mode: &str) -> Result<()> {
+        let mut install = Command::new("install")
+            .arg(format!("--mode={mode}"))
+            .arg("/dev/stdin")
+            .arg(self.folder.join(name))
+            .stdin(Stdio::piped())
+            .spawn()?;
+        std::io::Write::write_all(&mut install.stdin.take().context("it has an input")?, text.as_bytes())?;
+        ensure!(install.wait()?.success());
+        Ok(())
+    }
+
+    /// What has run since the last time, without what is the same in each line.
+    fn ran(&self) -> Result<Vec<String>> {
+        let ran = self.folder.join("ran");
+        let text = if Path::new(&ran).exists() {
+            fs::read_to_string(&ran)?
+        } else {
+            String::new()
+        };
+        let _ = fs::remove_file(ran);
+        let tail = " /local/domain/0/backend/vif/3/0 /etc/xen/scripts/vif-bridge";
+        let short = |line: &str| line.strip_suffix(tail).map(str::to_owned);
+        text.lines()
+            .map(|line| short(line).with_context(|| line.to_owned()))
+            .collect()
+    }
+}
+
+#[test]
+fn hooks_are_told_when_a_card_comes_and_when_it_goes_with_the_variables_of_the_scripts() -> Result<()> {
+    let mut hooked = Hooked::new()?;
+    let baseline = hooked.machine.baseline()?;
+    hooked.put("20-b.hook", HOOK, "755")?;
+    hooked.put("10-a.hook", HOOK, "755")?;
+    hooked.put("30-not-executable.hook", HOOK, "644")?;
+    hooked.put("40-another.sh", HOOK, "755")?;
+    let card = Device::card(3, 0);
+    // Nothing in a value is more than text.
+    let nodes = Vif::on("xenbr0").with("vifname", "w$(id)").with("ip", "10.0.0.2");
+    hooked.machine.plug(&card, &nodes)?.done()?;
+    assert_eq!(
+        hooked.ran()?,
+        [
+            "10-a online vif dev=w$(id) bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 ",
+            "20-b online vif dev=w$(id) bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 "
+        ]
+    );
+    hooked.machine.namespace().tap("vif3.0-emu")?;
+    let tap = |machine: &Machine, action: &str| {
+        let call = machine.call_of("vif-bridge", &card, action, json!({ "emulated": true }))?;
+        call.answer()?.done()
+    };
+    tap(&hooked.machine, "add")?;
+    tap(&hooked.machine, "remove")?;
+    assert_eq!(
+        hooked.ran()?,
+        [
+            "10-a add tap dev=w$(id)-emu bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 vif3.0-emu",
+            "20-b add tap dev=w$(id)-emu bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 vif3.0-emu",
+            "10-a remove tap dev=w$(id)-emu bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 vif3.0-emu",
+            "20-b remove tap dev=w$(id)-emu bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 vif3.0-emu"
+        ]
+    );
+    hooked.machine.namespace().ip("link delete vif3.0-emu")?;
+    // A daemon that was killed knows from its journal whom to tell.
+    hooked.machine.daemon_mut()?.kill()?;
+    hooked.machine.daemon_mut()?.restart()?;
+    hooked.machine.end_guest_of_dom0(3, &[card])?;
+    assert_eq!(
+        hooked.ran()?,
+        [
+            "10-a offline vif dev=w$(id) bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 ",
+            "20-b offline vif dev=w$(id) bridge=xenbr0 ip=10.0.0.2 vif=vif3.0 "
+        ]
+    );
+    baseline.assert_same(&hooked.machine)
+}
+
+#[test]
+fn a_hook_that_fails_fails_the_card_and_one_that_fails_as_it_goes_holds_up_nothing() -> Result<()> {
+    let mut hooked = Hooked::new()?;
+    let baseline = hooked.machine.baseline()?;
+    let card = Device::card(3, 0);
+    for (text, words) in [
+        (
+            "#!/bin/sh\necho no such address >&2\nexit 3\n",
+            ["10-bad.hook", "exit code 3: no such address"],
+        ),
+        ("#!/nowhere/sh\n", ["10-bad.hook", "exit code 127"]),
+    ] {
+        hooked.put("10-bad.hook", text, "755")?;
+        let answer = hooked.machine.plug(&card, &Vif::on("xenbr0"))?;
+        answer.says("failed", &["vif-bridge"])?;
+        answer.says("failed", &words)?;
+        assert_eq!(hooked.machine.namespace().ports("xenbr0")?, [""; 0]);
+        hooked.machine.unplug(&card)?.done()?;
+    }
+    hooked.put("10-bad.hook", "#!/bin/sh\n[ $command = online ]\n", "755")?;
+    hooked.machine.plug(&card, &Vif::on("xenbr0"))?.done()?;
+    // And one that has gone.
+    hooked.put("20-gone.hook", HOOK, "755")?;
+    let other = Device::card(3, 1);
+    hooked.machine.plug(&other, &Vif::on("xenbr0"))?.done()?;
+    fs::remove_file(hooked.folder.join("20-gone.hook"))?;
+    hooked.machine.end_guest_of_dom0(3, &[card, other])?;
+    baseline.assert_same(&hooked.machine)
+}
+
+#[test]
+fn hooks_that_were_not_turned_on_are_not_run() -> Result<()> {
+    let mut machine = Machine::dom0()?;
+    let card = machine.plug_card(3, 0)?;
+    let status = machine.daemon().context("no daemon")?.status()?;
+    ensure!(!status["devices"][0]["held"].to_string().contains("hook"), "{status}");
+    machine.unplug(&card)?.done()
+}

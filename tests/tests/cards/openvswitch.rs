@@ -1,0 +1,192 @@
+//! Cards on a real Open vSwitch: what `vif-openvswitch` does.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Switch, Vif};
+
+/// A dom0 with a switch that has the bridge `ovsbr0`, and another that is not granted.
+struct Switched {
+    switch: Switch,
+    machine: Machine,
+}
+
+fn plugin(vsctl: &Path) -> String {
+    format!(
+        r#"
+[plugin.vif-openvswitch]
+component = "vif-openvswitch.wasm"
+kinds = ["vif"]
+scripts = ["vif-openvswitch"]
+[plugin.vif-openvswitch.grant]
+bridges = []
+firewall = true
+guest = true
+process = [
+    {{ name = "ovs-vsctl", path = {vsctl:?}, args = [
+        "--timeout=30", "--", "--if-exists", "del-port", "*", "--", "add-port", "ovsbr*", "*", "tag=*", "trunks=*",
+        "--", "set", "interface", "*", "external-ids:*", "...",
+    ] }},
+    {{ name = "ovs-vsctl", path = {vsctl:?}, args = ["--timeout=30", "--", "--if-exists", "del-port", "*"] }},
+]
+"#
+    )
+}
+
+impl Switched {
+    fn new() -> Result<Self> {
+        let mut machine = Machine::new()?;
+        let switch = Switch::start(machine.rig(), machine.namespace())?;
+        for bridge in ["ovsbr0", "other0"] {
+            switch.bridge(bridge)?;
+        }
+        let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
+        machine.start_daemon(config.with(&plugin(switch.vsctl())))?;
+        switch.called()?;
+        Ok(Self { switch, machine })
+    }
+
+    fn plug(&mut self, card: &Device, nodes: &Nodes) -> Result<Answer> {
+        self.machine.attach(card, nodes)?;
+        self.machine.expect_state(card, "2")?;
+        let call = self.machine.call_of("vif-openvswitch", card, "add", json!({}))?;
+        call.answer()
+    }
+
+    fn get(&self, table: &str, link: &str, column: &str) -> Result<String> {
+        self.switch.tell(&["get", table, link, column])
+    }
+
+    fn ports(&self) -> Result<Vec<String>> {
+        let said = self.switch.tell(&["list-ports", "ovsbr0"])?;
+        Ok(said.lines().map(str::to_owned).collect())
+    }
+}
+
+fn on(bridge: &str) -> Nodes {
+    Vif::on(bridge).with("script", "/etc/xen/scripts/vif-openvswitch")
+}
+
+#[test]
+fn a_card_is_a_port_of_the_switch_with_its_vlans_and_what_the_switch_is_told_of_its_guest() -> Result<()> {
+    let mut switched = Switched::new()?;
+    let baseline = switched.machine.baseline()?;
+    let card = Device::card(3, 0);
+    for (bridge, tag, trunks, said) in [
+        ("ovsbr0", "[]", "[]", "tag=[] trunks=[]"),
+        ("ovsbr0.5", "5", "[]", "tag=5 trunks=[]"),
+        ("ovsbr0:6:7", "[]", "[6, 7]", "tag=[] trunks=6,7"),
+        ("ovsbr0.5:6:7", "5", "[6, 7]", "tag=5 trunks=6,7"),
+    ] {
+        switched.plug(&card, &on(bridge))?.done()?;
+        switched.machine.expect_connected(&card)?;
+        let uuid = switched
+            .machine
+            .connect()?
+            .find("/local/domain/3/vm")?
+            .context("no vm")?;
+        let uuid = uuid.trim_start_matches("/vm/").to_owned();
+        assert_eq!(switched.ports()?, ["vif3.0"]);
+        assert_eq!(switched.get("port", "vif3.0", "tag")?, tag, "{bridge}");
+        assert_eq!(switched.get("port", "vif3.0", "trunks")?, trunks, "{bridge}");
+        assert_eq!(
+            switched.get("interface", "vif3.0", "external_ids")?,
+            format!("{{attached-mac=\"00:16:3e:01:02:03\", xen-vm-name=guest-3, xen-vm-uuid=\"{uuid}\"}}")
+        );
+        let link = switched.machine.namespace().link("vif3.0")?.context("no link")?;
+        ensure!(
+            link["address"] == "fe:ff:ff:ff:ff:ff" && link["flags"].to_string().contains("\"UP\""),
+            "{link}"
+        );
+        switched.machine.unplug(&card)?.done()?;
+        assert_eq!(switched.ports()?, [""; 0]);
+        // Word for word, as the operator grants them.
+        assert_eq!(
+            switched.switch.called()?,
+            [
+                format!(
+                    "--timeout=30 -- --if-exists del-port vif3.0 -- add-port ovsbr0 vif3.0 {said} -- set interface vif3.0 \
+                     external-ids:\"xen-vm-name\"=\"guest-3\" external-ids:\"xen-vm-uuid\"=\"{uuid}\" \
+                     external-ids:\"attached-mac\"=\"00:16:3e:01:02:03\""
+                ),
+                "--timeout=30 -- --if-exists del-port vif3.0".to_owned()
+            ]
+        );
+    }
+    switched.machine.toolstack().bury(3)?;
+    baseline.assert_same(&switched.machine)
+}
+
+#[test]
+fn a_guests_name_is_text_whatever_is_in_it() -> Result<()> {
+    let mut switched = Switched::new()?;
+    let card = Device::card(3, 0);
+    switched.machine.toolstack().build(3)?;
+    // The script splits it at the spaces, and hands the rest to ovs-vsctl as words of their own.
+    let name = "a \"b\" -- del-br ovsbr0 / \\ $(id)";
+    switched
+        .machine
+        .toolstack()
+        .store()
+        .write("/local/domain/3/name", name)?;
+    switched.plug(&card, &on("ovsbr0").with("vifname", "web"))?.done()?;
+    assert_eq!(switched.ports()?, ["web"]);
+    let known = switched.get("interface", "web", "external_ids:xen-vm-name")?;
+    assert_eq!(known, format!("{name:?}"));
+    switched
+        .machine
+        .call_of("vif-openvswitch", &card, "remove", json!({}))?
+        .answer()?
+        .done()?;
+    assert_eq!(switched.ports()?, [""; 0]);
+    ensure!(
+        switched.machine.namespace().link("vif3.0")?.is_some(),
+        "it has its name back"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_switch_loses_the_port_though_the_daemon_was_killed_and_the_grant_is_another() -> Result<()> {
+    let mut switched = Switched::new()?;
+    let card = Device::card(3, 0);
+    switched.plug(&card, &on("ovsbr0"))?.done()?;
+    switched.machine.namespace().tap("vif3.0-emu")?;
+    let tap = |machine: &Machine, action: &str| {
+        let call = machine.call_of("vif-openvswitch", &card, action, json!({ "emulated": true }))?;
+        call.answer()?.done()
+    };
+    tap(&switched.machine, "add")?;
+    assert_eq!(switched.ports()?, ["vif3.0", "vif3.0-emu"]);
+    switched.machine.daemon_mut()?.kill()?;
+    let config = switched.machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
+    switched.machine.start_daemon(config)?;
+    assert_eq!(switched.ports()?, ["vif3.0", "vif3.0-emu"]);
+    tap(&switched.machine, "remove")?;
+    assert_eq!(switched.ports()?, ["vif3.0"]);
+    switched.machine.unplug(&card)?.done()?;
+    assert_eq!(switched.ports()?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn what_the_switch_or_the_grant_refuses_leaves_no_port() -> Result<()> {
+    let mut switched = Switched::new()?;
+    let card = Device::card(3, 0);
+    for (nodes, words) in [
+        (on("ovsbr0").without("bridge"), ["bridge", "is missing"]),
+        (on("ovsbr0.x"), ["bridge", "is not of the form"]),
+        (on("ovsbr0.5000"), ["bridge", "is not of the form"]),
+        (on("other0"), ["ovs-vsctl", "is not granted"]),
+        (on("ovsbr7"), ["ovs-vsctl", "no bridge named ovsbr7"]),
+        (on("ovsbr0").with("ip", "nowhere"), ["ip", "neither an address"]),
+    ] {
+        let answer = switched.plug(&card, &nodes)?;
+        answer.says("failed", &["vif-openvswitch"])?;
+        answer.says("failed", &words)?;
+        assert_eq!(switched.ports()?, [""; 0]);
+        switched.machine.unplug(&card)?.done()?;
+    }
+    Ok(())
+}
