@@ -165,6 +165,7 @@ impl Scripts {
                         .into_iter()
                         .map(|name| Ok((folder.look(&name)?, name)))
                         .collect::<Result<_, folder::Error>>()?,
+                    staying: name::staying(&self.folder),
                     folder: &self.folder,
                     program: &self.stand_in,
                     unusable: check_program(&self.stand_in).err(),

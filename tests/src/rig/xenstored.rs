@@ -106,6 +106,11 @@ impl Xenstored {
         )?)
     }
 
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     fn pid(&self) -> Result<rustix::process::Pid> {
         rustix::process::Pid::from_raw(self.process.id().cast_signed()).context("a process has an id")
     }

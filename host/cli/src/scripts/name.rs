@@ -1,9 +1,9 @@
 //! Names of scripts that a stand-in may take the place of.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::Path, str::FromStr};
 
 /// What a folder of scripts also has, and who runs or reads it instead of a toolstack that plugs a device.
-const OTHERS: [(&str, &str); 8] = [
+const OTHERS: [(&str, &str); 7] = [
     ("block-drbd-probe", "Remus asks it about a disk's replication"),
     ("remus-netbuf-setup", "Remus sets up its network buffer with it"),
     ("colo-proxy-setup", "COLO sets up its proxy with it"),
@@ -11,8 +11,13 @@ const OTHERS: [(&str, &str); 8] = [
     ("launch-xenstore", "it starts xenstored"),
     ("qemu-ifup", "QEMU runs it for its own links"),
     ("vif-setup", "it only runs the script that the card names"),
-    ("vscsi", "no plugin can serve its devices"),
 ];
+
+/// The scripts of a folder that stay the originals, each with the reason.
+pub(super) fn staying(folder: &Path) -> Vec<(&'static str, &'static str)> {
+    let there = OTHERS.into_iter().filter(|(name, _)| folder.join(name).exists());
+    there.collect()
+}
 
 /// A script's name, without its folder: `block`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +81,14 @@ mod tests {
 
     #[test]
     fn what_plugs_a_device_may_be_stood_in_for_and_nothing_else() {
-        for name in ["block", "block-tap", "vif-bridge", "vif-openvswitch", "block-my_own.py"] {
+        for name in [
+            "block",
+            "block-tap",
+            "vif-bridge",
+            "vif-openvswitch",
+            "vscsi",
+            "block-my_own.py",
+        ] {
             assert_eq!(name.parse::<Name>().map(|name| name.to_string()), Ok(name.to_owned()));
         }
         for name in [
@@ -97,6 +109,7 @@ mod tests {
             "block-drbd-probe",
             "remus-netbuf-setup",
             "colo-proxy-setup",
+            "external-device-migrate",
             "vif-common.sh",
             "block.xenplug-original",
             "block.dpkg-dist",

@@ -35,6 +35,8 @@ pub(super) fn words(change: Change, name: &Name) -> String {
 /// How it stands.
 pub(super) struct Report<'a> {
     pub(super) scripts: Vec<(Place, Name)>,
+    /// Those that stay the originals, and why.
+    pub(super) staying: Vec<(&'static str, &'static str)>,
     pub(super) folder: &'a Path,
     pub(super) program: &'a Path,
     /// Why the program cannot stand in.
@@ -58,6 +60,11 @@ impl Report<'_> {
         json!({
             "folder": self.folder,
             "scripts": scripts.collect::<Vec<_>>(),
+            "staying": self
+                .staying
+                .iter()
+                .map(|(name, why)| json!({ "name": name, "why": why }))
+                .collect::<Vec<_>>(),
             "stand_in": {
                 "program": self.program,
                 "usable": self.unusable.is_none(),
@@ -98,6 +105,9 @@ impl Report<'_> {
                 text,
                 "(none has a stand-in, and the configuration's plugins stand in for none)"
             );
+        }
+        for (name, why) in &self.staying {
+            let _ = writeln!(text, "{name} stays the original: {why}");
         }
         let _ = writeln!(text, "\nin {}", self.folder.display());
         let _ = match &self.unusable {

@@ -1,0 +1,70 @@
+//! The block family in dom0, on the real xenstored, loop devices and the kernel's own rules, each handler with its helper.
+//!
+//! The helpers are stand-ins: programs that keep state as the real ones do, and write down how they were called. What
+//! they stand in for needs a kernel module (iscsi_tcp, nbd) or a program (tapdisk) that is not here.
+
+mod helper;
+mod iscsi;
+mod nbd;
+mod neighbours;
+mod others;
+mod tap;
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use helper::Helper;
+use xenplug_tests::rig::{Device, Machine};
+
+/// Long enough for a helper to be at work.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// How long something may take that is going to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A machine in dom0's mode, whose daemon has one more plugin, with a helper.
+fn machine_with(table: impl FnOnce(&Machine) -> Result<String>) -> Result<Machine> {
+    let mut machine = Machine::new()?;
+    let table = table(&machine)?;
+    let config = machine
+        .config()?
+        .replacing("\"driver-domain\"", "\"dom0\"")
+        .with(&table);
+    machine.start_daemon(config)?;
+    Ok(machine)
+}
+
+/// Waits for something.
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while !is_so()? {
+        ensure!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// The number of a block device, as blkback reads it.
+fn physical_device(path: &str) -> Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let number = fs::metadata(path).with_context(|| path.to_owned())?.rdev();
+    Ok(format!(
+        "{:x}:{:x}",
+        rustix::fs::major(number),
+        rustix::fs::minor(number)
+    ))
+}
+
+/// Kills the daemon while a helper runs that is at its word, starts it again, and waits until the device is given back.
+fn kill_in_the_middle(machine: &mut Machine, helper: &Helper, device: &Device, word: &str) -> Result<()> {
+    machine.expect_state(device, "2")?;
+    let call = machine.call(device, "add")?;
+    until(word, || Ok(helper.calls().iter().any(|call| call.contains(word))))?;
+    machine.daemon_mut()?.kill()?;
+    drop(call);
+    machine.daemon_mut()?.restart()?;
+    machine.call(device, "remove")?.answer()?.done()
+}
