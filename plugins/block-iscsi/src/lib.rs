@@ -24,8 +24,8 @@ use xenplug_sdk::{
     disk::Disk,
 };
 
-/// How long the disk may take to come, in milliseconds. libxl gives a script 40 s for all.
-const SETTLING: u32 = 10_000;
+/// How long the disk may take to come, in milliseconds: less than an event may take by default.
+const SETTLING: u32 = 8_000;
 
 /// `ISCSI_ERR_NO_OBJS_FOUND` (open-iscsi, include/iscsi_err.h): there is no such session, or none at all.
 const NO_OBJECTS: u32 = 21;

@@ -240,12 +240,13 @@ fn only_the_daemons_directory_and_the_stand_in_write_to_the_store() -> Result<()
                 || ["client", "transaction", "store"].into_iter().any(write)
         },
     );
-    // The dispatch watches it, the runtime refuses it to plugins.
+    // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins.
     let told = [
         directory,
         "host/runtime/src/device.rs",
         stand_in,
         "host/daemon/src/dispatch.rs",
+        "host/daemon/src/neighbours.rs",
     ];
     assert_only(&host, &told, "\"hotplug-status\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-status"))

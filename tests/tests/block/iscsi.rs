@@ -17,16 +17,16 @@ case "$*" in
 "-m discovery -t st -p "*)
     cat $here/targets ;;
 "-m node --targetname "*" -p "*" --login")
-    grep -q " $5 " $here/sessions && { echo "iscsiadm: session exists" >&2; exit 15; }
+    grep -q " $4 " $here/sessions && { echo "iscsiadm: session exists" >&2; exit 15; }
     [ ! -e $here/refused ] || { echo "iscsiadm: initiator reported error (24 - iSCSI login failed due to authorization failure)" >&2; exit 24; }
     mkdir -p /dev/disk/by-path
-    ln -s $(losetup --find --show $here/disk.img) "/dev/disk/by-path/ip-$7:3260-iscsi-$5-lun-0"
-    echo "tcp: [1] $7:3260,1 $5 (non-flash)" >>$here/sessions
+    ln -s $(losetup --find --show $here/disk.img) "/dev/disk/by-path/ip-$6:3260-iscsi-$4-lun-0"
+    echo "tcp: [1] $6:3260,1 $4 (non-flash)" >>$here/sessions
     [ ! -e $here/slow ] || sleep 100 ;;
 "-m node --targetname "*" -p "*" --logout")
-    grep -q " $5 " $here/sessions || { echo "iscsiadm: No matching sessions found" >&2; exit 21; }
+    grep -q " $4 " $here/sessions || { echo "iscsiadm: No matching sessions found" >&2; exit 21; }
     [ ! -e $here/stuck ] || { echo "iscsiadm: could not logout" >&2; exit 9; }
-    link="/dev/disk/by-path/ip-$7:3260-iscsi-$5-lun-0"
+    link="/dev/disk/by-path/ip-$6:3260-iscsi-$4-lun-0"
     losetup -d $(readlink $link)
     rm $link
     : >$here/sessions ;;

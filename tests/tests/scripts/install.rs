@@ -49,6 +49,30 @@ fn status(stage: &Stage) -> Result<(Value, BTreeMap<String, Value>)> {
 }
 
 #[test]
+fn status_says_which_scripts_stay_the_originals() -> Result<()> {
+    let stage = Stage::new("fail")?;
+    for name in ["block", "block-drbd-probe", "remus-netbuf-setup"] {
+        stage.put(name, ORIGINAL, 0o755)?;
+    }
+    let staying = &status(&stage)?.0["staying"];
+    let names: Vec<_> = staying.as_array().context("no list")?.iter().collect();
+    assert_eq!(
+        names.iter().map(|one| &one["name"]).collect::<Vec<_>>(),
+        ["block-drbd-probe", "remus-netbuf-setup"]
+    );
+    stage.scripts("status")?.expect(0, &[])?;
+    let said = stage.scripts("status")?.said;
+    for line in [
+        "block-drbd-probe stays the original: Remus asks it about a disk's replication",
+        "remus-netbuf-setup stays the original: Remus sets up its network buffer with it",
+    ] {
+        ensure!(said.lines().any(|said| said == line), "{line:?} is not in {said}");
+    }
+    ensure!(!said.contains("colo-proxy-setup"), "it is not there: {said}");
+    Ok(())
+}
+
+#[test]
 fn the_scripts_of_the_configuration_are_stood_in_for_and_come_back_as_they_were() -> Result<()> {
     let mut stage = Stage::new("fail")?;
     stage.put("block", ORIGINAL, 0o750)?;

@@ -94,6 +94,7 @@ mod tests {
             "block-tap",
             "vif-bridge",
             "vif-setup",
+            "vif-openvswitch",
             "vscsi",
             "block-my_own.py",
         ] {
