@@ -1,18 +1,12 @@
 //! Our side of the scenarios on real Xen; `cargo xtask xen` runs theirs beside it and shows both.
 
-use std::{
-    env,
-    io::{Write, stderr},
-};
+use std::env;
 
 use anyhow::{Result, ensure};
-use xenplug_tests::xen::{self, Parts, Place, Side};
-
-/// A line for whoever waits, past the test runner that keeps what a test prints to itself.
-fn say(text: &str) {
-    // Nobody to tell is no reason to fail.
-    let _ = writeln!(stderr(), "{text}");
-}
+use xenplug_tests::{
+    loud::say,
+    xen::{self, Parts, Place, Side},
+};
 
 #[test]
 fn every_scenario_passes_on_real_xen() -> Result<()> {

@@ -17,10 +17,10 @@ impl Target {
     /// Reads `params`. What has another name is left alone, as the script leaves it.
     pub(crate) fn parse(params: &str) -> Result<Self, Error> {
         let value = |name: &str| {
-            let found = params
+            let mut found = params
                 .split(',')
                 .filter_map(|param| param.strip_prefix(name)?.strip_prefix('='));
-            found.last().filter(|value| !value.is_empty())
+            found.next_back().filter(|value| !value.is_empty())
         };
         let word = |name: &str| {
             let value = value(name).ok_or_else(|| Error::invalid("params", format!("names no {name}=")))?;

@@ -50,6 +50,8 @@
 //! The crate compiles for other targets too, so that a handler's logic can be unit-tested; the functions of the
 //! modules above panic there, since there is no host to call.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
 #[doc(hidden)]
 pub mod bindings;
 mod command;

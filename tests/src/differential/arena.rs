@@ -283,11 +283,12 @@ impl<'a> Arena<'a> {
     fn write(&mut self, path: &str, value: &str) -> Result<()> {
         let value = self.expanded(value);
         let store = self.toolstack.store();
-        Ok(if value == ABSENT.as_bytes() {
-            store.remove(path)?
+        if value == ABSENT.as_bytes() {
+            store.remove(path)?;
         } else {
-            store.write(path, value)?
-        })
+            store.write(path, value)?;
+        }
+        Ok(())
     }
 
     fn peer(&mut self, bridge: &str, addresses: &str) -> Result<()> {

@@ -3,7 +3,10 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Nodes};
+use xenplug_tests::{
+    loud::say,
+    rig::{Device, Disk, Machine, Nodes},
+};
 
 use super::{MOMENT, helper::Helper, kill_in_the_middle, machine_with, physical_device, until};
 
@@ -55,7 +58,7 @@ struct San {
 
 impl San {
     fn new(test: &str) -> Result<Self> {
-        eprintln!("NOTE: iscsiadm is a stand-in that keeps its sessions; its calls are checked, and no packet is sent");
+        say("NOTE: iscsiadm is a stand-in that keeps its sessions; its calls are checked, and no packet is sent");
         let mut helpers = None;
         // Names in /dev are all tests'.
         let iqn = format!("iqn.2026-01.example:{test}-{}", std::process::id());

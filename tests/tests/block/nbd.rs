@@ -3,7 +3,10 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Nodes};
+use xenplug_tests::{
+    loud::say,
+    rig::{Device, Disk, Machine, Nodes},
+};
 
 use super::{helper::Helper, kill_in_the_middle, machine_with, physical_device};
 
@@ -35,9 +38,7 @@ struct Lan {
 
 impl Lan {
     fn new() -> Result<Self> {
-        eprintln!(
-            "NOTE: nbd-client is a stand-in that keeps its connections: this kernel has no nbd. Its calls are checked"
-        );
+        say("NOTE: nbd-client is a stand-in that keeps its connections: this kernel has no nbd. Its calls are checked");
         let mut client = None;
         let machine = machine_with(|machine| {
             let helper = Helper::new(machine.directory(), "nbd-client", CLIENT)?;

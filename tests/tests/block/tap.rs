@@ -4,7 +4,10 @@ use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Call, Machine};
+use xenplug_tests::{
+    loud::say,
+    rig::{Call, Machine},
+};
 
 use super::{helper::Helper, machine_with, until};
 
@@ -45,7 +48,7 @@ struct Tapdisks {
 
 impl Tapdisks {
     fn new() -> Result<Self> {
-        eprintln!("NOTE: tap-ctl is a stand-in that keeps its disks; its calls are checked, and no block is read");
+        say("NOTE: tap-ctl is a stand-in that keeps its disks; its calls are checked, and no block is read");
         let mut tap_ctl = None;
         let machine = machine_with(|machine| {
             let helper = Helper::new(machine.directory(), "tap-ctl", TAP_CTL)?;
