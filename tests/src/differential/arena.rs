@@ -386,7 +386,7 @@ loop = true
 }
 
 /// The daemon as an operator sets it up who has these guests, with one cache for all.
-fn config(lab: &Lab, directory: &Path, images: &Path) -> Result<Config> {
+pub(super) fn config(lab: &Lab, directory: &Path, images: &Path) -> Result<Config> {
     let config = Config::standard(directory, images)?;
     let own_cache = format!("{:?}", directory.join("cache"));
     Ok(config

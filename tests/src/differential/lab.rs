@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::rig::{LoopPool, Rig, build_directory};
+use super::arena;
+use crate::rig::{Rig, build_directory};
 
 /// Where the originals look for each other.
 const FOLDER: &str = "/etc/xen/scripts";
@@ -29,7 +30,6 @@ const FIRST_ON_PATH: &str = "\nbindir=\"/usr/bin\"\n";
 pub struct Lab {
     directory: TempDir,
     rig: Rig,
-    _loops: LoopPool,
 }
 
 impl Lab {
@@ -42,11 +42,7 @@ impl Lab {
     pub fn with_iptables(program: &str) -> Result<Self> {
         let rig = Rig::find()?;
         let directory = tempfile::Builder::new().prefix("xenplug-differential-").tempdir()?;
-        let lab = Self {
-            directory,
-            rig,
-            _loops: LoopPool::now()?,
-        };
+        let lab = Self { directory, rig };
         for folder in [lab.originals(), lab.stand_ins(), lab.tools(), lab.cache()] {
             fs::create_dir(folder)?;
         }
@@ -82,7 +78,24 @@ impl Lab {
         ] {
             symlink(from, lab.tools().join(name))?;
         }
+        lab.compile()?;
         Ok(lab)
+    }
+
+    /// Fills the cache, so that not every daemon of those that start at once compiles all handlers.
+    fn compile(&self) -> Result<()> {
+        let directory = self.directory.path();
+        let config = arena::config(self, directory, directory)?;
+        fs::write(config.file(), &config.text)?;
+        let done = Command::new(build_directory()?.join("xenplugd"))
+            .arg("--check")
+            .arg("--config")
+            .arg(config.file())
+            .output()
+            .context("xenplugd --check")?;
+        let said = String::from_utf8_lossy(&done.stdout);
+        ensure!(done.status.success(), "xenplugd --check: {}\n{said}", done.status);
+        Ok(())
     }
 
     /// The unpacked packages.
