@@ -253,10 +253,22 @@ impl Directory {
         self.write(nodes, &[], |seen| seen.is_of(identity)).await
     }
 
-    /// Takes back that the device is connected: it is to be connected anew.
+    /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be
+    /// connected anew.
     pub(crate) async fn retract(&self, identity: &Identity) -> Outcome {
-        let nodes = vec![("hotplug-status".to_owned(), String::new())];
-        self.write(nodes, &[], |seen| seen.is_of(identity)).await
+        let waits = identity.key.kind.handler_state();
+        self.conditionally(
+            &[],
+            |seen| seen.is_of(identity) && seen.state == waits,
+            async |transaction| {
+                // blkback opens what it names at any time (linux/drivers/block/xen-blkback/xenbus.c, `backend_changed`).
+                match transaction.rm(&self.node("physical-device")).await {
+                    Err(error) if !error.is_not_found() => return Err(error),
+                    _ => Ok(vec![Request::Write(self.node("hotplug-status"), Vec::new())]),
+                }
+            },
+        )
+        .await
     }
 
     /// Publishes that nothing is held any more.

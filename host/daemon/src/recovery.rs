@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{info, warn};
 use xenplug_control::script::Action;
 use xenplug_runtime::{Effect, Grants, Header, Holding};
-use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Phase};
+use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Phase, Published};
 
 use crate::{
     device::{self, Ask},
@@ -79,22 +79,22 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
     let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() && !holding.is_releasing() {
         let (back, gone) = take_hold(host, holding).await?;
         holding = back;
-        let waits = seen.state == key.kind.handler_state();
         match (gone.is_empty(), seen.status == HotplugStatus::Connected) {
             (true, _) => (Adopted::Connected, None),
-            // The kernel has not taken up what was published (or it would be there), and still can take up something
-            // else: that it was is taken back, and the handler runs once more.
-            (false, true) if waits => {
-                directory
+            // If the kernel has not taken up what was published, it still can take up something else: that it was is
+            // taken back, and the handler runs once more.
+            (false, true) => {
+                let retracted = directory
                     .retract(&header.identity)
                     .await
                     .with_context(|| format!("{key} cannot be taken back"))?;
-                again = true;
-                (Adopted::Unfinished, None)
-            }
-            (false, true) => {
-                let cause = format!("was lost while xenplugd was away: {}", gone.join("; "));
-                (Adopted::Lost, Some(device::Failure::new(&header.plugin, &cause)))
+                again = retracted == Published::Done;
+                if again {
+                    (Adopted::Unfinished, None)
+                } else {
+                    let cause = format!("was lost while xenplugd was away: {}", gone.join("; "));
+                    (Adopted::Lost, Some(device::Failure::new(&header.plugin, &cause)))
+                }
             }
             (false, false) => (Adopted::Unfinished, None),
         }

@@ -5,6 +5,10 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::{Device, Kind, Namespace, Rig, Xenstored};
+use crate::store::Store;
+
+/// How often a script may lose a race for a loop device.
+const RACES: usize = 5;
 
 /// The original scripts, in a namespace where what they leave in `/run` and `/var/log` goes with it.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +22,19 @@ pub struct Scripts<'a> {
 }
 
 impl Scripts<'_> {
-    /// `block add` or `vif-bridge online`, to its end.
+    /// `block add` or `vif-bridge online`, to its end. `block` looks for a free loop device and takes it later: where
+    /// another test's came in between, it is run once more.
     pub fn plug(&self, device: &Device) -> Result<()> {
+        for _ in 0..RACES {
+            if finish(device, self.start(device)?).is_ok() {
+                return Ok(());
+            }
+            let mut store = Store::connect(&self.xenstored.socket())?;
+            let error = store.find(&format!("{}/hotplug-error", device.backend()))?;
+            if !error.is_some_and(|error| error.contains("losetup")) {
+                break;
+            }
+        }
         finish(device, self.start(device)?)
     }
 
