@@ -263,7 +263,7 @@ impl Directory {
             async |transaction| {
                 // blkback opens what it names at any time (linux/drivers/block/xen-blkback/xenbus.c, `backend_changed`).
                 match transaction.rm(&self.node("physical-device")).await {
-                    Err(error) if !error.is_not_found() => return Err(error),
+                    Err(error) if !error.is_not_found() => Err(error),
                     _ => Ok(vec![Request::Write(self.node("hotplug-status"), Vec::new())]),
                 }
             },

@@ -57,15 +57,17 @@ impl System {
             firewall: Arc::new(linux::LinuxFirewall::default()),
             process: Arc::new(linux::LinuxProcess::default()),
             locks: Arc::new(lock::NoScripts),
-            dhcp: Arc::new(linux::LinuxDhcp::default()),
+            dhcp: Arc::new(linux::LinuxDhcp::new(Arc::new(lock::NoScripts))),
         })
     }
 
     /// The same, on which original hotplug scripts plug devices too.
     #[must_use]
     pub fn beside_scripts(self) -> Self {
+        let locks: Arc<dyn Locks> = Arc::new(linux::LinuxLocks::default());
         Self {
-            locks: Arc::new(linux::LinuxLocks::default()),
+            dhcp: Arc::new(linux::LinuxDhcp::new(Arc::clone(&locks))),
+            locks,
             ..self
         }
     }

@@ -2,15 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Nodes, attached_below};
+use xenplug_tests::rig::{Device, Disk, Locker, Machine, Nodes, attached_below};
 
 use super::{MOMENT, until};
 
@@ -139,42 +138,6 @@ fn one_virtual_machine_may_share_with_itself_whoever_plugs() -> Result<()> {
     take_down(&mut machine, &second, false)?;
     take_down(&mut machine, &first, true)?;
     machine.toolstack().bury(3)
-}
-
-/// Somebody who has a lock of locking.sh, by that file itself.
-struct Locker {
-    shell: Child,
-    input: ChildStdin,
-}
-
-impl Locker {
-    fn claim(machine: &Machine, name: &str) -> Result<Self> {
-        let locking = machine.rig().script("locking.sh");
-        let text = format!(
-            "set -e; . {}; claim_lock {name}; echo claimed; read line; release_lock {name}",
-            locking.display()
-        );
-        let mut shell = machine
-            .namespace()
-            .command("bash")
-            .args(["-c", &text])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("bash")?;
-        let input = shell.stdin.take().context("no input")?;
-        let mut said = String::new();
-        BufReader::new(shell.stdout.take().context("no output")?).read_line(&mut said)?;
-        ensure!(said == "claimed\n", "locking.sh says {said:?}");
-        Ok(Self { shell, input })
-    }
-
-    fn release(mut self) -> Result<()> {
-        self.input.write_all(b"go\n")?;
-        let status = self.shell.wait()?;
-        ensure!(status.success(), "{status}");
-        Ok(())
-    }
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Device, Guest, Machine};
+use xenplug_tests::rig::{Device, Guest, Locker, Machine};
 
 use crate::{PLUGINS, card_of, machine, plug};
 
@@ -170,6 +172,30 @@ fn a_guest_has_a_dhcp_entry_where_that_was_asked_for_and_granted() -> Result<()>
         fs::remove_file(server.folder.join("restarts"))?;
         machine.start_daemon(config.clone().with(&grant))?;
     }
+    Ok(())
+}
+
+#[test]
+fn dhcp_entries_are_changed_when_no_script_changes_them() -> Result<()> {
+    let mut machine = machine()?;
+    let (server, grant) = Server::new(&machine)?;
+    let config = machine
+        .config()?
+        .replacing("\"driver-domain\"", "\"dom0\"")
+        .with(PLUGINS);
+    machine.start_daemon(config.with(&grant))?;
+    let card = Device::card(3, 0);
+    machine.attach(&card, &card_of("vif-nat", &[]))?;
+    machine.expect_state(&card, "2")?;
+    let lock = Locker::claim(&machine, "vif-nat-dhcp")?;
+    let call = machine.call_of("vif-nat", &card, "add", json!({ "parameters": { "dhcp": "yes" } }))?;
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(server.read("dhcpd.conf")?, Server::CONFIGURATION, "it did not wait");
+    lock.release()?;
+    call.answer()?.done()?;
+    ensure!(server.read("dhcpd.conf")?.contains("host dom3 "));
+    machine.unplug(&card)?.done()?;
+    assert_eq!(server.read("dhcpd.conf")?, Server::CONFIGURATION);
     Ok(())
 }
 

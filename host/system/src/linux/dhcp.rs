@@ -4,7 +4,8 @@ use std::{
     fs, io,
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crate::{
@@ -12,12 +13,26 @@ use crate::{
     dhcp::{Lease, Server, text},
     grant::DhcpGrant,
     lock,
+    lock::{Locks, VIF_NAT_DHCP, taken},
 };
 
+/// How long a script may take to change the same files.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// The files of DHCP servers. One change is made at a time: all guests' entries are in the same ones.
-#[derive(Debug, Default)]
 pub(crate) struct LinuxDhcp {
     changes: Mutex<()>,
+    /// What keeps the original scripts from changing them, too.
+    locks: Arc<dyn Locks>,
+}
+
+impl LinuxDhcp {
+    pub(crate) fn new(locks: Arc<dyn Locks>) -> Self {
+        Self {
+            changes: Mutex::default(),
+            locks,
+        }
+    }
 }
 
 impl Dhcp for LinuxDhcp {
@@ -25,6 +40,7 @@ impl Dhcp for LinuxDhcp {
         grant.permit(server)?;
         text::check(lease)?;
         let _alone = lock(&self.changes);
+        let _before_scripts = taken(&*self.locks, VIF_NAT_DHCP, PATIENCE)?;
         rewrite(&server.configuration, |before| text::with_entry(before, lease))?;
         match &server.links {
             Some(links) => rewrite(links, |before| text::with_link(before, lease)),
@@ -35,6 +51,7 @@ impl Dhcp for LinuxDhcp {
     fn strike(&self, grant: &DhcpGrant, server: &Server, lease: &Lease) -> Result<(), Error> {
         grant.permit(server)?;
         let _alone = lock(&self.changes);
+        let _before_scripts = taken(&*self.locks, VIF_NAT_DHCP, PATIENCE)?;
         let rewritten = |path: &Path, change: &dyn Fn(&str) -> String| match rewrite(path, change) {
             Err(Error::NotFound(_)) => Ok(()),
             rewritten => rewritten,
