@@ -58,7 +58,7 @@ struct San {
 
 impl San {
     fn new(test: &str) -> Result<Self> {
-        say("NOTE: iscsiadm is a stand-in that keeps its sessions; its calls are checked, and no packet is sent");
+        say("NOTE: iscsiadm is a stand-in that keeps its sessions: this kernel has no iSCSI. Its calls are checked");
         let mut helpers = None;
         // Names in /dev are all tests'.
         let iqn = format!("iqn.2026-01.example:{test}-{}", std::process::id());

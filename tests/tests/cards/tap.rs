@@ -225,3 +225,65 @@ fn the_tap_of_a_translated_card_is_only_named() -> Result<()> {
     assert_eq!(machine.namespace().routes("web-emu")?, [""; 0]);
     Ok(())
 }
+
+/// The original takes every tap for one of a card of domain 0's (tools/hotplug/Linux/vif-common.sh).
+#[test]
+fn a_tap_belongs_to_a_card_of_the_domain_that_serves_it() -> Result<()> {
+    const CARD: &str = "/local/domain/5/backend/vif/3/0";
+    let mut machine = Machine::new()?;
+    machine.namespace().ip("link add xenbr1 type bridge")?;
+    machine.namespace().tap("vif3.0-emu")?;
+    machine.toolstack().build(3)?;
+    let store = machine.toolstack().store();
+    store.write("domid", "5")?;
+    for (name, value) in [
+        ("frontend", "/local/domain/3/device/vif/0"),
+        ("frontend-id", "3"),
+        ("online", "1"),
+        ("state", "4"),
+        ("script", "/etc/xen/scripts/vif-bridge"),
+        ("mac", "00:16:3e:00:00:01"),
+        ("bridge", "xenbr1"),
+        ("handle", "0"),
+        ("type", "vif_ioemu"),
+        ("hotplug-status", "connected"),
+    ] {
+        store.write(&format!("{CARD}/{name}"), value)?;
+    }
+
+    let script = machine.rig().script("vif-bridge");
+    let mut original = machine.namespace().command(&script);
+    machine.xenstored().equip(&mut original);
+    original
+        .args(["add", "type_if=tap"])
+        .envs([
+            ("XENBUS_TYPE", "vif"),
+            ("XENBUS_PATH", CARD),
+            ("XENBUS_BASE_PATH", "backend"),
+        ])
+        .envs([("vif", "vif3.0"), ("INTERFACE", "vif3.0-emu"), ("netdev", "")])
+        .env("script", &script);
+    let ended = original.output()?;
+    ensure!(
+        machine.namespace().ports("xenbr1")?.is_empty(),
+        "the original found the card: {ended:?}"
+    );
+
+    let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
+    machine.start_daemon(config)?;
+    let call = |machine: &Machine, action| {
+        machine
+            .call_of(
+                "vif-bridge",
+                &Device::card(3, 0),
+                action,
+                json!({ "emulated": true, "backend": CARD }),
+            )?
+            .answer()
+    };
+    call(&machine, "add")?.done()?;
+    assert_eq!(machine.namespace().ports("xenbr1")?, ["vif3.0-emu"]);
+    call(&machine, "remove")?.done()?;
+    ensure!(machine.namespace().ports("xenbr1")?.is_empty(), "it is a port still");
+    Ok(())
+}
