@@ -1,14 +1,15 @@
 //! The rigs, tests, demo and benchmarks that run Xenplug on real parts.
 //!
 //! [`rig`] has the parts and the players, [`store`] their way to speak to xenstored, [`floor`] the least that a plug can
-//! cost, [`bench`] the stopwatch, [`demo`] the tour, [`differential`] the original
-//! scripts beside ours, [`xen`] the same on real Xen. What checks the daemon shares
-//! no code with it: a mistake of the one must not hide in the other.
+//! cost, [`bench`] the stopwatch, [`demo`] the tour, [`differential`] the original scripts beside ours, [`xen`] the same
+//! on real Xen, [`readme`] the commands that users are told. What checks the daemon shares no code with it: a mistake of
+//! the one must not hide in the other.
 
 pub mod bench;
 pub mod demo;
 pub mod differential;
 pub mod floor;
+pub mod readme;
 pub mod rig;
 pub mod store;
 pub mod xen;

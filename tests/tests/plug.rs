@@ -1,9 +1,16 @@
 //! The daemon plugs real disks and cards on the real xenstored, and nothing is left when they go.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::rig::{Device, Disk, Machine, Vif, attached_below};
+
+/// How long the daemon may take for what it is to do.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_disk_is_plugged_and_unplugged() -> Result<()> {
@@ -20,6 +27,38 @@ fn a_disk_is_plugged_and_unplugged() -> Result<()> {
     assert_eq!(machine.node(&disk, "hotplug-error")?, None);
     machine.end_guest(3, &[disk])?;
     baseline.assert_same(&machine)
+}
+
+#[test]
+fn a_toolstack_that_looks_late_still_finds_the_device_down() -> Result<()> {
+    let mut machine = Machine::with_daemon()?;
+    let disk = machine.attach_disk(3, 0)?;
+    machine.expect_connected(&disk)?;
+    let mut watcher = machine.connect()?;
+    watcher.watch(&disk.backend(), "w")?;
+    machine.toolstack().detach(&disk)?;
+    let (status, state) = (
+        format!("{}/hotplug-status", disk.backend()),
+        format!("{}/state", disk.backend()),
+    );
+    // The events' own times: they come one after the other, so that a late one does not make the time between longer.
+    let (mut told, mut removed) = (None, None);
+    while removed.is_none() {
+        let event = watcher.event(PATIENCE)?.context("the directory stays")?;
+        if event.path == status && watcher.find(&status)?.as_deref() == Some("disconnected") {
+            told = Some(Instant::now());
+            assert_eq!(watcher.find(&state)?.as_deref(), Some("6"), "removed when it was told");
+        }
+        if event.path == disk.backend() && told.is_some() {
+            removed = Some(Instant::now());
+        }
+    }
+    let stayed = told.zip(removed).map(|(told, removed)| removed - told);
+    ensure!(
+        stayed.is_some_and(|stayed| stayed >= Duration::from_millis(50)),
+        "it stayed for {stayed:?}"
+    );
+    machine.end_guest(3, &[disk])
 }
 
 #[test]

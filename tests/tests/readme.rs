@@ -5,14 +5,17 @@ use std::{
     fs::{self, File},
     os::unix::{fs::symlink, net::UnixDatagram},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{self, Child, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use xenplug_tests::rig::{Device, Disk, Machine, Vif, build_directory, detach_below};
+use xenplug_tests::{
+    readme::{Command, commands},
+    rig::{Device, Disk, Machine, Vif, build_directory, detach_below},
+};
 
 /// How long the daemon may take for what it is asked.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,34 +30,14 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The commands in the README's blocks of shell, in their order.
-fn commands(readme: &str) -> Result<Vec<&str>> {
-    let mut commands = Vec::new();
-    let mut block = None;
-    for line in readme.lines() {
-        match (line.strip_prefix("```"), block) {
-            (Some(kind), None) => block = Some(kind),
-            (Some(_), Some(_)) => block = None,
-            (None, Some("sh")) if !line.is_empty() && !line.starts_with('#') => {
-                ensure!(!line.ends_with('\\'), "a command over several lines: {line}");
-                commands.push(line);
-            }
-            (None, Some(kind)) => ensure!(["sh", "text", "toml"].contains(&kind), "a block of {kind:?}"),
-            (None, None) => {}
-        }
-    }
-    ensure!(block.is_none(), "a block without end");
-    Ok(commands)
-}
-
 #[test]
 fn every_command_of_the_readme_runs() -> Result<()> {
     let readme = fs::read_to_string(root().join("README.md"))?;
     let mut domain = DriverDomain::new()?;
-    for command in commands(&readme)? {
+    for Command { line, .. } in commands(&readme)? {
         domain
-            .obey(command)
-            .with_context(|| format!("`{command}`\n{}", domain.log()))?;
+            .obey(line)
+            .with_context(|| format!("`{line}`\n{}", domain.log()))?;
     }
     ensure!(domain.daemon.is_some(), "the README does not start the daemon");
     domain.end()
@@ -62,9 +45,6 @@ fn every_command_of_the_readme_runs() -> Result<()> {
 
 #[test]
 fn a_command_that_nobody_knows_is_found() -> Result<()> {
-    let text = "a\n```sh\ncargo xtask demo\n\n# no\nrm -r x\n```\n```text\nno\n```\n";
-    assert_eq!(commands(text)?, ["cargo xtask demo", "rm -r x"]);
-    ensure!(commands("```console\nx\n```").is_err() && commands("```sh\nx").is_err());
     let mut domain = DriverDomain::new()?;
     ensure!(domain.obey("rm -r x").is_err() && domain.obey("xenplugd --no-such").is_err());
     Ok(())
@@ -136,7 +116,7 @@ impl DriverDomain {
     }
 
     /// A program in the domain, in the clone.
-    fn command(&self, program: &str) -> Command {
+    fn command(&self, program: &str) -> process::Command {
         let mut command = self.machine.namespace().command(program);
         self.machine.xenstored().equip(&mut command);
         command
@@ -310,7 +290,7 @@ impl Drop for DriverDomain {
 fn xtask(task: &str) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let help = said(
-        Command::new(cargo)
+        process::Command::new(cargo)
             .args(["xtask", task, "--help"])
             .current_dir(root())
             .output()?,

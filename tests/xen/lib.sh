@@ -86,7 +86,7 @@ start_guest() {
     rm -f "/out/consoles/guest-$1.log"
     {
         echo "name = '$1'"
-        echo "kernel = '/parts/vmlinuz'"
+        echo "kernel = '/parts/vmlinux'"
         echo "ramdisk = '/parts/guest.cpio'"
         echo "extra = 'console=hvc0 quiet address=$2'"
         echo "memory = 128"
@@ -134,7 +134,9 @@ card() { echo "mac=00:16:3e:77:00:$1,bridge=${2:-xenbr0}$(where)"; }
 
 # attach_disk GUEST PATH VDEV, attach_card GUEST DEVID MAC-END: until the guest has it.
 attach_disk() { xl block-attach "$1" "$(disk "$2" "$3")" && connected vbd "$1" "$(number "$3")"; }
-attach_card() { xl network-attach "$1" "$(card "$3")" && connected vif "$1" "$2"; }
+attach_card() { xl network-attach "$1" $(words "$(card "$3")") && connected vif "$1" "$2"; }
+# The command line has a card's keys as words of their own (xl_nic.c, `main_networkattach`).
+words() { echo "${1//,/ }"; }
 number() { case $1 in xvda) echo $xvda ;; xvdb) echo $xvdb ;; esac; }
 
 # refused_disk GUEST PATH VDEV, refused_card GUEST DEVID MAC-END BRIDGE: attaching it fails, and says why.
@@ -143,7 +145,7 @@ refused_disk() {
     xl block-detach "$1" "$3" > /dev/null 2>&1 || :
 }
 refused_card() {
-    refused vif "$1" "$2" xl network-attach "$1" "$(card "$3" "$4")"
+    refused vif "$1" "$2" xl network-attach "$1" $(words "$(card "$3" "$4")")
     xl network-detach "$1" "$2" > /dev/null 2>&1 || :
 }
 refused() {
@@ -209,6 +211,16 @@ expect_baseline() {
     done
 }
 
+# xl_may_complain: what the scenario does is meant to make xl complain.
+xl_may_complain() { complaints=expected; }
+complaints=
+# expect_no_complaints: libxl had no error to tell, during the scenario.
+expect_no_complaints() {
+    [ -z "$complaints" ] || return 0
+    complaints=$(awk "/^=== .* begin $scenario\$/ { said = \"\" } /^libxl: error/ { said = said \$0 \"\\n\" } END { printf \"%s\", said }" /out/run.log)
+    [ -z "$complaints" ] || fail "$complaints"
+}
+
 # --- the daemons -----------------------------------------------------------------------------------------------------
 
 set_up() {
@@ -218,7 +230,7 @@ set_up() {
         back=$dd
     fi
     if [ $side = ours ]; then
-        backend "example=$place.toml; $(cat /parts/scenarios/install.sh)" || return
+        backend "$(cat /parts/scenarios/install-$place.sh)" || return
     fi
     [ $place = dom0 ] && [ $side = theirs ] && return
     start_daemon || return

@@ -15,7 +15,7 @@ start_xen() {
 start_driver_domain() {
     cat > /run/dd.cfg <<CONFIG
 name = "dd"
-kernel = "/parts/vmlinuz"
+kernel = "/parts/vmlinux"
 ramdisk = "/parts/root.cpio"
 extra = "console=hvc0 quiet role=driver-domain"
 memory = 500
@@ -50,6 +50,7 @@ for scenario in $scenarios; do
         . "/parts/scenarios/scenarios/$scenario.sh"
         end_guests
         expect_baseline
+        expect_no_complaints
     )
     status=$?
     mark "end $scenario"

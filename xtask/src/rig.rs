@@ -91,6 +91,7 @@ fn fetch_xen(workspace: &Workspace) -> Result<()> {
         "nftables",
         "sed",
         "util-linux",
+        "xz-utils",
         "bsdutils",
     ];
     let needless = |dependency: &str| {

@@ -5,19 +5,19 @@ mod status;
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
 use scripts::Scripts;
-use xenplug_control::{Client, DEFAULT_SOCKET};
+use xenplug_control::{Client, Settings};
 
 /// Shows what xenplugd does, and puts the scripts' stand-ins in place.
 #[derive(Parser)]
 #[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 the command line.")]
 struct Arguments {
-    /// The daemon's control socket [default: /run/xenplug/control.sock; for `scripts` that of the configuration].
+    /// The daemon's control socket [default: that of the configuration, /run/xenplug/control.sock without one].
     #[arg(long, global = true, value_name = "SOCKET")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -65,21 +65,19 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let socket = arguments.socket.as_deref();
-    let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
     let mut code = ExitCode::SUCCESS;
     let text = match &arguments.command {
         Command::Status { json } => {
-            let status = runtime.block_on(client.status())?;
+            let status = runtime.block_on(client(arguments).status())?;
             if *json {
                 serde_json::to_string_pretty(&status).map_err(io::Error::from)? + "\n"
             } else {
                 status::table(&status)
             }
         }
-        Command::Metrics => runtime.block_on(client.metrics())?,
+        Command::Metrics => runtime.block_on(client(arguments).metrics())?,
         Command::Scripts(scripts) => {
-            let said = scripts.run(&runtime, socket)?;
+            let said = scripts.run(&runtime, arguments.socket.as_deref())?;
             said.complaints.iter().for_each(|complaint| complain(complaint));
             if said.failed {
                 code = ExitCode::FAILURE;
@@ -89,6 +87,18 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(code)
+}
+
+/// The daemon, by the socket that is named here or in its configuration. It is the daemon that insists on a good one.
+fn client(arguments: &Arguments) -> Client {
+    if let Some(socket) = &arguments.socket {
+        return Client::new(socket);
+    }
+    let settings = Settings::read(&Settings::file()).unwrap_or_else(|error| {
+        complain(&format!("the default socket is used: {error}"));
+        None
+    });
+    Client::new(&settings.unwrap_or_default().socket)
 }
 
 fn complain(text: &str) {

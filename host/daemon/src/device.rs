@@ -4,6 +4,7 @@ mod asks;
 mod failure;
 mod job;
 mod parameters;
+mod parting;
 
 use std::{
     sync::Arc,
@@ -12,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, error, info, info_span, warn};
 use xenplug_runtime::{Connection, Device, Header, Holding, Plugin};
@@ -60,6 +61,8 @@ struct Task {
     permit: Option<OwnedSemaphorePermit>,
     again: Option<Instant>,
     began: Instant,
+    /// What the last word to the toolstack took.
+    told_in: Duration,
 }
 
 /// Runs a device until nothing is left of it, or the daemon ends.
@@ -87,6 +90,7 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         permit: None,
         again: None,
         began: Instant::now(),
+        told_in: Duration::ZERO,
     };
     task.tell();
     while let Some(event) = task.next().await {
@@ -204,9 +208,13 @@ impl Task {
                     Err(error) if error.is_disconnected() => Published::Unknown,
                     Err(error) => {
                         let plugin = self.plugin_name();
+                        let cause = match error.is_quota() {
+                            true => "; this domain's quota in xenstored is used up",
+                            false => "",
+                        };
                         self.failed(Failure::new(
                             &plugin,
-                            &format!("its nodes could not be published: {error}"),
+                            &format!("its nodes could not be published: {error}{cause}"),
                         ));
                         Published::Failed
                     }
@@ -238,13 +246,16 @@ impl Task {
             }
             Action::Release => self.release(),
             Action::PublishDisconnected => {
+                let begun = Instant::now();
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.publish_disconnected(&identity).await,
                     None => Ok(Published::Stale),
                 };
+                self.told_in = begun.elapsed();
                 Some(self.published(outcome, "that it is disconnected"))
             }
             Action::RemoveDirectory => {
+                self.be_seen().await;
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.remove(&identity).await,
                     None => Ok(Published::Stale),
@@ -326,6 +337,14 @@ impl Task {
         let disconnects = plugin.zip(self.device.take());
         self.job = Some(Job::release(Arc::clone(&self.host), disconnects, holding, span));
         None
+    }
+
+    /// Leaves the directory at state 6 until the toolstack has seen it there, or the daemon is to end.
+    async fn be_seen(&self) {
+        tokio::select! {
+            () = sleep(parting::pause(self.told_in)) => {}
+            () = self.host.draining.cancelled() => {}
+        }
     }
 
     /// Removes the record of what was held. It outlives the release, so that a daemon that starts in between knows whose

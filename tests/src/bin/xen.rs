@@ -26,9 +26,6 @@ struct Arguments {
     /// Only on this side.
     #[arg(long, value_enum)]
     side: Option<WhichSide>,
-    /// How many machines are emulated at once. Each wants two processors: with fewer, domains were seen to stall.
-    #[arg(long, default_value_t = 1)]
-    jobs: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -75,9 +72,7 @@ fn main() -> Result<ExitCode> {
         Some(WhichSide::Theirs) => vec![Side::Theirs],
         Some(WhichSide::Ours) => vec![Side::Ours],
     };
-    let report = xen::run(&scenarios, &places, &sides, arguments.jobs, &|ran| {
-        eprintln!("    {ran}")
-    })?;
+    let report = xen::run(&scenarios, &places, &sides, &|ran| eprintln!("    {ran}"))?;
     println!("{}", xen::table(&scenarios, &report));
     Ok(if xen::ours_passed(&report) {
         ExitCode::SUCCESS

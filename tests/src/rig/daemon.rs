@@ -189,8 +189,9 @@ impl Daemon {
     /// What `xenplug status --json` says.
     pub fn status(&self) -> Result<Value> {
         let done = Command::new(build_directory()?.join("xenplug"))
-            .args(["status", "--json", "--socket"])
-            .arg(self.config.run_directory().join("control.sock"))
+            .args(["status", "--json"])
+            // Which says where the socket is.
+            .env("XENPLUG_CONFIG", self.config.file())
             .output()
             .context("xenplug status")?;
         ensure!(

@@ -81,7 +81,7 @@ impl Boot<'_> {
 
     /// Boots and runs all scenarios. `tell` hears of each as it ends. One that hangs ends the boot, and is told as
     /// failed, like those that come after it.
-    pub(super) fn run(&self, parts: &Parts, tell: &(dyn Fn(&Ran) + Sync)) -> Result<Vec<Ran>> {
+    pub(super) fn run(&self, parts: &Parts, tell: &dyn Fn(&Ran)) -> Result<Vec<Ran>> {
         let out = self.folder()?;
         match fs::remove_dir_all(&out) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("earlier logs"),
@@ -134,26 +134,35 @@ impl Boot<'_> {
         for firmware in ["usr/share/qemu", "usr/share/seabios"] {
             qemu.arg("-L").arg(parts.file(firmware));
         }
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-m", "4096"])
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-                "-nic",
-                "none",
-            ])
-            .args(["-kernel", &path("xen")])
-            .args([
-                "-initrd",
-                &format!("{} console=hvc0 quiet role=dom0,{}", path("vmlinuz"), path("root.cpio")),
-            ])
-            .args([
-                "-append",
-                "com1=115200,8n1 console=com1 dom0_mem=1500M,max:1500M dom0_max_vcpus=1",
-            ])
-            .args(["-serial", &format!("file:{}", out.join("serial").display())]);
+        qemu.args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "Nehalem",
+            "-smp",
+            "2",
+            "-m",
+            "4096",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-nic",
+            "none",
+        ])
+        .args(["-kernel", &path("xen")])
+        .args([
+            "-initrd",
+            &format!("{} console=hvc0 quiet role=dom0,{}", path("vmlinux"), path("root.cpio")),
+        ])
+        .args([
+            "-append",
+            "com1=115200,8n1 console=com1 dom0_mem=1500M,max:1500M dom0_max_vcpus=1",
+        ])
+        .args(["-serial", &format!("file:{}", out.join("serial").display())]);
         for (tag, folder, more) in [("out", out, ""), ("parts", from.as_path(), ",readonly=on")] {
             qemu.args([
                 "-fsdev",
@@ -190,7 +199,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes what is new; whether a scenario, or the first of them, has begun or ended.
-    fn read(&mut self, tell: &(dyn Fn(&Ran) + Sync)) -> Result<bool> {
+    fn read(&mut self, tell: &dyn Fn(&Ran)) -> Result<bool> {
         let text = String::from_utf8_lossy(&fs::read(&self.file)?).into_owned();
         let new = text.get(self.taken..).unwrap_or_default();
         let whole = new.rfind('\n').map_or(0, |at| at + 1);
@@ -227,7 +236,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What ran, and what did not because of `why`.
-    fn finish(mut self, why: Option<&str>, tell: &(dyn Fn(&Ran) + Sync)) -> Vec<Ran> {
+    fn finish(mut self, why: Option<&str>, tell: &dyn Fn(&Ran)) -> Vec<Ran> {
         if let Some(ran) = self.current.take() {
             self.ran.push(ran);
             if let Some(last) = self.ran.last_mut() {

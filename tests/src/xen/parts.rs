@@ -26,6 +26,11 @@ impl Parts {
         Ok(Self { folder })
     }
 
+    /// The emulator, or an error that names what is missing.
+    pub fn emulator(&self) -> Result<PathBuf> {
+        self.program("qemu-system-x86_64")
+    }
+
     /// Where dom0's root, the guest's and the kernel are put together.
     pub fn workplace() -> Result<PathBuf> {
         Ok(build_directory()?.with_file_name("xen"))

@@ -1,11 +1,15 @@
 //! The two roots: one for dom0 and the driver domain, and a small one for guests.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{archive::Archive, folder, parts::Parts};
-use crate::rig::build_directory;
+use super::{Place, archive::Archive, folder, kernel, parts::Parts};
+use crate::{readme, rig::build_directory};
 
 /// What scripts expect of a Debian; busybox has the rest.
 const PROGRAMS: &[&str] = &[
@@ -104,25 +108,55 @@ const MODULES: &[&str] = &[
 ];
 const GUEST_MODULES: &[&str] = &["xen-blkfront", "xen-netfront"];
 
-/// What the project's users install, by its place in the checkout.
+/// Where users have the checkout that they install from, below the root.
+const CLONE: &str = "srv/xenplug";
+
+/// What they install of its binaries.
 const BUILT: &[&str] = &["xenplugd", "xenplug", "xenplug-script"];
 
 /// Puts kernel, hypervisor, roots and scripts into a folder, from which every boot takes them.
 pub(super) fn assemble(parts: &Parts, into: &Path) -> Result<()> {
     fs::create_dir_all(into).with_context(|| into.display().to_string())?;
-    fs::copy(parts.only("boot", "vmlinuz-")?, into.join("vmlinuz"))?;
-    let packed = parts.only("boot", "xen-4")?;
-    let packed = if packed.extension().is_some_and(|extension| extension == "gz") {
-        packed
-    } else {
-        packed.with_extension("gz")
-    };
-    let hypervisor = Command::new("gzip").arg("-dc").arg(&packed).output()?;
-    ensure!(hypervisor.status.success(), "gzip cannot unpack {}", packed.display());
-    fs::write(into.join("xen"), hypervisor.stdout)?;
+    kernel::unpack(parts, &into.join("vmlinux"))?;
+    let packed = parts.only("boot", "xen-4")?.with_extension("gz");
+    fs::write(
+        into.join("xen"),
+        kernel::filter(Command::new("gzip").arg("-dc"), &packed)?,
+    )?;
     root(parts, into)?.write(&into.join("root.cpio"))?;
     guest(parts)?.write(&into.join("guest.cpio"))?;
-    copy(&folder(), &into.join("scenarios"))
+    let scenarios = into.join("scenarios");
+    copy(&folder(), &scenarios)?;
+    let readme = fs::read_to_string(clone().join("README.md")).context("README.md")?;
+    for place in Place::ALL {
+        let file = scenarios.join(format!("install-{}.sh", place.name()));
+        fs::write(file, installation(&readme, place)?)?;
+    }
+    Ok(())
+}
+
+/// How the README says that Xenplug is installed. For dom0 it begins with what is said for a driver domain.
+fn installation(readme: &str, place: Place) -> Result<String> {
+    const HERE: &str = "Run it in a driver domain";
+    let sections = match place {
+        Place::DriverDomain => &[HERE][..],
+        Place::Dom0 => &[HERE, "Run it in dom0"],
+    };
+    let mut script = format!("cd /{CLONE} || exit\n");
+    for section in sections {
+        let of_section = readme::commands(readme)?.into_iter();
+        let of_section =
+            of_section.filter(|command| command.section == *section && command.line.starts_with("install "));
+        let lines: Vec<_> = of_section.map(|command| command.line).collect();
+        ensure!(!lines.is_empty(), "README.md installs nothing in \"{section}\"");
+        script += &(lines.join(" &&\n") + " || exit\n");
+    }
+    Ok(script + "xenplugd --check\n")
+}
+
+/// The checkout.
+fn clone() -> PathBuf {
+    folder().join("../..")
 }
 
 /// Copies a folder of scripts, over what an earlier run left.
@@ -241,7 +275,6 @@ fn add_modules(root: &mut Archive, parts: &Parts, names: &[&str]) -> Result<()> 
 /// The built project, where a clone would have it after `cargo xtask build`: scenarios install it as the README says.
 fn add_product(root: &mut Archive, parts: &Parts, into: &Path) -> Result<()> {
     let release = build_directory()?;
-    let clone = folder().join("../..");
     for name in BUILT {
         // Memory is what the root lives in: without the debugging information.
         let program = into.join(name);
@@ -252,20 +285,20 @@ fn add_product(root: &mut Archive, parts: &Parts, into: &Path) -> Result<()> {
             .arg(release.join(name))
             .status();
         ensure!(stripped.context("strip")?.success(), "{name} cannot be stripped");
-        add_program(root, parts, &format!("srv/xenplug/target/release/{name}"), &program)?;
+        add_program(root, parts, &format!("{CLONE}/target/release/{name}"), &program)?;
     }
     let plugins = std::env::var_os("XENPLUG_PLUGINS").context("XENPLUG_PLUGINS is not set: use `cargo xtask xen`")?;
     for plugin in ["phy.wasm", "vif-bridge.wasm"] {
         root.file(
-            format!("srv/xenplug/target/plugins/{plugin}"),
+            format!("{CLONE}/target/plugins/{plugin}"),
             &Path::new(&plugins).join(plugin),
         );
     }
-    for example in ["driver-domain.toml", "dom0.toml"] {
-        let path = clone.join("examples").join(example);
-        if path.exists() {
-            root.file(format!("srv/xenplug/examples/{example}"), &path);
-        }
+    for example in ["driver-domain.toml", "dom0.toml", "systemd/xenplugd.service"] {
+        root.file(
+            format!("{CLONE}/examples/{example}"),
+            &clone().join("examples").join(example),
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
 # Two guests want the same image to write: the second is refused, with the reason.
+xl_may_complain
 image=$(image shared)
 start_guest g 10.77.0.2 "$(disk "$image")" ''
 start_guest h 10.77.0.3 '' ''

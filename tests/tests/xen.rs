@@ -1,0 +1,36 @@
+//! Our side of the scenarios on real Xen; `cargo xtask xen` runs theirs beside it and shows both.
+
+use std::{
+    env,
+    io::{Write, stderr},
+};
+
+use anyhow::{Result, ensure};
+use xenplug_tests::xen::{self, Parts, Place, Side};
+
+/// A line for whoever waits, past the test runner that keeps what a test prints to itself.
+fn say(text: &str) {
+    // Nobody to tell is no reason to fail.
+    let _ = writeln!(stderr(), "{text}");
+}
+
+#[test]
+fn every_scenario_passes_on_real_xen() -> Result<()> {
+    if let Err(missing) = Parts::find().and_then(|parts| parts.emulator()) {
+        ensure!(env::var("CI").as_deref() != Ok("true"), "{missing:#}");
+        say(&format!("SKIPPED, real Xen did not run: {missing:#}"));
+        return Ok(());
+    }
+    let scenarios = xen::scenarios()?;
+    say("    real Xen boots under emulation; this takes some minutes");
+    let report = xen::run(&scenarios, &Place::ALL, &[Side::Ours], &|ran| {
+        say(&format!("    {ran}"))
+    })?;
+    ensure!(
+        xen::ours_passed(&report),
+        "{}\nThe logs are in {}",
+        xen::table(&scenarios, &report),
+        Parts::workplace()?.display()
+    );
+    Ok(())
+}
