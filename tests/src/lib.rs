@@ -2,8 +2,8 @@
 //!
 //! [`rig`] has the parts and the players, [`store`] their way to speak to xenstored, [`floor`] the least that a plug can
 //! cost, [`bench`] the stopwatch, [`demo`] the tour, [`differential`] the original scripts beside ours, [`xen`] the same
-//! on real Xen, [`readme`] the commands that users are told, [`loud`] a voice. What checks the daemon shares no code with it: a mistake of
-//! the one must not hide in the other.
+//! on real Xen, [`readme`] the commands that users are told, [`loud`] a voice. What checks the daemon shares no code with
+//! it: a mistake of the one must not hide in the other.
 
 pub mod bench;
 pub mod demo;

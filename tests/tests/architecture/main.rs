@@ -220,16 +220,18 @@ fn only_the_store_room_knows_wire_bytes_and_where_the_store_is() -> Result<()> {
 }
 
 #[test]
-fn only_the_daemons_directory_and_the_stand_in_write_to_the_store() -> Result<()> {
+fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store() -> Result<()> {
     let directory = "host/daemon/src/directory.rs";
     let stand_in = "host/script/src/directory.rs";
+    // They write requests to driver domains, in dom0.
+    let [call, store] = ["host/toolstack/src/call.rs", "host/toolstack/src/store.rs"];
     let host: Vec<Source> = sources(&["host"])?
         .into_iter()
         .filter(|source| !source.is_test() && !source.is_in("host/xenstore"))
         .collect();
     assert_only(
         &host,
-        &[directory, stand_in],
+        &[directory, stand_in, call, store],
         "a request that changes nodes",
         |source| {
             let request = |name| source.has(&["Request", ":", ":", name]);
@@ -240,18 +242,20 @@ fn only_the_daemons_directory_and_the_stand_in_write_to_the_store() -> Result<()
                 || ["client", "transaction", "store"].into_iter().any(write)
         },
     );
-    // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins.
+    // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
+    // protocol to toolstacks.
     let told = [
         directory,
         "host/runtime/src/device.rs",
         stand_in,
+        "host/hotplug/src/request.rs",
         "host/daemon/src/dispatch.rs",
         "host/daemon/src/neighbours.rs",
     ];
     assert_only(&host, &told, "\"hotplug-status\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-status"))
     });
-    assert_only(&host, &told[..3], "\"hotplug-error\"", |source| {
+    assert_only(&host, &told[..4], "\"hotplug-error\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-error"))
     });
     Ok(())

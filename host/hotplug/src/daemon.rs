@@ -1,0 +1,142 @@
+//! The driver domain's side: what is next for a request, given what is there.
+//!
+//! The daemon runs its device's machine (`xenplug_xenbus::Machine`) beside this: that one runs the handler once a backend
+//! is there, releases when the backend is down or has gone, and removes the directory of one that is down.
+//!
+//! | request | backend | next |
+//! | --- | --- | --- |
+//! | none | made for a request that is not there | [`Action::Drop`] |
+//! | any | made for another request | [`Action::Drop`] |
+//! | any but closed, refused | none, or libxl's | [`Action::Close`] |
+//! | wanted | libxl's | [`Action::Close`] |
+//! | wanted | none, nothing held | [`Action::Make`], or [`Action::Close`] if its frontend has gone |
+//! | taken, ready, used | none, nothing held | [`Action::Close`] |
+//! | taken, ready, used | the guest has gone, or its setting up failed | [`Action::Drop`] |
+//! | taken, ready, used | ours | [`Action::Tell`] what the backend says, if the request does not |
+//! | unwanted | ours, never set up; or forced; or the guest has gone | [`Action::Drop`] |
+//! | unwanted | ours, online | [`Action::Shut`] |
+//! | unwanted | none, or libxl's, nothing held | [`Action::Close`] |
+//! | any other | any other | nothing |
+
+use xenplug_xenbus::{HotplugStatus, XenbusState};
+
+use crate::{Request, RequestId, State};
+
+/// What is there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// The request.
+    pub request: Option<Request>,
+    /// Why the request cannot be served, whatever is there: its version, or what is wrong with its nodes. Empty if it can.
+    pub refusal: String,
+    /// The backend's directory.
+    pub backend: Option<Backend>,
+    /// Whether the frontend's directory is there and this domain may write in it. A domain that may not cannot tell
+    /// whether it is there (tools/xenstored/core.c, `errno_from_parents`), and need not: it is not ours then.
+    pub frontend: bool,
+    /// Whether anything is held for a device at this place, or may be without the device's machine doing something else
+    /// first: it is not settled, the journal has a record of it, or a look of it is under way.
+    pub held: bool,
+}
+
+/// A backend's directory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Backend {
+    /// The request that it was made for; none for libxl's.
+    pub made_for: Option<RequestId>,
+    /// Its `state`.
+    pub state: XenbusState,
+    /// Its `online`.
+    pub online: bool,
+    /// Its `hotplug-status`.
+    pub status: HotplugStatus,
+    /// Its `hotplug-error`.
+    pub error: String,
+}
+
+/// What to do, in one transaction that looks again and changes nothing if something else is next by then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Make the backend's directory and fill the frontend's, and write [`State::Taken`].
+    Make,
+    /// Write that state.
+    Tell(State),
+    /// Ask the guest to let go: the backend's `online` 0 and `state` 5.
+    Shut,
+    /// Remove the backend's directory, which unregisters it in the kernel, and write why, if that is not empty.
+    Drop(String),
+    /// Remove the frontend's directory, and write why, if that is not empty, and [`State::Closed`].
+    Close(String),
+}
+
+/// What is next. `None`: nothing, until something changes.
+pub fn next(seen: &Seen) -> Option<Action> {
+    let Some(request) = &seen.request else {
+        let orphan = seen.backend.as_ref().is_some_and(|backend| backend.made_for.is_some());
+        return orphan.then(|| Action::Drop(String::new()));
+    };
+    match &seen.backend {
+        Some(backend) if backend.made_for == Some(request.id) => with_backend(seen, request, backend),
+        Some(backend) if backend.made_for.is_some() => Some(Action::Drop(String::new())),
+        other => without_backend(seen, request, other.is_some()),
+    }
+}
+
+/// The backend is the request's.
+fn with_backend(seen: &Seen, request: &Request, backend: &Backend) -> Option<Action> {
+    let drop = |why: &str| Some(Action::Drop(why.to_owned()));
+    let connected = backend.status == HotplugStatus::Connected;
+    match request.state {
+        State::Wanted | State::Taken | State::Ready | State::Used => {
+            if !seen.refusal.is_empty() {
+                return drop(&seen.refusal);
+            }
+            if !seen.frontend {
+                return drop(GUEST_GONE);
+            }
+            if matches!(backend.status, HotplugStatus::Error | HotplugStatus::Busy) {
+                return drop(if backend.error.is_empty() {
+                    "the device could not be set up"
+                } else {
+                    &backend.error
+                });
+            }
+            let is = match (connected, backend.state) {
+                (true, XenbusState::Connected) => State::Used,
+                (true, _) => State::Ready,
+                (false, _) => State::Taken,
+            };
+            (request.state != is).then_some(Action::Tell(is))
+        }
+        // Before it is set up no guest uses it, and one that has no driver will never answer.
+        State::Unwanted if request.force || !seen.frontend || (!connected && backend.online) => drop(""),
+        State::Unwanted if backend.online => Some(Action::Shut),
+        // It waits for the guest, and then for the device's machine.
+        State::Unwanted => None,
+        State::Closed => drop(""),
+        State::Unknown => None,
+    }
+}
+
+/// There is no backend of the request's; perhaps one of libxl's.
+fn without_backend(seen: &Seen, request: &Request, foreign: bool) -> Option<Action> {
+    let close = |why: &str| {
+        let why = if request.error.is_empty() { why } else { "" };
+        Some(Action::Close(why.to_owned()))
+    };
+    if seen.held && !foreign {
+        return None;
+    }
+    match request.state {
+        State::Wanted if !seen.refusal.is_empty() => close(&seen.refusal),
+        State::Wanted if foreign => close("there is such a device, made by another toolstack"),
+        State::Wanted if !seen.frontend => close(GUEST_GONE),
+        State::Wanted => Some(Action::Make),
+        State::Taken | State::Ready | State::Used if !seen.frontend => close(GUEST_GONE),
+        State::Taken | State::Ready | State::Used => close("the backend's directory was removed"),
+        State::Unwanted => close(""),
+        State::Closed | State::Unknown => None,
+    }
+}
+
+const GUEST_GONE: &str = "the guest has gone, or does not let this domain write its frontend";

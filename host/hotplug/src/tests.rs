@@ -1,0 +1,154 @@
+//! Names and single decisions.
+
+use xenplug_xenbus::{HotplugStatus, Kind, XenbusState};
+
+use super::*;
+
+#[test]
+fn a_request_is_at_one_place_and_has_one_frontend() {
+    let path: RequestPath = "/hotplug/domain/1/vbd/3/51712".parse().unwrap();
+    assert_eq!(path.to_string(), "/hotplug/domain/1/vbd/3/51712");
+    assert_eq!(path.frontend_path(), "/local/domain/3/device/vbd/51712");
+    assert_eq!(
+        path.backend_path(Kind::QDISK).to_string(),
+        "/local/domain/1/backend/qdisk/3/51712"
+    );
+    for text in [
+        "",
+        "/hotplug/domain/1/vbd/3",
+        "/hotplug/domain/1/vbd/3/51712/state",
+        "/hotplug/domain/01/vbd/3/51712",
+        "/hotplug/domain/1/console/3/0",
+        "hotplug/domain/1/vbd/3/51712",
+    ] {
+        assert!(text.parse::<RequestPath>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_class_is_served_by_the_kinds_that_its_guest_sees_as_it() {
+    for (class, kind, serves) in [
+        (Class::Vbd, "vbd", true),
+        (Class::Vbd, "vbd3", true),
+        (Class::Vbd, "qdisk", true),
+        (Class::Vbd, "vif", false),
+        (Class::Vif, "vif", true),
+        (Class::Vif, "qdisk", false),
+        (Class::Vif, "console", false),
+    ] {
+        assert_eq!(class.is_served_by(&kind.parse().unwrap()), serves, "{class} {kind}");
+    }
+}
+
+#[test]
+fn an_id_is_32_digits() {
+    let id = RequestId(0xab);
+    assert_eq!(id.to_string().parse(), Ok(id));
+    let upper = id.to_string().to_uppercase();
+    for text in ["", "ab", "+0000000000000000000000000000000", &upper] {
+        assert!(text.parse::<RequestId>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn every_state_is_a_digit_and_back() {
+    for digit in 1..=6 {
+        let text = digit.to_string();
+        assert_eq!(State::parse(&text).as_str(), text);
+    }
+    for text in ["", "0", "7", "01", " 1", "x"] {
+        assert_eq!(State::parse(text), State::Unknown);
+    }
+}
+
+fn backend(made_for: Option<u128>) -> daemon::Backend {
+    daemon::Backend {
+        made_for: made_for.map(RequestId),
+        state: XenbusState::InitWait,
+        online: true,
+        status: HotplugStatus::None,
+        error: String::new(),
+    }
+}
+
+fn seen(state: State) -> daemon::Seen {
+    let request = Request {
+        id: RequestId(1),
+        vm: "/vm/a".to_owned(),
+        state,
+        force: false,
+        error: String::new(),
+    };
+    daemon::Seen {
+        request: Some(request),
+        refusal: String::new(),
+        backend: None,
+        frontend: true,
+        held: false,
+    }
+}
+
+#[test]
+fn a_device_of_libxls_is_left_alone() {
+    for state in [State::Wanted, State::Taken, State::Unwanted] {
+        for held in [false, true] {
+            let seen = daemon::Seen {
+                backend: Some(backend(None)),
+                held,
+                ..seen(state)
+            };
+            let next = daemon::next(&seen);
+            assert!(matches!(next, Some(daemon::Action::Close(_))), "{state:?}: {next:?}");
+        }
+    }
+    let nobodys = daemon::Seen {
+        request: None,
+        backend: Some(backend(None)),
+        ..seen(State::Wanted)
+    };
+    assert_eq!(daemon::next(&nobodys), None);
+}
+
+#[test]
+fn a_backend_without_its_request_is_removed() {
+    let orphan = daemon::Seen {
+        request: None,
+        backend: Some(backend(Some(1))),
+        ..seen(State::Wanted)
+    };
+    assert_eq!(daemon::next(&orphan), Some(daemon::Action::Drop(String::new())));
+    let anothers = daemon::Seen {
+        backend: Some(backend(Some(2))),
+        ..seen(State::Wanted)
+    };
+    assert_eq!(daemon::next(&anothers), Some(daemon::Action::Drop(String::new())));
+}
+
+#[test]
+fn a_request_that_is_refused_says_why_and_makes_nothing() {
+    let refused = daemon::Seen {
+        refusal: "version 2 is not spoken here".to_owned(),
+        ..seen(State::Wanted)
+    };
+    assert_eq!(
+        daemon::next(&refused),
+        Some(daemon::Action::Close("version 2 is not spoken here".to_owned()))
+    );
+}
+
+#[test]
+fn the_first_error_is_the_one_that_is_told() {
+    let mut failed = seen(State::Taken);
+    failed.backend = Some(daemon::Backend {
+        status: HotplugStatus::Busy,
+        error: "phy: in use".to_owned(),
+        ..backend(Some(1))
+    });
+    assert_eq!(
+        daemon::next(&failed),
+        Some(daemon::Action::Drop("phy: in use".to_owned()))
+    );
+    failed.backend = None;
+    failed.request.as_mut().unwrap().error = "phy: in use".to_owned();
+    assert_eq!(daemon::next(&failed), Some(daemon::Action::Close(String::new())));
+}

@@ -1,0 +1,152 @@
+//! The toolstack's side: what is next for somebody who wants a device to be there, or gone.
+//!
+//! | wish | request | next |
+//! | --- | --- | --- |
+//! | attach | none, no frontend | [`Action::Create`] |
+//! | attach | none, a frontend | fails: another toolstack's |
+//! | attach | ours: wanted, taken | waits |
+//! | attach | ours: ready, used | done |
+//! | attach | ours: closed | [`Action::Remove`]; then it fails, with the driver domain's error |
+//! | attach | ours: unwanted, or no longer there | fails: somebody else detaches it |
+//! | attach | another's, of this guest, not closed | fails: there is one |
+//! | attach | another's, of a guest that has gone | as for detach |
+//! | attach | another's, closed | [`Action::Remove`] |
+//! | detach | none | done |
+//! | detach | wanted, closed | [`Action::Remove`] |
+//! | detach | taken, ready, used, unknown | [`Action::Unwant`] |
+//! | detach | unwanted | waits; [`Action::Force`] if the guest is not to be waited for |
+//! | both | any, and the driver domain has gone | [`Action::Remove`], for an attach a failure |
+
+use crate::{Request, RequestId, State};
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Wish {
+    /// The device, by a request of that id.
+    Attach {
+        /// The request that is written.
+        id: RequestId,
+        /// Whether it was written: from then on it is only waited for.
+        written: bool,
+    },
+    /// That the device goes.
+    Detach {
+        /// The request that was first seen there: another one is another device.
+        id: Option<RequestId>,
+        /// Whether the guest is not to be waited for.
+        force: bool,
+    },
+}
+
+/// What is there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// The request at the device's place.
+    pub request: Option<Request>,
+    /// The guest's `vm` node. `None` if there is no such guest.
+    pub vm: Option<String>,
+    /// Whether the frontend's directory is there.
+    pub frontend: bool,
+    /// Whether the driver domain is there, and the one that was prepared.
+    pub driver_domain: bool,
+}
+
+/// What to do, in one transaction that looks again and changes nothing if something else is next by then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Write the request, and make the empty directory of the frontend.
+    Create,
+    /// Write [`State::Unwanted`], and `force` as wished.
+    Unwant,
+    /// Write `force`.
+    Force,
+    /// Remove the request, and the frontend's directory if it was made for the request and is of the same guest.
+    Remove,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The device is set up.
+    Attached,
+    /// The device has gone, and nothing is held for it any more.
+    Detached,
+    /// There is no such guest.
+    NoGuest,
+    /// The driver domain has gone, or was never prepared.
+    NoDriverDomain,
+    /// There is such a device; with a request, or another toolstack's.
+    Exists {
+        /// Whether it has a request.
+        requested: bool,
+    },
+    /// Somebody else detaches it.
+    Withdrawn,
+    /// The driver domain did not serve it.
+    Failed(String),
+}
+
+/// What is next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Next {
+    /// Wait until something changes.
+    Wait,
+    /// Do this.
+    Do(Action),
+    /// It is over; after the action, if there is one.
+    Over(Option<Action>, End),
+}
+
+/// What is next for a wish.
+pub fn next(wish: &Wish, seen: &Seen) -> Next {
+    match wish {
+        Wish::Attach { id, written } => attach(*id, *written, seen),
+        Wish::Detach { id, force } => match &seen.request {
+            Some(request) if id.is_none_or(|id| id == request.id) => detach(*force, seen, request),
+            _ => Next::Over(None, End::Detached),
+        },
+    }
+}
+
+fn attach(id: RequestId, written: bool, seen: &Seen) -> Next {
+    match &seen.request {
+        Some(request) if request.id == id => match request.state {
+            State::Closed => Next::Over(
+                Some(Action::Remove),
+                End::Failed(if request.error.is_empty() {
+                    "the driver domain does not say why".to_owned()
+                } else {
+                    request.error.clone()
+                }),
+            ),
+            _ if !seen.driver_domain => Next::Over(Some(Action::Remove), End::NoDriverDomain),
+            State::Ready | State::Used => Next::Over(None, End::Attached),
+            State::Unwanted => Next::Over(None, End::Withdrawn),
+            State::Wanted | State::Taken | State::Unknown => Next::Wait,
+        },
+        _ if written => Next::Over(None, End::Withdrawn),
+        _ if !seen.driver_domain => Next::Over(None, End::NoDriverDomain),
+        _ if seen.vm.is_none() => Next::Over(None, End::NoGuest),
+        Some(request) if request.state == State::Closed => Next::Do(Action::Remove),
+        Some(request) if seen.vm.as_ref() == Some(&request.vm) => Next::Over(None, End::Exists { requested: true }),
+        // A guest that has gone leaves nobody to wait for.
+        Some(request) => match detach(true, seen, request) {
+            Next::Over(action, _) => action.map_or(Next::Wait, Next::Do),
+            other => other,
+        },
+        None if seen.frontend => Next::Over(None, End::Exists { requested: false }),
+        None => Next::Do(Action::Create),
+    }
+}
+
+fn detach(force: bool, seen: &Seen, request: &Request) -> Next {
+    match request.state {
+        // What a domain held has gone with it.
+        _ if !seen.driver_domain => Next::Over(Some(Action::Remove), End::Detached),
+        // Nothing is made before it is taken up, in one transaction.
+        State::Wanted | State::Closed => Next::Over(Some(Action::Remove), End::Detached),
+        State::Taken | State::Ready | State::Used | State::Unknown => Next::Do(Action::Unwant),
+        State::Unwanted if force && !request.force => Next::Do(Action::Force),
+        State::Unwanted => Next::Wait,
+    }
+}
