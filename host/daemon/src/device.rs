@@ -285,6 +285,16 @@ impl Task {
         Ok(observation)
     }
 
+    /// What a handler is to work on. A store that is away is waited for: it is no fault of the device's.
+    async fn examine(&self) -> Result<Option<Snapshot>, xenplug_xenstore::Error> {
+        loop {
+            match self.directory.examine().await {
+                Err(error) if !is_final(&error) && !self.host.draining.is_cancelled() => sleep(AGAIN).await,
+                examined => return Ok(examined?.1),
+            }
+        }
+    }
+
     /// Prepares the handler's call and starts it on a worker thread.
     async fn start_handler(&mut self) -> Result<(), Failure> {
         let unseen = |cause: &str| Failure::new("xenplugd", &format!("the device could not be read: {cause}"));
@@ -292,12 +302,8 @@ impl Task {
             Some(snapshot) => snapshot,
             // It was found ready by a mere look. If it has changed since, its publication will find out.
             None => {
-                let examined = self
-                    .directory
-                    .examine()
-                    .await
-                    .map_err(|error| unseen(&error.to_string()))?;
-                examined.1.ok_or_else(|| unseen("its directory has gone"))?
+                let examined = self.examine().await.map_err(|error| unseen(&error.to_string()))?;
+                examined.ok_or_else(|| unseen("its directory has gone"))?
             }
         };
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;

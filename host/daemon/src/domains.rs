@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::{Client, Error, Watch};
 
 /// How often to ask where no special watch can be set.
 const POLL: Duration = Duration::from_secs(5);
+
+/// How soon to try again to set them when the store is away.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,11 +130,15 @@ enum Special {
 impl Special {
     async fn set(client: &Client) -> Self {
         let watch = async |name: &str| client.watch(&name.parse()?).await;
-        match (watch("@introduceDomain").await, watch("@releaseDomain").await) {
-            (Ok(introduced), Ok(released)) => Self::Watches(introduced, released),
-            (Err(error), _) | (_, Err(error)) => {
-                debug!(%error, "domains are polled, as they cannot be watched");
-                Self::Clock(Instant::now() + POLL)
+        loop {
+            match (watch("@introduceDomain").await, watch("@releaseDomain").await) {
+                (Ok(introduced), Ok(released)) => return Self::Watches(introduced, released),
+                (Err(error), _) | (_, Err(error)) if error.errno().is_some() => {
+                    debug!(%error, "domains are polled, as they cannot be watched");
+                    return Self::Clock(Instant::now() + POLL);
+                }
+                // The store has not said no: it is away.
+                _ => sleep(AGAIN).await,
             }
         }
     }

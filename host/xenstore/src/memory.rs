@@ -162,7 +162,12 @@ async fn carry(
                 while let Some((frame, length)) = first_frame(&buffer[used..]).map_err(io::Error::other)? {
                     let bytes = &buffer[used..used + length];
                     used += length;
-                    let (after, copies) = match road.fate(what(frame.kind)) {
+                    let fate = road.fate(what(frame.kind));
+                    tracing::trace!(
+                        kind = Kind::of(frame.kind).map(Kind::name), request = frame.request,
+                        payload = %frame.payload.escape_ascii(), ?fate, "a message"
+                    );
+                    let (after, copies) = match fate {
                         Fate::Arrives(after) => (after, 1),
                         Fate::Twice(after) => (after, 2),
                         Fate::Lost => continue,

@@ -70,7 +70,7 @@ async fn misfortune(world: &World, chance: &Chance, stop: &CancellationToken) {
         };
         sleep(rest).await;
         if !world.is_stormy() {
-            return std::future::pending().await;
+            continue;
         }
         match chance.below(6) {
             0 | 1 => return,
@@ -84,16 +84,31 @@ async fn misfortune(world: &World, chance: &Chance, stop: &CancellationToken) {
             }
             4 => {
                 world.say("the store is away");
-                world.place.close(true);
-                world.place.cut();
+                let _back = Away::new(world);
                 sleep(chance.upto(5000)).await;
-                world.place.close(false);
             }
             _ => {
                 world.say("time jumps");
                 tokio::time::advance(chance.upto(7_200_000)).await;
             }
         }
+    }
+}
+
+/// The store is away, until this is dropped.
+struct Away<'a>(&'a World);
+
+impl<'a> Away<'a> {
+    fn new(world: &'a World) -> Self {
+        world.place.close(true);
+        world.place.cut();
+        Self(world)
+    }
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        self.0.place.close(false);
     }
 }
 

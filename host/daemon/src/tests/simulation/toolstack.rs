@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use tokio::{
     task::spawn_local,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use xenplug_control::script::{Action, Call};
@@ -80,6 +80,7 @@ impl Slot {
     async fn create(&mut self) {
         let world = Rc::clone(&self.world);
         let vm = world.count.get() + 1;
+        world.count.set(vm);
         world.say(format!("guest {} is made, /vm/{vm}", self.domain));
         let nodes: Nodes = vec![("name", format!("guest{vm}")), ("vm", format!("/vm/{vm}"))];
         let mut permissions = vec![Permission::none(0), Permission::read(self.domain.0)];
@@ -144,7 +145,6 @@ impl Slot {
         let made = Made {
             number,
             params: params.clone(),
-            at: Instant::now(),
         };
         world.made.borrow_mut().insert(key.clone(), made);
         self.write(&key, &params).await;
@@ -155,7 +155,7 @@ impl Slot {
         self.until(&state, |state| matches!(state, Some("2" | "4"))).await;
         if world.plan.mode == Mode::Dom0 {
             self.script(&key, Action::Add).await;
-        } else if world.plan.is_quiet() {
+        } else if world.plan.is_quiet() && world.plan.message <= 50 {
             let status = format!("{}/hotplug-status", world.backend(&key));
             if !self.until(&status, |status| status == Some("connected")).await {
                 world.wrong(format!("{key} is not connected within {PATIENCE:?}, and nothing was in the way"));

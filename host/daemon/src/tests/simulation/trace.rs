@@ -24,7 +24,9 @@ impl Trace {
     /// What writes them.
     pub(super) fn log(&self) -> Dispatch {
         let ours = ["xenplugd", "xenplug_runtime", "xenplug_xenstore", "world"];
-        let targets = Targets::new().with_targets(ours.map(|target| (target, LevelFilter::DEBUG)));
+        let targets = Targets::new()
+            .with_targets(ours.map(|target| (target, LevelFilter::DEBUG)))
+            .with_target("xenplug_xenstore::memory", LevelFilter::TRACE);
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_target(false)

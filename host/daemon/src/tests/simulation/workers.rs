@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::Runtime,
+    runtime::Handle,
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::{JoinHandle, spawn_local},
     time::sleep,
@@ -44,22 +44,22 @@ pub(super) struct Shared {
     chance: Chance,
     longest: u64,
     /// Where tokio's parts of a worker live.
-    runtime: Runtime,
+    runtime: Handle,
     killed: Mutex<CancellationToken>,
     links: Mutex<Option<UnboundedSender<Option<IfName>>>>,
     fate: Mutex<Doom>,
 }
 
 impl Shared {
-    pub(super) fn new(seed: u64, longest: u64, journal: PathBuf) -> std::io::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(seed: u64, longest: u64, journal: PathBuf, runtime: Handle) -> Self {
+        Self {
             chance: Chance::of(seed, "workers"),
             longest,
-            runtime: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
+            runtime,
             killed: Mutex::default(),
             links: Mutex::default(),
             fate: Mutex::new(Doom { journal, kept: None }),
-        })
+        }
     }
 
     /// The workers of a new daemon, and what tells that it was killed.

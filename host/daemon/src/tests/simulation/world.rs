@@ -14,6 +14,7 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{
+    runtime::{Builder, Runtime},
     sync::{mpsc::UnboundedSender, oneshot},
     time::Instant,
 };
@@ -34,6 +35,8 @@ use crate::host::Host;
 pub(super) struct Stage {
     pub(super) engine: Engine,
     pub(super) folder: TempDir,
+    /// Where tokio's parts of workers live.
+    workers: Runtime,
 }
 
 impl Stage {
@@ -46,6 +49,7 @@ impl Stage {
         Self {
             engine: Engine::new().expect("an engine"),
             folder: folder.expect("a folder"),
+            workers: Builder::new_current_thread().enable_time().build().expect("a runtime"),
         }
     }
 }
@@ -53,12 +57,10 @@ impl Stage {
 /// A guest's device, as the toolstack made it.
 #[derive(Clone, Debug)]
 pub(super) struct Made {
-    /// Counts the devices of a seed.
+    /// That of no other device of the seed.
     pub(super) number: u64,
     /// What it is made of: an image.
     pub(super) params: String,
-    /// When it was made.
-    pub(super) at: Instant,
 }
 
 /// A script's call, and where its answer goes.
@@ -84,6 +86,7 @@ pub(super) struct World {
     pub(super) socket: RefCell<Option<UnboundedSender<Asked>>>,
     /// The devices that there are to be, by the toolstack's will.
     pub(super) made: RefCell<BTreeMap<DeviceKey, Made>>,
+    /// Counts guests and their devices.
     pub(super) count: Cell<u64>,
     violations: RefCell<Vec<String>>,
     /// Cancelled at the first violation.
@@ -99,10 +102,11 @@ impl World {
             Mode::Dom0 => DomId(0),
             Mode::DriverDomain => DomId(1),
         };
-        let stormy = Arc::new(AtomicBool::new(true));
+        let stormy = Arc::new(AtomicBool::new(false));
         let weather = Weather {
             chance: Chance::of(seed, "road"),
             longest: plan.message,
+            held_up: plan.misfortune > 0,
             lost: plan.lost,
             twice: plan.twice,
             stormy: Arc::clone(&stormy),
@@ -111,7 +115,7 @@ impl World {
         let (_, machine) = System::simulated();
         let folder = tempfile::tempdir_in(stage.folder.path()).expect("a folder");
         let journal = folder.path().join("journal");
-        let workers = Arc::new(Shared::new(seed, plan.worker, journal).expect("workers"));
+        let workers = Arc::new(Shared::new(seed, plan.worker, journal, stage.workers.handle().clone()));
         machine.expect(Box::new(workers.trouble(seed, plan.failing, plan.killing, Arc::clone(&stormy))));
         machine.add_bridge(&"xenbr0".parse().expect("a name"));
         let config = stage.folder.path().join(match plan.mode {
@@ -147,10 +151,10 @@ impl World {
         format!("/local/domain/{}/backend/{key}", self.own)
     }
 
-    /// From here on all goes well.
-    pub(super) fn calm(&self) {
-        self.stormy.store(false, Ordering::Relaxed);
-        self.say("the storm is over");
+    /// From here on things go wrong, or well.
+    pub(super) fn storm(&self, begins: bool) {
+        self.stormy.store(begins, Ordering::Relaxed);
+        self.say(if begins { "the storm begins" } else { "the storm is over" });
     }
 
     pub(super) fn is_stormy(&self) -> bool {
@@ -192,6 +196,8 @@ impl World {
 struct Weather {
     chance: Chance,
     longest: u64,
+    /// Whether the store stops for a while now and then.
+    held_up: bool,
     lost: u64,
     twice: u64,
     stormy: Arc<AtomicBool>,
@@ -200,8 +206,7 @@ struct Weather {
 impl Road for Weather {
     fn fate(&self, message: Message) -> Fate {
         let stormy = self.stormy.load(Ordering::Relaxed);
-        let after = match stormy && self.chance.permille(1) {
-            // The store is held up.
+        let after = match stormy && self.held_up && self.chance.below(4000) == 0 {
             true => self.chance.upto(30_000),
             false if stormy => self.chance.upto(self.longest),
             false => Duration::from_millis(1),
