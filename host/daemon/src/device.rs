@@ -195,7 +195,10 @@ impl Task {
             Action::Publish => {
                 let outcome = match (self.identity(), &self.device) {
                     (Some(identity), Some(device)) => {
-                        self.directory.publish(&identity, &device.nodes, &self.connection).await
+                        let link = self.holding.as_ref().and_then(Holding::link);
+                        self.directory
+                            .publish(&identity, &device.nodes, link, &self.connection)
+                            .await
                     }
                     _ => Ok(Published::Stale),
                 };

@@ -222,7 +222,8 @@ impl Directory {
 
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
     /// what the handler was `given`: that tells a directory made anew for the same machine, or for one whose `vm` cannot
-    /// be read.
+    /// be read. So does the `link` that was changed for it, by number: that of a card made anew is another, and gone before
+    /// the new one's state says that it waits.
     ///
     /// The frontend's nodes come before that: a guest reads `mtu` once, as soon as its backend is connected
     /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
@@ -230,6 +231,7 @@ impl Directory {
         &self,
         identity: &Identity,
         given: &BTreeMap<String, String>,
+        link: Option<u32>,
         connection: &Connection,
     ) -> Outcome {
         let mut nodes = connection.backend.clone();
@@ -241,7 +243,9 @@ impl Directory {
         if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        self.write(nodes, &asked, |seen| seen.connectable(identity)).await
+        let there = |index| matches!(self.system.network.link_by_index(index), Ok(Some(_)));
+        self.write(nodes, &asked, |seen| seen.connectable(identity) && link.is_none_or(there))
+            .await
     }
 
     /// Publishes why a device failed.

@@ -118,7 +118,7 @@ impl Holding {
     }
 
     /// The number of the link that was changed for the device, if one was.
-    pub(crate) fn link(&self) -> Option<u32> {
+    pub fn link(&self) -> Option<u32> {
         self.held.iter().find_map(|held| match held.effect {
             Effect::Link { index, .. } => Some(index),
             _ => None,

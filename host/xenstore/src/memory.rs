@@ -64,7 +64,8 @@ struct State {
 }
 
 impl Place {
-    pub(crate) fn new(serve: impl Fn(DuplexStream) + Send + Sync + 'static, road: Option<Arc<dyn Road>>) -> Self {
+    /// A way to whatever `serve` makes of the other end of each connection: see [`crate::server::Server::place`].
+    pub fn new(serve: impl Fn(DuplexStream) + Send + Sync + 'static, road: Option<Arc<dyn Road>>) -> Self {
         Self(Arc::new(Inner {
             serve: Box::new(serve),
             road,
@@ -83,7 +84,9 @@ impl Place {
     }
 
     /// Connects, within a tokio runtime.
-    pub(crate) fn connect(&self) -> io::Result<DuplexStream> {
+    ///
+    /// Errors: nobody may connect now ([`Place::close`]).
+    pub fn connect(&self) -> io::Result<DuplexStream> {
         let mut state = self.state();
         if state.closed {
             return Err(io::ErrorKind::ConnectionRefused.into());

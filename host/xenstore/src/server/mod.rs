@@ -32,6 +32,8 @@ use crate::memory::{Place, Road};
 pub struct Options {
     /// What an unprivileged domain may have.
     pub quotas: Quotas,
+    /// Whether nobody may watch for domains that come and go.
+    pub secretive: bool,
 }
 
 /// How much there is in a server.
