@@ -323,7 +323,7 @@ impl Task {
         // Never closed, so only waiting can happen here; what changes meanwhile is seen afterwards.
         self.permit = Arc::clone(&self.host.events).acquire_owned().await.ok();
         let span = info_span!("connect", device = %self.part, plugin = plugin.name());
-        self.job = Some(Job::handler(plugin, device, holding, span));
+        self.job = Some(Job::handler(&self.host.workers, plugin, device, holding, span));
         Ok(())
     }
 
@@ -335,7 +335,7 @@ impl Task {
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
         let span = info_span!("disconnect", device = %self.part, plugin = self.plugin_name());
         let disconnects = plugin.zip(self.device.take());
-        self.job = Some(Job::release(Arc::clone(&self.host), disconnects, holding, span));
+        self.job = Some(Job::release(&self.host, disconnects, holding, span));
         None
     }
 

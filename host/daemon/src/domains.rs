@@ -1,7 +1,7 @@
 //! Which frontend domains xenstored knows, kept true by its special watches or, where those are denied, by polling.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -31,14 +31,14 @@ enum Known {
 /// be.
 pub(crate) struct Domains {
     client: Client,
-    known: Mutex<HashMap<DomId, Known>>,
+    known: Mutex<BTreeMap<DomId, Known>>,
 }
 
 impl Domains {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            known: Mutex::new(HashMap::new()),
+            known: Mutex::new(BTreeMap::new()),
         }
     }
 
@@ -112,7 +112,7 @@ impl Domains {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<DomId, Known>> {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<DomId, Known>> {
         // Every change is one assignment, so a poisoned table is still a true one.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,6 +140,7 @@ impl Special {
         match self {
             Self::Watches(introduced, released) => {
                 let event = tokio::select! {
+                    biased;
                     event = introduced.next() => event,
                     event = released.next() => event,
                 };

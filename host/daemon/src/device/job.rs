@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    task::{JoinHandle, spawn_blocking},
-    time::Instant,
-};
+use tokio::{task::JoinHandle, time::Instant};
 use tracing::{Span, warn};
 use xenplug_runtime::{Cancel, Connection, Device, Fault, Holding, Plugin};
 
-use crate::host::Host;
+use crate::{host::Host, workers::Workers};
 
 /// How long after a handler's deadline its thread may be late before that is published: it is in the kernel then.
 const LATE: Duration = Duration::from_secs(2);
@@ -28,22 +25,30 @@ pub(super) enum Job {
 
 impl Job {
     /// Runs a handler.
-    pub(super) fn handler(plugin: Arc<Plugin>, device: Arc<Device>, holding: Holding, span: Span) -> Self {
+    pub(super) fn handler(
+        workers: &Workers,
+        plugin: Arc<Plugin>,
+        device: Arc<Device>,
+        holding: Holding,
+        span: Span,
+    ) -> Self {
         let cancel = Cancel::default();
         let late = Instant::now() + plugin.limits().deadline + LATE;
         let stop = cancel.clone();
-        let task = spawn_blocking(move || span.in_scope(|| plugin.connect(device, holding, &stop)));
+        let task = workers.run(move || span.in_scope(|| plugin.connect(device, holding, &stop)));
         Self::Handler { task, cancel, late }
     }
 
     /// Gives back what is held, after a word to the plugin if it wants one.
     pub(super) fn release(
-        host: Arc<Host>,
+        host: &Arc<Host>,
         disconnects: Option<(Arc<Plugin>, Arc<Device>)>,
         mut holding: Holding,
         span: Span,
     ) -> Self {
-        let task = spawn_blocking(move || {
+        let owned = Arc::clone(host);
+        let task = host.workers.run(move || {
+            let host = owned;
             span.in_scope(|| {
                 if let Some((plugin, device)) = disconnects {
                     let (back, said) = plugin.disconnect(device, holding, &Cancel::default());
