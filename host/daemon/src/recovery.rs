@@ -36,7 +36,7 @@ pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
     // another, further down, had before the crash.
     let mut found = Vec::with_capacity(replay.records.len());
     for replayed in replay.records {
-        found.push(find(host, Holding::resume(replayed)).await?);
+        found.push(find(host, Holding::resume(replayed, &host.claims)).await?);
     }
     for found in found {
         let header = found.adopted.holding.header();

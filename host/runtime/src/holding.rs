@@ -105,8 +105,14 @@ impl Holding {
         })
     }
 
-    /// Takes up a record that an earlier daemon left.
-    pub fn resume(replayed: Replayed<Header, Effect>) -> Self {
+    /// Takes up a record that an earlier daemon left. All have to be taken up before one is released: what several hold
+    /// is undone with the last of them.
+    pub fn resume(replayed: Replayed<Header, Effect>, claims: &Claims) -> Self {
+        for held in &replayed.held {
+            if let Effect::Command { undo, .. } = &held.effect {
+                claims.undoings.hold(undo, &replayed.header.identity.key);
+            }
+        }
         Self {
             header: replayed.header,
             record: replayed.record,
