@@ -11,6 +11,7 @@ mod logging;
 mod metrics;
 mod neighbours;
 mod plugins;
+mod quarantine;
 mod recovery;
 mod registry;
 mod script;
@@ -50,6 +51,7 @@ use crate::{
     host::{Host, Plugins},
     metrics::Metrics,
     plugins::Loader,
+    quarantine::Quarantines,
     registry::Registry,
 };
 
@@ -154,6 +156,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             system,
             journal,
             claims,
+            quarantines: Quarantines::of(&plugins),
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
             asks,

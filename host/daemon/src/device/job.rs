@@ -23,7 +23,9 @@ pub(super) enum Job {
         late: Instant,
     },
     /// What is held is being given back.
-    Release { task: JoinHandle<(Holding, Vec<String>)> },
+    Release {
+        task: JoinHandle<(Holding, Vec<String>, Option<Fault>)>,
+    },
 }
 
 impl Job {
@@ -45,15 +47,17 @@ impl Job {
     ) -> Self {
         let task = spawn_blocking(move || {
             span.in_scope(|| {
+                let mut fault = None;
                 if let Some((plugin, device)) = disconnects {
                     let (back, said) = plugin.disconnect(device, holding, &Cancel::default());
                     holding = back;
-                    if let Err(fault) = said {
-                        warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
-                    }
+                    fault = said.err();
+                }
+                if let Some(fault) = &fault {
+                    warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
                 }
                 let failures = holding.release(&host.system, &host.plugins().release, &host.claims);
-                (holding, failures)
+                (holding, failures, fault)
             })
         });
         Self::Release { task }
@@ -70,7 +74,8 @@ impl Job {
 /// What a worker thread brought back.
 pub(super) enum Finished {
     Handler(Holding, Result<Connection, Fault>),
-    Release(Holding, Vec<String>),
+    /// With what could not be given back, and how the plugin failed when it was told of the end.
+    Release(Holding, Vec<String>, Option<Fault>),
 }
 
 /// Waits for the worker thread, if there is one.
@@ -83,8 +88,8 @@ pub(super) async fn finished(job: &mut Option<Job>) -> Finished {
             Finished::Handler(holding, answer)
         }
         Some(Job::Release { task }) => {
-            let (holding, failures) = task.await.expect("worker threads do not panic");
-            Finished::Release(holding, failures)
+            let (holding, failures, fault) = task.await.expect("worker threads do not panic");
+            Finished::Release(holding, failures, fault)
         }
     };
     *job = None;
