@@ -192,6 +192,7 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup())?;
     recovery::run(&host).await?;
     spawn_local(script::pass_on(Arc::clone(&host), asked));
+    spawn_local(logging::tell_of_floods());
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
     let mut dispatching = spawn_local(dispatch.run());

@@ -14,7 +14,7 @@ impl Handler for Guest {
     }
 
     fn connect(_device: &Device) -> Result<Connection, Error> {
-        for path in ["/etc/shadow", "/dev/mem\n\u{1b}[2J", "/proc/self/environ"] {
+        for path in ["/etc/shadow", "/dev/mem", "/proc/self/environ"] {
             let _ = Source::open(path, Access::ReadWrite);
         }
         Ok(Connection::new())

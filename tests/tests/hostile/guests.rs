@@ -184,7 +184,7 @@ pub(crate) const GUESTS: &[Guest] = {
             "",
             Fails(&["publish hotplug-status", "not the plugin's to write"]),
         ),
-        of("result-list-in-itself", Nothing, "", Fails(&[CRASHED, "too much data"])),
+        of("result-list-overlaps", Nothing, "", Fails(&[CRASHED, "too much data"])),
         of("result-list-wraps-around", Nothing, "", Fails(&[CRASHED])),
         of("result-not-utf8", Nothing, "", Fails(&[CRASHED, "utf-8"])),
         of("result-out-of-bounds", Nothing, "", Fails(&[CRASHED])),
