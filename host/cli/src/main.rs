@@ -1,5 +1,6 @@
 //! xenplug: the operator's command.
 
+mod plugin;
 mod scripts;
 mod status;
 
@@ -34,6 +35,9 @@ enum Command {
     },
     /// Shows the daemon's metrics, in the OpenMetrics text format.
     Metrics,
+    /// Sees to the daemon's plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
     #[command(long_about = scripts::ABOUT, after_long_help = scripts::MORE)]
     Scripts(Scripts),
@@ -46,6 +50,8 @@ enum Failure {
     Daemon(#[from] xenplug_control::Error),
     #[error("no answer can be written: {0}")]
     Output(#[from] io::Error),
+    #[error(transparent)]
+    Plugin(#[from] plugin::Error),
     #[error(transparent)]
     Scripts(#[from] scripts::Error),
 }
@@ -76,6 +82,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
         Command::Metrics => runtime.block_on(client(arguments).metrics())?,
+        Command::Plugin(command) => runtime.block_on(command.run(&client(arguments)))?,
         Command::Scripts(scripts) => {
             let said = scripts.run(&runtime, arguments.socket.as_deref())?;
             said.complaints.iter().for_each(|complaint| complain(complaint));

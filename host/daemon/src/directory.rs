@@ -244,8 +244,10 @@ impl Directory {
             self.ask_frontend(identity, &connection.frontend).await;
         }
         let there = |index| matches!(self.system.network.link_by_index(index), Ok(Some(_)));
-        self.write(nodes, &asked, |seen| seen.connectable(identity) && link.is_none_or(there))
-            .await
+        self.write(nodes, &asked, |seen| {
+            seen.connectable(identity) && link.is_none_or(there)
+        })
+        .await
     }
 
     /// Publishes why a device failed.

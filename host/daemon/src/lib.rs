@@ -11,6 +11,7 @@ mod logging;
 mod metrics;
 mod neighbours;
 mod plugins;
+mod quarantine;
 mod recovery;
 mod registry;
 mod script;
@@ -54,6 +55,7 @@ use crate::{
     metrics::Metrics,
     neighbours::Question,
     plugins::Loader,
+    quarantine::Quarantines,
     registry::Registry,
     workers::Workers,
 };
@@ -160,6 +162,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             system,
             journal,
             claims,
+            quarantines: Quarantines::of(&plugins),
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
             workers: Workers::Threads,
@@ -194,6 +197,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut dispatching = begin(&host, asked, questions).await?;
+    spawn_local(logging::tell_of_floods());
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
     info!(domain = host.own.0, store = %host.client.endpoint(), "serving");

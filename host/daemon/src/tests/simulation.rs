@@ -95,7 +95,9 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
             .flat_map(|player| player.join().expect("a player only plays"))
             .collect()
     });
-    let Some((seed, reason)) = failed.iter().min() else { return };
+    let Some((seed, reason)) = failed.iter().min() else {
+        return;
+    };
     let trace = Trace::default();
     let again = play(*seed, &stage, Some(&trace));
     panic!(
@@ -242,7 +244,11 @@ grant = {{ bridges = ["xenbr*"], firewall = true }}
 
 fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is {value:?}, and has to be a number")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} is {value:?}, and has to be a number")),
+    )
 }
 
 /// Remembers panics, as those of tasks would go unseen.
