@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use xenplug_control::Status;
+use xenplug_control::{Device, Status};
 
 /// The table: one line a device, and below it what it holds and what went wrong.
 pub(crate) fn table(status: &Status) -> String {
@@ -33,13 +33,7 @@ pub(crate) fn table(status: &Status) -> String {
         .iter()
         .map(|device| {
             [
-                format!(
-                    "{}/{}/{}{}",
-                    device.kind,
-                    device.frontend,
-                    device.devid,
-                    if device.emulated { "-emu" } else { "" }
-                ),
+                name(device),
                 device.plugin.clone().unwrap_or_else(|| "-".to_owned()),
                 device.state.clone(),
                 since(device.since),
@@ -77,6 +71,12 @@ pub(crate) fn table(status: &Status) -> String {
     text
 }
 
+/// The device, as messages name it.
+pub(crate) fn name(device: &Device) -> String {
+    let tap = if device.emulated { "-emu" } else { "" };
+    format!("{}/{}/{}{tap}", device.kind, device.frontend, device.devid)
+}
+
 fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
@@ -93,7 +93,7 @@ fn since(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use xenplug_control::{Device, Store};
+    use xenplug_control::Store;
 
     use super::*;
 

@@ -10,7 +10,7 @@ use xenplug_system::System;
 use xenplug_xenbus::{DomId, Kind, Mode, Part};
 use xenplug_xenstore::Client;
 
-use crate::{device::Ask, domains::Domains, metrics::Metrics, registry::Registry};
+use crate::{device::Ask, domains::Domains, hotplug::Requests, metrics::Metrics, registry::Registry};
 
 /// What all devices share.
 pub(crate) struct Host {
@@ -24,6 +24,8 @@ pub(crate) struct Host {
     pub(crate) domains: Arc<Domains>,
     pub(crate) plugins: RwLock<Arc<Plugins>>,
     pub(crate) registry: Registry,
+    /// What toolstacks ask for. In dom0 they ask for nothing: libxl makes the devices, and a script asks for each.
+    pub(crate) requests: Arc<Requests>,
     /// Where scripts' calls go, to be passed on to their devices: see [`crate::script`].
     pub(crate) asks: mpsc::UnboundedSender<(Part, Ask)>,
     pub(crate) metrics: Metrics,

@@ -7,6 +7,7 @@ mod directory;
 mod dispatch;
 mod domains;
 mod host;
+mod hotplug;
 mod logging;
 mod metrics;
 mod neighbours;
@@ -156,6 +157,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             claims,
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
+            requests: Arc::default(),
             asks,
             metrics: Metrics::new(),
             events: Host::event_permits(),
@@ -192,6 +194,9 @@ async fn serve(
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
     let mut dispatching = spawn_local(dispatch.run());
+    if host.mode == Mode::DriverDomain {
+        spawn_local(hotplug::follow(Arc::clone(&host)));
+    }
     info!(domain = host.own.0, store = %host.client.endpoint(), "serving");
     notify(&[NotifyState::Ready]);
     let ended = loop {
