@@ -18,6 +18,7 @@ mod scripts;
 mod switch;
 mod toolstack;
 mod unpacked;
+mod xenbus;
 mod xenstored;
 
 pub use baseline::{Baseline, Scope};
@@ -33,4 +34,5 @@ pub use scripts::Scripts;
 pub use switch::Switch;
 pub use toolstack::{Device, Disk, Kind, Nodes, Toolstack, Vif};
 pub use unpacked::{Rig, build_directory};
+pub use xenbus::Xenbus;
 pub use xenstored::Xenstored;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use xenplug_control::{Quarantine, Status};
+use xenplug_control::{Device, Quarantine, Status};
 
 /// The table: one line a device, and below it what it holds and what went wrong.
 pub(crate) fn table(status: &Status) -> String {
@@ -38,13 +38,7 @@ pub(crate) fn table(status: &Status) -> String {
         .iter()
         .map(|device| {
             [
-                format!(
-                    "{}/{}/{}{}",
-                    device.kind,
-                    device.frontend,
-                    device.devid,
-                    if device.emulated { "-emu" } else { "" }
-                ),
+                name(device),
                 device.plugin.clone().unwrap_or_else(|| "-".to_owned()),
                 device.state.clone(),
                 since(device.since),
@@ -94,6 +88,12 @@ fn quarantined(plugin: &str, quarantine: &Quarantine) -> String {
     )
 }
 
+/// The device, as messages name it.
+pub(crate) fn name(device: &Device) -> String {
+    let tap = if device.emulated { "-emu" } else { "" };
+    format!("{}/{}/{}{tap}", device.kind, device.frontend, device.devid)
+}
+
 fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
@@ -112,7 +112,7 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use xenplug_control::{Conduct, Device, Plugin, Store};
+    use xenplug_control::{Conduct, Plugin, Store};
 
     use super::*;
 

@@ -100,6 +100,7 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         told_in: Duration::ZERO,
     };
     task.tell();
+    task.rest();
     while let Some(event) = task.next().await {
         if task.apply(event).await.is_break() {
             break;
@@ -163,6 +164,7 @@ impl Task {
             if before != self.machine.phase() {
                 self.tell();
             }
+            self.rest();
             next = match action {
                 Some(Action::Forget) if self.host.registry.forget(&self.part) => {
                     return std::ops::ControlFlow::Break(());
@@ -558,6 +560,15 @@ impl Task {
             .as_ref()
             .map_or("xenplugd", |plugin| plugin.name())
             .to_owned()
+    }
+
+    /// Says whether anything is held, or may be by what is under way. A request waits for its end.
+    fn rest(&self) {
+        let at_rest = self.machine.phase().settled() && !self.machine.looking() && self.holding.is_none();
+        let before = std::mem::replace(&mut self.entry.view().at_rest, at_rest);
+        if at_rest && !before {
+            self.host.requests.wake_of(self.host.own, &self.part.device);
+        }
     }
 
     /// Tells the control socket where the device is.

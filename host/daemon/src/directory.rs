@@ -10,10 +10,10 @@ use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
 use xenplug_xenstore::{Backoff, Client, Errno, Error, Path, Reply, Request, Transaction};
 
-use crate::{domains::Domains, host::Host};
+use crate::{domains::Domains, host::Host, hotplug::Requests};
 
 /// How often a transaction that meets others' changes is tried.
-const RETRY: Backoff = Backoff {
+pub(crate) const RETRY: Backoff = Backoff {
     attempts: 30,
     first: std::time::Duration::from_millis(1),
     most: std::time::Duration::from_millis(50),
@@ -38,6 +38,7 @@ pub(crate) struct Directory {
     client: Client,
     system: System,
     domains: Arc<Domains>,
+    requests: Arc<Requests>,
     path: BackendPath,
     role: Role,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
@@ -58,15 +59,23 @@ impl Directory {
             backend: host.own,
             key: part.device,
         };
-        let (client, system, domains) = (host.client.clone(), host.system.clone(), Arc::clone(&host.domains));
-        let directory = Self::new(client, system, domains, path, part.role);
+        let (client, system) = (host.client.clone(), host.system.clone());
+        let (domains, requests) = (Arc::clone(&host.domains), Arc::clone(&host.requests));
+        let directory = Self::new(client, system, domains, requests, path, part.role);
         if phase == Phase::Connected {
             directory.of_tap.set(HotplugStatus::Connected);
         }
         directory
     }
 
-    fn new(client: Client, system: System, domains: Arc<Domains>, path: BackendPath, role: Role) -> Self {
+    fn new(
+        client: Client,
+        system: System,
+        domains: Arc<Domains>,
+        requests: Arc<Requests>,
+        path: BackendPath,
+        role: Role,
+    ) -> Self {
         let node = |text: String| {
             text.parse::<Path>()
                 .expect("a path of numbers and a checked kind is a path")
@@ -79,6 +88,7 @@ impl Directory {
             client,
             system,
             domains,
+            requests,
             path,
             role,
             of_tap: Cell::default(),
@@ -99,7 +109,7 @@ impl Directory {
         );
         introduced?;
         let mut replies = replies?;
-        let vm = replies.pop().and_then(text).map(machine);
+        let vm = self.vm_of(replies.pop());
         let mut observation = self.observation(replies, vm)?;
         observation.netdev = self.netdev(&observation);
         Ok(observation)
@@ -129,9 +139,9 @@ impl Directory {
     /// for.
     async fn machines(&self) -> Result<(Option<String>, Vec<String>), Error> {
         let read = vec![Request::Read(self.vm.clone()), Request::Read(self.target.clone())];
-        let mut replies = self.client.batch(read).await?.into_iter().map(text);
-        let (vm, target) = (replies.next().flatten(), replies.next().flatten());
-        let vm = vm.map(machine);
+        let mut replies = self.client.batch(read).await?.into_iter();
+        let vm = self.vm_of(replies.next());
+        let target = replies.next().and_then(text);
         let mut vms: Vec<String> = vm.iter().cloned().collect();
         if let Some(target) = target.and_then(|target| format!("/local/domain/{target}/vm").parse::<Path>().ok())
             && let Some(target) = text(self.client.read(&target).await.map(Reply::Value))
@@ -139,6 +149,12 @@ impl Directory {
             vms.push(machine(target));
         }
         Ok((vm, vms))
+    }
+
+    /// The virtual machine that the reply to reading `vm` names, or else the request that the device was made for.
+    fn vm_of(&self, reply: Option<Result<Reply, Error>>) -> Option<String> {
+        let read = reply.and_then(text).map(machine);
+        read.or_else(|| self.requests.vm(self.path.backend, &self.path.key))
     }
 
     /// The virtual machine's name, if this domain may read it (libxl_create.c, `libxl__domain_make`).
@@ -370,7 +386,7 @@ impl Directory {
                     .into_iter()
                     .zip(same)
                     .all(|(now, (_, then))| matches!(now, Ok(Reply::Value(now)) if now == *then));
-                let vm = replies.pop().and_then(text).map(machine);
+                let vm = self.vm_of(replies.pop());
                 let seen = self.observation(replies, vm)?;
                 if !(unchanged && allowed(&seen)) {
                     return Err(End::Stale);

@@ -13,6 +13,7 @@ use xenplug_xenstore::Client;
 use crate::{
     device::Ask,
     domains::Domains,
+    hotplug::Requests,
     metrics::Metrics,
     quarantine::{Quarantines, Rules},
     registry::Registry,
@@ -33,6 +34,8 @@ pub(crate) struct Host {
     pub(crate) quarantines: Quarantines,
     pub(crate) registry: Registry,
     pub(crate) workers: Workers,
+    /// What toolstacks ask for. In dom0 they ask for nothing: libxl makes the devices, and a script asks for each.
+    pub(crate) requests: Arc<Requests>,
     /// Where scripts' calls go, to be passed on to their devices: see [`crate::script`].
     pub(crate) asks: mpsc::UnboundedSender<(Part, Ask)>,
     pub(crate) metrics: Metrics,

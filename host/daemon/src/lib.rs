@@ -7,6 +7,7 @@ mod directory;
 mod dispatch;
 mod domains;
 mod host;
+mod hotplug;
 mod logging;
 mod metrics;
 mod neighbours;
@@ -166,6 +167,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
             workers: Workers::Threads,
+            requests: Arc::default(),
             asks,
             metrics: Metrics::new(),
             events: Host::event_permits(),
@@ -229,6 +231,9 @@ async fn begin(
     let dispatch = Dispatch::begin(Arc::clone(host), questions).await?;
     recovery::run(host).await?;
     spawn_local(script::pass_on(Arc::clone(host), asked));
+    if host.mode == Mode::DriverDomain {
+        spawn_local(hotplug::follow(Arc::clone(host)));
+    }
     Ok(spawn_local(dispatch.run()))
 }
 

@@ -156,9 +156,13 @@ impl Holding {
     /// The tag by which the kernel knows what belongs to this device: unique to this record, at most 63 bytes.
     pub(crate) fn tag(&self) -> String {
         let since = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let part = self.header.part().to_string();
+        format!("{}{:x}", Self::tags(&self.header.part()), since.as_micros())
+    }
+
+    /// What the tags of all that was ever held for a device begin with.
+    pub fn tags(part: &Part) -> String {
         // A kind has at most 32 bytes; the time makes the tag unique, so the rest may be cut.
-        format!("xenplug:{:.32}:{:x}", part, since.as_micros())
+        format!("xenplug:{:.32}:", part.to_string())
     }
 
     /// Keeps the original scripts out of a section until [`Holding::unlock`].

@@ -1,16 +1,13 @@
 //! Plays libxl: writes what `xl` would write for a domain and its devices, and waits as it would.
 //!
 //! After libxl_disk.c, libxl_nic.c and libxl_device.c (`libxl__device_generic_add`,
-//! `libxl__initiate_device_generic_remove`) of Xen 4.17, for backends in the domain that the connection belongs to.
+//! `libxl__initiate_device_generic_remove`) of Xen 4.17.
 
 use std::{fmt, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 
 use crate::store::{self, Store};
-
-/// The domain of the backends: connections through the socket are dom0's.
-const BACKEND: u16 = 0;
 
 /// The kind of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +30,8 @@ impl fmt::Display for Kind {
 /// Which device of which domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
+    /// The domain that serves it.
+    pub backend: u16,
     /// Its kind.
     pub kind: Kind,
     /// The domain it is for.
@@ -51,6 +50,7 @@ impl Device {
             (1 << 28) | (index << 8)
         };
         Self {
+            backend: 0,
             kind: Kind::Vbd,
             frontend,
             devid,
@@ -60,10 +60,17 @@ impl Device {
     /// The `index`th card of a domain.
     pub const fn card(frontend: u16, index: u32) -> Self {
         Self {
+            backend: 0,
             kind: Kind::Vif,
             frontend,
             devid: index,
         }
+    }
+
+    /// The same, served by another domain than dom0.
+    pub const fn served_by(mut self, backend: u16) -> Self {
+        self.backend = backend;
+        self
     }
 
     /// Whether it is a disk.
@@ -71,15 +78,21 @@ impl Device {
         matches!(self.kind, Kind::Vbd)
     }
 
-    /// The device in a path of the backend's domain, such as `backend/vbd/3/51712/state`.
+    /// The device in a path of the backend's domain, such as `/local/domain/1/backend/vbd/3/51712/state`, or dom0's
+    /// `backend/vbd/3/51712/state`.
     pub fn of_path(path: &str) -> Option<Self> {
-        let mut words = path.split_once("backend/")?.1.split('/');
+        let (above, below) = path.split_once("backend/")?;
+        let mut words = below.split('/');
         let kind = match words.next()? {
             "vbd" => Kind::Vbd,
             "vif" => Kind::Vif,
             _ => return None,
         };
         Some(Self {
+            backend: match above.strip_prefix("/local/domain/") {
+                Some(domain) => domain.trim_end_matches('/').parse().ok()?,
+                None => 0,
+            },
             kind,
             frontend: words.next()?.parse().ok()?,
             devid: words.next()?.parse().ok()?,
@@ -89,8 +102,8 @@ impl Device {
     /// Its backend directory.
     pub fn backend(&self) -> String {
         format!(
-            "/local/domain/{BACKEND}/backend/{}/{}/{}",
-            self.kind, self.frontend, self.devid
+            "/local/domain/{}/backend/{}/{}/{}",
+            self.backend, self.kind, self.frontend, self.devid
         )
     }
 
@@ -218,13 +231,18 @@ impl Toolstack {
 
     /// Adds a device in one transaction, its backend in state 1.
     pub fn attach(&mut self, device: &Device, nodes: &Nodes) -> Result<()> {
-        let Device { frontend, devid, .. } = *device;
+        let Device {
+            backend: server,
+            frontend,
+            devid,
+            ..
+        } = *device;
         let (backend, home, copy) = (device.backend(), device.frontend(), device.copy());
-        let owned_by_frontend = [format!("n{frontend}"), format!("r{BACKEND}")];
-        let owned_by_backend = [format!("n{BACKEND}"), format!("r{frontend}")];
+        let owned_by_frontend = [format!("n{frontend}"), format!("r{server}")];
+        let owned_by_backend = [format!("n{server}"), format!("r{frontend}")];
         let mut front = vec![
             ("backend", backend.clone()),
-            ("backend-id", BACKEND.to_string()),
+            ("backend-id", server.to_string()),
             ("state", "1".to_owned()),
         ];
         match device.kind {

@@ -141,6 +141,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
         quarantines: Quarantines::of(&plugins),
         plugins: RwLock::new(Arc::new(plugins)),
         registry: Registry::default(),
+        requests: Arc::default(),
         workers,
         asks,
         metrics: Metrics::new(),
