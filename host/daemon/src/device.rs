@@ -25,15 +25,13 @@ pub(crate) use failure::Failure;
 use job::{Finished, Job, finished};
 
 use crate::{
-    directory::{Directory, Snapshot, is_final},
+    directory::{Directory, Snapshot},
     host::Host,
+    patience::{AGAIN, is_final, patiently},
     quarantine::{Obstacle, Run},
     registry::{Entry, View},
     script::LIMIT,
 };
-
-/// How soon to try again what the machine or the store refused.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What start-up found of a device.
 pub(crate) struct Adopted {
@@ -294,12 +292,8 @@ impl Task {
 
     /// What a handler is to work on. A store that is away is waited for: it is no fault of the device's.
     async fn examine(&self) -> Result<Option<Snapshot>, xenplug_xenstore::Error> {
-        loop {
-            match self.directory.examine().await {
-                Err(error) if !is_final(&error) && !self.host.draining.is_cancelled() => sleep(AGAIN).await,
-                examined => return Ok(examined?.1),
-            }
-        }
+        let examined = patiently(&self.host.draining, || self.directory.examine()).await?;
+        Ok(examined.1)
     }
 
     /// Has the handler run, now or when its plugin may. If it cannot, that is an event.

@@ -8,7 +8,7 @@ use tracing::warn;
 use xenplug_runtime::Connection;
 use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
-use xenplug_xenstore::{Backoff, Client, Errno, Error, Path, Reply, Request, Transaction};
+use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
 use crate::{domains::Domains, host::Host, hotplug::Requests};
 
@@ -440,11 +440,6 @@ fn text(reply: Result<Reply, Error>) -> Option<String> {
 /// (tools/hotplug/Linux/block-common.sh, `same_vm`).
 pub(crate) fn machine(vm: String) -> String {
     vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)
-}
-
-/// Whether an error is the store's last word, or may pass.
-pub(crate) fn is_final(error: &Error) -> bool {
-    !error.is_disconnected() && error.errno() != Some(Errno::Again)
 }
 
 #[cfg(test)]

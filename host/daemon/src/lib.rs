@@ -11,6 +11,7 @@ mod hotplug;
 mod logging;
 mod metrics;
 mod neighbours;
+mod patience;
 mod plugins;
 mod quarantine;
 mod recovery;
