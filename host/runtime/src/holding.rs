@@ -283,9 +283,18 @@ impl Holding {
             claims,
             device: &key,
         };
+        let mut undone = Vec::new();
         while let Some(held) = self.held.pop() {
-            match held.effect.undo(&by) {
+            let done = match &held.effect {
+                // The same undoing, held twice, is made once.
+                Effect::Command { undo, .. } if undone.contains(undo) => Ok(()),
+                effect => effect.undo(&by),
+            };
+            match done {
                 Ok(()) => {
+                    if let Effect::Command { undo, .. } = &held.effect {
+                        undone.push(undo.clone());
+                    }
                     // If this cannot be written, a restart undoes it once more, which is no error.
                     let _ = self.record.released(held.seq);
                 }

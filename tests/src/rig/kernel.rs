@@ -131,6 +131,8 @@ impl Backends {
             return self.let_go(device, true);
         };
         match state.as_str() {
+            // Tapback goes on when tapdisk is there.
+            "1" if device.kind == Kind::Vbd3 && node(store, "hotplug-status")?.as_deref() != Some("connected") => {}
             "1" => {
                 self.held.entry(device).or_default();
                 switch(store, &device, "1", "2")?;
@@ -151,6 +153,8 @@ impl Backends {
                         }
                         None => false,
                     },
+                    // Their backends are processes.
+                    Kind::Vbd3 | Kind::Vscsi => node(store, "hotplug-status")?.as_deref() == Some("connected"),
                     Kind::Vif => {
                         self.make_link(device)?;
                         node(store, "hotplug-status")?.as_deref() == Some("connected")

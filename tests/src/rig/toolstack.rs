@@ -14,6 +14,10 @@ use crate::store::{self, Store};
 pub enum Kind {
     /// A disk.
     Vbd,
+    /// A disk that tapdisk serves.
+    Vbd3,
+    /// A SCSI device.
+    Vscsi,
     /// A network card.
     Vif,
 }
@@ -22,8 +26,30 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Kind::Vbd => "vbd",
+            Kind::Vbd3 => "vbd3",
+            Kind::Vscsi => "vscsi",
             Kind::Vif => "vif",
         })
+    }
+}
+
+impl Kind {
+    /// The script that is run for it unless another is named.
+    pub fn script(self) -> &'static str {
+        match self {
+            Kind::Vbd => "block",
+            Kind::Vbd3 => "block-tap",
+            Kind::Vscsi => "vscsi",
+            Kind::Vif => "vif-bridge",
+        }
+    }
+
+    /// The kind of its frontend: a guest does not see who serves its disk.
+    fn frontend(self) -> Kind {
+        match self {
+            Kind::Vbd3 => Kind::Vbd,
+            other => other,
+        }
     }
 }
 
@@ -57,6 +83,24 @@ impl Device {
         }
     }
 
+    /// The same disk, served by tapdisk.
+    pub const fn tap(frontend: u16, index: u32) -> Self {
+        Self {
+            kind: Kind::Vbd3,
+            ..Self::disk(frontend, index)
+        }
+    }
+
+    /// A SCSI device of a domain.
+    pub const fn scsi(frontend: u16) -> Self {
+        Self {
+            backend: 0,
+            kind: Kind::Vscsi,
+            frontend,
+            devid: 0,
+        }
+    }
+
     /// The `index`th card of a domain.
     pub const fn card(frontend: u16, index: u32) -> Self {
         Self {
@@ -73,9 +117,9 @@ impl Device {
         self
     }
 
-    /// Whether it is a disk.
-    pub const fn is_disk(&self) -> bool {
-        matches!(self.kind, Kind::Vbd)
+    /// Whether it is a card, whose scripts are told `online`.
+    pub const fn is_card(&self) -> bool {
+        matches!(self.kind, Kind::Vif)
     }
 
     /// The device in a path of the backend's domain, such as `/local/domain/1/backend/vbd/3/51712/state`, or dom0's
@@ -85,6 +129,8 @@ impl Device {
         let mut words = below.split('/');
         let kind = match words.next()? {
             "vbd" => Kind::Vbd,
+            "vbd3" => Kind::Vbd3,
+            "vscsi" => Kind::Vscsi,
             "vif" => Kind::Vif,
             _ => return None,
         };
@@ -109,7 +155,8 @@ impl Device {
 
     /// Its frontend directory.
     pub fn frontend(&self) -> String {
-        format!("/local/domain/{}/device/{}/{}", self.frontend, self.kind, self.devid)
+        let kind = self.kind.frontend();
+        format!("/local/domain/{}/device/{kind}/{}", self.frontend, self.devid)
     }
 
     /// The toolstack's own copy, which neither guest nor driver domain can write.
@@ -171,6 +218,19 @@ impl Disk {
             .with("device-type", "disk")
             .with("discard-enable", "1")
             .with("specification", "xen")
+    }
+}
+
+/// A SCSI device.
+pub struct Scsi;
+
+impl Scsi {
+    /// One of a machine's own, plugged by `/etc/xen/scripts/vscsi`.
+    pub fn of(device: &str) -> Nodes {
+        Nodes(vec![])
+            .with("script", "/etc/xen/scripts/vscsi")
+            .with("feature-host", "0")
+            .with("p-dev", device)
     }
 }
 
@@ -246,10 +306,11 @@ impl Toolstack {
             ("state", "1".to_owned()),
         ];
         match device.kind {
-            Kind::Vbd => front.extend([
+            Kind::Vbd | Kind::Vbd3 => front.extend([
                 ("virtual-device", devid.to_string()),
                 ("device-type", "disk".to_owned()),
             ]),
+            Kind::Vscsi => {}
             Kind::Vif => front.extend([("handle", devid.to_string()), ("mac", "00:16:3e:01:02:03".to_owned())]),
         }
         self.store.transaction(|store| {
