@@ -287,18 +287,9 @@ impl Task {
 
     /// Prepares the handler's call and starts it on a worker thread.
     async fn start_handler(&mut self) -> Result<(), Failure> {
-        let unseen = |cause: &str| Failure::new("xenplugd", &format!("the device could not be read: {cause}"));
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
-            // It was found ready by a mere look. If it has changed since, its publication will find out.
-            None => {
-                let examined = self
-                    .directory
-                    .examine()
-                    .await
-                    .map_err(|error| unseen(&error.to_string()))?;
-                examined.1.ok_or_else(|| unseen("its directory has gone"))?
-            }
+            None => self.late_snapshot().await?,
         };
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
         let told = self.asks.told();
@@ -325,6 +316,23 @@ impl Task {
         let span = info_span!("connect", device = %self.part, plugin = plugin.name());
         self.job = Some(Job::handler(plugin, device, holding, span));
         Ok(())
+    }
+
+    /// The snapshot of a device that was found ready by a mere look. If it has changed since, its publication will find
+    /// out. A store that is away is waited for, as long as they can wait who have asked: it says nothing of the device.
+    async fn late_snapshot(&mut self) -> Result<Snapshot, Failure> {
+        loop {
+            let error = match self.directory.examine().await {
+                Ok((_, Some(snapshot))) => return Ok(snapshot),
+                Ok((_, None)) => return Err(unseen("its directory has gone")),
+                Err(error) => error,
+            };
+            let waits = self.asks.until().is_none_or(|until| Instant::now() + AGAIN < until);
+            if is_final(&error) || !waits || self.host.draining.is_cancelled() {
+                return Err(unseen(&error.to_string()));
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     /// Gives back what is held, on a worker thread.
@@ -501,4 +509,8 @@ impl Task {
             _ => self.failure.as_ref().map(|failure| failure.text.clone()),
         };
     }
+}
+
+fn unseen(cause: &str) -> Failure {
+    Failure::new("xenplugd", &format!("the device could not be read: {cause}"))
 }
