@@ -11,6 +11,7 @@ mod pure;
 use std::{
     collections::BTreeMap,
     fs, io,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -83,12 +84,14 @@ impl Shared {
 }
 
 impl Stepper {
-    /// Steps through the calls that a process makes from now on.
-    pub fn begin(process: u32, point: Option<Point>) -> Result<Self> {
+    /// Steps through the calls that a process makes from now on. Files below `home` are named from there, as they would
+    /// be in another run.
+    pub fn begin(process: u32, home: &Path, point: Option<Point>) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let (ready, seized) = mpsc::channel();
         let mut tracer = Tracer {
             process: process.cast_signed(),
+            home: home.to_owned(),
             point,
             shared: Arc::clone(&shared),
             counts: BTreeMap::new(),
@@ -146,6 +149,7 @@ impl Drop for Stepper {
 
 struct Tracer {
     process: pid_t,
+    home: PathBuf,
     point: Option<Point>,
     shared: Arc<Shared>,
     counts: BTreeMap<Call, usize>,
@@ -218,7 +222,7 @@ impl Tracer {
 
     /// Notes a call, and says what is to happen to it.
     fn enter(&mut self, registers: &Registers) -> Option<Deed> {
-        let mut call = Call::of(self.process, registers);
+        let mut call = Call::of(self.process, registers, &self.home);
         let count = self.counts.entry(call.clone()).or_default();
         *count += 1;
         call.nth = *count;

@@ -290,12 +290,6 @@ impl Task {
         Ok(observation)
     }
 
-    /// What a handler is to work on. A store that is away is waited for: it is no fault of the device's.
-    async fn examine(&self) -> Result<Option<Snapshot>, xenplug_xenstore::Error> {
-        let examined = patiently(&self.host.draining, || self.directory.examine()).await?;
-        Ok(examined.1)
-    }
-
     /// Has the handler run, now or when its plugin may. If it cannot, that is an event.
     async fn run_handler(&mut self) -> Option<Event> {
         self.began = Instant::now();
@@ -315,14 +309,9 @@ impl Task {
     /// Prepares the handler's call and starts it on a worker thread; or, if its plugin is to be left alone for a while,
     /// notes until when.
     async fn start_handler(&mut self) -> Result<(), Failure> {
-        let unseen = |cause: &str| Failure::new("xenplugd", &format!("the device could not be read: {cause}"));
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
-            // It was found ready by a mere look. If it has changed since, its publication will find out.
-            None => {
-                let examined = self.examine().await.map_err(|error| unseen(&error.to_string()))?;
-                examined.ok_or_else(|| unseen("its directory has gone"))?
-            }
+            None => self.late_snapshot().await?,
         };
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
         let told = self.asks.told();
@@ -358,6 +347,16 @@ impl Task {
         let span = info_span!("connect", device = %self.part, plugin = plugin.name());
         self.job = Some(Job::handler(&self.host.workers, plugin, device, holding, span));
         Ok(())
+    }
+
+    /// The snapshot of a device that was found ready by a mere look. If it has changed since, its publication will find
+    /// out. A store that is away is waited for, as long as they can wait who have asked: it says nothing of the device.
+    async fn late_snapshot(&self) -> Result<Snapshot, Failure> {
+        let ends = self.asks.until();
+        let waits = || !self.host.draining.is_cancelled() && ends.is_none_or(|until| Instant::now() + AGAIN < until);
+        let examined = patiently(waits, || self.directory.examine()).await;
+        let (_, snapshot) = examined.map_err(|error| unseen(&error.to_string()))?;
+        snapshot.ok_or_else(|| unseen("its directory has gone"))
     }
 
     /// Gives back what is held, on a worker thread.
@@ -585,4 +584,8 @@ impl Task {
 fn guest(identity: &Identity) -> String {
     let domain = identity.key.frontend;
     identity.vm.clone().unwrap_or_else(|| format!("/local/domain/{domain}"))
+}
+
+fn unseen(cause: &str) -> Failure {
+    Failure::new("xenplugd", &format!("the device could not be read: {cause}"))
 }

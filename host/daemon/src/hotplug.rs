@@ -94,7 +94,7 @@ impl Requests {
 /// Follows what is asked until the daemon ends. After recovery: what an earlier daemon has left is held by then.
 pub(crate) async fn follow(host: Arc<Host>) {
     let top = top(&host);
-    let mut watch = match patiently(&host.draining, || host.client.watch(&top)).await {
+    let mut watch = match patiently(|| !host.draining.is_cancelled(), || host.client.watch(&top)).await {
         Ok(watch) => watch,
         Err(error) => {
             warn!(%error, "requests of toolstacks are not seen");

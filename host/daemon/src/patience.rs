@@ -3,7 +3,6 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use xenplug_xenstore::{Errno, Error};
 
 /// How soon to ask again.
@@ -14,14 +13,14 @@ pub(crate) fn is_final(error: &Error) -> bool {
     !error.is_disconnected() && error.errno() != Some(Errno::Again)
 }
 
-/// Asks until the store answers, be it with an error; or until the daemon ends.
-pub(crate) async fn patiently<T, F>(ending: &CancellationToken, mut ask: impl FnMut() -> F) -> Result<T, Error>
+/// Asks until the store answers, be it with an error; or for as long as there is reason to wait.
+pub(crate) async fn patiently<T, F>(waits: impl Fn() -> bool, mut ask: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
     loop {
         match ask().await {
-            Err(error) if !is_final(&error) && !ending.is_cancelled() => sleep(AGAIN).await,
+            Err(error) if !is_final(&error) && waits() => sleep(AGAIN).await,
             answer => return answer,
         }
     }

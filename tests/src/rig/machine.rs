@@ -20,6 +20,9 @@ use crate::store::Store;
 /// How long a device may take to come to what a test expects.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How many lines of the daemon's log a message has at most.
+const LOG: usize = 40;
+
 /// A driver domain: real xenstored, a namespace with the bridge `xenbr0`, the played kernel and toolstack, and when
 /// started the daemon. The fields are dropped in this order.
 ///
@@ -138,12 +141,15 @@ impl Machine {
         Ok(daemon.config().run_directory().join("control.sock"))
     }
 
-    /// The daemon's log, for a message.
+    /// The end of the daemon's log, for a message.
     pub fn daemon_log(&self) -> String {
-        self.daemon
-            .as_ref()
-            .map(|daemon| format!("--- the daemon's log\n{}", daemon.log()))
-            .unwrap_or_default()
+        let Some(daemon) = &self.daemon else {
+            return String::new();
+        };
+        let log = daemon.log();
+        let end = log.lines().rev().take(LOG).collect::<Vec<_>>();
+        let lines = end.into_iter().rev().map(|line| format!("\n{line}"));
+        format!("--- the daemon's log{}", lines.collect::<String>())
     }
 
     /// Stops the played kernel, for a test that writes the backends' states itself.

@@ -1,7 +1,7 @@
 //! A system call, named so that it is the same one in every run: by what it is, what it is about, and the how manieth
 //! of these.
 
-use std::{fmt, fs, os::unix::fs::FileExt};
+use std::{fmt, fs, os::unix::fs::FileExt, path::Path};
 
 use libc::{c_long, pid_t};
 
@@ -25,8 +25,8 @@ impl fmt::Display for Call {
 }
 
 impl Call {
-    /// The call that a thread is about to make, as the first of its sort.
-    pub(super) fn of(process: pid_t, registers: &Registers) -> Self {
+    /// The call that a thread is about to make, as the first of its sort. Files below `home` are named from there.
+    pub(super) fn of(process: pid_t, registers: &Registers, home: &Path) -> Self {
         let (name, about) = name(registers.number());
         let arguments = registers.arguments();
         let target = match about {
@@ -34,9 +34,10 @@ impl Call {
             About::Descriptor => descriptor(process, arguments[0]),
             About::Path(argument) => path(process, arguments[argument]).unwrap_or_default(),
         };
+        let target = target.strip_prefix(&*home.to_string_lossy()).unwrap_or(&target);
         Self {
             name,
-            target: lasting(&target),
+            target: lasting(target),
             nth: 1,
         }
     }
@@ -140,11 +141,21 @@ calls! {
     SYS_writev "writev" About::Descriptor;
 }
 
-/// What a descriptor is open on.
+/// What a descriptor is open on. A socket that does not wait says so: its calls are not interrupted.
 fn descriptor(process: pid_t, number: u64) -> String {
-    let open = fs::read_link(format!("/proc/{process}/fd/{}", number as u32));
-    open.map(|target| target.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    // Descriptors are ints, whatever the upper half of the register holds.
+    let number = number as u32;
+    let Ok(open) = fs::read_link(format!("/proc/{process}/fd/{number}")) else {
+        return String::new();
+    };
+    let open = open.to_string_lossy().into_owned();
+    let facts = fs::read_to_string(format!("/proc/{process}/fdinfo/{number}")).unwrap_or_default();
+    let flags = facts.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| libc::c_int::from_str_radix(flags.trim(), 8).ok());
+    if open.starts_with("socket:") && flags.is_some_and(|flags| flags & libc::O_NONBLOCK != 0) {
+        return open.replacen("socket", "socket that does not wait", 1);
+    }
+    open
 }
 
 /// A path in the process's memory.
@@ -191,6 +202,7 @@ mod tests {
             ("/dev/loop7", "/dev/loop"),
             ("/sys/block/loop12/ro", "/sys/block/loop/ro"),
             ("/proc/self/fd/9", "/proc/self/fd/"),
+            ("socket that does not wait:[5]", "socket that does not wait"),
             ("/run/vbd-3-51712.record", "/run/vbd-3-51712.record"),
         ] {
             assert_eq!(lasting(target), expected);

@@ -48,14 +48,17 @@ pub fn faults(call: &Call) -> Vec<Deed> {
             "read" | "write" if on("eventfd") => &[],
             // It has closed the descriptor all the same, whatever it says: the fault comes after the call.
             "close" => return [EINTR, EIO, ENOSPC].map(Deed::FailAfter).to_vec(),
-            "futex" | "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" | "waitid" | "wait4" | "flock" => &[EINTR],
+            // A futex is woken without fail, and who waits for one is the standard library.
+            "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" | "waitid" | "wait4" | "flock" => &[EINTR],
             // EINTR where opening waits for another who has the device open; EIO and ENOMEM of the file system.
             "open" | "openat" | "openat2" => &[EINTR, ENOMEM, EMFILE, ENOSPC, EIO, EPERM],
             "socket" | "pipe2" | "pidfd_open" => &[ENOMEM, EMFILE, EPERM],
             "read" | "pread64" | "recvfrom" | "recvmsg" => &[EINTR, ENOMEM, EIO],
             "write" | "writev" | "pwrite64" | "sendto" | "sendmsg" if on("socket") => &[EINTR, ENOMEM, EPERM],
             "write" | "writev" | "pwrite64" => &[EINTR, ENOMEM, ENOSPC, EIO, EPERM],
-            "ioctl" => &[EINTR, ENOMEM, ENOSPC, EIO, EPERM],
+            // Those of loop devices wait for their locks until they are killed, and for no other signal
+            // (drivers/block/loop.c, `loop_global_lock_killable`).
+            "ioctl" => &[ENOMEM, ENOSPC, EIO, EPERM],
             "epoll_ctl" => &[ENOMEM, ENOSPC],
             "mmap" | "mprotect" => &[ENOMEM],
             "clone" | "clone3" | "vfork" => &[ENOMEM, EPERM],

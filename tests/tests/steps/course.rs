@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use xenplug_tests::{
     loud::say,
     rig::{Baseline, Device, Machine},
-    stepper::{Call, Deed, Point, Stepper},
+    stepper::{Call, Deed, Point, Stepper, why_pure},
     trial::Trial,
 };
 
@@ -86,7 +86,7 @@ impl Course {
             }
         };
         let daemon = self.machine.daemon_mut()?.pid();
-        let stepper = Stepper::begin(daemon, point.cloned())?;
+        let stepper = Stepper::begin(daemon, self.machine.directory(), point.cloned())?;
         let device = match device {
             None => self.attach()?,
             Some(device) => {
@@ -122,12 +122,15 @@ impl Course {
         })
     }
 
-    /// All calls of a step, of some runs: not every run makes the same.
+    /// All calls of a step, of some runs: not every run makes the same. How often threads wait for each other is left to
+    /// chance; of those without effect the ones count that every run makes.
     fn calls(&mut self, step: Step) -> Result<BTreeSet<Call>> {
-        let mut all = BTreeSet::new();
+        let (mut all, mut always) = (BTreeSet::new(), None);
         for _ in 0..TRIES {
             let (device, calls, _) = self.step(step, None)?;
-            all.extend(calls);
+            let calls = BTreeSet::from_iter(calls);
+            all.extend(calls.iter().cloned());
+            always = Some(always.map_or_else(|| calls.clone(), |always| &always & &calls));
             if step == Step::Attach {
                 self.machine.detach(&device)?;
             } else {
@@ -135,6 +138,8 @@ impl Course {
             }
             self.baseline.assert_same(&self.machine)?;
         }
+        let always = always.unwrap_or_default();
+        all.retain(|call| why_pure(call).is_none() || always.contains(call));
         Ok(all)
     }
 }
