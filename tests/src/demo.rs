@@ -112,7 +112,7 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
 
     let rig = Rig::find().ok();
     let scope = Scope {
-            domain: 0,
+        domain: 0,
         directory,
         socket: socket.clone(),
         namespace: ground.namespace().map(Arc::as_ref),

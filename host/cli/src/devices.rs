@@ -226,7 +226,10 @@ impl Manner {
             // Before it is asked for there is nothing to tell.
             asked |= progress.0.is_some();
             if wait && asked {
-                complain(&format!("{} {} of domain {}: {progress}", path.class, path.devid, path.frontend));
+                complain(&format!(
+                    "{} {} of domain {}: {progress}",
+                    path.class, path.devid, path.frontend
+                ));
             }
         }
     }

@@ -66,7 +66,11 @@ impl Watch {
             let at = Instant::now() + self.every;
             let now = devices(status.as_ref());
             // What a daemon that is away would say is not known.
-            let changes = if status.is_some() { changes(&known, &now) } else { Vec::new() };
+            let changes = if status.is_some() {
+                changes(&known, &now)
+            } else {
+                Vec::new()
+            };
             for change in &changes {
                 told.push(if self.json { change.json() } else { change.line() });
             }
@@ -97,9 +101,7 @@ type Devices = BTreeMap<String, Device>;
 
 fn devices(status: Option<&Status>) -> Devices {
     let devices = status.into_iter().flat_map(|status| &status.devices);
-    devices
-        .map(|device| (status::name(device), device.clone()))
-        .collect()
+    devices.map(|device| (status::name(device), device.clone())).collect()
 }
 
 /// What is not as it was: another state, or the same one come to again.

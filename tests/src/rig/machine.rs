@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{
-    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scope, Scripts, Toolstack, Vif, Xenbus, Xenstored,
-    build_directory, detach_below,
+    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scope, Scripts, Toolstack, Vif, Xenbus,
+    Xenstored, build_directory, detach_below,
 };
 use crate::store::Store;
 

@@ -190,7 +190,8 @@ impl Line {
                 self.hear(client)?;
                 continue;
             }
-            self.page.write_all_at(&message[..length], REQUESTS.at + u64::from(offset))?;
+            self.page
+                .write_all_at(&message[..length], REQUESTS.at + u64::from(offset))?;
             let produced = produced.wrapping_add(length as u32);
             self.page.write_all_at(&produced.to_ne_bytes(), REQUESTS.indices + 4)?;
             fs::write(&self.bell, "")?;

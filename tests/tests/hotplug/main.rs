@@ -70,7 +70,10 @@ fn detach_returns_only_after_the_last_user_has_let_the_disk_go() -> Result<()> {
     // As blkback does for a moment after it has said that it is closed.
     let user = File::open(&attached_below(stage.machine.directory())?[0].device)?;
     let mut detaching = stage.spawn("detach", &disk, &["--wait", "--timeout", "60s"])?;
-    let request = stage.machine.connect()?.wait(&disk.device.backend(), stage::PATIENCE, |one| one.is_none())?;
+    let request = stage
+        .machine
+        .connect()?
+        .wait(&disk.device.backend(), stage::PATIENCE, |one| one.is_none())?;
     ensure!(request.is_ok(), "the backend stays");
     thread::sleep(Duration::from_millis(700));
     ensure!(detaching.try_wait()?.is_none(), "it has returned");

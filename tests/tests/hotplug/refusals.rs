@@ -67,10 +67,7 @@ fn of_two_attaches_at_one_place_one_has_it() -> Result<()> {
     let mut ends = Vec::new();
     for one in both {
         let done = one.wait_with_output()?;
-        ends.push((
-            done.status.code(),
-            String::from_utf8_lossy(&done.stderr).into_owned(),
-        ));
+        ends.push((done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned()));
     }
     ends.sort();
     assert_eq!((ends[0].0, ends[1].0), (Some(0), Some(1)), "{ends:?}");

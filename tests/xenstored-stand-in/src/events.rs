@@ -67,7 +67,9 @@ extern "C" fn xenevtchn_pending(_xce: *mut c_void) -> c_int {
     let mut events = inotify::Reader::new(instance, &mut room);
     let mut port = FIRST_PORT;
     while let Ok(event) = events.next() {
-        let rings = event.file_name().is_some_and(|name| name.to_bytes().ends_with(b".bell"));
+        let rings = event
+            .file_name()
+            .is_some_and(|name| name.to_bytes().ends_with(b".bell"));
         if !rings {
             port = VIRQ_PORT;
         }

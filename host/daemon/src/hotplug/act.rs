@@ -2,13 +2,15 @@
 //!
 //! Beside `directory.rs` the only place of the daemon that writes to the store.
 
-use xenplug_hotplug::{Class, RequestPath, State, daemon::Action, driver_domain, request::ERROR_MAX, request::MADE_FOR};
+use xenplug_hotplug::{
+    Class, RequestPath, State, daemon::Action, driver_domain, request::ERROR_MAX, request::MADE_FOR,
+};
 use xenplug_runtime::clean;
 use xenplug_xenbus::{DomId, XenbusState};
 use xenplug_xenstore::{Client, Error, Path, Permission, Request, Transaction};
 
 use super::look::Sight;
-use crate::directory::RETRY;
+use crate::directory::{RETRY, remove};
 
 /// Says in the driver domain's directory which versions are served. `false` where there is none: nobody has prepared this
 /// domain.
@@ -38,8 +40,7 @@ pub(super) async fn act(
         Action::Shut => writes.shut(sight)?,
         Action::Drop(why) => {
             writes.blame(sight, why)?;
-            let backend = writes.backend(sight)?;
-            writes.asks.push(Request::Rm(backend));
+            remove(transaction, &writes.backend(sight)?).await?;
         }
         Action::Close(why) => {
             writes.blame(sight, why)?;
@@ -114,7 +115,10 @@ impl Writes {
     /// Makes both directories; each side's `state` last, as libxl does.
     fn make(&mut self, sight: &Sight) -> Result<(), Error> {
         let RequestPath {
-            backend, frontend, class, ..
+            backend,
+            frontend,
+            class,
+            ..
         } = self.path;
         let (own, guest) = (backend.to_string(), frontend.to_string());
         let directory = self.backend(sight)?;
