@@ -5,6 +5,7 @@ mod debian;
 mod rig;
 mod setup;
 mod terminal;
+mod trials;
 mod wasm;
 mod workspace;
 
@@ -35,6 +36,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Runs the trials of docs/reliability.md, and shows them in a table: trial, tests, cases, passed, time.
+    Trials(trials::Arguments),
     /// Plugs a disk and a network card, and takes them out again.
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -78,6 +81,11 @@ fn run(task: Task) -> Result<()> {
             rig::set_up_xen(&workspace);
             build(&workspace)?;
             workspace.test(&arguments)
+        }
+        Task::Trials(arguments) => {
+            rig::set_up(&workspace);
+            build(&workspace)?;
+            trials::run(&workspace, &arguments)
         }
         Task::Demo { arguments } => {
             build(&workspace)?;

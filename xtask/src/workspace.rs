@@ -73,19 +73,15 @@ impl Workspace {
 
     pub(crate) fn test(&self, arguments: &[String]) -> Result<()> {
         terminal::step("Run the tests");
+        let mut cargo = self.test_command();
+        terminal::run(self.with_parts(cargo.arg("--no-fail-fast").args(arguments)))
+    }
+
+    /// `cargo test` for all packages. The guests are all examples and no test: natively they would only be linked.
+    pub(crate) fn test_command(&self) -> Command {
         let mut cargo = self.cargo();
-        // The guests are all examples and no test: natively they would only be linked.
+        cargo.args(["test", "--release", "--workspace", "--exclude", "xenplug-guests"]);
         cargo
-            .args([
-                "test",
-                "--release",
-                "--workspace",
-                "--exclude",
-                "xenplug-guests",
-                "--no-fail-fast",
-            ])
-            .args(arguments);
-        terminal::run(self.with_parts(&mut cargo))
     }
 
     /// Runs one of the binaries that `build_binaries` built.
@@ -95,7 +91,7 @@ impl Workspace {
     }
 
     /// Tells a program where the components are, and the foreign programs if they could be fetched.
-    fn with_parts<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub(crate) fn with_parts<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("XENPLUG_PLUGINS", self.plugins());
         let rig = rig::folder(self);
         if rig.is_dir() {

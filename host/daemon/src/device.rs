@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, error, info, info_span, warn};
-use xenplug_runtime::{Connection, Device, Header, Holding, Plugin};
+use xenplug_runtime::{Connection, Device, Fault, Header, Holding, Plugin};
 use xenplug_xenbus::{Action, Event, Identity, Machine, Mode, Observation, Part, Phase, Published};
 
 pub(crate) use asks::{Ask, Told};
@@ -25,14 +25,13 @@ pub(crate) use failure::Failure;
 use job::{Finished, Job, finished};
 
 use crate::{
-    directory::{Directory, Snapshot, is_final},
+    directory::{Directory, Snapshot},
     host::Host,
-    registry::Entry,
+    patience::{AGAIN, is_final, patiently},
+    quarantine::{Obstacle, Run},
+    registry::{Entry, View},
     script::LIMIT,
 };
-
-/// How soon to try again what the machine or the store refused.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What start-up found of a device.
 pub(crate) struct Adopted {
@@ -59,6 +58,10 @@ struct Task {
     failure: Option<Failure>,
     job: Option<Job>,
     permit: Option<OwnedSemaphorePermit>,
+    /// How its plugin's handler is told of, when it has ended.
+    run: Option<Run>,
+    /// Until when its plugin is left alone, if its handler has to wait for that.
+    paused: Option<Instant>,
     again: Option<Instant>,
     began: Instant,
     /// What the last word to the toolstack took.
@@ -88,6 +91,8 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         failure,
         job: None,
         permit: None,
+        run: None,
+        paused: None,
         again: None,
         began: Instant::now(),
         told_in: Duration::ZERO,
@@ -114,6 +119,7 @@ impl Task {
                 _ => far,
             };
             let overdue = self.asks.until().unwrap_or(far);
+            let paused = self.paused.unwrap_or(far);
             tokio::select! {
                 biased;
                 event = finished(&mut self.job) => return Some(self.ended(event)),
@@ -132,6 +138,12 @@ impl Task {
                     return Some(Event::Changed);
                 }
                 () = sleep_until(late), if late < far => self.is_late().await,
+                () = sleep_until(paused), if self.paused.is_some() => {
+                    self.paused = None;
+                    if let Some(event) = self.run_handler().await {
+                        return Some(event);
+                    }
+                }
             }
         }
     }
@@ -178,26 +190,17 @@ impl Task {
                 }
             },
             Action::RunHandler => {
-                self.began = Instant::now();
                 self.failure = None;
-                match self.start_handler().await {
-                    Ok(()) => None,
-                    Err(failure) => {
-                        self.failed(failure);
-                        Some(Event::HandlerFailed)
-                    }
-                }
+                self.run_handler().await
             }
-            Action::StopHandler => {
-                if let Some(job) = &self.job {
-                    job.stop_handler();
-                }
-                None
-            }
+            Action::StopHandler => self.stop_handler(),
             Action::Publish => {
                 let outcome = match (self.identity(), &self.device) {
                     (Some(identity), Some(device)) => {
-                        self.directory.publish(&identity, &device.nodes, &self.connection).await
+                        let link = self.holding.as_ref().and_then(Holding::link);
+                        self.directory
+                            .publish(&identity, &device.nodes, link, &self.connection)
+                            .await
                     }
                     _ => Ok(Published::Stale),
                 };
@@ -287,25 +290,53 @@ impl Task {
         Ok(observation)
     }
 
-    /// Prepares the handler's call and starts it on a worker thread.
+    /// What a handler is to work on. A store that is away is waited for: it is no fault of the device's.
+    async fn examine(&self) -> Result<Option<Snapshot>, xenplug_xenstore::Error> {
+        let examined = patiently(&self.host.draining, || self.directory.examine()).await?;
+        Ok(examined.1)
+    }
+
+    /// Has the handler run, now or when its plugin may. If it cannot, that is an event.
+    async fn run_handler(&mut self) -> Option<Event> {
+        self.began = Instant::now();
+        let failure = self.start_handler().await.err()?;
+        self.failed(failure);
+        Some(Event::HandlerFailed)
+    }
+
+    /// Asks the handler to end early. One that has not begun has ended with that.
+    fn stop_handler(&mut self) -> Option<Event> {
+        if let Some(job) = &self.job {
+            job.stop_handler();
+        }
+        self.paused.take().map(|_| Event::HandlerFailed)
+    }
+
+    /// Prepares the handler's call and starts it on a worker thread; or, if its plugin is to be left alone for a while,
+    /// notes until when.
     async fn start_handler(&mut self) -> Result<(), Failure> {
         let unseen = |cause: &str| Failure::new("xenplugd", &format!("the device could not be read: {cause}"));
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
             // It was found ready by a mere look. If it has changed since, its publication will find out.
             None => {
-                let examined = self
-                    .directory
-                    .examine()
-                    .await
-                    .map_err(|error| unseen(&error.to_string()))?;
-                examined.1.ok_or_else(|| unseen("its directory has gone"))?
+                let examined = self.examine().await.map_err(|error| unseen(&error.to_string()))?;
+                examined.ok_or_else(|| unseen("its directory has gone"))?
             }
         };
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
         let told = self.asks.told();
         let (plugin, mut device) = parameters::check(&self.host, &self.part, &snapshot, &told)?;
         self.plugin = Some(Arc::clone(&plugin));
+        match self.host.quarantines.permit(&plugin, &guest(&identity)) {
+            Ok(run) => self.run = Some(run),
+            Err(Obstacle::Pause(until)) => {
+                info!(device = %self.part, plugin = plugin.name(), "waits, as the plugin has just failed this guest");
+                self.paused = Some(until.into());
+                return Ok(());
+            }
+            Err(Obstacle::Quarantine(cause)) => return Err(Failure::new(plugin.name(), &cause)),
+        }
         if plugin.grants().guest {
             device.vm = identity.vm.clone();
             device.vm_name = self.directory.vm_name().await;
@@ -325,7 +356,7 @@ impl Task {
         // Never closed, so only waiting can happen here; what changes meanwhile is seen afterwards.
         self.permit = Arc::clone(&self.host.events).acquire_owned().await.ok();
         let span = info_span!("connect", device = %self.part, plugin = plugin.name());
-        self.job = Some(Job::handler(plugin, device, holding, span));
+        self.job = Some(Job::handler(&self.host.workers, plugin, device, holding, span));
         Ok(())
     }
 
@@ -335,9 +366,19 @@ impl Task {
             return Some(Event::Released);
         };
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
+        // That it may say something before the end is a courtesy, which a plugin in quarantine has lost.
+        let whose = guest(&holding.header().identity);
+        let plugin = plugin.and_then(|plugin| match self.host.quarantines.permit(&plugin, &whose) {
+            Err(Obstacle::Quarantine(_)) => None,
+            Err(Obstacle::Pause(_)) => Some(plugin),
+            Ok(run) => {
+                self.run = Some(run);
+                Some(plugin)
+            }
+        });
         let span = info_span!("disconnect", device = %self.part, plugin = self.plugin_name());
         let disconnects = plugin.zip(self.device.take());
-        self.job = Some(Job::release(Arc::clone(&self.host), disconnects, holding, span));
+        self.job = Some(Job::release(&self.host, disconnects, holding, span));
         None
     }
 
@@ -371,25 +412,31 @@ impl Task {
             Finished::Handler(holding, answer) => {
                 debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
                 let holding = self.holding.insert(holding);
+                if answer.is_err() {
+                    holding.unlock();
+                }
                 match answer {
                     Ok(connection) => {
+                        self.praise();
                         self.connection = connection;
                         Event::HandlerDone
                     }
                     Err(fault) => {
-                        holding.unlock();
+                        self.blame(&fault);
                         let plugin = self.plugin_name();
                         self.failed(Failure::of(&plugin, &fault));
                         Event::HandlerFailed
                     }
                 }
             }
-            Finished::Release(holding, failures) if failures.is_empty() => {
+            Finished::Release(holding, failures, fault) if failures.is_empty() => {
+                fault.iter().for_each(|fault| self.blame(fault));
                 info!(device = %self.part, plugin = holding.header().plugin, "released");
                 self.holding = Some(holding);
                 Event::Released
             }
-            Finished::Release(holding, failures) => {
+            Finished::Release(holding, failures, fault) => {
+                fault.iter().for_each(|fault| self.blame(fault));
                 error!(device = %self.part, failures = failures.join("; "), "not everything could be given back");
                 self.failure = Some(Failure::new(&holding.header().plugin, &failures.join("; ")));
                 self.holding = Some(holding);
@@ -397,6 +444,28 @@ impl Task {
                 Event::ReleaseFailed
             }
         }
+    }
+
+    /// The plugin has done what it was to do.
+    fn praise(&mut self) {
+        if let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) {
+            self.host.quarantines.succeeded(plugin, &run);
+        }
+    }
+
+    /// The plugin has failed, by a fault of its own or not.
+    fn blame(&mut self, fault: &Fault) {
+        let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) else {
+            return;
+        };
+        let served = |part: &Part, view: &View| {
+            view.phase == Phase::Connected
+                && part.device.frontend != self.part.device.frontend
+                && view.plugin.as_deref() == Some(plugin.name())
+        };
+        let (host, serves_others) = (&self.host, self.host.registry.any(served));
+        host.quarantines
+            .failed(&host.metrics, plugin, &run, fault, serves_others);
     }
 
     /// The handler's thread is in the kernel and does not come back: that is told, and its place given to others. What
@@ -415,11 +484,9 @@ impl Task {
     /// none has begun for has failed.
     async fn is_overdue(&mut self) -> Option<Event> {
         let Overdue { waiting, begun } = self.asks.overdue(Instant::now());
-        if let (Some(job), true) = (&self.job, begun) {
-            job.stop_handler();
-        }
+        let stopped = if begun { self.stop_handler() } else { None };
         if waiting.is_empty() {
-            return None;
+            return stopped;
         }
         let cause = format!("not within {} s: {}", LIMIT.as_secs(), self.awaited());
         self.failed(Failure::new("xenplugd", &cause));
@@ -429,7 +496,7 @@ impl Task {
         for ask in waiting {
             ask.answer(failed(&format!("xenplugd: {cause}")));
         }
-        (self.machine.adding() && !self.asks.any_add()).then_some(Event::Withdrawn)
+        stopped.or_else(|| (self.machine.adding() && !self.asks.any_add()).then_some(Event::Withdrawn))
     }
 
     /// What the device is not ready for a handler for, in words.
@@ -516,4 +583,10 @@ impl Task {
             _ => self.failure.as_ref().map(|failure| failure.text.clone()),
         };
     }
+}
+
+/// Whose plugin's faults are counted together: a virtual machine, or its domain where that is not known.
+fn guest(identity: &Identity) -> String {
+    let domain = identity.key.frontend;
+    identity.vm.clone().unwrap_or_else(|| format!("/local/domain/{domain}"))
 }

@@ -8,7 +8,7 @@ use tracing::warn;
 use xenplug_runtime::Connection;
 use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
-use xenplug_xenstore::{Backoff, Client, Errno, Error, Path, Reply, Request, Transaction};
+use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
 use crate::{domains::Domains, host::Host, hotplug::Requests};
 
@@ -238,7 +238,8 @@ impl Directory {
 
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
     /// what the handler was `given`: that tells a directory made anew for the same machine, or for one whose `vm` cannot
-    /// be read.
+    /// be read. So does the `link` that was changed for it, by number: that of a card made anew is another, and gone before
+    /// the new one's state says that it waits.
     ///
     /// The frontend's nodes come before that: a guest reads `mtu` once, as soon as its backend is connected
     /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
@@ -246,6 +247,7 @@ impl Directory {
         &self,
         identity: &Identity,
         given: &BTreeMap<String, String>,
+        link: Option<u32>,
         connection: &Connection,
     ) -> Outcome {
         let mut nodes = connection.backend.clone();
@@ -257,7 +259,11 @@ impl Directory {
         if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        self.write(nodes, &asked, |seen| seen.connectable(identity)).await
+        let there = |index| matches!(self.system.network.link_by_index(index), Ok(Some(_)));
+        self.write(nodes, &asked, |seen| {
+            seen.connectable(identity) && link.is_none_or(there)
+        })
+        .await
     }
 
     /// Publishes why a device failed.
@@ -438,11 +444,6 @@ fn text(reply: Result<Reply, Error>) -> Option<String> {
 /// (tools/hotplug/Linux/block-common.sh, `same_vm`).
 pub(crate) fn machine(vm: String) -> String {
     vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)
-}
-
-/// Whether an error is the store's last word, or may pass.
-pub(crate) fn is_final(error: &Error) -> bool {
-    !error.is_disconnected() && error.errno() != Some(Errno::Again)
 }
 
 #[cfg(test)]

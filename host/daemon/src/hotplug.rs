@@ -23,7 +23,11 @@ use xenplug_hotplug::{
 use xenplug_xenbus::{DeviceKey, DomId, Kind};
 use xenplug_xenstore::{Error, Event, Path, Reply, Request};
 
-use crate::{directory::is_final, dispatch, host::Host};
+use crate::{
+    dispatch,
+    host::Host,
+    patience::{is_final, patiently},
+};
 use place::Place;
 
 /// How often every request is looked at without cause: a guest's directories go without a word to this domain, which may
@@ -95,7 +99,7 @@ impl Requests {
 /// Follows what is asked until the daemon ends. After recovery: what an earlier daemon has left is held by then.
 pub(crate) async fn follow(host: Arc<Host>) {
     let top = top(&host);
-    let mut watch = match host.client.watch(&top).await {
+    let mut watch = match patiently(&host.draining, || host.client.watch(&top)).await {
         Ok(watch) => watch,
         Err(error) => {
             warn!(%error, "requests of toolstacks are not seen");

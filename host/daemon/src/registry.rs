@@ -159,6 +159,11 @@ impl Registry {
         }
     }
 
+    /// Whether this is true of any device.
+    pub(crate) fn any(&self, which: impl Fn(&Part, &View) -> bool) -> bool {
+        self.devices().iter().any(|(part, entry)| which(part, &entry.view()))
+    }
+
     /// The phase of a device.
     pub(crate) fn phase(&self, part: &Part) -> Option<Phase> {
         self.devices().get(part).map(|entry| entry.view().phase)

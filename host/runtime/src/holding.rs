@@ -105,8 +105,14 @@ impl Holding {
         })
     }
 
-    /// Takes up a record that an earlier daemon left.
-    pub fn resume(replayed: Replayed<Header, Effect>) -> Self {
+    /// Takes up a record that an earlier daemon left. All have to be taken up before one is released: what several hold
+    /// is undone with the last of them.
+    pub fn resume(replayed: Replayed<Header, Effect>, claims: &Claims) -> Self {
+        for held in &replayed.held {
+            if let Effect::Command { undo, .. } = &held.effect {
+                claims.undoings.hold(undo, &replayed.header.identity.key);
+            }
+        }
         Self {
             header: replayed.header,
             record: replayed.record,
@@ -118,7 +124,7 @@ impl Holding {
     }
 
     /// The number of the link that was changed for the device, if one was.
-    pub(crate) fn link(&self) -> Option<u32> {
+    pub fn link(&self) -> Option<u32> {
         self.held.iter().find_map(|held| match held.effect {
             Effect::Link { index, .. } => Some(index),
             _ => None,

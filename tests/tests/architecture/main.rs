@@ -177,11 +177,12 @@ fn unsafe_stands_in_the_system_room_and_in_one_line_more() -> Result<()> {
         .into_iter()
         .filter(|source| !source.is_in("tests/xenstored-stand-in"))
         .collect();
-    // What wit-bindgen makes, and the floor's own ioctls: it shares no code with what it is compared to.
+    // What wit-bindgen makes, ptrace, and the floor's own ioctls: it shares no code with what it is compared to.
     let expected = [
         "plugins/sdk/src/bindings.rs",
         "plugins/sdk/src/export.rs",
         "tests/src/floor/loop_device.rs",
+        "tests/src/stepper/ptrace.rs",
     ];
     assert_only(&others, &expected, "unsafe_code", |source| source.has(&["unsafe_code"]));
     Ok(())
@@ -353,8 +354,28 @@ fn every_file_says_what_it_owns() -> Result<()> {
 
 #[test]
 fn every_test_that_architecture_md_names_is_there() -> Result<()> {
+    let text = read("ARCHITECTURE.md")?;
+    let named: BTreeSet<&str> = quoted(&text)
+        .filter(|word| word.matches('_').count() >= 3 && !word.contains([' ', '/', ':', '.']))
+        .collect();
+    ensure!(named.len() > 10, "ARCHITECTURE.md names {named:?}");
+    are_tests(named)
+}
+
+#[test]
+fn every_test_that_reliability_md_names_is_there() -> Result<()> {
+    let text = read("docs/reliability.md")?;
+    let rows = text.lines().filter(|line| line.starts_with("| T"));
+    let last = rows.filter_map(|row| row.trim_end_matches(" |").rsplit_once(" | "));
+    let named: BTreeSet<&str> = last.flat_map(|(_, tests)| quoted(tests)).collect();
+    ensure!(!named.is_empty(), "docs/reliability.md names no tests");
+    are_tests(named)
+}
+
+/// Fails with the first of these that is not a test's name.
+fn are_tests(named: BTreeSet<&str>) -> Result<()> {
     let mut files = Vec::new();
-    for folder in ["host", "tests"] {
+    for folder in ["host", "plugins", "tests"] {
         find(&root().join(folder), &mut files)?;
     }
     let code = files
@@ -362,11 +383,6 @@ fn every_test_that_architecture_md_names_is_there() -> Result<()> {
         .map(fs::read_to_string)
         .collect::<Result<Vec<_>, _>>()?
         .concat();
-    let text = read("ARCHITECTURE.md")?;
-    let named: BTreeSet<&str> = quoted(&text)
-        .filter(|word| word.matches('_').count() >= 3 && !word.contains([' ', '/', ':', '.']))
-        .collect();
-    ensure!(named.len() > 10, "ARCHITECTURE.md names {named:?}");
     for name in named {
         ensure!(code.contains(&format!("fn {name}()")), "there is no test {name}");
     }

@@ -26,12 +26,11 @@ use super::{
     look::{Sight, look},
 };
 use crate::{
-    directory::{RETRY, is_final},
+    directory::RETRY,
     host::Host,
+    patience::{AGAIN, is_final},
 };
 
-/// How soon to try again what the store refused.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How soon to look again whether the kernel has let go: at first, and at most.
 const LINGERS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// How often a device cannot be made before that is its end.

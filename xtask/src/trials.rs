@@ -1,0 +1,88 @@
+//! The trials of `docs/reliability.md`: runs exactly the tests that its table names, and shows how they ended.
+
+mod binaries;
+mod plan;
+mod table;
+
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{terminal, workspace::Workspace};
+use binaries::{Binaries, Binary};
+use table::{Outcome, Row};
+
+/// Where the trials are named.
+const TABLE: &str = "docs/reliability.md";
+
+/// What to run, and how.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// At length: hours rather than minutes.
+    #[arg(long)]
+    long: bool,
+    /// The table as JSON, on standard output.
+    #[arg(long)]
+    json: bool,
+    /// A trial such as T14, or part of a test's name. Default: all.
+    filter: Option<String>,
+}
+
+/// Runs the trials. An error if one of them failed.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    let text = std::fs::read_to_string(workspace.root.join(TABLE)).context(TABLE)?;
+    let plan = plan::of(&text, arguments.filter.as_deref());
+    if plan.is_empty() {
+        bail!(
+            "{TABLE} names no test for {}",
+            arguments.filter.as_deref().unwrap_or("any trial")
+        );
+    }
+    terminal::step("Build the tests");
+    let binaries = Binaries::build(workspace)?;
+    let mut rows = Vec::new();
+    for (trial, names) in plan {
+        let mut row = Row::of(trial);
+        for name in names {
+            let places = binaries.with(name);
+            if places.is_empty() {
+                bail!("{TABLE}: {trial} names {name}, and there is no such test");
+            }
+            for (binary, full) in places {
+                terminal::step(&format!("{trial}: {name}"));
+                let outcome = run_test(workspace, binary, full, arguments.long)?;
+                terminal::note(&outcome.to_string());
+                row.add(name, outcome);
+            }
+        }
+        rows.push(row);
+    }
+    table::show(&rows, arguments.json);
+    match rows.iter().filter(|row| !row.passed()).count() {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} trials failed", rows.len()),
+    }
+}
+
+/// Runs one test in its binary, with its complaints on the terminal.
+fn run_test(workspace: &Workspace, binary: &Binary, full: &str, long: bool) -> Result<Outcome> {
+    let mut test = Command::new(&binary.program);
+    test.args([full, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        .current_dir(&binary.folder)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    if long {
+        test.env("XENPLUG_TRIALS", "long");
+    }
+    let begun = Instant::now();
+    let done = workspace
+        .with_parts(&mut test)
+        .output()
+        .with_context(|| full.to_owned())?;
+    let said = String::from_utf8_lossy(&done.stdout);
+    Ok(Outcome::of(&said, done.status.success(), begun.elapsed()))
+}

@@ -1,0 +1,50 @@
+//! Which tests stand behind which trial.
+
+/// The trials with their tests, as the table's rows `| T1 | .. | .. | `test`, `test` |` have them; those that the filter
+/// leaves.
+pub(super) fn of<'a>(text: &'a str, filter: Option<&str>) -> Vec<(&'a str, Vec<&'a str>)> {
+    let rows = text.lines().filter_map(|line| {
+        let (trial, rest) = line.strip_prefix("| T")?.split_once(" |")?;
+        let trial = &line[2..3 + trial.len()];
+        let (_, tests) = rest.trim_end().strip_suffix(" |")?.rsplit_once("| ")?;
+        Some((trial, tests.split('`').skip(1).step_by(2).collect()))
+    });
+    let left = |(trial, tests): (&'a str, Vec<&'a str>)| {
+        let tests = match filter {
+            Some(filter) if filter != trial => tests.into_iter().filter(|test| test.contains(filter)).collect(),
+            _ => tests,
+        };
+        (!tests.is_empty()).then_some((trial, tests))
+    };
+    rows.filter_map(left).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# Trials
+| | fault | outcome | tests |
+| --- | --- | --- | --- |
+| T1 | forged `frontend` | untouched | `one_test`, `another_test` |
+| T2 | none yet | - | – |
+| T13 | an event | converges | `one_more` |
+";
+
+    #[test]
+    fn rows_without_tests_are_no_trials() {
+        let all = [("T1", vec!["one_test", "another_test"]), ("T13", vec!["one_more"])];
+        assert_eq!(of(TEXT, None), all);
+    }
+
+    #[test]
+    fn a_filter_is_a_trials_name_or_part_of_a_tests() {
+        assert_eq!(of(TEXT, Some("T1")), [("T1", vec!["one_test", "another_test"])]);
+        assert_eq!(
+            of(TEXT, Some("one")),
+            [("T1", vec!["one_test"]), ("T13", vec!["one_more"])]
+        );
+        assert!(of(TEXT, Some("T2")).is_empty());
+    }
+}
