@@ -381,8 +381,12 @@ impl Task {
         None
     }
 
-    /// Leaves the directory at state 6 until the toolstack has seen it there, or the daemon is to end.
+    /// Leaves the directory at state 6 until the toolstack has seen it there, or the daemon is to end. Who asked for the
+    /// device looks at the request, and nowhere else.
     async fn be_seen(&self) {
+        if self.host.requests.serve(self.host.own, &self.part.device) {
+            return;
+        }
         tokio::select! {
             () = sleep(parting::pause(self.told_in)) => {}
             () = self.host.draining.cancelled() => {}

@@ -299,30 +299,13 @@ impl Directory {
         self.write(nodes, &[], |seen| seen.is_of(identity)).await
     }
 
-    /// Removes the directory, and what is empty above it as far as this domain may
-    /// (libxl_internal.c, `libxl__xs_path_cleanup`).
+    /// Removes the directory.
     pub(crate) async fn remove(&self, identity: &Identity) -> Outcome {
         self.conditionally(
             &[],
             |seen| seen.is_of(identity) && seen.leaving(),
             async |transaction| {
-                transaction.rm(&self.at).await?;
-                let mut above = self.at.parent();
-                // Up to and including backend/<kind>, which the toolstack makes again when it needs it.
-                for _ in 0..2 {
-                    let Some(directory) = above else { break };
-                    match transaction.directory(&directory).await {
-                        Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
-                            Ok(()) => {}
-                            // In a driver domain these belong to the toolstack's.
-                            Err(error) if error.is_denied() => break,
-                            Err(error) => return Err(error),
-                        },
-                        _ => break,
-                    }
-                    above = directory.parent();
-                }
-                Ok(Vec::new())
+                remove(transaction, &self.at).await.map(|()| Vec::new())
             },
         )
         .await
@@ -426,6 +409,27 @@ impl Directory {
             Err(error) => warn!(device = %identity.key, %error, "the frontend was not told"),
         }
     }
+}
+
+/// Removes a backend's directory, and what is empty above it as far as this domain may, up to and including
+/// `backend/<kind>`: whoever needs that makes it again (libxl_internal.c, `libxl__xs_path_cleanup`).
+pub(crate) async fn remove(transaction: &Transaction, backend: &Path) -> Result<(), Error> {
+    transaction.rm(backend).await?;
+    let mut above = backend.parent();
+    for _ in 0..2 {
+        let Some(directory) = above else { break };
+        match transaction.directory(&directory).await {
+            Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
+                Ok(()) => {}
+                // In a driver domain of libxl's these belong to the toolstack.
+                Err(error) if error.is_denied() => break,
+                Err(error) => return Err(error),
+            },
+            _ => break,
+        }
+        above = directory.parent();
+    }
+    Ok(())
 }
 
 /// A reply's value as text; an absent node, or one that may not be read, is none.

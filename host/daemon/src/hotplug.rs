@@ -58,6 +58,11 @@ impl Requests {
         self.of(own, device)?.vm(&device.kind)
     }
 
+    /// Whether a device was made for a request.
+    pub(crate) fn serve(&self, own: DomId, device: &DeviceKey) -> bool {
+        self.of(own, device).is_some_and(|place| place.serves(&device.kind))
+    }
+
     fn of(&self, own: DomId, device: &DeviceKey) -> Option<Arc<Place>> {
         let path = RequestPath::of(own, device)?;
         self.places().get(&path).cloned()

@@ -10,7 +10,7 @@ use xenplug_xenbus::{DomId, XenbusState};
 use xenplug_xenstore::{Client, Error, Path, Permission, Request, Transaction};
 
 use super::look::Sight;
-use crate::directory::RETRY;
+use crate::directory::{RETRY, remove};
 
 /// Says in the driver domain's directory which versions are served. `false` where there is none: nobody has prepared this
 /// domain.
@@ -40,8 +40,7 @@ pub(super) async fn act(
         Action::Shut => writes.shut(sight)?,
         Action::Drop(why) => {
             writes.blame(sight, why)?;
-            let backend = writes.backend(sight)?;
-            writes.asks.push(Request::Rm(backend));
+            remove(transaction, &writes.backend(sight)?).await?;
         }
         Action::Close(why) => {
             writes.blame(sight, why)?;

@@ -64,6 +64,12 @@ impl Place {
         (serves == kind && !vm.is_empty()).then(|| vm.clone())
     }
 
+    /// Whether a backend of that kind is there for the request.
+    pub(super) fn serves(&self, kind: &Kind) -> bool {
+        let serves = self.serves.lock().unwrap_or_else(PoisonError::into_inner);
+        serves.as_ref().is_some_and(|(serves, _)| serves == kind)
+    }
+
     fn serve(&self, kind: Option<Kind>, vm: &str) {
         let serves = kind.map(|kind| (kind, vm.to_owned()));
         *self.serves.lock().unwrap_or_else(PoisonError::into_inner) = serves;
