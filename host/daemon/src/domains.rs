@@ -162,3 +162,6 @@ impl Special {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

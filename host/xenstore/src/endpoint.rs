@@ -37,7 +37,6 @@ impl Endpoint {
         let device = fs::metadata(&path).is_ok_and(|file| file.file_type().is_char_device());
         if device { Self::Device(path) } else { Self::Socket(path) }
     }
-
 }
 
 impl fmt::Display for Endpoint {

@@ -78,7 +78,10 @@ impl Server {
     /// with one on which they arrive at once.
     pub fn place(&self, domid: u16, road: Option<Arc<dyn Road>>) -> Place {
         let (core, stalled) = (self.core.clone(), self.stalled.subscribe());
-        Place::new(move |stream| session::start(&core, stream, domid, stalled.clone()), road)
+        Place::new(
+            move |stream| session::start(&core, stream, domid, stalled.clone()),
+            road,
+        )
     }
 
     /// Serves on one more new socket, whose clients are a domain: unprivileged unless it is domain 0.

@@ -47,7 +47,8 @@ impl Judge {
 
     /// Every device that there is to be comes to be connected, or to say why not, and nobody has another's.
     pub(super) async fn all_decided(&self) {
-        self.within("what is not decided", async || self.undecided().await).await;
+        self.within("what is not decided", async || self.undecided().await)
+            .await;
     }
 
     /// Nothing is left.
@@ -115,7 +116,10 @@ impl Judge {
             // In dom0 a script that failed has told its toolstack.
             _ if self.world.plan.mode == xenplug_xenbus::Mode::Dom0 && status != "connected" => None,
             "error" | "busy" if !error.is_empty() && self.world.plan.failing > 0 => None,
-            _ => tell(&format!("says {status:?} and {error:?} in state {}", node("state").await)),
+            _ => tell(&format!(
+                "says {status:?} and {error:?} in state {}",
+                node("state").await
+            )),
         }
     }
 
@@ -125,21 +129,36 @@ impl Judge {
         if snapshot != baseline.machine {
             left.push(format!("{snapshot:?} where there was {:?}", baseline.machine));
         }
-        left.extend(records(&self.world.journal()).keys().map(|path| format!("{}", path.display())));
+        left.extend(
+            records(&self.world.journal())
+                .keys()
+                .map(|path| format!("{}", path.display())),
+        );
         let stats = self.world.server.stats();
         if stats.watches != baseline.stats.watches || stats.transactions != 0 {
             left.push(format!("{stats:?} where there was {:?}", baseline.stats));
         }
         let daemon = self.world.daemon.borrow().upgrade();
         match daemon {
-            Some(host) => left.extend(host.registry.views().iter().map(|(part, view)| format!("{part}: {view:?}"))),
+            Some(host) => left.extend(
+                host.registry
+                    .views()
+                    .iter()
+                    .map(|(part, view)| format!("{part}: {view:?}")),
+            ),
             None => left.push("no daemon".to_owned()),
         }
         let root = format!("/local/domain/{}/backend", self.world.own);
         for kind in self.hand.children(&root).await {
             for domain in self.hand.children(&format!("{root}/{kind}")).await {
                 let path = format!("{root}/{kind}/{domain}");
-                left.extend(self.hand.children(&path).await.iter().map(|devid| format!("{path}/{devid}")));
+                left.extend(
+                    self.hand
+                        .children(&path)
+                        .await
+                        .iter()
+                        .map(|devid| format!("{path}/{devid}")),
+                );
             }
         }
         left

@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::{sync::mpsc, task::LocalSet, time::{sleep, timeout}};
+use tokio::{
+    sync::mpsc,
+    task::LocalSet,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Cache, Claims, Compiler};
@@ -21,17 +25,8 @@ use super::{
     world::{Asked, Stage, World},
 };
 use crate::{
-    HEAR, begin,
-    config::Config,
-    domains::Domains,
-    drain,
-    host::Host,
-    metrics::Metrics,
-    neighbours, own_domain,
-    plugins::Loader,
-    registry::Registry,
-    script,
-    workers::Workers,
+    HEAR, begin, config::Config, domains::Domains, drain, host::Host, metrics::Metrics, neighbours, own_domain,
+    plugins::Loader, registry::Registry, script, workers::Workers,
 };
 
 /// How systemd waits before it starts a daemon again (`RestartSec` of the unit).

@@ -30,7 +30,11 @@ pub(super) async fn frontend(world: Rc<World>, hand: Hand, key: DeviceKey, manne
     };
     let own = format!("{}/state", path.frontend_path());
     let mut watch = hand.watch(&backend).await;
-    let slow = if manners == Manners::Slow { 15_000 } else { world.plan.others };
+    let slow = if manners == Manners::Slow {
+        15_000
+    } else {
+        world.plan.others
+    };
     let mut restless = None;
     loop {
         let far = Instant::now() + std::time::Duration::from_secs(3600);

@@ -32,7 +32,10 @@ impl Hand {
     }
 
     pub(super) async fn number(&self, path: &str) -> u8 {
-        self.read(path).await.and_then(|text| text.parse().ok()).unwrap_or_default()
+        self.read(path)
+            .await
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default()
     }
 
     pub(super) async fn children(&self, path: &str) -> Vec<String> {

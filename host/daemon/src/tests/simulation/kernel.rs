@@ -73,7 +73,12 @@ impl Kernel {
 
     async fn step(&mut self, key: DeviceKey) {
         let backend = self.world.backend(&key);
-        let nodes = self.hand.client().snapshot(&at(&backend)).await.expect("it can be read");
+        let nodes = self
+            .hand
+            .client()
+            .snapshot(&at(&backend))
+            .await
+            .expect("it can be read");
         let Some(nodes) = nodes else {
             return self.unregister(&key);
         };
@@ -83,7 +88,8 @@ impl Kernel {
         };
         if !nodes.contains_key("frontend") {
             let names: Vec<_> = nodes.keys().collect();
-            self.world.wrong(format!("{key} was written to after its directory had gone: {names:?}"));
+            self.world
+                .wrong(format!("{key} was written to after its directory had gone: {names:?}"));
             return;
         }
         let frontend = BackendPath {
@@ -133,10 +139,14 @@ impl Kernel {
         if key.kind == Kind::VIF {
             return node("hotplug-status") == "connected";
         }
-        let Some(probed) = self.probed.get_mut(key) else { return false };
+        let Some(probed) = self.probed.get_mut(key) else {
+            return false;
+        };
         if probed.opened.is_none() {
             let number = node("physical-device");
-            let Some((_, minor)) = number.split_once(':') else { return false };
+            let Some((_, minor)) = number.split_once(':') else {
+                return false;
+            };
             let minor = u32::from_str_radix(minor, 16).expect("a hexadecimal number");
             let loops = self.world.machine.loops();
             match loops.iter().find(|device| device.number == minor) {
@@ -145,7 +155,8 @@ impl Kernel {
                 None => return false,
                 Some(device) => {
                     let (found, params) = (device.backing_path.display(), node("params"));
-                    self.world.wrong(format!("{key} is {params}, and blkback opens {found}"));
+                    self.world
+                        .wrong(format!("{key} is {params}, and blkback opens {found}"));
                 }
             }
             self.world.machine.open_loop(minor);

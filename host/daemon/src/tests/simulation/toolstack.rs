@@ -138,9 +138,13 @@ impl Slot {
         world.count.set(number);
         let params = format!("/srv/{number}.img");
         world.machine.add_file(&params, 1 << 20);
-        let manners = self
-            .chance
-            .pick(&[Manners::Good, Manners::Good, Manners::Slow, Manners::Restless, Manners::Mute]);
+        let manners = self.chance.pick(&[
+            Manners::Good,
+            Manners::Good,
+            Manners::Slow,
+            Manners::Restless,
+            Manners::Mute,
+        ]);
         world.say(format!("{key} is made of {params}; the guest is {manners:?}"));
         let made = Made {
             number,
@@ -150,7 +154,13 @@ impl Slot {
         self.write(&key, &params).await;
         let dead = CancellationToken::new();
         self.devices.insert(key.clone(), dead.clone());
-        spawn_local(frontend(Rc::clone(&world), self.hand.clone(), key.clone(), manners, dead));
+        spawn_local(frontend(
+            Rc::clone(&world),
+            self.hand.clone(),
+            key.clone(),
+            manners,
+            dead,
+        ));
         let state = format!("{}/state", world.backend(&key));
         self.until(&state, |state| matches!(state, Some("2" | "4"))).await;
         if world.plan.mode == Mode::Dom0 {
@@ -158,7 +168,9 @@ impl Slot {
         } else if world.plan.is_quiet() && world.plan.message <= 50 {
             let status = format!("{}/hotplug-status", world.backend(&key));
             if !self.until(&status, |status| status == Some("connected")).await {
-                world.wrong(format!("{key} is not connected within {PATIENCE:?}, and nothing was in the way"));
+                world.wrong(format!(
+                    "{key} is not connected within {PATIENCE:?}, and nothing was in the way"
+                ));
             }
         }
     }
@@ -200,7 +212,11 @@ impl Slot {
         ];
         self.hand
             .make(&[
-                (&frontend, &front, &[Permission::none(domain.0), Permission::read(own.0)]),
+                (
+                    &frontend,
+                    &front,
+                    &[Permission::none(domain.0), Permission::read(own.0)],
+                ),
                 (&backend, &back, &[Permission::none(own.0), Permission::read(domain.0)]),
             ])
             .await;
@@ -304,7 +320,9 @@ impl Slot {
         };
         match timeout(SCRIPT, self.world.call(call)).await {
             Ok(answer) => self.world.say(format!("{key}: {action:?} is answered {answer:?}")),
-            Err(_) => self.world.wrong(format!("{key}: {action:?} is not answered before libxl kills the script")),
+            Err(_) => self.world.wrong(format!(
+                "{key}: {action:?} is not answered before libxl kills the script"
+            )),
         }
     }
 }

@@ -162,7 +162,9 @@ impl Doom {
 /// The records of a journal.
 pub(super) fn records(journal: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(journal).into_iter().flatten().flatten();
-    let records = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some());
+    let records = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some());
     records
         .map(|path| {
             let content = fs::read(&path).expect("a record can be read");

@@ -116,7 +116,12 @@ impl World {
         let folder = tempfile::tempdir_in(stage.folder.path()).expect("a folder");
         let journal = folder.path().join("journal");
         let workers = Arc::new(Shared::new(seed, plan.worker, journal, stage.workers.handle().clone()));
-        machine.expect(Box::new(workers.trouble(seed, plan.failing, plan.killing, Arc::clone(&stormy))));
+        machine.expect(Box::new(workers.trouble(
+            seed,
+            plan.failing,
+            plan.killing,
+            Arc::clone(&stormy),
+        )));
         machine.add_bridge(&"xenbr0".parse().expect("a name"));
         let config = stage.folder.path().join(match plan.mode {
             Mode::Dom0 => "dom0.toml",
@@ -154,7 +159,11 @@ impl World {
     /// From here on things go wrong, or well.
     pub(super) fn storm(&self, begins: bool) {
         self.stormy.store(begins, Ordering::Relaxed);
-        self.say(if begins { "the storm begins" } else { "the storm is over" });
+        self.say(if begins {
+            "the storm begins"
+        } else {
+            "the storm is over"
+        });
     }
 
     pub(super) fn is_stormy(&self) -> bool {
@@ -170,7 +179,9 @@ impl World {
     pub(super) fn wrong(&self, what: impl AsRef<str>) {
         let at = self.began.elapsed();
         tracing::error!(target: "world", "WRONG: {}", what.as_ref());
-        self.violations.borrow_mut().push(format!("after {at:?}: {}", what.as_ref()));
+        self.violations
+            .borrow_mut()
+            .push(format!("after {at:?}: {}", what.as_ref()));
         self.over.cancel();
     }
 

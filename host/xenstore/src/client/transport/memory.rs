@@ -14,7 +14,10 @@ use crate::memory::Place;
 pub(super) fn connect(place: &Place) -> io::Result<(Incoming, Outgoing)> {
     let (reader, half) = tokio::io::split(place.connect()?);
     let buffer = Vec::new();
-    Ok((Incoming::Memory(Reader(reader)), Outgoing::Memory(Writer { half, buffer })))
+    Ok((
+        Incoming::Memory(Reader(reader)),
+        Outgoing::Memory(Writer { half, buffer }),
+    ))
 }
 
 #[derive(Debug)]
