@@ -182,21 +182,12 @@ impl Directory {
     }
 
     fn observe(&self, present: bool, vm: Option<String>, value: impl Fn(&str) -> Option<String>) -> Observation {
-        let state = value("state").map_or(XenbusState::Unknown, |text| XenbusState::parse(&text));
-        let seen = Observation {
-            present,
-            identity: Identity {
-                key: self.path.key.clone(),
-                vm,
-            },
-            state,
-            // The kernel takes a missing node for 0, but only libxl's own devices have it from the beginning: one that
-            // is not on its way out counts as online without it.
-            online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
-            frontend_gone: self.domains.gone(self.path.key.frontend),
-            netdev: true,
-            status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+        let identity = Identity {
+            key: self.path.key.clone(),
+            vm,
         };
+        let gone = self.domains.gone(self.path.key.frontend);
+        let seen = Observation::read(identity, present, gone, value);
         match self.role {
             Role::Paravirtual => seen,
             Role::Emulated => self.as_tap(seen),

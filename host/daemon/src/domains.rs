@@ -161,3 +161,6 @@ impl Special {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

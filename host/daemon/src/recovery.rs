@@ -10,7 +10,7 @@ use tokio::{task::spawn_local, time::timeout};
 use tracing::{info, warn};
 use xenplug_control::script::Action;
 use xenplug_runtime::{Effect, Grants, Header, Holding};
-use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Phase, Published};
+use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Mode, Phase, Published};
 
 use crate::{
     device::{self, Ask},
@@ -95,6 +95,14 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
             }
             (false, false) => (Adopted::Unfinished, None),
         }
+    } else if host.mode == Mode::DriverDomain
+        && seen.is_of(&header.identity)
+        && !seen.leaving()
+        && seen.status == HotplugStatus::Connected
+    {
+        // Nobody asked for its end.
+        let cause = "was lost, and that could not be told before xenplugd ended";
+        (Adopted::Lost, Some(device::Failure::new(&header.plugin, cause)))
     } else {
         (Adopted::Unfinished, None)
     };

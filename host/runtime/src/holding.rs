@@ -252,7 +252,8 @@ impl Holding {
                 Effect::Helper { kept: Some(kept), .. } if !system.process.running(kept) => {
                     gone.push(format!("{} has ended", kept.helper));
                 }
-                Effect::Link { index, name, .. } if !matches!(system.network.link_by_index(*index), Ok(Some(_))) => {
+                // One that cannot be asked for is not taken from its guest for that.
+                Effect::Link { index, name, .. } if matches!(system.network.link_by_index(*index), Ok(None)) => {
                     gone.push(format!("link {name} is gone"));
                 }
                 _ => {}

@@ -50,8 +50,9 @@ use trace::Trace;
 pub(crate) use workers::Workers;
 use world::{Stage, World};
 
-/// How many seeds are played if nothing is said.
+/// How many seeds are played if nothing is said, and if it is to take long.
 const SEEDS: u64 = 1000;
+const LONG: u64 = 100_000;
 /// The domain ids of the guests.
 const GUESTS: [DomId; 2] = [DomId(5), DomId(6)];
 /// Longer than any seed, by its own clock.
@@ -66,13 +67,15 @@ thread_local! {
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
+#[allow(clippy::print_stdout, reason = "`cargo xtask trials` reads it there")]
 fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stage = stage();
     let first = number("XENPLUG_SEED");
+    let long = env::var_os("XENPLUG_TRIALS").is_some_and(|value| value == "long");
     let seeds = match first {
         Some(seed) => seed..seed + 1,
-        None => 0..number("XENPLUG_SEEDS").unwrap_or(SEEDS),
+        None => 0..number("XENPLUG_SEEDS").unwrap_or(if long { LONG } else { SEEDS }),
     };
     let next = AtomicU64::new(seeds.start);
     let failed: Vec<(u64, String)> = thread::scope(|scope| {
@@ -95,7 +98,9 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
             .flat_map(|player| player.join().expect("a player only plays"))
             .collect()
     });
+    let all = seeds.end - seeds.start;
     let Some((seed, reason)) = failed.iter().min() else {
+        println!("trial-cases: {all} of {all}");
         return;
     };
     let trace = Trace::default();
