@@ -8,6 +8,12 @@ use xenplug_xenstore::{
 
 use super::*;
 
+/// The directory of a device that no toolstack asked for by `/hotplug`.
+fn directory(client: &Client, system: System, path: BackendPath) -> Directory {
+    let domains = Arc::new(Domains::new(client.clone()));
+    Directory::new(client.clone(), system, domains, Arc::default(), path, Role::Paravirtual)
+}
+
 #[tokio::test]
 async fn a_card_whose_link_has_gone_is_not_published_as_connected() {
     let server = Server::new(Options::default());
@@ -24,8 +30,7 @@ async fn a_card_whose_link_has_gone_is_not_published_as_connected() {
     let (system, machine) = System::simulated();
     let name = "vif3.0".parse().expect("a name");
     let index = machine.add_link(&name);
-    let domains = Arc::new(Domains::new(client.clone()));
-    let directory = Directory::new(client.clone(), system, domains, path, Role::Paravirtual);
+    let directory = directory(&client, system, path);
     let (seen, _) = directory.examine().await.expect("a look");
     let given = BTreeMap::from([("bridge".to_owned(), "xenbr0".to_owned())]);
     let publish = async |index| {
@@ -60,15 +65,7 @@ async fn a_device_is_its_domains_and_shares_with_the_domain_that_one_stands_in_f
         backend: DomId(0),
         key: "vbd/3/51712".parse().expect("a device"),
     };
-    let domains = Arc::new(Domains::new(client.clone()));
-    let directory = Directory::new(
-        client.clone(),
-        System::simulated().0,
-        domains,
-        Arc::default(),
-        path,
-        Role::Paravirtual,
-    );
+    let directory = directory(&client, System::simulated().0, path);
 
     // Its own `vm` cannot be read: that of the domain it stands in for is not taken for it.
     let (observation, snapshot) = directory.examine().await.expect("a look");
