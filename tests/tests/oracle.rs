@@ -64,8 +64,8 @@ fn leak_of_process(machine: &Machine, baseline: &Baseline) -> Result<()> {
 
 fn leak_of_node(machine: &Machine, baseline: &Baseline) -> Result<()> {
     let mut store = machine.connect()?;
-    store.write("/local/domain/0/backend/vbd/9/51712/leak", "1")?;
-    let seen = sees(machine, baseline, "+ node: /local/domain/0/backend/vbd/9/51712/leak 1");
+    store.write("/local/domain/0/backend/vbd/9/51712", "leak")?;
+    let seen = sees(machine, baseline, "+ node: /local/domain/0/backend/vbd/9/51712 leak");
     store.remove("/local/domain/0/backend/vbd/9")?;
     seen
 }
