@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use libc::pid_t;
+use libc::{c_int, pid_t};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use call::Call;
@@ -158,16 +158,18 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn seize(&self) -> io::Result<()> {
+    /// Does something to each thread; one that has just ended, or is another's, is left out.
+    fn each_thread(&self, act: impl Fn(pid_t) -> io::Result<()>) -> io::Result<()> {
         for entry in fs::read_dir(format!("/proc/{}/task", self.process))? {
             let thread = entry?.file_name().to_string_lossy().parse::<pid_t>();
-            match ptrace::seize(thread.map_err(io::Error::other)?) {
-                // It has just ended; one that had just begun would be seized already.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                done => done?,
-            }
+            act(thread.map_err(io::Error::other)?).or_else(is_gone)?;
         }
         Ok(())
+    }
+
+    /// Those that they begin from here on are seized along with them.
+    fn seize(&self) -> io::Result<()> {
+        self.each_thread(ptrace::seize)
     }
 
     fn run(&mut self) -> Result<()> {
@@ -180,15 +182,28 @@ impl Tracer {
                     Ok(false) => 0,
                     Err(error) => is_gone(error).map(|()| 0)?,
                 },
-                Stop::Signal(signal) if signal == WAKE.as_raw() => 0,
-                Stop::Signal(signal) => signal,
-                Stop::Event => 0,
+                stop => to_deliver(stop),
             };
             // What was begun at a call's entry has to be brought to its end.
             if self.shared.stop.load(SeqCst) && self.inside.values().all(Option::is_none) {
-                break;
+                ptrace::detach(thread, signal).or_else(is_gone)?;
+                return Ok(self.let_go()?);
             }
             ptrace::go_on(thread, signal).or_else(is_gone)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of all threads, each of which has to stop for it once more. The end of the tracer would do that, too, but
+    /// after it has been joined: who waits for the process as its parent would take such a stop for its end.
+    fn let_go(&self) -> io::Result<()> {
+        self.each_thread(ptrace::interrupt)?;
+        while let Some((thread, stop)) = ptrace::wait(self.process)? {
+            match stop {
+                Stop::Ended if thread == self.process => break,
+                Stop::Ended => {}
+                stop => ptrace::detach(thread, to_deliver(stop)).or_else(is_gone)?,
+            }
         }
         Ok(())
     }
@@ -234,6 +249,14 @@ impl Tracer {
         }
         noted.calls.push(call);
         deed
+    }
+}
+
+/// The signal that a thread is to get after a stop, or 0.
+fn to_deliver(stop: Stop) -> c_int {
+    match stop {
+        Stop::Signal(signal) if signal != WAKE.as_raw() => signal,
+        _ => 0,
     }
 }
 

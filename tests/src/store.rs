@@ -43,6 +43,7 @@ impl Error {
 #[repr(u32)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub enum Operation {
+    Control = 0,
     Directory = 1,
     Read = 2,
     GetPerms = 3,
@@ -105,6 +106,13 @@ impl Store {
     pub fn read(&mut self, path: &str) -> Result<String, Error> {
         let value = self.request(Operation::Read, &[path.as_bytes(), b"\0"], path)?;
         Ok(String::from_utf8_lossy(&value).into_owned())
+    }
+
+    /// Asks xenstored itself for something, such as `memreport` (docs/misc/xenstore.txt, `CONTROL`). Its answer.
+    pub fn control(&mut self, words: &[&str]) -> Result<String, Error> {
+        let body: Vec<&[u8]> = words.iter().flat_map(|word| [word.as_bytes(), b"\0"]).collect();
+        let answer = self.request(Operation::Control, &body, words.first().unwrap_or(&""))?;
+        Ok(String::from_utf8_lossy(&answer).trim_end_matches('\0').to_owned())
     }
 
     /// The value of a node, or `None` if there is no such node.

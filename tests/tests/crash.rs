@@ -1,9 +1,23 @@
 //! The daemon is killed, and the store: what was connected stays, what has gone is cleaned, and nothing is left.
 
-use std::{thread, time::Duration};
+use std::{
+    fs::{self, File},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    panic::resume_unwind,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Machine, attached_below};
+use xenplug_tests::{
+    rig::{Device, Disk, Machine, attached_below},
+    trial::{Length, length},
+};
+
+/// How soon after the store is back all has to be as the store says.
+const RESYNC: Duration = Duration::from_secs(5);
 
 /// A guest with a disk and a card, connected.
 fn plugged(machine: &mut Machine, guest: u16) -> Result<[Device; 2]> {
@@ -122,8 +136,30 @@ fn a_store_that_is_killed_and_restarted_is_served_again() -> Result<()> {
     machine.xenstored_mut().kill()?;
     machine.xenstored_mut().restart()?;
     machine.reconnect()?;
+    let back = Instant::now();
     let devices = plugged(&mut machine, 4)?;
+    ensure!(back.elapsed() < RESYNC, "served after {:?}", back.elapsed());
     machine.end_guest(4, &devices)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn a_store_that_is_updated_live_is_served_as_before() -> Result<()> {
+    let mut machine = Machine::with_daemon()?;
+    let baseline = machine.baseline()?;
+    let mut devices = plugged(&mut machine, 3)?.to_vec();
+    for index in 1..4 {
+        // At any moment of what the daemon does with it.
+        devices.push(machine.attach_disk(3, index)?);
+        devices.push(machine.attach_card(3, index)?);
+        machine.xenstored().live_update()?;
+        let back = Instant::now();
+        for device in &devices {
+            machine.expect_connected(device)?;
+        }
+        ensure!(back.elapsed() < RESYNC, "served after {:?}", back.elapsed());
+    }
+    machine.end_guest(3, &devices)?;
     baseline.assert_same(&machine)
 }
 
@@ -133,11 +169,136 @@ fn a_store_that_stalls_is_waited_for() -> Result<()> {
     let baseline = machine.baseline()?;
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
     machine.xenstored().stall()?;
-    thread::sleep(Duration::from_secs(2));
+    // At length, longer than the daemon waits for an answer: its connection counts as dead then.
+    thread::sleep(match length() {
+        Length::Short => Duration::from_secs(2),
+        Length::Long => Duration::from_secs(25),
+    });
     machine.xenstored().resume()?;
+    let back = Instant::now();
     for device in &devices {
         machine.expect_connected(device)?;
     }
+    ensure!(back.elapsed() < RESYNC, "served after {:?}", back.elapsed());
     machine.end_guest(3, &devices)?;
+    baseline.assert_same(&machine)
+}
+
+/// Writes blocks and reads them again, past all caches, until told to stop. How many.
+fn use_disk(disk: &File, stopped: impl Fn() -> bool) -> Result<u64> {
+    // O_DIRECT wants memory that begins with a block.
+    let mut memory = vec![0_u8; 3 * 4096];
+    let begin = memory.as_ptr().align_offset(4096);
+    let (mut count, block) = (0, &mut memory[begin..begin + 4096]);
+    while !stopped() {
+        let (mark, at) = ((count % 251) as u8, count % 64 * 4096);
+        block.fill(mark);
+        disk.write_all_at(block, at).context("writing")?;
+        block.fill(0);
+        disk.read_exact_at(block, at).context("reading")?;
+        ensure!(
+            block.iter().all(|byte| *byte == mark),
+            "block {count} was not read as it was written"
+        );
+        count += 1;
+    }
+    Ok(count)
+}
+
+#[test]
+fn disks_are_written_and_links_stay_up_while_the_daemon_comes_and_goes() -> Result<()> {
+    const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    let mut machine = Machine::with_daemon()?;
+    let baseline = machine.baseline()?;
+    let devices = plugged(&mut machine, 3)?;
+    let path = machine.node(&devices[0], "node")?.context("no node")?;
+    let disk = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(O_DIRECT)
+        .open(path)?;
+    let told = machine.directory().join("links");
+    let mut monitor = machine.namespace().command("ip");
+    let mut monitor = monitor
+        .args(["-o", "monitor", "link"])
+        .stdout(File::create(&told)?)
+        .stdin(Stdio::null())
+        .spawn()?;
+    let stop = AtomicBool::new(false);
+    let used = thread::scope(|scope| -> Result<u64> {
+        let using = scope.spawn(|| use_disk(&disk, || stop.load(Relaxed)));
+        let mut restarts = || -> Result<()> {
+            for _ in 0..3 {
+                machine.daemon_mut()?.kill()?;
+                machine.daemon_mut()?.restart()?;
+                let ended = machine.daemon_mut()?.terminate()?;
+                ensure!(ended.success(), "{ended}");
+                machine.daemon_mut()?.restart()?;
+            }
+            Ok(())
+        };
+        let restarted = restarts();
+        stop.store(true, Relaxed);
+        let used = using.join().unwrap_or_else(|panic| resume_unwind(panic));
+        restarted.and(used)
+    });
+    // A change that it surely tells of, to know that it would have told of others.
+    let renamed = machine.namespace().ip("link add mark0 type bridge");
+    let until = Instant::now() + RESYNC;
+    while !fs::read_to_string(&told)?.contains("mark0") && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    monitor.kill()?;
+    monitor.wait()?;
+    renamed?;
+    let told = fs::read_to_string(&told)?;
+    ensure!(told.contains("mark0"), "`ip monitor` did not tell of mark0: {told}");
+    ensure!(!told.contains(&devices[1].link()), "the link was changed: {told}");
+    ensure!(used? > 0, "the disk was not used");
+    drop(disk);
+    machine.namespace().ip("link delete mark0")?;
+    machine.end_guest(3, &devices)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn a_device_is_refused_while_the_journal_has_no_room_and_plugged_when_it_has() -> Result<()> {
+    let mut machine = Machine::new()?;
+    let config = machine.config()?;
+    let journal = config.run_directory().join("journal");
+    fs::create_dir_all(&journal)?;
+    let run = |machine: &Machine, program: &str, words: &[&str]| -> Result<bool> {
+        let mut command = machine.namespace().command(program);
+        let done = command.args(words).arg(&journal).stderr(Stdio::null()).status()?;
+        Ok(done.success())
+    };
+    ensure!(
+        run(&machine, "mount", &["-t", "tmpfs", "-o", "size=16k,mode=700", "small"])?,
+        "mount"
+    );
+    machine.start_daemon(config)?;
+    let baseline = machine.baseline()?;
+    let disk = machine.attach_disk(3, 0)?;
+    machine.expect_connected(&disk)?;
+    // It ends with an error as soon as there is no room.
+    ensure!(
+        !run(&machine, "sh", &["-c", "cat /dev/zero >$0/full"])?,
+        "the file system does not end"
+    );
+    let refused = [machine.attach_disk(3, 1)?, machine.attach_card(3, 1)?];
+    for device in &refused {
+        machine.expect_failure(device, "error", &["journal", "No space left"])?;
+    }
+    assert_eq!(attached_below(machine.directory())?.len(), 1);
+    // What was plugged before can go all the same.
+    machine.detach(&disk)?;
+    ensure!(run(&machine, "sh", &["-c", "rm $0/full"])?, "rm");
+    for device in &refused {
+        machine.detach(device)?;
+    }
+    let image = machine.images().join("3-1.img");
+    machine.attach(&refused[0], &Disk::on(&image))?;
+    machine.expect_connected(&refused[0])?;
+    machine.end_guest(3, &refused[..1])?;
     baseline.assert_same(&machine)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, build, test, demo and benchmarks, each from a bare clone.
+//! `cargo xtask`: set-up, build, test, trials, demo and benchmarks, each from a bare clone.
 
 mod components;
 mod debian;

@@ -164,10 +164,10 @@ impl Task {
             }
             self.rest();
             next = match action {
-                Some(Action::Forget) if self.host.registry.forget(&self.part) => {
+                Some(Action::Forget) if self.holding.is_none() && self.host.registry.forget(&self.part) => {
                     return std::ops::ControlFlow::Break(());
                 }
-                // It was woken meanwhile, and that comes as the next event.
+                // It was woken meanwhile, and that comes as the next event; or its record is still there.
                 Some(Action::Forget) => None,
                 Some(action) => self.act(action).await,
                 None => None,
@@ -396,11 +396,13 @@ impl Task {
     /// Removes the record of what was held. It outlives the release, so that a daemon that starts in between knows whose
     /// `connected` it finds in the store.
     fn end_record(&mut self) {
-        if let Some(holding) = self.holding.take()
-            && let Err(error) = holding.end()
-        {
-            // It holds nothing; the next start removes it.
-            warn!(device = %self.part, %error, "the journal's record could not be removed");
+        let Some(holding) = &self.holding else { return };
+        match holding.end() {
+            Ok(()) => self.holding = None,
+            Err(error) => {
+                warn!(device = %self.part, %error, "the journal's record could not be removed; that is tried again");
+                self.again = Some(Instant::now() + AGAIN);
+            }
         }
     }
 

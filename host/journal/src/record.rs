@@ -142,20 +142,16 @@ impl Record {
 
     /// Removes the record of a device that holds nothing.
     ///
-    /// Errors: [`Error::StillHeld`], [`Error::Io`]; the file is then still there, for the next replay.
-    pub fn end(self) -> Result<(), Error> {
+    /// Errors: [`Error::StillHeld`], [`Error::Io`]; the file is then still there, for another try or the next replay.
+    pub fn end(&self) -> Result<(), Error> {
         if !self.held.is_empty() {
             return Err(Error::StillHeld {
-                name: self.name,
+                name: self.name.clone(),
                 held: self.held.len(),
             });
         }
         match fs::remove_file(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
-                what: "remove",
-                path: self.path,
-                source,
-            }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &self.path)(source)),
             _ => Ok(()),
         }
     }

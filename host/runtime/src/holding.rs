@@ -316,7 +316,7 @@ impl Holding {
     }
 
     /// Ends the record. Only when nothing is held.
-    pub fn end(self) -> Result<(), HoldingError> {
+    pub fn end(&self) -> Result<(), HoldingError> {
         Ok(self.record.end()?)
     }
 }

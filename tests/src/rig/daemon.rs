@@ -1,7 +1,7 @@
 //! The daemon as a process: started with a configuration, waited for, asked, ended.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     env,
     fs::{self, File},
     io,
@@ -209,7 +209,7 @@ impl Daemon {
 
     /// What it holds open on behalf of devices: files, loop and block devices, with how often each. Of others
     /// (sockets, epoll) it keeps a pool, one for each worker thread at the most; more than that are told, too.
-    pub fn descriptors(&self) -> Result<BTreeSet<String>> {
+    pub fn descriptors(&self) -> Result<BTreeMap<String, String>> {
         const LASTING: [&str; 5] = ["/dev/null", "/dev/loop-control", "/dev/pts", "/dev", "/"];
         let mut files = BTreeMap::<String, usize>::new();
         let mut others = 0;
@@ -225,12 +225,12 @@ impl Daemon {
                 *files.entry(target).or_default() += 1;
             }
         }
-        let mut all: BTreeSet<String> = files
-            .iter()
-            .map(|(target, times)| format!("{target} x {times}"))
+        let mut all: BTreeMap<String, String> = files
+            .into_iter()
+            .map(|(target, times)| (target, format!("x {times}")))
             .collect();
         if others > POOLED {
-            all.insert(format!("{others} sockets and the like"));
+            all.insert("sockets and the like".to_owned(), format!("x {others}"));
         }
         Ok(all)
     }

@@ -1,7 +1,8 @@
 //! A private network namespace, with mounts of its own where the network or the scripts look.
 
 use std::{
-    fs::File,
+    collections::BTreeMap,
+    fs::{self, File},
     io::{BufRead, BufReader},
     os::fd::AsFd,
     panic::resume_unwind,
@@ -61,6 +62,22 @@ impl Namespace {
             ])
             .arg(program);
         command
+    }
+
+    /// The processes in its network, with their names; but for the holder.
+    pub fn processes(&self) -> Result<BTreeMap<u32, String>> {
+        let network = |process: u32| fs::read_link(format!("/proc/{process}/ns/net"));
+        let own = network(self.holder.id())?;
+        let numbers = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        let inside = numbers.filter(|process| {
+            // One that has ended in between is in no network.
+            *process != self.holder.id() && network(*process).is_ok_and(|network| network == own)
+        });
+        let named = inside.map(|process| {
+            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            (process, name.trim_end().to_owned())
+        });
+        Ok(named.collect())
     }
 
     /// Runs `ip` with these words.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{Rig, Xenbus};
@@ -104,6 +104,17 @@ impl Xenstored {
     pub fn restart(&mut self) -> Result<()> {
         self.process = spawn(&self.rig, self.directory.path(), self.traced)?;
         self.boot()
+    }
+
+    /// Has it replaced by a new one of the same program that goes on with its store and its connections, as when its
+    /// package is upgraded (docs/designs/xenstore-migration.md).
+    pub fn live_update(&self) -> Result<()> {
+        let mut store = self.connect()?;
+        let program = self.rig.xenstored()?.display().to_string();
+        store.control(&["live-update", "-f", &program])?;
+        let answer = store.control(&["live-update", "-s", "-t", "60"])?;
+        ensure!(answer == "OK", "live update: {answer}");
+        Ok(())
     }
 
     /// Stops it from answering, for as long as it takes until [`Xenstored::resume`].

@@ -118,6 +118,7 @@ calls! {
     SYS_recvmsg "recvmsg" About::Descriptor;
     SYS_rename "rename" About::Path(0);
     SYS_renameat2 "renameat2" About::Path(1);
+    SYS_restart_syscall "restart_syscall" About::Nothing;
     SYS_rseq "rseq" About::Nothing;
     SYS_rt_sigaction "rt_sigaction" About::Nothing;
     SYS_rt_sigprocmask "rt_sigprocmask" About::Nothing;

@@ -70,11 +70,21 @@ impl Registers {
 /// Makes this thread the tracer of another, and of those that it will begin, and lets it stop.
 pub(super) fn seize(thread: pid_t) -> io::Result<()> {
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE;
-    // SAFETY: neither request touches memory of ours.
-    unsafe {
-        check(libc::ptrace(libc::PTRACE_SEIZE, thread, 0_usize, options as usize))?;
-        check(libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0_usize, 0_usize))
-    }
+    // SAFETY: the request touches no memory of ours.
+    check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, 0_usize, options as usize) })?;
+    interrupt(thread)
+}
+
+/// Lets a thread stop.
+pub(super) fn interrupt(thread: pid_t) -> io::Result<()> {
+    // SAFETY: the request touches no memory of ours.
+    check(unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0_usize, 0_usize) })
+}
+
+/// Lets a stopped thread run on as if it had never been traced, with a signal unless that is 0.
+pub(super) fn detach(thread: pid_t, signal: c_int) -> io::Result<()> {
+    // SAFETY: the request touches no memory of ours.
+    check(unsafe { libc::ptrace(libc::PTRACE_DETACH, thread, 0_usize, signal as usize) })
 }
 
 /// Lets a stopped thread go on to its next system call's entry or exit, with a signal unless that is 0.

@@ -6,7 +6,7 @@ use super::Call;
 pub fn why_pure(call: &Call) -> Option<&'static str> {
     let on = |part: &str| call.target.contains(part);
     Some(match call.name.as_str() {
-        "futex" | "sched_yield" | "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" => {
+        "futex" | "sched_yield" | "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" | "restart_syscall" => {
             "it only waits, or wakes a thread"
         }
         "clock_gettime" | "getpid" | "gettid" | "getrandom" | "sched_getaffinity" | "getsockname" => "it only asks",

@@ -2,17 +2,18 @@
 
 use std::{
     collections::BTreeSet,
+    process::Command,
     sync::Mutex,
     thread::{self, available_parallelism},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
     loud::say,
-    rig::{Baseline, Device, Machine},
+    rig::{Baseline, Device, Disk, Machine, Vif, attached_below},
     stepper::{Call, Deed, Point, Stepper, why_pure},
-    trial::Trial,
+    trial::{Length, Trial, length},
 };
 
 /// How long nothing may be called for the daemon to be done.
@@ -34,19 +35,79 @@ pub(crate) enum Step {
 pub(crate) struct Subject {
     pub(crate) machine: fn() -> Result<Machine>,
     pub(crate) attach: fn(&mut Machine) -> Result<Device>,
+    /// In CI one of so many points is tried, at length all.
+    pub(crate) one_in: usize,
 }
 
 /// A disk on an image file.
 pub(crate) const DISK: Subject = Subject {
     machine: Machine::with_daemon,
     attach: |machine| machine.attach_disk(3, 0),
+    one_in: 1,
 };
 
 /// A card on a bridge.
 pub(crate) const CARD: Subject = Subject {
     machine: Machine::with_daemon,
     attach: |machine| machine.attach_card(3, 0),
+    one_in: 1,
 };
+
+/// A disk on a block device, which is a loop device of the test's.
+pub(crate) const BLOCK_DEVICE: Subject = Subject {
+    machine: || {
+        let mut machine = Machine::new()?;
+        let image = machine.image("device.img", 4)?;
+        let done = Command::new("losetup").arg("--find").arg(&image).status()?;
+        ensure!(done.success(), "losetup: {done}");
+        let granted = format!("{:?}", machine.images());
+        let config = machine
+            .config()?
+            .replacing(&format!("path = {granted}"), "path = \"/dev/loop*\"");
+        machine.start_daemon(config)?;
+        Ok(machine)
+    },
+    attach: |machine| {
+        let device = Device::disk(3, 0);
+        let loops = attached_below(machine.directory())?;
+        machine.attach(&device, &Disk::on(&loops.first().context("no loop device")?.device))?;
+        Ok(device)
+    },
+    one_in: 12,
+};
+
+/// A card that is routed.
+pub(crate) const ROUTED: Subject = Subject {
+    machine: || {
+        let mut machine = Machine::new()?;
+        let network = machine.namespace();
+        network.ip("link add eth0 type veth peer name world")?;
+        network.ip("address add 192.0.2.1/24 dev eth0")?;
+        network.ip("link set eth0 up")?;
+        machine.start_daemon(machine.config()?.with(ROUTES))?;
+        Ok(machine)
+    },
+    attach: |machine| {
+        let device = Device::card(3, 0);
+        let nodes = Vif::on("xenbr0")
+            .without("bridge")
+            .with("script", "/etc/xen/scripts/vif-route");
+        machine.attach(&device, &nodes.with("ip", "10.1.0.2"))?;
+        Ok(device)
+    },
+    one_in: 12,
+};
+
+const ROUTES: &str = r#"
+[plugin.vif-route]
+component = "vif-route.wasm"
+kinds = ["vif"]
+scripts = ["vif-route"]
+[plugin.vif-route.grant]
+uplinks = ["eth*"]
+routes = ["10.0.0.0/8"]
+firewall = true
+"#;
 
 /// A machine with its daemon, where the device is not.
 pub(crate) struct Course {
@@ -153,6 +214,7 @@ pub(crate) fn every_point(
 ) -> Result<()> {
     let mut first = Course::of(subject)?;
     let mut points = Vec::new();
+    let one_in = if length() == Length::Long { 1 } else { subject.one_in };
     for step in [Step::Attach, Step::Detach] {
         let calls = first.calls(step)?;
         let chosen: Vec<Point> = calls
@@ -164,6 +226,7 @@ pub(crate) fn every_point(
                     deed,
                 })
             })
+            .step_by(one_in)
             .collect();
         say(&format!(
             "{name}: {step:?} makes {} calls, {} points",
@@ -173,7 +236,7 @@ pub(crate) fn every_point(
         points.extend(chosen.into_iter().map(|point| (step, point)));
     }
     ensure!(
-        points.len() > 20,
+        points.len() * one_in > 40,
         "only {} points: does the daemon do anything?",
         points.len()
     );

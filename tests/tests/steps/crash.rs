@@ -8,7 +8,7 @@ use xenplug_tests::{
     trial::{Length, length},
 };
 
-use super::course::{CARD, Course, DISK, Step, every_point};
+use super::course::{BLOCK_DEVICE, CARD, Course, DISK, ROUTED, Step, every_point};
 
 /// Killed before every call that has an effect, and after it. At length also at all the others.
 fn deaths(_: usize, call: &Call) -> Vec<Deed> {
@@ -46,4 +46,14 @@ fn a_disk_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()>
 #[test]
 fn a_card_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
     every_point("a card", CARD, deaths, killed_at)
+}
+
+#[test]
+fn a_block_device_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+    every_point("a block device", BLOCK_DEVICE, deaths, killed_at)
+}
+
+#[test]
+fn a_routed_card_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+    every_point("a routed card", ROUTED, deaths, killed_at)
 }

@@ -12,7 +12,7 @@ use xenplug_tests::{
     trial::{Length, length},
 };
 
-use super::course::{CARD, Course, DISK, PATIENCE, Step, every_point};
+use super::course::{BLOCK_DEVICE, CARD, Course, DISK, PATIENCE, ROUTED, Step, every_point};
 
 /// One of the ways in which a call can fail, another for the next. At length all of them.
 fn in_turn(index: usize, call: &Call) -> Vec<Deed> {
@@ -106,4 +106,14 @@ fn a_disk_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
 #[test]
 fn a_card_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
     every_point("a card", CARD, in_turn, failing_at)
+}
+
+#[test]
+fn a_block_device_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+    every_point("a block device", BLOCK_DEVICE, in_turn, failing_at)
+}
+
+#[test]
+fn a_routed_card_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+    every_point("a routed card", ROUTED, in_turn, failing_at)
 }

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     fs::{self, FileType, Mode, OFlags},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use super::{ioctl, loops::Loops, resolve, usage::Usage};
@@ -118,7 +118,8 @@ impl OpenSource {
         // A drive without a medium must not make us wait; on a file the flag would fail where someone holds a lease.
         let patience = if is_file { OFlags::empty() } else { OFlags::NONBLOCK };
         let flags = mode | patience | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let fd = fs::open(resolve::proc_path(&found.fd), flags, Mode::empty()).map_err(|errno| match errno {
+        let again = || fs::open(resolve::proc_path(&found.fd), flags, Mode::empty());
+        let fd = retry_on_intr(again).map_err(|errno| match errno {
             Errno::ROFS => read_only(),
             Errno::ACCESS if !is_file => read_only(),
             Errno::TXTBSY => Error::Busy(format!("{} is in use as a swap file or a program", wanted.display())),

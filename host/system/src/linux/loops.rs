@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     fs::{self, FileType, Mode, OFlags},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use super::{
@@ -186,7 +186,7 @@ impl Loops {
         if let Some(control) = self.control.get() {
             return Ok(control);
         }
-        let control = fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        let control = retry_on_intr(|| fs::open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))
             .map_err(|errno| Error::kernel("open /dev/loop-control", errno))?;
         Ok(self.control.get_or_init(|| control))
     }
@@ -311,7 +311,7 @@ fn open(number: u32, read_only: bool) -> Result<OwnedFd, Errno> {
 fn open_once(number: u32, read_only: bool) -> Result<OwnedFd, Errno> {
     let mode = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let flags = mode | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
-    let fd = fs::open(format!("/dev/loop{number}"), flags, Mode::empty())?;
+    let fd = retry_on_intr(|| fs::open(format!("/dev/loop{number}"), flags, Mode::empty()))?;
     let stat = fs::fstat(&fd)?;
     let is_loop =
         FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && fs::major(stat.st_rdev) == LOOP_MAJOR;

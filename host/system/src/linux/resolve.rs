@@ -14,7 +14,7 @@ use std::{
 
 use rustix::{
     fs::{self, CWD, FileType, Mode, OFlags, ResolveFlags, Stat},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use crate::{
@@ -95,7 +95,8 @@ struct Step {
 impl Step {
     /// Goes along a path to its end, or to the first link on it.
     fn along(place: &Place) -> Result<Self, Errno> {
-        let root = fs::open(&place.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let open = || fs::open(&place.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let root = retry_on_intr(open)?;
         match beneath(&root, &place.rest) {
             Ok(fd) => Ok(Self {
                 stat: fs::fstat(&fd)?,
@@ -150,7 +151,8 @@ fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve)
+    // A file system that asks a server or a process (FUSE) can be interrupted on the way.
+    retry_on_intr(|| fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve))
 }
 
 /// Whether something is on the file system of /dev.

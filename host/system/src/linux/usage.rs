@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{self, Mode, OFlags},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use super::{block::OpenSource, ioctl, loops, resolve};
@@ -40,7 +40,7 @@ impl Usage {
             return Ok(mount);
         }
         let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match fs::open(resolve::proc_path(&source.fd), flags, Mode::empty()) {
+        match retry_on_intr(|| fs::open(resolve::proc_path(&source.fd), flags, Mode::empty())) {
             Err(Errno::BUSY) => Ok(Some(
                 "this machine, as swap space or for RAID, LVM or another volume".into(),
             )),
