@@ -2,7 +2,7 @@
 //!
 //! [`rig`] has the parts and the players, [`store`] their way to speak to xenstored, [`floor`] the least that a plug can
 //! cost, [`bench`] the stopwatch, [`demo`] the tour, [`differential`] the original scripts beside ours, [`xen`] the same
-//! on real Xen, [`readme`] the commands that users are told, [`trial`] a test of many cases, [`loud`] a voice. What checks the daemon shares no code with
+//! on real Xen, [`stepper`] the daemon's system calls one by one, [`readme`] the commands that users are told, [`trial`] a test of many cases, [`loud`] a voice. What checks the daemon shares no code with
 //! it: a mistake of the one must not hide in the other.
 
 pub mod bench;
@@ -12,6 +12,7 @@ pub mod floor;
 pub mod loud;
 pub mod readme;
 pub mod rig;
+pub mod stepper;
 pub mod store;
 pub mod trial;
 pub mod xen;

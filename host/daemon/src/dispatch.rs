@@ -106,6 +106,14 @@ impl Dispatch {
         if let Place::Device { key, leaf } = &watched.place {
             self.neighbours.changed(key, *leaf);
         }
+        match &watched.place {
+            Place::Device {
+                key,
+                leaf: None | Some("state" | "online" | "hotplug-status"),
+            } => self.host.requests.wake_of(self.host.own, key),
+            Place::Device { .. } => {}
+            _ => self.host.requests.wake_all(),
+        }
         match watched.place {
             Place::Device {
                 key,

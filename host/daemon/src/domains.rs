@@ -11,11 +11,10 @@ use tracing::{debug, info};
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::{Client, Error, Watch};
 
+use crate::patience::AGAIN;
+
 /// How often to ask where no special watch can be set.
 const POLL: Duration = Duration::from_secs(5);
-
-/// How soon to try again to set them when the store is away.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

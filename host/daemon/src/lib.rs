@@ -7,10 +7,13 @@ mod directory;
 mod dispatch;
 mod domains;
 mod host;
+mod hotplug;
 mod logging;
 mod metrics;
 mod neighbours;
+mod patience;
 mod plugins;
+mod quarantine;
 mod recovery;
 mod registry;
 mod script;
@@ -54,6 +57,7 @@ use crate::{
     metrics::Metrics,
     neighbours::Question,
     plugins::Loader,
+    quarantine::Quarantines,
     registry::Registry,
     workers::Workers,
 };
@@ -160,9 +164,11 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             system,
             journal,
             claims,
+            quarantines: Quarantines::of(&plugins),
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
             workers: Workers::Threads,
+            requests: Arc::default(),
             asks,
             metrics: Metrics::new(),
             events: Host::event_permits(),
@@ -194,6 +200,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut dispatching = begin(&host, asked, questions).await?;
+    spawn_local(logging::tell_of_floods());
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
     info!(domain = host.own.0, store = %host.client.endpoint(), "serving");
@@ -225,6 +232,9 @@ async fn begin(
     let dispatch = Dispatch::begin(Arc::clone(host), questions).await?;
     recovery::run(host).await?;
     spawn_local(script::pass_on(Arc::clone(host), asked));
+    if host.mode == Mode::DriverDomain {
+        spawn_local(hotplug::follow(Arc::clone(host)));
+    }
     Ok(spawn_local(dispatch.run()))
 }
 

@@ -156,9 +156,13 @@ impl Holding {
     /// The tag by which the kernel knows what belongs to this device: unique to this record, at most 63 bytes.
     pub(crate) fn tag(&self) -> String {
         let since = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let part = self.header.part().to_string();
+        format!("{}{:x}", Self::tags(&self.header.part()), since.as_micros())
+    }
+
+    /// What the tags of all that was ever held for a device begin with.
+    pub fn tags(part: &Part) -> String {
         // A kind has at most 32 bytes; the time makes the tag unique, so the rest may be cut.
-        format!("xenplug:{:.32}:{:x}", part, since.as_micros())
+        format!("xenplug:{:.32}:", part.to_string())
     }
 
     /// Keeps the original scripts out of a section until [`Holding::unlock`].
@@ -280,9 +284,18 @@ impl Holding {
             claims,
             device: &key,
         };
+        let mut undone = Vec::new();
         while let Some(held) = self.held.pop() {
-            match held.effect.undo(&by) {
+            let done = match &held.effect {
+                // The same undoing, held twice, is made once.
+                Effect::Command { undo, .. } if undone.contains(undo) => Ok(()),
+                effect => effect.undo(&by),
+            };
+            match done {
                 Ok(()) => {
+                    if let Effect::Command { undo, .. } = &held.effect {
+                        undone.push(undo.clone());
+                    }
                     // If this cannot be written, a restart undoes it once more, which is no error.
                     let _ = self.record.released(held.seq);
                 }

@@ -90,8 +90,8 @@ pub struct Route {
 
 /// Links and bridges.
 pub trait Network: Send + Sync {
-    /// Whether there is a link of that name. Of all the calls the one that never blocks, so that it may be made from
-    /// anywhere.
+    /// Whether there is a link of that name; also if that cannot be found out, as who goes on to use it will be told why.
+    /// Of all the calls the one that never blocks, so that it may be made from anywhere.
     fn exists(&self, name: &IfName) -> bool;
 
     /// The link of that name, if there is one. No grant: it looks and changes nothing.

@@ -58,19 +58,15 @@ impl Tapdisk {
     /// Starts one that has this image open, `FORMAT:PATH`.
     ///
     /// That its number is freed is in the journal before the number is known: it is the lowest. If another takes that one
-    /// in between, the other holds the same undoing, and ours is freed by one of its own.
+    /// in between, it is freed with the last who holds the same undoing, or in use; ours has one of its own besides.
     pub(crate) fn start(list: &List, image: &str, read_only: bool) -> Result<Self, Error> {
         let expected = list.next_minor().to_string();
         let allocate = tap_ctl().arg("allocate");
-        let answer = allocate.expect(allocate.apply(free(&expected)))?;
+        let answer = allocate.expect(allocate.apply(free(&expected).settled_by(IN_USE)))?;
         let minor = number(&answer)?.to_owned();
-        if minor != expected {
-            look(&minor).apply(free(&minor))?;
-        }
-        // Tapdisk goes on in the background, and ends with its last disk. Nothing else undoes this but the host, which
-        // ends what was left running.
+        // Tapdisk goes on in the background, and ends with its last disk, or else by the host.
         let spawn = tap_ctl().arg("spawn");
-        let pid = spawn.expect(spawn.apply(Undo::by(look(&minor)).after_failure()))?;
+        let pid = spawn.expect(spawn.apply(free(&minor).after_failure()))?;
         let tapdisk = Self {
             pid: process(&pid)?.to_owned(),
             minor,
@@ -87,9 +83,9 @@ impl Tapdisk {
 
     /// Uses one that runs: it ends with the last of its users, as each holds what undoes it.
     pub(crate) fn share(self) -> Result<Self, Error> {
-        let spawned = Undo::by(look(&self.minor));
-        for undo in [free(&self.minor), spawned, self.undo("detach"), self.undo("close")] {
-            let look = look(&self.minor);
+        // Changes nothing.
+        let look = tap_ctl().arg("list");
+        for undo in [free(&self.minor), self.undo("detach"), self.undo("close")] {
             look.expect(look.apply(undo))?;
         }
         Ok(self)
@@ -108,13 +104,8 @@ fn tap_ctl() -> Command {
     Command::of("tap-ctl")
 }
 
-/// Changes nothing.
-fn look(minor: &str) -> Command {
-    tap_ctl().args(["list", "-m", minor])
-}
-
 fn free(minor: &str) -> Undo {
-    settled(tap_ctl().args(["free", "-m", minor])).settled_by(IN_USE)
+    settled(tap_ctl().args(["free", "-m", minor]))
 }
 
 fn settled(command: Command) -> Undo {

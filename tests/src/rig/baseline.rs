@@ -21,6 +21,8 @@ pub struct Scope<'a> {
     pub directory: &'a Path,
     /// The store.
     pub socket: PathBuf,
+    /// The domain whose backends, and requests for them, count.
+    pub domain: u16,
     /// Its links count.
     pub namespace: Option<&'a Namespace>,
     /// Where to find `nft`; without it, nftables rules are not looked at.
@@ -62,7 +64,8 @@ impl Baseline {
         }
 
         let mut store = Store::connect(&scope.socket)?;
-        let mut nodes = store.tree("/local/domain/0/backend")?;
+        let mut nodes = store.tree(&format!("/local/domain/{}/backend", scope.domain))?;
+        nodes.extend(store.tree(&format!("/hotplug/domain/{}", scope.domain))?);
         nodes.extend(store.tree("/libxl")?);
         // Empty parents may stay: libxl removes them, or does not.
         nodes.retain(|path, value| !value.is_empty() || path.split('/').count() > 7);

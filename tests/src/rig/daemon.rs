@@ -168,6 +168,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.process.try_wait()?)
+    }
+
     /// Starts it again as it was, after it has ended.
     pub fn restart(&mut self) -> Result<()> {
         self.config.write()?;

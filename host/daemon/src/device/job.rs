@@ -20,7 +20,9 @@ pub(super) enum Job {
         late: Instant,
     },
     /// What is held is being given back.
-    Release { task: JoinHandle<(Holding, Vec<String>)> },
+    Release {
+        task: JoinHandle<(Holding, Vec<String>, Option<Fault>)>,
+    },
 }
 
 impl Job {
@@ -50,15 +52,17 @@ impl Job {
         let task = host.workers.run(move || {
             let host = owned;
             span.in_scope(|| {
+                let mut fault = None;
                 if let Some((plugin, device)) = disconnects {
                     let (back, said) = plugin.disconnect(device, holding, &Cancel::default());
                     holding = back;
-                    if let Err(fault) = said {
-                        warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
-                    }
+                    fault = said.err();
+                }
+                if let Some(fault) = &fault {
+                    warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
                 }
                 let failures = holding.release(&host.system, &host.plugins().release, &host.claims);
-                (holding, failures)
+                (holding, failures, fault)
             })
         });
         Self::Release { task }
@@ -75,7 +79,8 @@ impl Job {
 /// What a worker thread brought back.
 pub(super) enum Finished {
     Handler(Holding, Result<Connection, Fault>),
-    Release(Holding, Vec<String>),
+    /// With what could not be given back, and how the plugin failed when it was told of the end.
+    Release(Holding, Vec<String>, Option<Fault>),
 }
 
 /// Waits for the worker thread, if there is one.
@@ -88,8 +93,8 @@ pub(super) async fn finished(job: &mut Option<Job>) -> Finished {
             Finished::Handler(holding, answer)
         }
         Some(Job::Release { task }) => {
-            let (holding, failures) = task.await.expect("worker threads do not panic");
-            Finished::Release(holding, failures)
+            let (holding, failures, fault) = task.await.expect("worker threads do not panic");
+            Finished::Release(holding, failures, fault)
         }
     };
     *job = None;

@@ -90,9 +90,9 @@ impl LinuxNetwork {
 impl Network for LinuxNetwork {
     fn exists(&self, name: &IfName) -> bool {
         // SIOCGIFINDEX: without the lock that a look by netlink takes.
-        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
-            .and_then(|any| rustix::net::netdevice::name_to_index(any, name.as_str()))
-            .is_ok()
+        let index = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
+            .and_then(|any| rustix::net::netdevice::name_to_index(any, name.as_str()));
+        index != Err(rustix::io::Errno::NODEV)
     }
 
     fn link(&self, name: &IfName) -> Result<Option<Link>, Error> {

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     HEAR, begin, config::Config, domains::Domains, drain, host::Host, metrics::Metrics, neighbours, own_domain,
-    plugins::Loader, registry::Registry, script, workers::Workers,
+    plugins::Loader, quarantine::Quarantines, registry::Registry, script, workers::Workers,
 };
 
 /// How systemd waits before it starts a daemon again (`RestartSec` of the unit).
@@ -138,8 +138,10 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
         system,
         journal,
         claims,
+        quarantines: Quarantines::of(&plugins),
         plugins: RwLock::new(Arc::new(plugins)),
         registry: Registry::default(),
+        requests: Arc::default(),
         workers,
         asks,
         metrics: Metrics::new(),

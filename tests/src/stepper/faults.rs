@@ -1,0 +1,76 @@
+//! How calls can fail: the errors that the kernel may return where all is well with what is asked.
+
+use std::fmt;
+
+use libc::c_int;
+
+use super::{Call, Deed};
+
+/// An error of the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the kernel's own")]
+pub enum Errno {
+    EINTR,
+    ENOMEM,
+    EMFILE,
+    ENOSPC,
+    EIO,
+    EPERM,
+}
+
+use Errno::{EINTR, EIO, EMFILE, ENOMEM, ENOSPC, EPERM};
+
+impl Errno {
+    pub(super) fn number(self) -> c_int {
+        match self {
+            EINTR => libc::EINTR,
+            ENOMEM => libc::ENOMEM,
+            EMFILE => libc::EMFILE,
+            ENOSPC => libc::ENOSPC,
+            EIO => libc::EIO,
+            EPERM => libc::EPERM,
+        }
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The ways in which a call can fail. None: it cannot, or no program bears it.
+pub fn faults(call: &Call) -> Vec<Deed> {
+    let on = |part: &str| call.target.contains(part);
+    let may: &[Errno] =
+        match call.name.as_str() {
+            // Wakers within the process: their counters neither block nor overflow.
+            "read" | "write" if on("eventfd") => &[],
+            // It has closed the descriptor all the same, whatever it says: the fault comes after the call.
+            "close" => return [EINTR, EIO, ENOSPC].map(Deed::FailAfter).to_vec(),
+            // A futex is woken without fail, and who waits for one is the standard library.
+            "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" | "waitid" | "wait4" | "flock" => &[EINTR],
+            // EINTR where opening waits for another who has the device open; EIO and ENOMEM of the file system.
+            "open" | "openat" | "openat2" => &[EINTR, ENOMEM, EMFILE, ENOSPC, EIO, EPERM],
+            "socket" | "pipe2" | "pidfd_open" => &[ENOMEM, EMFILE, EPERM],
+            "read" | "pread64" | "recvfrom" | "recvmsg" => &[EINTR, ENOMEM, EIO],
+            "write" | "writev" | "pwrite64" | "sendto" | "sendmsg" if on("socket") => &[EINTR, ENOMEM, EPERM],
+            "write" | "writev" | "pwrite64" => &[EINTR, ENOMEM, ENOSPC, EIO, EPERM],
+            // Those of loop devices wait for their locks until they are killed, and for no other signal
+            // (drivers/block/loop.c, `loop_global_lock_killable`).
+            "ioctl" => &[ENOMEM, ENOSPC, EIO, EPERM],
+            "epoll_ctl" => &[ENOMEM, ENOSPC],
+            "mmap" | "mprotect" => &[ENOMEM],
+            "clone" | "clone3" | "vfork" => &[ENOMEM, EPERM],
+            "bind" | "connect" | "setsockopt" => &[ENOMEM, EPERM],
+            "access" | "fstat" | "newfstatat" | "stat" | "statx" | "statfs" | "readlink" | "readlinkat"
+            | "getdents64" => &[ENOMEM, EIO, EPERM],
+            "unlink" | "unlinkat" | "rename" | "renameat2" | "mkdir" | "mkdirat" | "ftruncate" | "fallocate"
+            | "fchmod" => &[ENOMEM, ENOSPC, EIO, EPERM],
+            "execve" => &[ENOMEM, EIO, EPERM],
+            "kill" | "pidfd_send_signal" => &[EPERM],
+            // Asking for what the process is and has, and its own settings, cannot fail so.
+            _ => &[],
+        };
+    may.iter().map(|errno| Deed::Fail(*errno)).collect()
+}

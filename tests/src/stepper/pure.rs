@@ -1,0 +1,24 @@
+//! The calls that change nothing outside of the process: to be killed at one is to be killed at the next one that does.
+
+use super::Call;
+
+/// Why a call is one of them, if it is.
+pub fn why_pure(call: &Call) -> Option<&'static str> {
+    let on = |part: &str| call.target.contains(part);
+    Some(match call.name.as_str() {
+        "futex" | "sched_yield" | "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" => {
+            "it only waits, or wakes a thread"
+        }
+        "clock_gettime" | "getpid" | "gettid" | "getrandom" | "sched_getaffinity" | "getsockname" => "it only asks",
+        "brk" | "mmap" | "munmap" | "mprotect" | "madvise" => "its memory goes with the process",
+        "rt_sigaction" | "rt_sigprocmask" | "sigaltstack" | "rseq" | "set_robust_list" | "prctl" | "exit"
+        | "clone3" => "its threads and their settings go with the process",
+        "access" | "fstat" | "newfstatat" | "stat" | "statx" | "statfs" | "readlink" | "readlinkat" | "getdents64"
+        | "lseek" | "pread64" => "it only looks",
+        "fcntl" | "epoll_ctl" | "setsockopt" | "socket" | "pipe2" => "its descriptors go with the process",
+        // Messages that nobody has read go with the connection, and the store gives them to no one else.
+        "read" | "recvfrom" | "recvmsg" => "it only reads",
+        "write" if on("eventfd") => "it wakes another of its threads",
+        _ => return None,
+    })
+}

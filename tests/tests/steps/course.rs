@@ -1,0 +1,231 @@
+//! One device that is attached and detached over and over, each time with something happening at one call.
+
+use std::{
+    collections::BTreeSet,
+    sync::Mutex,
+    thread::{self, available_parallelism},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use xenplug_tests::{
+    loud::say,
+    rig::{Baseline, Device, Machine},
+    stepper::{Call, Deed, Point, Stepper, why_pure},
+    trial::Trial,
+};
+
+/// How long nothing may be called for the daemon to be done.
+const QUIET: Duration = Duration::from_millis(25);
+/// How long a device may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// How often a point is tried that the daemon does not come to: which thread is first is not always the same.
+const TRIES: usize = 3;
+
+/// What is done to the device while calls are stepped through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Attach,
+    Detach,
+}
+
+/// A kind of device, and the machine for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject {
+    pub(crate) machine: fn() -> Result<Machine>,
+    pub(crate) attach: fn(&mut Machine) -> Result<Device>,
+}
+
+/// A disk on an image file.
+pub(crate) const DISK: Subject = Subject {
+    machine: Machine::with_daemon,
+    attach: |machine| machine.attach_disk(3, 0),
+};
+
+/// A card on a bridge.
+pub(crate) const CARD: Subject = Subject {
+    machine: Machine::with_daemon,
+    attach: |machine| machine.attach_card(3, 0),
+};
+
+/// A machine with its daemon, where the device is not.
+pub(crate) struct Course {
+    subject: Subject,
+    pub(crate) machine: Machine,
+    pub(crate) baseline: Baseline,
+}
+
+impl Course {
+    fn of(subject: Subject) -> Result<Self> {
+        let mut machine = (subject.machine)()?;
+        // What is made once, such as threads and the guest, is there.
+        let device = (subject.attach)(&mut machine)?;
+        machine.expect_connected(&device)?;
+        machine.detach(&device)?;
+        let baseline = machine.baseline()?;
+        Ok(Self {
+            subject,
+            machine,
+            baseline,
+        })
+    }
+
+    /// Attaches the device.
+    pub(crate) fn attach(&mut self) -> Result<Device> {
+        (self.subject.attach)(&mut self.machine)
+    }
+
+    /// Does a step up to its end, or to the point. The device, the calls, and whether the point was reached.
+    pub(crate) fn step(&mut self, step: Step, point: Option<&Point>) -> Result<(Device, Vec<Call>, bool)> {
+        let device = match step {
+            Step::Attach => None,
+            Step::Detach => {
+                let device = self.attach()?;
+                self.machine.expect_connected(&device)?;
+                Some(device)
+            }
+        };
+        let daemon = self.machine.daemon_mut()?.pid();
+        let stepper = Stepper::begin(daemon, self.machine.directory(), point.cloned())?;
+        let device = match device {
+            None => self.attach()?,
+            Some(device) => {
+                self.machine.toolstack().detach(&device)?;
+                device
+            }
+        };
+        let until = Instant::now() + PATIENCE;
+        while !(stepper.hit() || self.is_done(step, &device)? && stepper.quiet_for(QUIET)) {
+            ensure!(
+                Instant::now() < until,
+                "{step:?} does not end\n{}",
+                self.machine.daemon_log()
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+        let hit = stepper.hit();
+        Ok((device, stepper.end()?, hit))
+    }
+
+    fn is_done(&mut self, step: Step, device: &Device) -> Result<bool> {
+        let mut node = |name: &str| {
+            self.machine
+                .toolstack()
+                .store()
+                .find(&format!("{}/{name}", device.backend()))
+        };
+        Ok(match step {
+            Step::Attach => {
+                node("hotplug-status")?.as_deref() == Some("connected") && node("state")?.as_deref() == Some("4")
+            }
+            Step::Detach => node("state")?.is_none(),
+        })
+    }
+
+    /// All calls of a step, of some runs: not every run makes the same. How often threads wait for each other is left to
+    /// chance; of those without effect the ones count that every run makes.
+    fn calls(&mut self, step: Step) -> Result<BTreeSet<Call>> {
+        let (mut all, mut always) = (BTreeSet::new(), None);
+        for _ in 0..TRIES {
+            let (device, calls, _) = self.step(step, None)?;
+            let calls = BTreeSet::from_iter(calls);
+            all.extend(calls.iter().cloned());
+            always = Some(always.map_or_else(|| calls.clone(), |always| &always & &calls));
+            if step == Step::Attach {
+                self.machine.detach(&device)?;
+            } else {
+                self.machine.toolstack().finish(&device, PATIENCE)?;
+            }
+            self.baseline.assert_same(&self.machine)?;
+        }
+        let always = always.unwrap_or_default();
+        all.retain(|call| why_pure(call).is_none() || always.contains(call));
+        Ok(all)
+    }
+}
+
+/// Tries all points that a choice makes of the calls of both steps, on some machines at once.
+pub(crate) fn every_point(
+    name: &str,
+    subject: Subject,
+    choice: impl Fn(usize, &Call) -> Vec<Deed>,
+    check: impl Fn(&mut Course, Step, &Point) -> Result<bool> + Sync,
+) -> Result<()> {
+    let mut first = Course::of(subject)?;
+    let mut points = Vec::new();
+    for step in [Step::Attach, Step::Detach] {
+        let calls = first.calls(step)?;
+        let chosen: Vec<Point> = calls
+            .iter()
+            .enumerate()
+            .flat_map(|(index, call)| {
+                choice(index, call).into_iter().map(|deed| Point {
+                    call: call.clone(),
+                    deed,
+                })
+            })
+            .collect();
+        say(&format!(
+            "{name}: {step:?} makes {} calls, {} points",
+            calls.len(),
+            chosen.len()
+        ));
+        points.extend(chosen.into_iter().map(|point| (step, point)));
+    }
+    ensure!(
+        points.len() > 20,
+        "only {} points: does the daemon do anything?",
+        points.len()
+    );
+    let work = Mutex::new((points.into_iter(), Trial::default(), Vec::new()));
+    let lock = || work.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let worker = |mut course: Course| -> Result<()> {
+        loop {
+            let next = {
+                let mut work = lock();
+                if work.1.is_lost() { None } else { work.0.next() }
+            };
+            let Some((step, point)) = next else { return Ok(()) };
+            let reached = (0..TRIES)
+                .find_map(|_| {
+                    check(&mut course, step, &point)
+                        .map(|reached| reached.then_some(()))
+                        .transpose()
+                })
+                .transpose();
+            let failed = reached.is_err();
+            let mut work = lock();
+            if let Ok(None) = reached {
+                work.2.push(point.call.to_string());
+            }
+            work.1.case(
+                &format!("{step:?}, {:?} at {}", point.deed, point.call),
+                reached.map(drop),
+            );
+            drop(work);
+            if failed {
+                course = Course::of(subject)?;
+            }
+        }
+    };
+    let machines = available_parallelism().map_or(2, usize::from).max(2);
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..machines)
+            .map(|_| scope.spawn(|| worker(Course::of(subject)?)))
+            .collect();
+        let mine = worker(first);
+        others.into_iter().fold(mine, |so_far, other| match other.join() {
+            Ok(done) => so_far.and(done),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    let (_, trial, missed) = work.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if !missed.is_empty() {
+        say(&format!(
+            "{name}: {} points were not come to in {TRIES} tries: {}",
+            missed.len(),
+            missed.join(", ")
+        ));
+    }
+    trial.end()
+}

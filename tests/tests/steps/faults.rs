@@ -1,0 +1,109 @@
+//! Every call fails once.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use xenplug_tests::{
+    rig::Device,
+    stepper::{Call, Deed, Errno, Point, faults},
+    trial::{Length, length},
+};
+
+use super::course::{CARD, Course, DISK, PATIENCE, Step, every_point};
+
+/// One of the ways in which a call can fail, another for the next. At length all of them.
+fn in_turn(index: usize, call: &Call) -> Vec<Deed> {
+    let mut all = faults(call);
+    if length() == Length::Short && !all.is_empty() {
+        all = vec![all.swap_remove(index % all.len())];
+    }
+    all
+}
+
+/// What a device has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Connected,
+    Gone,
+    Failed,
+    /// The daemon has ended.
+    Ended,
+}
+
+/// Lets one call fail, and sees that the device comes or tells why not, and goes. False: the call was not made.
+fn failing_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
+    let said = course.machine.daemon_mut()?.log().len();
+    let (device, _, hit) = course.step(step, Some(point))?;
+    let mut outcome = settled(course, step, &device)?;
+    if matches!(point.deed, Deed::Fail(Errno::EINTR) | Deed::FailAfter(Errno::EINTR)) {
+        ensure!(
+            matches!(outcome, Outcome::Connected | Outcome::Gone),
+            "{outcome:?}, for a call that was interrupted\n{}",
+            course.machine.daemon_log()
+        );
+    }
+    if outcome == Outcome::Ended {
+        let daemon = course.machine.daemon_mut()?;
+        ensure!(daemon.log().len() > said, "the daemon ended without a word");
+        // As systemd would.
+        daemon.restart()?;
+        outcome = settled(course, step, &device)?;
+        ensure!(
+            outcome != Outcome::Ended,
+            "it ended once more\n{}",
+            course.machine.daemon_log()
+        );
+    }
+    match step {
+        Step::Attach => course.machine.detach(&device)?,
+        Step::Detach => course.machine.toolstack().finish(&device, PATIENCE)?,
+    }
+    course.baseline.assert_same(&course.machine)?;
+    if outcome == Outcome::Failed {
+        // What has kept it from coming has passed.
+        let device = course.attach()?;
+        course.machine.expect_connected(&device)?;
+        course.machine.detach(&device)?;
+        course.baseline.assert_same(&course.machine)?;
+    }
+    Ok(hit)
+}
+
+/// What it comes to within its deadline.
+fn settled(course: &mut Course, step: Step, device: &Device) -> Result<Outcome> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if course.machine.daemon_mut()?.ended()?.is_some() {
+            return Ok(Outcome::Ended);
+        }
+        let node = |name| course.machine.node(device, name);
+        let (status, state) = (node("hotplug-status")?.unwrap_or_default(), node("state")?);
+        match (step, &*status, state.as_deref()) {
+            (Step::Detach, _, None) => return Ok(Outcome::Gone),
+            (Step::Attach, "connected", Some("4")) => return Ok(Outcome::Connected),
+            (Step::Attach, "error" | "busy", _) => {
+                let cause = node("hotplug-error")?.unwrap_or_default();
+                ensure!(cause.len() > 10, "it failed because of {cause:?}");
+                return Ok(Outcome::Failed);
+            }
+            _ if Instant::now() > until => bail!(
+                "after {step:?} it is in state {state:?}, hotplug-status {status:?}\n{}",
+                course.machine.daemon_log()
+            ),
+            _ => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+#[test]
+fn a_disk_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+    every_point("a disk", DISK, in_turn, failing_at)
+}
+
+#[test]
+fn a_card_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+    every_point("a card", CARD, in_turn, failing_at)
+}
