@@ -147,7 +147,7 @@ impl<'a> Target<'a> {
     fn keep(&self) -> Result<()> {
         let mut merge = Command::new(&self.program);
         merge
-            .args(["-merge=1", "-max_len=1024"])
+            .args(["-set_cover_merge=1", "-max_len=512"])
             .args([&self.kept, &self.growing]);
         terminal::run(&mut merge)
     }

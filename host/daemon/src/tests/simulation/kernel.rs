@@ -101,10 +101,8 @@ impl Kernel {
         let (state, online) = (node("state"), node("online") != "0");
         match (&*state, frontend) {
             ("1", _) => self.probe(&key).await,
-            ("2" | "4", 3 | 4) | ("2", _) if self.ready(&key, &node) => {
-                if state == "2" && matches!(frontend, 3 | 4) {
-                    self.switch(&key, "2", "4").await;
-                }
+            ("2" | "4", _) if self.ready(&key, &node) && state == "2" && matches!(frontend, 3 | 4) => {
+                self.switch(&key, "2", "4").await;
             }
             ("6", 1) if online => self.switch(&key, "6", "2").await,
             _ => {}
