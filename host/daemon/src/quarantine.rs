@@ -75,7 +75,7 @@ impl Quarantines {
 
     /// Whether a plugin's handler may run for a guest.
     pub(crate) fn permit(&self, plugin: &Plugin, guest: &str) -> Result<Run, Obstacle> {
-        let began = Instant::now();
+        let began = now();
         let run = Run {
             guest: guest.to_owned(),
             began,
@@ -117,7 +117,7 @@ impl Quarantines {
         let Some(conduct) = inner.conduct(plugin) else {
             return;
         };
-        let now = Instant::now();
+        let now = now();
         let told = Told {
             guest: &run.guest,
             began: run.began,
@@ -152,7 +152,7 @@ impl Quarantines {
     /// How a plugin behaves.
     pub(crate) fn conduct(&self, plugin: &Plugin) -> answer::Conduct {
         let mut inner = self.inner();
-        let (now, today) = (Instant::now(), SystemTime::now());
+        let (now, today) = (now(), SystemTime::now());
         let Some(conduct) = inner.conduct(plugin) else {
             return answer::Conduct::default();
         };
@@ -185,6 +185,11 @@ impl Inner {
         let kept = self.plugins.get_mut(plugin.name())?;
         (kept.component == plugin.component()).then_some(&mut kept.conduct)
     }
+}
+
+/// The time, also a simulated one.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn whom(guest: Option<&str>) -> &'static str {

@@ -63,6 +63,23 @@ fn every_guest_is_tested() -> Result<()> {
 }
 
 #[test]
+fn every_guest_stands_in_the_table_of_hostile_plugins() -> Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reliability.md");
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let (_, section) = text
+        .split_once("## Hostile plugins")
+        .context("there is no such section")?;
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let named: BTreeSet<&str> = rows
+        .filter_map(|row| row.split(" | ").nth(1))
+        .flat_map(|guests| guests.split('`').skip(1).step_by(2))
+        .collect();
+    let tested: BTreeSet<&str> = GUESTS.iter().map(|guest| guest.name).collect();
+    assert_eq!(named, tested);
+    Ok(())
+}
+
+#[test]
 fn a_guest_that_misbehaves_fails_alone_and_what_it_held_is_given_back() -> Result<()> {
     let _pool = LoopPool::now()?;
     let failing = GUESTS.iter().filter(|guest| matches!(guest.fate, Fate::Fails(_)));

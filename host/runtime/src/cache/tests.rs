@@ -239,3 +239,34 @@ fn a_file_that_is_no_component_is_told_from_one() {
         Err("it cannot be read: it is not a file".to_owned())
     );
 }
+
+#[test]
+fn a_file_that_changes_while_it_is_compiled_changes_nothing() {
+    let stage = Stage::new();
+    // The compiler has read component `a`; before it answers, `b` stands in its place, and a link to it.
+    for swap in ["cp b.wasm a.wasm", "ln -sf b.wasm a.wasm"] {
+        let good = wat::parse_str("(component)").expect("it is text of a component");
+        let _ = fs::remove_file(stage.component("a"));
+        fs::write(stage.component("a"), &good).expect("it is written");
+        let code = Engine::compile(&good).expect("it compiles");
+        fs::write(stage.directory.path().join("code"), code).expect("it is written");
+        let cache = stage.shell(&format!("cat > read; {swap}; cat code"));
+        let digest = Cache::digest(&stage.engine, &good);
+        let _ = fs::remove_file(stage.directory.path().join("cache").join(format!("{digest}.cwasm")));
+
+        let (_, loaded) = cache.load(&stage.engine, &stage.component("a")).expect("it is loaded");
+        assert_eq!(loaded, digest, "{swap}");
+        let read = fs::read(stage.directory.path().join("read")).expect("it is there");
+        assert_eq!(read, good, "{swap}");
+        // What stands there now is another component, and not taken for the one that was compiled.
+        let (_, next) = stage
+            .open(Compiler::InProcess)
+            .and_then(|cache| {
+                cache
+                    .load(&stage.engine, &stage.component("a"))
+                    .map_err(io::Error::other)
+            })
+            .expect("it is loaded");
+        assert_ne!(next, digest, "{swap}");
+    }
+}

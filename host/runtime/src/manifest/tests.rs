@@ -102,3 +102,15 @@ fn what_does_not_export_a_handler_of_this_version_is_none() {
     }
     assert_eq!(checked(&[], "xen:hotplug/handler@0.1.3", &everything()), Ok(vec![]));
 }
+
+#[test]
+fn what_is_exported_besides_a_handler_is_nobodys() {
+    let text = format!(
+        "(component (instance $handler) (export \"{HANDLER}\" (instance $handler)) (export \"backdoor\" (instance $handler)) \
+         (export \"xen:hotplug/process@0.1.0\" (instance $handler)))"
+    );
+    let engine = Engine::new().expect("an engine");
+    let bytes = wat::parse_str(text).expect("it is text of a component");
+    let component = Component::from_binary(engine.wasmtime(), &bytes).expect("it is a component");
+    assert_eq!(check(&engine, &component, &Grants::default()), Ok(vec![]));
+}
