@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Device, Disk, Kind, Machine, Nodes, Vif};
+use super::{Answer, Call, Config, Device, Disk, Kind, Machine, Nodes, Vif};
 
 /// How long libxl waits for the backend before a script (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`).
 const BACKEND: Duration = Duration::from_secs(10);
@@ -14,18 +14,19 @@ const BACKEND: Duration = Duration::from_secs(10);
 impl Machine {
     /// All, with the daemon in dom0's mode.
     pub fn dom0() -> Result<Self> {
-        let mut machine = Self::new()?;
-        let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
-        machine.start_daemon(config)?;
-        Ok(machine)
+        Self::dom0_with("")
     }
 
     /// All, with the daemon in dom0's mode and more in its configuration.
     pub fn dom0_with(more: &str) -> Result<Self> {
         let mut machine = Self::new()?;
-        let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
-        machine.start_daemon(config.with(more))?;
+        machine.start_daemon(machine.config_of_dom0()?.with(more))?;
         Ok(machine)
+    }
+
+    /// The standard configuration, in dom0's mode.
+    pub fn config_of_dom0(&self) -> Result<Config> {
+        Ok(self.config()?.replacing("\"driver-domain\"", "\"dom0\""))
     }
 
     /// Calls the daemon as the stand-in for a script does; `more` is what it says besides script, action and device.

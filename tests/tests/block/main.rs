@@ -30,10 +30,7 @@ fn machine_with(table: impl FnOnce(&Machine, &Path) -> Result<String>) -> Result
     let mut machine = Machine::new()?;
     let helpers = machine.directory().join("helpers");
     let table = table(&machine, &helpers)?;
-    let config = machine
-        .config()?
-        .replacing("\"driver-domain\"", "\"dom0\"")
-        .with(&table);
+    let config = machine.config_of_dom0()?.with(&table);
     machine.start_daemon(config)?;
     Ok(machine)
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
     loud::say,
-    rig::{Device, Disk, Helper, Machine, Nodes, handlers},
+    rig::{Call, Device, Disk, Helper, Machine, Nodes, handlers},
 };
 
 use super::{kill_in_the_middle, machine_with, physical_device, until};
@@ -112,4 +112,43 @@ fn a_device_that_cannot_be_disconnected_is_tried_until_it_is() -> Result<()> {
     until("it is disconnected", || Ok(!connected.exists()))?;
     lan.machine.toolstack().bury(3)?;
     baseline.assert_same(&lan.machine)
+}
+
+#[test]
+fn two_that_connect_at_once_get_a_device_each() -> Result<()> {
+    let mut lan = Lan::new()?;
+    let disks = [Device::disk(3, 0), Device::disk(4, 0)];
+    for disk in &disks {
+        lan.machine.attach(disk, &on("hesitant.example:2000"))?;
+        lan.machine.expect_state(disk, "2")?;
+    }
+    let calls: Vec<Call> = disks
+        .iter()
+        .map(|disk| lan.machine.call(disk, "add"))
+        .collect::<Result<_>>()?;
+    calls.into_iter().try_for_each(|call| call.answer()?.done())?;
+    let mut changes = lan.changes();
+    changes.sort();
+    assert_eq!(changes, ["hesitant.example 2000 A", "hesitant.example 2000 B"]);
+    lan.machine.end_guest_of_dom0(3, &disks[..1])?;
+    lan.machine.end_guest_of_dom0(4, &disks[1..])
+}
+
+#[test]
+fn a_device_of_somebody_elses_is_left_alone_and_one_that_tells_nothing_too() -> Result<()> {
+    let mut lan = Lan::new()?;
+    let disk = Device::disk(3, 0);
+    let [first, second] = [0, 1].map(|index| lan.client.devices()[index].clone());
+    fs::write(lan.client.file(first.trim_start_matches("/dev/")), "")?;
+    lan.machine.plug(&disk, &on("san.example:2000"))?.done()?;
+    assert_eq!(lan.machine.node(&disk, "physical-device-path")?, Some(second));
+    lan.machine.unplug(&disk)?.done()?;
+    assert_eq!(lan.changes(), ["san.example 2000 B", "-d B"]);
+
+    lan.client.forget_calls()?;
+    fs::write(lan.client.file("unreadable"), "")?;
+    let answer = lan.machine.plug(&disk, &on("san.example:2000"))?;
+    answer.says("failed", &["nbd-client -c /dev/nbd", "could not read"])?;
+    assert_eq!(lan.changes(), [""; 0]);
+    lan.machine.end_guest_of_dom0(3, &[disk])
 }

@@ -7,9 +7,9 @@ mod openvswitch;
 mod route;
 mod tap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Vif, handlers};
+use xenplug_tests::rig::{Answer, Device, Guest, Machine, Nodes, Vif, handlers};
 
 /// A dom0 with two links to the world, `eth0` and `eth1`, of which only the first has an IPv6 address, too.
 fn machine() -> Result<Machine> {
@@ -45,4 +45,19 @@ fn plug(machine: &mut Machine, script: &str, card: &Device, nodes: &Nodes, told:
     machine
         .call_of(script, card, "add", json!({ "parameters": told }))?
         .answer()
+}
+
+/// Takes a card down as its script does.
+fn remove(machine: &Machine, script: &str, card: &Device) -> Result<()> {
+    machine.call_of(script, card, "remove", json!({}))?.answer()?.done()
+}
+
+/// Checks that packets of the guest's own address reach the router, and those of another do not. The link goes with the
+/// guest's end of it.
+fn sends_its_own_alone(machine: &Machine, card: &Device, router: &str, own: &str, other: &str) -> Result<()> {
+    let [first, second] = [own, other].map(|address| format!("{address} peer {router}/32"));
+    let guest = Guest::of(machine, card, &[&first, &second])?;
+    ensure!(guest.reaches(own, router)?, "no packet arrives");
+    ensure!(!guest.reaches(other, router)?, "another's packet arrives");
+    Ok(())
 }

@@ -4,9 +4,9 @@ use std::{fs, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Device, Guest, Locker, Machine, handlers, install};
+use xenplug_tests::rig::{Device, Locker, Machine, handlers, install};
 
-use crate::{card_of, machine, plug};
+use crate::{card_of, machine, plug, remove, sends_its_own_alone};
 
 #[test]
 fn a_card_behind_translation_has_addresses_made_of_its_domains_number() -> Result<()> {
@@ -27,10 +27,7 @@ fn a_card_behind_translation_has_addresses_made_of_its_domains_number() -> Resul
     }
     let card = Device::card(3, 0);
     machine.call_of("vif-nat", &card, "add", json!({}))?.answer()?.done()?;
-    machine
-        .call_of("vif-nat", &card, "remove", json!({}))?
-        .answer()?
-        .done()?;
+    remove(&machine, "vif-nat", &card)?;
     let network = machine.namespace();
     assert_eq!(network.addresses("vif3.0")?, [""; 0]);
     assert_eq!(network.routes("vif3.0")?, [""; 0]);
@@ -47,21 +44,28 @@ fn the_guests_address_is_its_ip_and_packets_of_others_do_not_pass() -> Result<()
     plug(&mut machine, "vif-nat", &card, &nodes, json!({ "ip": "10.8.0.9" }))?.done()?;
     assert_eq!(machine.namespace().addresses("vif3.0")?, ["10.7.0.132/32"]);
     assert_eq!(machine.namespace().routes("vif3.0")?, ["10.7.0.5 src 10.7.0.132"]);
-    let guest = Guest::of(
-        &machine,
-        &card,
-        &["10.7.0.5 peer 10.7.0.132/32", "10.8.0.9 peer 10.7.0.132/32"],
-    )?;
-    ensure!(guest.reaches("10.7.0.5", "10.7.0.132")?, "no packet arrives");
-    ensure!(!guest.reaches("10.8.0.9", "10.7.0.132")?, "another's packet arrives");
-    drop(guest);
-    machine
-        .call_of("vif-nat", &card, "remove", json!({}))?
-        .answer()?
-        .done()?;
+    sends_its_own_alone(&machine, &card, "10.7.0.132", "10.7.0.5", "10.8.0.9")?;
+    remove(&machine, "vif-nat", &card)?;
     machine.toolstack().forget(&card)?;
     machine.toolstack().bury(3)?;
     baseline.assert_same(&machine)
+}
+
+#[test]
+fn a_tap_has_no_address_of_its_own_and_the_route_stays_the_cards() -> Result<()> {
+    let mut machine = machine()?;
+    let card = Device::card(3, 0);
+    plug(&mut machine, "vif-nat", &card, &card_of("vif-nat", &[]), json!({}))?.done()?;
+    machine.namespace().tap("vif3.0-emu")?;
+    for action in ["add", "remove"] {
+        let call = machine.call_of("vif-nat", &card, action, json!({ "emulated": true }))?;
+        call.answer()?.done()?;
+        let network = machine.namespace();
+        assert_eq!(network.addresses("vif3.0-emu")?, [""; 0], "{action}");
+        assert_eq!(network.routes("vif3.0-emu")?, [""; 0], "{action}");
+        assert_eq!(network.routes("vif3.0")?, ["10.0.3.1 src 10.0.3.128"], "{action}");
+    }
+    remove(&machine, "vif-nat", &card)
 }
 
 #[test]
@@ -119,10 +123,7 @@ impl Server {
 fn a_guest_has_a_dhcp_entry_where_that_was_asked_for_and_granted() -> Result<()> {
     let mut machine = machine()?;
     let (server, grant) = Server::new(&machine)?;
-    let config = machine
-        .config()?
-        .replacing("\"driver-domain\"", "\"dom0\"")
-        .with(handlers::ROUTED);
+    let config = machine.config_of_dom0()?.with(handlers::ROUTED);
     machine.start_daemon(config.clone().with(&grant))?;
     let entry = |host: &str, address: &str, router: &str| {
         format!(
@@ -168,10 +169,7 @@ fn a_guest_has_a_dhcp_entry_where_that_was_asked_for_and_granted() -> Result<()>
 fn dhcp_entries_are_changed_when_no_script_changes_them() -> Result<()> {
     let mut machine = machine()?;
     let (server, grant) = Server::new(&machine)?;
-    let config = machine
-        .config()?
-        .replacing("\"driver-domain\"", "\"dom0\"")
-        .with(handlers::ROUTED);
+    let config = machine.config_of_dom0()?.with(handlers::ROUTED);
     machine.start_daemon(config.with(&grant))?;
     let card = Device::card(3, 0);
     machine.attach(&card, &card_of("vif-nat", &[]))?;
@@ -199,7 +197,7 @@ fn a_dhcp_entry_is_refused_where_none_is_granted_or_can_be_written() -> Result<(
 
     let (server, grant) = Server::new(&machine)?;
     fs::remove_file(server.folder.join("links"))?;
-    let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
+    let config = machine.config_of_dom0()?;
     machine.start_daemon(config.with(handlers::ROUTED).with(&grant))?;
     let answer = plug(&mut machine, "vif-nat", &card, &nodes, json!({ "dhcp": "yes" }))?;
     answer.says("failed", &["vif-nat: dhcp", "links"])?;

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Device, Guest};
+use xenplug_tests::rig::Device;
 
-use crate::{card_of, machine, plug};
+use crate::{card_of, machine, plug, remove, sends_its_own_alone};
 
 #[test]
 fn a_routed_card_has_the_machines_address_and_routes_for_as_long_as_it_is_plugged() -> Result<()> {
@@ -30,20 +30,8 @@ fn a_routed_card_has_the_machines_address_and_routes_for_as_long_as_it_is_plugge
         .is_some_and(|link| link["flags"].to_string().contains("\"UP\""));
     ensure!(up, "it is down");
 
-    // Packets pass, and those of other addresses do not.
-    let guest = Guest::of(
-        &machine,
-        &card,
-        &["10.1.0.2 peer 192.0.2.1/32", "10.9.9.9 peer 192.0.2.1/32"],
-    )?;
-    ensure!(guest.reaches("10.1.0.2", "192.0.2.1")?, "no packet arrives");
-    ensure!(!guest.reaches("10.9.9.9", "192.0.2.1")?, "another's packet arrives");
-    // The link goes with the guest's end of it.
-    drop(guest);
-    machine
-        .call_of("vif-route", &card, "remove", json!({}))?
-        .answer()?
-        .done()?;
+    sends_its_own_alone(&machine, &card, "192.0.2.1", "10.1.0.2", "10.9.9.9")?;
+    remove(&machine, "vif-route", &card)?;
     machine.toolstack().forget(&card)?;
     machine.toolstack().bury(3)?;
     baseline.assert_same(&machine)
@@ -64,10 +52,7 @@ fn what_was_done_to_a_link_is_undone_though_the_link_stays() -> Result<()> {
     machine.call_of("vif-route", &card, "add", more)?.answer()?.done()?;
     assert_eq!(machine.namespace().addresses("web")?, ["192.0.2.1/32"]);
 
-    machine
-        .call_of("vif-route", &card, "remove", json!({}))?
-        .answer()?
-        .done()?;
+    remove(&machine, "vif-route", &card)?;
     let network = machine.namespace();
     assert_eq!(network.addresses("vif3.0")?, [""; 0]);
     assert_eq!(network.routes("vif3.0")?, [""; 0]);

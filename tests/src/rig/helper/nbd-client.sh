@@ -3,6 +3,7 @@
 own() { grep -qx "$1" $here/devices; }
 case "$*" in
 "-c "*)
+    [ ! -e $here/unreadable ] || ! own $2 || { echo "could not read from server: Input/output error" >&2; exit 2; }
     ! own $2 || [ -e $here/${2##*/} ] || exit 1
     echo 1 ;;
 "-d "*)
@@ -11,6 +12,7 @@ case "$*" in
     ! own $2 || rm -f $here/${2##*/} ;;
 *)
     [ $# -ge 3 ] || { echo "Error: not enough information specified, and argument didn't look like an nbd device" >&2; exit 1; }
+    [ $1 != hesitant.example ] || sleep 1
     [ $1 != refused.example ] || { echo "Error: Socket failed: Connection refused" >&2; exit 1; }
     own $3 && [ ! -e $here/${3##*/} ] || { echo "Error: Failed to setup device, check dmesg" >&2; exit 1; }
     echo "$1 $2" >$here/${3##*/}
