@@ -94,7 +94,7 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     let image = images.join("guest.img");
     File::create(&image)?.set_len(64 << 20)?;
     timeline.step("machine", "has a disk image of 64 MiB");
-    let _kernel = Kernel::start(&socket, ground.namespace())?;
+    let _kernel = Kernel::start(&socket, 0, ground.namespace())?;
     let mut config = Config::standard(directory, &images)?;
     if ground.namespace().is_none() {
         let machine = directory.join("machine.toml");
@@ -112,6 +112,7 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
 
     let rig = Rig::find().ok();
     let scope = Scope {
+        domain: 0,
         directory,
         socket: socket.clone(),
         namespace: ground.namespace().map(Arc::as_ref),

@@ -35,7 +35,7 @@ pub fn serve(mut store: Store, ready: impl FnOnce()) -> Result<()> {
         let is_state = event.path.ends_with("/state");
         if is_state && !held.contains_key(&device) && store.find(&event.path)?.as_deref() == Some("2") {
             let attached = match device.kind {
-                Kind::Vbd => Some(plug_disk(&mut store, &device)?),
+                Kind::Vbd | Kind::Vbd3 | Kind::Vscsi => Some(plug_disk(&mut store, &device)?),
                 Kind::Vif => {
                     plug_card(&mut store, &mut links, &device)?;
                     None

@@ -346,7 +346,7 @@ fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
         // What the next daemon does with it, whose configuration has no such helper.
         drop(holding);
         let mut records = stage.journal.replay::<Header, Effect>()?.records;
-        let mut holding = Holding::resume(records.remove(0));
+        let mut holding = Holding::resume(records.remove(0), &stage.claims);
         assert_eq!(stage.release(&mut holding), [""; 0], "{what}");
         assert_eq!(stage.machine.runs(), runs, "{what}");
         holding.end()?;

@@ -13,6 +13,8 @@ use crate::{terminal, workspace::Workspace};
 /// Apt as it is run for one workspace: its downloads, and package lists where the machine has none, stay in there.
 pub(crate) struct Apt {
     folder: PathBuf,
+    /// Another release of Debian's than the machine's.
+    release: Option<&'static str>,
 }
 
 impl Apt {
@@ -25,7 +27,28 @@ impl Apt {
         }
         Ok(Self {
             folder: workspace.target.join("apt"),
+            release: None,
         })
+    }
+
+    /// The same for another release, from where the machine has its own. Its packages come alone, without those that
+    /// they depend on: they are read, and not run.
+    pub(crate) fn find_other(workspace: &Workspace, release: &'static str) -> Result<Self> {
+        let own = Self::find(workspace)?;
+        let origin = own.origin()?;
+        let other = Self {
+            folder: workspace.target.join(format!("apt-{release}")),
+            release: Some(release),
+        };
+        fs::create_dir_all(other.sources())?;
+        fs::write(
+            other.sources().join("other.sources"),
+            format!(
+                "Types: deb\nURIs: {origin}\nSuites: {release}\nComponents: main\n\
+                 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+            ),
+        )?;
+        Ok(other)
     }
 
     /// Downloads packages, with those they depend on that the machine lacks, and unpacks them into `folder`, but for
@@ -97,9 +120,32 @@ impl Apt {
         })
     }
 
+    /// Where the machine has Debian's packages from.
+    fn origin(&self) -> Result<String> {
+        let machine_lists = self.find_lists()?;
+        let mut apt = Command::new("apt-get");
+        let known = terminal::read(apt.args(self.options(machine_lists)).args([
+            "indextargets",
+            "--format",
+            "$(CODENAME) $(REPO_URI)",
+            "Created-By: Packages",
+            "Origin: Debian",
+            "Component: main",
+        ]))?;
+        // Updates are of another codename: `bookworm-security`.
+        let mut origins = known.lines().filter_map(|line| line.split_once(' '));
+        let origin = origins.find(|(codename, _)| !codename.contains('-'));
+        Ok(origin.context("apt has no packages of Debian's own")?.1.to_owned())
+    }
+
+    /// The folder of our own list of sources.
+    fn sources(&self) -> PathBuf {
+        self.folder.join("sources")
+    }
+
     /// Whether to use the machine's package lists; if not, ours are there.
     fn find_lists(&self) -> Result<bool> {
-        let machine_lists = holds_lists(Path::new("/var/lib/apt/lists"));
+        let machine_lists = self.release.is_none() && holds_lists(Path::new("/var/lib/apt/lists"));
         if !machine_lists && !holds_lists(&self.folder.join("lists")) {
             self.update()?;
         }
@@ -109,16 +155,26 @@ impl Apt {
     /// Only downloads, in spite of its name; named packages also if they are installed.
     fn install(&self, packages: &[&str], machine_lists: bool) -> Command {
         let mut apt = Command::new("apt-get");
-        apt.args(self.options(machine_lists))
-            .args(["--option", "Debug::NoLocking=true", "--option", "Dpkg::Use-Pty=false"])
-            .args([
-                "--download-only",
-                "--yes",
-                "--no-install-recommends",
-                "--reinstall",
-                "install",
-            ])
-            .args(packages);
+        apt.args(self.options(machine_lists)).args([
+            "--option",
+            "Debug::NoLocking=true",
+            "--option",
+            "Dpkg::Use-Pty=false",
+        ]);
+        if self.release.is_some() {
+            apt.current_dir(self.folder.join("archives"))
+                .arg("download")
+                .args(packages);
+            return apt;
+        }
+        apt.args([
+            "--download-only",
+            "--yes",
+            "--no-install-recommends",
+            "--reinstall",
+            "install",
+        ])
+        .args(packages);
         apt
     }
 
@@ -145,6 +201,13 @@ impl Apt {
                 "--option=Dir::State::Lists={}",
                 self.folder.join("lists").display()
             ));
+        }
+        if self.release.is_some() {
+            options.extend([
+                "--option=Dir::Etc::SourceList=/dev/null".to_owned(),
+                format!("--option=Dir::Etc::SourceParts={}", self.sources().display()),
+                "--option=Acquire::Languages=none".to_owned(),
+            ]);
         }
         options
     }

@@ -2,6 +2,7 @@
 
 mod components;
 mod debian;
+mod fuzz;
 mod rig;
 mod setup;
 mod terminal;
@@ -38,6 +39,17 @@ enum Task {
     },
     /// Runs the trials of docs/reliability.md, and shows them in a table: trial, tests, cases, passed, time.
     Trials(trials::Arguments),
+    /// Lets libFuzzer look for what properties do not hold of: frames, paths, directories, records, and more.
+    Fuzz {
+        /// Which; all, if none is named.
+        targets: Vec<String>,
+        /// How long each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Keep what was found worth it in `fuzz/corpus`.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Plugs a disk and a network card, and takes them out again.
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -87,6 +99,7 @@ fn run(task: Task) -> Result<()> {
             build(&workspace)?;
             trials::run(&workspace, &arguments)
         }
+        Task::Fuzz { targets, seconds, keep } => fuzz::run(&workspace, &targets, seconds, keep),
         Task::Demo { arguments } => {
             build(&workspace)?;
             workspace.run_binary("xenplug-demo", &arguments)

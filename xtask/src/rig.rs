@@ -22,7 +22,19 @@ pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
 pub(crate) fn set_up(workspace: &Workspace) {
     terminal::step("Fetch the foreign programs for the tests");
     or_say(fetch(workspace), "the tests that need the real xenstored cannot run");
+    let newer = Apt::find_other(workspace, NEWER).and_then(|apt| {
+        let folder = folder(workspace).with_file_name("rig-newer");
+        apt.unpack(&["xen-utils-common"], |_| false, &folder)
+    });
+    or_say(
+        newer,
+        "the tests that compare with the newest of Xen's scripts cannot run",
+    );
 }
+
+/// The release of Debian's with the newest Xen that is served, 4.20: its scripts are wanted beside those of the machine's
+/// release. They are unpacked beside the folder of the others.
+const NEWER: &str = "trixie";
 
 /// Says what cannot run without what could not be fetched.
 fn or_say(fetched: Result<()>, lost: &str) {

@@ -1,7 +1,10 @@
 //! xenplug: the operator's command.
 
+mod devices;
+mod plugin;
 mod scripts;
 mod status;
+mod watch;
 
 use std::{
     io::{self, Write},
@@ -10,12 +13,17 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use devices::{Attach, Detach, Prepare};
 use scripts::Scripts;
+use watch::Watch;
 use xenplug_control::{Client, Settings};
 
-/// Shows what xenplugd does, and puts the scripts' stand-ins in place.
+/// Shows what xenplugd does, asks driver domains for devices, and puts the scripts' stand-ins in place.
 #[derive(Parser)]
-#[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 the command line.")]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command line, 3 not within the time."
+)]
 struct Arguments {
     /// The daemon's control socket [default: that of the configuration, /run/xenplug/control.sock without one].
     #[arg(long, global = true, value_name = "SOCKET")]
@@ -34,6 +42,21 @@ enum Command {
     },
     /// Shows the daemon's metrics, in the OpenMetrics text format.
     Metrics,
+    /// Sees to the daemon's plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Shows the devices, and what becomes of them, as it happens.
+    #[command(long_about = watch::ABOUT)]
+    Watch(Watch),
+    /// Lets a domain serve devices that `xenplug attach` asks it for.
+    #[command(long_about = devices::PREPARE)]
+    Prepare(Prepare),
+    /// Asks a driver domain for a disk or a network card of a guest.
+    #[command(long_about = devices::ATTACH, after_long_help = devices::MORE)]
+    Attach(Attach),
+    /// Asks a driver domain to give a device back.
+    #[command(long_about = devices::DETACH, after_long_help = devices::MORE)]
+    Detach(Detach),
     /// Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
     #[command(long_about = scripts::ABOUT, after_long_help = scripts::MORE)]
     Scripts(Scripts),
@@ -47,7 +70,11 @@ enum Failure {
     #[error("no answer can be written: {0}")]
     Output(#[from] io::Error),
     #[error(transparent)]
+    Plugin(#[from] plugin::Error),
+    #[error(transparent)]
     Scripts(#[from] scripts::Error),
+    #[error(transparent)]
+    Devices(#[from] devices::Error),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +103,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
         Command::Metrics => runtime.block_on(client(arguments).metrics())?,
+        Command::Plugin(command) => runtime.block_on(command.run(&client(arguments)))?,
+        Command::Watch(watch) => match runtime.block_on(watch.run(&client(arguments))) {
+            Ok(()) => return Ok(code),
+            Err(watch::Failure::Daemon(error)) => return Err(error.into()),
+            Err(watch::Failure::Output(error)) => return Err(error.into()),
+        },
+        Command::Prepare(prepare) => return Ok(runtime.block_on(prepare.run())?),
+        Command::Attach(attach) => return Ok(runtime.block_on(attach.run())?),
+        Command::Detach(detach) => return Ok(runtime.block_on(detach.run())?),
         Command::Scripts(scripts) => {
             let said = scripts.run(&runtime, arguments.socket.as_deref())?;
             said.complaints.iter().for_each(|complaint| complain(complaint));

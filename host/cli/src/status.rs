@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use xenplug_control::Status;
+use xenplug_control::{Device, Quarantine, Status};
 
 /// The table: one line a device, and below it what it holds and what went wrong.
 pub(crate) fn table(status: &Status) -> String {
@@ -25,6 +25,11 @@ pub(crate) fn table(status: &Status) -> String {
         status.store.endpoint,
         counted(status.devices.len(), "device"),
     );
+    for plugin in &status.plugins {
+        for quarantine in &plugin.conduct.quarantines {
+            let _ = writeln!(text, "{}", quarantined(&plugin.name, quarantine));
+        }
+    }
     if status.devices.is_empty() {
         return text;
     }
@@ -33,13 +38,7 @@ pub(crate) fn table(status: &Status) -> String {
         .iter()
         .map(|device| {
             [
-                format!(
-                    "{}/{}/{}{}",
-                    device.kind,
-                    device.frontend,
-                    device.devid,
-                    if device.emulated { "-emu" } else { "" }
-                ),
+                name(device),
                 device.plugin.clone().unwrap_or_else(|| "-".to_owned()),
                 device.state.clone(),
                 since(device.since),
@@ -77,23 +76,43 @@ pub(crate) fn table(status: &Status) -> String {
     text
 }
 
+fn quarantined(plugin: &str, quarantine: &Quarantine) -> String {
+    let whom = quarantine.guest.as_deref().unwrap_or("all guests");
+    let left = Duration::from_secs(quarantine.until.saturating_sub(now()));
+    format!(
+        "plugin {plugin} is QUARANTINED for {whom} for another {}, after {} in a row, the last: {}; `xenplug plugin \
+         release {plugin}` ends that",
+        humantime::format_duration(left),
+        counted(quarantine.faults as usize, "fault"),
+        quarantine.cause,
+    )
+}
+
+/// The device, as messages name it.
+pub(crate) fn name(device: &Device) -> String {
+    let tap = if device.emulated { "-emu" } else { "" };
+    format!("{}/{}/{}{tap}", device.kind, device.frontend, device.devid)
+}
+
 fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// How long ago, in the two largest units.
 fn since(seconds: u64) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let ago = humantime::format_duration(Duration::from_secs(now.saturating_sub(seconds))).to_string();
+    let ago = humantime::format_duration(Duration::from_secs(now().saturating_sub(seconds))).to_string();
     ago.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Seconds since the epoch.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
 mod tests {
-    use xenplug_control::{Device, Store};
+    use xenplug_control::{Conduct, Plugin, Store};
 
     use super::*;
 
@@ -119,7 +138,22 @@ mod tests {
                 endpoint: "/run/xenstored/socket".into(),
                 connected: true,
             },
-            plugins: Vec::new(),
+            plugins: vec![Plugin {
+                name: "mine".into(),
+                summary: String::new(),
+                kinds: Vec::new(),
+                scripts: Vec::new(),
+                imports: Vec::new(),
+                conduct: Conduct {
+                    faults: 5,
+                    quarantines: vec![Quarantine {
+                        guest: None,
+                        until: 0,
+                        faults: 5,
+                        cause: "the plugin crashed".into(),
+                    }],
+                },
+            }],
             devices: vec![
                 device(
                     51712,
@@ -131,9 +165,16 @@ mod tests {
             ],
         };
         let table = table(&status);
-        let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 5, "{table}");
+        let mut lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 6, "{table}");
         assert!(lines[0].contains("2 devices"));
+        let quarantined = lines.remove(1);
+        assert!(
+            quarantined
+                .starts_with("plugin mine is QUARANTINED for all guests for another 0s, after 5 faults in a row")
+                && quarantined.ends_with("the last: the plugin crashed; `xenplug plugin release mine` ends that"),
+            "{table}"
+        );
         assert!(
             lines[2].starts_with("vbd/3/51712  phy     connected") && lines[2].ends_with("used alone"),
             "{table}"

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -26,6 +26,9 @@ pub enum Error {
     /// It broke off.
     #[error("xenplugd broke off: {0}")]
     Http(#[from] hyper::Error),
+    /// What is asked cannot be put into words.
+    #[error("xenplugd cannot be asked that: {0}")]
+    Question(#[from] hyper::http::Error),
     /// It refused.
     #[error("xenplugd answered {0}")]
     Refused(StatusCode),
@@ -58,7 +61,20 @@ impl Client {
         Ok(String::from_utf8_lossy(&self.ask("/metrics").await?).into_owned())
     }
 
+    /// Lets a plugin run again that keeps failing. Whether there is one of that name.
+    pub async fn release(&self, plugin: &str) -> Result<bool, Error> {
+        match self.call(Method::POST, &format!("/plugins/{plugin}/release")).await {
+            Ok(_) => Ok(true),
+            Err(Error::Refused(StatusCode::NOT_FOUND)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn ask(&self, path: &str) -> Result<Bytes, Error> {
+        self.call(Method::GET, path).await
+    }
+
+    async fn call(&self, method: Method, path: &str) -> Result<Bytes, Error> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| Error::Unreachable {
@@ -67,13 +83,16 @@ impl Client {
             })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
-        let request = Request::get(path).header("host", "xenplug").body(Empty::<Bytes>::new());
-        // The path is one of ours and the header is fixed.
-        let answer = sender.send_request(request.expect("a well-formed request")).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "xenplug")
+            .body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await?;
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         connection.abort();
-        if status == StatusCode::OK {
+        if status.is_success() {
             Ok(body)
         } else {
             Err(Error::Refused(status))

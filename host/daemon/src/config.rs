@@ -6,6 +6,7 @@ mod raw;
 use std::{
     collections::HashMap,
     fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,12 +26,16 @@ pub(crate) use error::ConfigError;
 use error::Source;
 use toml::Spanned;
 
+use crate::quarantine::Rules;
+
 /// The configuration, resolved.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) paths: Paths,
     pub(crate) plugins: Vec<Plugin>,
+    /// What becomes of plugins that keep failing.
+    pub(crate) quarantine: Rules,
     /// The authority to give back what any plugin acquired.
     pub(crate) release: Grants,
 }
@@ -110,6 +115,7 @@ impl Config {
             mode: raw.mode.into(),
             paths,
             plugins,
+            quarantine: quarantine(source, raw.quarantine)?,
             release: Grants::to_release(&operator),
         })
     }
@@ -123,6 +129,14 @@ fn resolve(
     raw: raw::Plugin,
     place: String,
 ) -> Result<Plugin, ConfigError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err(source.at(
+            &raw.component,
+            &format!("{name:?} is not a name for a plugin"),
+            "use letters, digits, '-', '_' and '.'",
+        ));
+    }
     if raw.kinds.get_ref().is_empty() {
         return Err(source.at(
             &raw.kinds,
@@ -310,16 +324,8 @@ fn limits(source: &Source<'_>, raw: raw::Limits) -> Result<Limits, ConfigError> 
             })?;
     }
     if let Some(deadline) = raw.deadline {
-        limits.deadline = humantime::parse_duration(deadline.get_ref())
-            .ok()
-            .filter(|time| (Duration::from_millis(100)..=Duration::from_secs(600)).contains(time))
-            .ok_or_else(|| {
-                source.at(
-                    &deadline,
-                    &format!("{:?} is not a deadline", deadline.get_ref()),
-                    "choose from \"100ms\" to \"10m\"",
-                )
-            })?;
+        let range = Duration::from_millis(100)..=Duration::from_secs(600);
+        limits.deadline = time(source, &deadline, "deadline", range)?;
     }
     if let Some(calls) = raw.calls {
         limits.calls = calls;
@@ -328,6 +334,48 @@ fn limits(source: &Source<'_>, raw: raw::Limits) -> Result<Limits, ConfigError> 
         limits.log_lines = lines;
     }
     Ok(limits)
+}
+
+fn quarantine(source: &Source<'_>, raw: raw::Quarantine) -> Result<Rules, ConfigError> {
+    let mut rules = Rules::default();
+    let number = |value: Placed<u32>, key: &str| match *value.get_ref() {
+        0 => Err(source.at(&value, &format!("{key} is 0"), "choose 1 or more")),
+        number => Ok(number),
+    };
+    if let Some(faults) = raw.faults {
+        rules.faults = number(faults, "faults")?;
+    }
+    if let Some(guests) = raw.guests {
+        rules.guests = number(guests, "guests")?;
+    }
+    if let Some(pause) = raw.pause {
+        rules.pause = time(source, &pause, "pause", Duration::ZERO..=Rules::PAUSE_MAX)?;
+    }
+    if let Some(lasts) = raw.time {
+        rules.time = time(source, &lasts, "time", Duration::from_secs(1)..=Rules::TIME_MAX)?;
+    }
+    Ok(rules)
+}
+
+/// A time within bounds.
+fn time(
+    source: &Source<'_>,
+    text: &Placed<String>,
+    key: &str,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, ConfigError> {
+    let parsed = humantime::parse_duration(text.get_ref()).ok();
+    parsed.filter(|time| range.contains(time)).ok_or_else(|| {
+        source.at(
+            text,
+            &format!("{:?} is not a {key}", text.get_ref()),
+            &format!(
+                "choose from \"{}\" to \"{}\"",
+                humantime::format_duration(*range.start()),
+                humantime::format_duration(*range.end())
+            ),
+        )
+    })
 }
 
 /// A table as text: `a.b` for the key `b` in the table `a`, arrays with a space between their values.

@@ -5,7 +5,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Sys
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::State,
+    extract::{self, State},
     http::{StatusCode, header},
     response::IntoResponse,
     routing::{get, post},
@@ -34,6 +34,7 @@ pub(crate) async fn serve(listener: UnixListener, host: Arc<Host>, end: Cancella
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/script", post(call))
+        .route("/plugins/{name}/release", post(release))
         .with_state(host);
     axum::serve(listener, app)
         .with_graceful_shutdown(end.cancelled_owned())
@@ -47,12 +48,28 @@ async fn call(State(host): State<Arc<Host>>, body: Bytes) -> impl IntoResponse {
     }
 }
 
+async fn release(State(host): State<Arc<Host>>, name: extract::Path<String>) -> StatusCode {
+    match host.quarantines.release(&name) {
+        true => StatusCode::NO_CONTENT,
+        false => StatusCode::NOT_FOUND,
+    }
+}
+
 async fn metrics(State(host): State<Arc<Host>>) -> impl IntoResponse {
     let kind = [(
         header::CONTENT_TYPE,
         "application/openmetrics-text; version=1.0.0; charset=utf-8",
     )];
-    match host.metrics.encode(&host.registry.views()) {
+    let quarantines: Vec<(String, usize)> = host
+        .plugins()
+        .serving
+        .iter()
+        .map(|serving| {
+            let conduct = host.quarantines.conduct(&serving.plugin);
+            (serving.plugin.name().to_owned(), conduct.quarantines.len())
+        })
+        .collect();
+    match host.metrics.encode(&host.registry.views(), &quarantines) {
         Ok(text) => (StatusCode::OK, kind, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
     }
@@ -89,6 +106,7 @@ async fn status(State(host): State<Arc<Host>>) -> Json<answer::Status> {
             summary: serving.plugin.summary(),
             kinds: serving.kinds.iter().map(ToString::to_string).collect(),
             scripts: serving.scripts.clone(),
+            conduct: host.quarantines.conduct(&serving.plugin),
             imports: serving
                 .plugin
                 .imports()

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, error, info, info_span, warn};
-use xenplug_runtime::{Connection, Device, Header, Holding, Plugin};
+use xenplug_runtime::{Connection, Device, Fault, Header, Holding, Plugin};
 use xenplug_xenbus::{Action, Event, Identity, Machine, Mode, Observation, Part, Phase, Published};
 
 pub(crate) use asks::{Ask, Told};
@@ -25,14 +25,13 @@ pub(crate) use failure::Failure;
 use job::{Finished, Job, finished};
 
 use crate::{
-    directory::{Directory, Snapshot, is_final},
+    directory::{Directory, Snapshot},
     host::Host,
-    registry::Entry,
+    patience::{AGAIN, is_final, patiently},
+    quarantine::{Obstacle, Run},
+    registry::{Entry, View},
     script::LIMIT,
 };
-
-/// How soon to try again what the machine or the store refused.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What start-up found of a device.
 pub(crate) struct Adopted {
@@ -59,6 +58,10 @@ struct Task {
     failure: Option<Failure>,
     job: Option<Job>,
     permit: Option<OwnedSemaphorePermit>,
+    /// How its plugin's handler is told of, when it has ended.
+    run: Option<Run>,
+    /// Until when its plugin is left alone, if its handler has to wait for that.
+    paused: Option<Instant>,
     again: Option<Instant>,
     began: Instant,
     /// What the last word to the toolstack took.
@@ -88,11 +91,14 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         failure,
         job: None,
         permit: None,
+        run: None,
+        paused: None,
         again: None,
         began: Instant::now(),
         told_in: Duration::ZERO,
     };
     task.tell();
+    task.rest();
     while let Some(event) = task.next().await {
         if task.apply(event).await.is_break() {
             break;
@@ -113,6 +119,7 @@ impl Task {
                 _ => far,
             };
             let overdue = self.asks.until().unwrap_or(far);
+            let paused = self.paused.unwrap_or(far);
             tokio::select! {
                 biased;
                 event = finished(&mut self.job) => return Some(self.ended(event)),
@@ -131,6 +138,12 @@ impl Task {
                     return Some(Event::Changed);
                 }
                 () = sleep_until(late), if late < far => self.is_late().await,
+                () = sleep_until(paused), if self.paused.is_some() => {
+                    self.paused = None;
+                    if let Some(event) = self.run_handler().await {
+                        return Some(event);
+                    }
+                }
             }
         }
     }
@@ -149,6 +162,7 @@ impl Task {
             if before != self.machine.phase() {
                 self.tell();
             }
+            self.rest();
             next = match action {
                 Some(Action::Forget) if self.holding.is_none() && self.host.registry.forget(&self.part) => {
                     return std::ops::ControlFlow::Break(());
@@ -176,26 +190,17 @@ impl Task {
                 }
             },
             Action::RunHandler => {
-                self.began = Instant::now();
                 self.failure = None;
-                match self.start_handler().await {
-                    Ok(()) => None,
-                    Err(failure) => {
-                        self.failed(failure);
-                        Some(Event::HandlerFailed)
-                    }
-                }
+                self.run_handler().await
             }
-            Action::StopHandler => {
-                if let Some(job) = &self.job {
-                    job.stop_handler();
-                }
-                None
-            }
+            Action::StopHandler => self.stop_handler(),
             Action::Publish => {
                 let outcome = match (self.identity(), &self.device) {
                     (Some(identity), Some(device)) => {
-                        self.directory.publish(&identity, &device.nodes, &self.connection).await
+                        let link = self.holding.as_ref().and_then(Holding::link);
+                        self.directory
+                            .publish(&identity, &device.nodes, link, &self.connection)
+                            .await
                     }
                     _ => Ok(Published::Stale),
                 };
@@ -285,7 +290,24 @@ impl Task {
         Ok(observation)
     }
 
-    /// Prepares the handler's call and starts it on a worker thread.
+    /// Has the handler run, now or when its plugin may. If it cannot, that is an event.
+    async fn run_handler(&mut self) -> Option<Event> {
+        self.began = Instant::now();
+        let failure = self.start_handler().await.err()?;
+        self.failed(failure);
+        Some(Event::HandlerFailed)
+    }
+
+    /// Asks the handler to end early. One that has not begun has ended with that.
+    fn stop_handler(&mut self) -> Option<Event> {
+        if let Some(job) = &self.job {
+            job.stop_handler();
+        }
+        self.paused.take().map(|_| Event::HandlerFailed)
+    }
+
+    /// Prepares the handler's call and starts it on a worker thread; or, if its plugin is to be left alone for a while,
+    /// notes until when.
     async fn start_handler(&mut self) -> Result<(), Failure> {
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
@@ -295,6 +317,15 @@ impl Task {
         let told = self.asks.told();
         let (plugin, mut device) = parameters::check(&self.host, &self.part, &snapshot, &told)?;
         self.plugin = Some(Arc::clone(&plugin));
+        match self.host.quarantines.permit(&plugin, &guest(&identity)) {
+            Ok(run) => self.run = Some(run),
+            Err(Obstacle::Pause(until)) => {
+                info!(device = %self.part, plugin = plugin.name(), "waits, as the plugin has just failed this guest");
+                self.paused = Some(until.into());
+                return Ok(());
+            }
+            Err(Obstacle::Quarantine(cause)) => return Err(Failure::new(plugin.name(), &cause)),
+        }
         if plugin.grants().guest {
             device.vm = identity.vm.clone();
             device.vm_name = self.directory.vm_name().await;
@@ -314,25 +345,18 @@ impl Task {
         // Never closed, so only waiting can happen here; what changes meanwhile is seen afterwards.
         self.permit = Arc::clone(&self.host.events).acquire_owned().await.ok();
         let span = info_span!("connect", device = %self.part, plugin = plugin.name());
-        self.job = Some(Job::handler(plugin, device, holding, span));
+        self.job = Some(Job::handler(&self.host.workers, plugin, device, holding, span));
         Ok(())
     }
 
     /// The snapshot of a device that was found ready by a mere look. If it has changed since, its publication will find
     /// out. A store that is away is waited for, as long as they can wait who have asked: it says nothing of the device.
-    async fn late_snapshot(&mut self) -> Result<Snapshot, Failure> {
-        loop {
-            let error = match self.directory.examine().await {
-                Ok((_, Some(snapshot))) => return Ok(snapshot),
-                Ok((_, None)) => return Err(unseen("its directory has gone")),
-                Err(error) => error,
-            };
-            let waits = self.asks.until().is_none_or(|until| Instant::now() + AGAIN < until);
-            if is_final(&error) || !waits || self.host.draining.is_cancelled() {
-                return Err(unseen(&error.to_string()));
-            }
-            sleep(AGAIN).await;
-        }
+    async fn late_snapshot(&self) -> Result<Snapshot, Failure> {
+        let ends = self.asks.until();
+        let waits = || !self.host.draining.is_cancelled() && ends.is_none_or(|until| Instant::now() + AGAIN < until);
+        let examined = patiently(waits, || self.directory.examine()).await;
+        let (_, snapshot) = examined.map_err(|error| unseen(&error.to_string()))?;
+        snapshot.ok_or_else(|| unseen("its directory has gone"))
     }
 
     /// Gives back what is held, on a worker thread.
@@ -341,14 +365,28 @@ impl Task {
             return Some(Event::Released);
         };
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
+        // That it may say something before the end is a courtesy, which a plugin in quarantine has lost.
+        let whose = guest(&holding.header().identity);
+        let plugin = plugin.and_then(|plugin| match self.host.quarantines.permit(&plugin, &whose) {
+            Err(Obstacle::Quarantine(_)) => None,
+            Err(Obstacle::Pause(_)) => Some(plugin),
+            Ok(run) => {
+                self.run = Some(run);
+                Some(plugin)
+            }
+        });
         let span = info_span!("disconnect", device = %self.part, plugin = self.plugin_name());
         let disconnects = plugin.zip(self.device.take());
-        self.job = Some(Job::release(Arc::clone(&self.host), disconnects, holding, span));
+        self.job = Some(Job::release(&self.host, disconnects, holding, span));
         None
     }
 
-    /// Leaves the directory at state 6 until the toolstack has seen it there, or the daemon is to end.
+    /// Leaves the directory at state 6 until the toolstack has seen it there, or the daemon is to end. Who asked for the
+    /// device looks at the request, and nowhere else.
     async fn be_seen(&self) {
+        if self.host.requests.serve(self.host.own, &self.part.device) {
+            return;
+        }
         tokio::select! {
             () = sleep(parting::pause(self.told_in)) => {}
             () = self.host.draining.cancelled() => {}
@@ -375,25 +413,31 @@ impl Task {
             Finished::Handler(holding, answer) => {
                 debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
                 let holding = self.holding.insert(holding);
+                if answer.is_err() {
+                    holding.unlock();
+                }
                 match answer {
                     Ok(connection) => {
+                        self.praise();
                         self.connection = connection;
                         Event::HandlerDone
                     }
                     Err(fault) => {
-                        holding.unlock();
+                        self.blame(&fault);
                         let plugin = self.plugin_name();
                         self.failed(Failure::of(&plugin, &fault));
                         Event::HandlerFailed
                     }
                 }
             }
-            Finished::Release(holding, failures) if failures.is_empty() => {
+            Finished::Release(holding, failures, fault) if failures.is_empty() => {
+                fault.iter().for_each(|fault| self.blame(fault));
                 info!(device = %self.part, plugin = holding.header().plugin, "released");
                 self.holding = Some(holding);
                 Event::Released
             }
-            Finished::Release(holding, failures) => {
+            Finished::Release(holding, failures, fault) => {
+                fault.iter().for_each(|fault| self.blame(fault));
                 error!(device = %self.part, failures = failures.join("; "), "not everything could be given back");
                 self.failure = Some(Failure::new(&holding.header().plugin, &failures.join("; ")));
                 self.holding = Some(holding);
@@ -401,6 +445,28 @@ impl Task {
                 Event::ReleaseFailed
             }
         }
+    }
+
+    /// The plugin has done what it was to do.
+    fn praise(&mut self) {
+        if let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) {
+            self.host.quarantines.succeeded(plugin, &run);
+        }
+    }
+
+    /// The plugin has failed, by a fault of its own or not.
+    fn blame(&mut self, fault: &Fault) {
+        let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) else {
+            return;
+        };
+        let served = |part: &Part, view: &View| {
+            view.phase == Phase::Connected
+                && part.device.frontend != self.part.device.frontend
+                && view.plugin.as_deref() == Some(plugin.name())
+        };
+        let (host, serves_others) = (&self.host, self.host.registry.any(served));
+        host.quarantines
+            .failed(&host.metrics, plugin, &run, fault, serves_others);
     }
 
     /// The handler's thread is in the kernel and does not come back: that is told, and its place given to others. What
@@ -419,11 +485,9 @@ impl Task {
     /// none has begun for has failed.
     async fn is_overdue(&mut self) -> Option<Event> {
         let Overdue { waiting, begun } = self.asks.overdue(Instant::now());
-        if let (Some(job), true) = (&self.job, begun) {
-            job.stop_handler();
-        }
+        let stopped = if begun { self.stop_handler() } else { None };
         if waiting.is_empty() {
-            return None;
+            return stopped;
         }
         let cause = format!("not within {} s: {}", LIMIT.as_secs(), self.awaited());
         self.failed(Failure::new("xenplugd", &cause));
@@ -433,7 +497,7 @@ impl Task {
         for ask in waiting {
             ask.answer(failed(&format!("xenplugd: {cause}")));
         }
-        (self.machine.adding() && !self.asks.any_add()).then_some(Event::Withdrawn)
+        stopped.or_else(|| (self.machine.adding() && !self.asks.any_add()).then_some(Event::Withdrawn))
     }
 
     /// What the device is not ready for a handler for, in words.
@@ -497,6 +561,15 @@ impl Task {
             .to_owned()
     }
 
+    /// Says whether anything is held, or may be by what is under way. A request waits for its end.
+    fn rest(&self) {
+        let at_rest = self.machine.phase().settled() && !self.machine.looking() && self.holding.is_none();
+        let before = std::mem::replace(&mut self.entry.view().at_rest, at_rest);
+        if at_rest && !before {
+            self.host.requests.wake_of(self.host.own, &self.part.device);
+        }
+    }
+
     /// Tells the control socket where the device is.
     fn tell(&self) {
         let phase = self.machine.phase();
@@ -511,6 +584,12 @@ impl Task {
             _ => self.failure.as_ref().map(|failure| failure.text.clone()),
         };
     }
+}
+
+/// Whose plugin's faults are counted together: a virtual machine, or its domain where that is not known.
+fn guest(identity: &Identity) -> String {
+    let domain = identity.key.frontend;
+    identity.vm.clone().unwrap_or_else(|| format!("/local/domain/{domain}"))
 }
 
 fn unseen(cause: &str) -> Failure {

@@ -8,12 +8,12 @@ use tracing::warn;
 use xenplug_runtime::Connection;
 use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
-use xenplug_xenstore::{Backoff, Client, Errno, Error, Path, Reply, Request, Transaction};
+use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
-use crate::{domains::Domains, host::Host};
+use crate::{domains::Domains, host::Host, hotplug::Requests};
 
 /// How often a transaction that meets others' changes is tried.
-const RETRY: Backoff = Backoff {
+pub(crate) const RETRY: Backoff = Backoff {
     attempts: 30,
     first: std::time::Duration::from_millis(1),
     most: std::time::Duration::from_millis(50),
@@ -38,6 +38,7 @@ pub(crate) struct Directory {
     client: Client,
     system: System,
     domains: Arc<Domains>,
+    requests: Arc<Requests>,
     path: BackendPath,
     role: Role,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
@@ -58,15 +59,23 @@ impl Directory {
             backend: host.own,
             key: part.device,
         };
-        let (client, system, domains) = (host.client.clone(), host.system.clone(), Arc::clone(&host.domains));
-        let directory = Self::new(client, system, domains, path, part.role);
+        let (client, system) = (host.client.clone(), host.system.clone());
+        let (domains, requests) = (Arc::clone(&host.domains), Arc::clone(&host.requests));
+        let directory = Self::new(client, system, domains, requests, path, part.role);
         if phase == Phase::Connected {
             directory.of_tap.set(HotplugStatus::Connected);
         }
         directory
     }
 
-    fn new(client: Client, system: System, domains: Arc<Domains>, path: BackendPath, role: Role) -> Self {
+    fn new(
+        client: Client,
+        system: System,
+        domains: Arc<Domains>,
+        requests: Arc<Requests>,
+        path: BackendPath,
+        role: Role,
+    ) -> Self {
         let node = |text: String| {
             text.parse::<Path>()
                 .expect("a path of numbers and a checked kind is a path")
@@ -79,6 +88,7 @@ impl Directory {
             client,
             system,
             domains,
+            requests,
             path,
             role,
             of_tap: Cell::default(),
@@ -99,7 +109,7 @@ impl Directory {
         );
         introduced?;
         let mut replies = replies?;
-        let vm = replies.pop().and_then(text).map(machine);
+        let vm = self.vm_of(replies.pop());
         let mut observation = self.observation(replies, vm)?;
         observation.netdev = self.netdev(&observation);
         Ok(observation)
@@ -129,9 +139,9 @@ impl Directory {
     /// for.
     async fn machines(&self) -> Result<(Option<String>, Vec<String>), Error> {
         let read = vec![Request::Read(self.vm.clone()), Request::Read(self.target.clone())];
-        let mut replies = self.client.batch(read).await?.into_iter().map(text);
-        let (vm, target) = (replies.next().flatten(), replies.next().flatten());
-        let vm = vm.map(machine);
+        let mut replies = self.client.batch(read).await?.into_iter();
+        let vm = self.vm_of(replies.next());
+        let target = replies.next().and_then(text);
         let mut vms: Vec<String> = vm.iter().cloned().collect();
         if let Some(target) = target.and_then(|target| format!("/local/domain/{target}/vm").parse::<Path>().ok())
             && let Some(target) = text(self.client.read(&target).await.map(Reply::Value))
@@ -139,6 +149,12 @@ impl Directory {
             vms.push(machine(target));
         }
         Ok((vm, vms))
+    }
+
+    /// The virtual machine that the reply to reading `vm` names, or else the request that the device was made for.
+    fn vm_of(&self, reply: Option<Result<Reply, Error>>) -> Option<String> {
+        let read = reply.and_then(text).map(machine);
+        read.or_else(|| self.requests.vm(self.path.backend, &self.path.key))
     }
 
     /// The virtual machine's name, if this domain may read it (libxl_create.c, `libxl__domain_make`).
@@ -166,21 +182,12 @@ impl Directory {
     }
 
     fn observe(&self, present: bool, vm: Option<String>, value: impl Fn(&str) -> Option<String>) -> Observation {
-        let state = value("state").map_or(XenbusState::Unknown, |text| XenbusState::parse(&text));
-        let seen = Observation {
-            present,
-            identity: Identity {
-                key: self.path.key.clone(),
-                vm,
-            },
-            state,
-            // The kernel takes a missing node for 0, but only libxl's own devices have it from the beginning: one that
-            // is not on its way out counts as online without it.
-            online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
-            frontend_gone: self.domains.gone(self.path.key.frontend),
-            netdev: true,
-            status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+        let identity = Identity {
+            key: self.path.key.clone(),
+            vm,
         };
+        let gone = self.domains.gone(self.path.key.frontend);
+        let seen = Observation::read(identity, present, gone, value);
         match self.role {
             Role::Paravirtual => seen,
             Role::Emulated => self.as_tap(seen),
@@ -222,7 +229,8 @@ impl Directory {
 
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
     /// what the handler was `given`: that tells a directory made anew for the same machine, or for one whose `vm` cannot
-    /// be read.
+    /// be read. So does the `link` that was changed for it, by number: that of a card made anew is another, and gone before
+    /// the new one's state says that it waits.
     ///
     /// The frontend's nodes come before that: a guest reads `mtu` once, as soon as its backend is connected
     /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
@@ -230,6 +238,7 @@ impl Directory {
         &self,
         identity: &Identity,
         given: &BTreeMap<String, String>,
+        link: Option<u32>,
         connection: &Connection,
     ) -> Outcome {
         let mut nodes = connection.backend.clone();
@@ -241,7 +250,11 @@ impl Directory {
         if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        self.write(nodes, &asked, |seen| seen.connectable(identity)).await
+        let there = |index| matches!(self.system.network.link_by_index(index), Ok(Some(_)));
+        self.write(nodes, &asked, |seen| {
+            seen.connectable(identity) && link.is_none_or(there)
+        })
+        .await
     }
 
     /// Publishes why a device failed.
@@ -277,31 +290,12 @@ impl Directory {
         self.write(nodes, &[], |seen| seen.is_of(identity)).await
     }
 
-    /// Removes the directory, and what is empty above it as far as this domain may
-    /// (libxl_internal.c, `libxl__xs_path_cleanup`).
+    /// Removes the directory.
     pub(crate) async fn remove(&self, identity: &Identity) -> Outcome {
         self.conditionally(
             &[],
             |seen| seen.is_of(identity) && seen.leaving(),
-            async |transaction| {
-                transaction.rm(&self.at).await?;
-                let mut above = self.at.parent();
-                // Up to and including backend/<kind>, which the toolstack makes again when it needs it.
-                for _ in 0..2 {
-                    let Some(directory) = above else { break };
-                    match transaction.directory(&directory).await {
-                        Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
-                            Ok(()) => {}
-                            // In a driver domain these belong to the toolstack's.
-                            Err(error) if error.is_denied() => break,
-                            Err(error) => return Err(error),
-                        },
-                        _ => break,
-                    }
-                    above = directory.parent();
-                }
-                Ok(Vec::new())
-            },
+            async |transaction| remove(transaction, &self.at).await.map(|()| Vec::new()),
         )
         .await
     }
@@ -364,7 +358,7 @@ impl Directory {
                     .into_iter()
                     .zip(same)
                     .all(|(now, (_, then))| matches!(now, Ok(Reply::Value(now)) if now == *then));
-                let vm = replies.pop().and_then(text).map(machine);
+                let vm = self.vm_of(replies.pop());
                 let seen = self.observation(replies, vm)?;
                 if !(unchanged && allowed(&seen)) {
                     return Err(End::Stale);
@@ -406,6 +400,27 @@ impl Directory {
     }
 }
 
+/// Removes a backend's directory, and what is empty above it as far as this domain may, up to and including
+/// `backend/<kind>`: whoever needs that makes it again (libxl_internal.c, `libxl__xs_path_cleanup`).
+pub(crate) async fn remove(transaction: &Transaction, backend: &Path) -> Result<(), Error> {
+    transaction.rm(backend).await?;
+    let mut above = backend.parent();
+    for _ in 0..2 {
+        let Some(directory) = above else { break };
+        match transaction.directory(&directory).await {
+            Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
+                Ok(()) => {}
+                // In a driver domain of libxl's these belong to the toolstack.
+                Err(error) if error.is_denied() => break,
+                Err(error) => return Err(error),
+            },
+            _ => break,
+        }
+        above = directory.parent();
+    }
+    Ok(())
+}
+
 /// A reply's value as text; an absent node, or one that may not be read, is none.
 fn text(reply: Result<Reply, Error>) -> Option<String> {
     match reply {
@@ -418,11 +433,6 @@ fn text(reply: Result<Reply, Error>) -> Option<String> {
 /// (tools/hotplug/Linux/block-common.sh, `same_vm`).
 pub(crate) fn machine(vm: String) -> String {
     vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)
-}
-
-/// Whether an error is the store's last word, or may pass.
-pub(crate) fn is_final(error: &Error) -> bool {
-    !error.is_disconnected() && error.errno() != Some(Errno::Again)
 }
 
 #[cfg(test)]

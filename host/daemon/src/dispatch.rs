@@ -1,6 +1,6 @@
 //! From what changes in the store and in the kernel to the devices that have to look again.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::interval};
 use tracing::{info, warn};
@@ -30,22 +30,7 @@ impl Dispatch {
     /// Sets the watches. From here on nothing is missed.
     pub(crate) async fn begin(host: Arc<Host>, asked: mpsc::UnboundedReceiver<Question>) -> Result<Self, Error> {
         let backends = host.client.watch(&root(&host)).await?;
-        let (told, links) = mpsc::unbounded_channel();
-        match host.system.network.appearances() {
-            Ok(names) => {
-                thread::Builder::new()
-                    .name("links".to_owned())
-                    .spawn(move || {
-                        for name in names {
-                            if told.send(name).is_err() {
-                                break;
-                            }
-                        }
-                    })
-                    .map_or_else(|error| warn!(%error, "no thread to follow links"), drop);
-            }
-            Err(error) => warn!(%error, "new links are not seen at once, only when all is looked at"),
-        }
+        let links = host.workers.links(&*host.system.network);
         Ok(Self {
             neighbours: Neighbours::of(host.own),
             host,
@@ -64,7 +49,18 @@ impl Dispatch {
         let mut resync = interval(RESYNC);
         let mut links_open = true;
         loop {
+            // Who has the least to say comes first, so that nobody is talked down by what guests write.
             tokio::select! {
+                biased;
+                () = self.host.draining.cancelled() => return,
+                _ = resync.tick() => self.resync().await,
+                () = &mut follow => {}
+                Some(question) = self.asked.recv() => self.answer(question).await,
+                link = self.links.recv(), if links_open => match link {
+                    Some(Some(name)) => self.appeared(&name),
+                    Some(None) => self.host.registry.wake_all(|part| part.device.kind.needs_netdev()),
+                    None => links_open = false,
+                },
                 event = self.backends.next() => match event {
                     Some(event) => self.told(event).await,
                     None => {
@@ -72,15 +68,6 @@ impl Dispatch {
                         return;
                     }
                 },
-                Some(question) = self.asked.recv() => self.answer(question).await,
-                link = self.links.recv(), if links_open => match link {
-                    Some(Some(name)) => self.appeared(&name),
-                    Some(None) => self.host.registry.wake_all(|part| part.device.kind.needs_netdev()),
-                    None => links_open = false,
-                },
-                () = &mut follow => {}
-                _ = resync.tick() => self.resync().await,
-                () = self.host.draining.cancelled() => return,
             }
         }
     }
@@ -118,6 +105,14 @@ impl Dispatch {
         }
         if let Place::Device { key, leaf } = &watched.place {
             self.neighbours.changed(key, *leaf);
+        }
+        match &watched.place {
+            Place::Device {
+                key,
+                leaf: None | Some("state" | "online" | "hotplug-status"),
+            } => self.host.requests.wake_of(self.host.own, key),
+            Place::Device { .. } => {}
+            _ => self.host.requests.wake_all(),
         }
         match watched.place {
             Place::Device {

@@ -1,15 +1,17 @@
 //! Which frontend domains xenstored knows, kept true by its special watches or, where those are denied, by polling.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::{Client, Error, Watch};
+
+use crate::patience::AGAIN;
 
 /// How often to ask where no special watch can be set.
 const POLL: Duration = Duration::from_secs(5);
@@ -31,14 +33,14 @@ enum Known {
 /// be.
 pub(crate) struct Domains {
     client: Client,
-    known: Mutex<HashMap<DomId, Known>>,
+    known: Mutex<BTreeMap<DomId, Known>>,
 }
 
 impl Domains {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            known: Mutex::new(HashMap::new()),
+            known: Mutex::new(BTreeMap::new()),
         }
     }
 
@@ -112,7 +114,7 @@ impl Domains {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<DomId, Known>> {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<DomId, Known>> {
         // Every change is one assignment, so a poisoned table is still a true one.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,11 +129,15 @@ enum Special {
 impl Special {
     async fn set(client: &Client) -> Self {
         let watch = async |name: &str| client.watch(&name.parse()?).await;
-        match (watch("@introduceDomain").await, watch("@releaseDomain").await) {
-            (Ok(introduced), Ok(released)) => Self::Watches(introduced, released),
-            (Err(error), _) | (_, Err(error)) => {
-                debug!(%error, "domains are polled, as they cannot be watched");
-                Self::Clock(Instant::now() + POLL)
+        loop {
+            match (watch("@introduceDomain").await, watch("@releaseDomain").await) {
+                (Ok(introduced), Ok(released)) => return Self::Watches(introduced, released),
+                (Err(error), _) | (_, Err(error)) if error.errno().is_some() => {
+                    debug!(%error, "domains are polled, as they cannot be watched");
+                    return Self::Clock(Instant::now() + POLL);
+                }
+                // The store has not said no: it is away.
+                _ => sleep(AGAIN).await,
             }
         }
     }
@@ -140,6 +146,7 @@ impl Special {
         match self {
             Self::Watches(introduced, released) => {
                 let event = tokio::select! {
+                    biased;
                     event = introduced.next() => event,
                     event = released.next() => event,
                 };
@@ -154,3 +161,6 @@ impl Special {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,15 @@ use xenplug_system::System;
 use xenplug_xenbus::{DomId, Kind, Mode, Part};
 use xenplug_xenstore::Client;
 
-use crate::{device::Ask, domains::Domains, metrics::Metrics, registry::Registry};
+use crate::{
+    device::Ask,
+    domains::Domains,
+    hotplug::Requests,
+    metrics::Metrics,
+    quarantine::{Quarantines, Rules},
+    registry::Registry,
+    workers::Workers,
+};
 
 /// What all devices share.
 pub(crate) struct Host {
@@ -23,7 +31,11 @@ pub(crate) struct Host {
     pub(crate) claims: Arc<Claims>,
     pub(crate) domains: Arc<Domains>,
     pub(crate) plugins: RwLock<Arc<Plugins>>,
+    pub(crate) quarantines: Quarantines,
     pub(crate) registry: Registry,
+    pub(crate) workers: Workers,
+    /// What toolstacks ask for. In dom0 they ask for nothing: libxl makes the devices, and a script asks for each.
+    pub(crate) requests: Arc<Requests>,
     /// Where scripts' calls go, to be passed on to their devices: see [`crate::script`].
     pub(crate) asks: mpsc::UnboundedSender<(Part, Ask)>,
     pub(crate) metrics: Metrics,
@@ -44,6 +56,7 @@ impl Host {
 
     /// Takes other plugins for the devices to come.
     pub(crate) fn reconfigure(&self, plugins: Plugins) {
+        self.quarantines.reconfigure(&plugins);
         *self.plugins.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(plugins);
     }
 
@@ -63,6 +76,8 @@ pub(crate) struct Serving {
 /// The plugins of one configuration.
 pub(crate) struct Plugins {
     pub(crate) serving: Vec<Serving>,
+    /// What becomes of those that keep failing.
+    pub(crate) quarantine: Rules,
     /// The authority to give back what any of them, or one that is no longer configured, acquired.
     pub(crate) release: Arc<Grants>,
 }

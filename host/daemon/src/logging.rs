@@ -1,9 +1,17 @@
 //! The log: text or JSON on standard error, or the journal when systemd runs the daemon.
 
-use std::{env, io};
+mod flood;
+
+use std::{env, io, sync::LazyLock};
 
 use clap::ValueEnum;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::warn;
+use tracing_subscriber::{EnvFilter, Layer, filter::FilterExt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use flood::Floodgate;
+
+/// What keeps floods out of the log.
+static GATE: LazyLock<Floodgate> = LazyLock::new(Floodgate::default);
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,5 +37,16 @@ pub(crate) fn init(format: Option<Format>) {
         None | Some(Format::Text) => stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
         Some(Format::Json) => stderr.json().boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+    let gate: &'static Floodgate = &GATE;
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter.and(gate)))
+        .init();
+}
+
+/// Tells, for as long as it is polled, how many lines were kept out of the log.
+pub(crate) async fn tell_of_floods() {
+    loop {
+        let lines = GATE.dropped().await;
+        warn!(lines, "the log was flooded, and lines were left out");
+    }
 }

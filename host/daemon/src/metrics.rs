@@ -29,6 +29,12 @@ struct InState {
     state: &'static str,
 }
 
+/// The plugin's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPlugin {
+    plugin: String,
+}
+
 /// What the daemon counts.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -36,6 +42,8 @@ pub(crate) struct Metrics {
     failed: Family<OfKind, Counter>,
     duration: Family<OfKind, Histogram>,
     devices: Family<InState, Gauge>,
+    faults: Family<OfPlugin, Counter>,
+    quarantines: Family<OfPlugin, Gauge>,
 }
 
 impl Metrics {
@@ -55,12 +63,26 @@ impl Metrics {
             duration.clone(),
         );
         registry.register("devices", "Devices known now", devices.clone());
+        let faults = Family::default();
+        let quarantines = Family::default();
+        registry.register(
+            "plugin_faults",
+            "Times that a plugin crashed, overran a limit or gave a bad answer",
+            faults.clone(),
+        );
+        registry.register(
+            "plugin_quarantines",
+            "Guests that a plugin is quarantined for now; all together are one more",
+            quarantines.clone(),
+        );
         Self {
             registry,
             connected,
             failed,
             duration,
             devices,
+            faults,
+            quarantines,
         }
     }
 
@@ -74,8 +96,24 @@ impl Metrics {
         self.failed.get_or_create(&OfKind { kind: kind.to_string() }).inc();
     }
 
-    /// All metrics, with the devices as they are now.
-    pub(crate) fn encode(&self, devices: &[(Part, View)]) -> Result<String, fmt::Error> {
+    pub(crate) fn fault(&self, plugin: &str) {
+        let plugin = plugin.to_owned();
+        self.faults.get_or_create(&OfPlugin { plugin }).inc();
+    }
+
+    /// All metrics, with the devices and the quarantines of each plugin as they are now.
+    pub(crate) fn encode(
+        &self,
+        devices: &[(Part, View)],
+        quarantines: &[(String, usize)],
+    ) -> Result<String, fmt::Error> {
+        self.quarantines.clear();
+        for (plugin, number) in quarantines {
+            let labels = OfPlugin { plugin: plugin.clone() };
+            self.quarantines
+                .get_or_create(&labels)
+                .set(i64::try_from(*number).unwrap_or(i64::MAX));
+        }
         self.devices.clear();
         for (part, view) in devices {
             let labels = InState {

@@ -48,6 +48,7 @@ impl Loader {
             .collect::<anyhow::Result<_>>()?;
         Ok(Plugins {
             serving,
+            quarantine: config.quarantine,
             release: Arc::new(config.release),
         })
     }

@@ -6,14 +6,11 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::{
-    task::{spawn_blocking, spawn_local},
-    time::timeout,
-};
+use tokio::{task::spawn_local, time::timeout};
 use tracing::{info, warn};
 use xenplug_control::script::Action;
 use xenplug_runtime::{Effect, Grants, Header, Holding};
-use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Phase, Published};
+use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Mode, Phase, Published};
 
 use crate::{
     device::{self, Ask},
@@ -39,7 +36,7 @@ pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
     // another, further down, had before the crash.
     let mut found = Vec::with_capacity(replay.records.len());
     for replayed in replay.records {
-        found.push(find(host, Holding::resume(replayed)).await?);
+        found.push(find(host, Holding::resume(replayed, &host.claims)).await?);
     }
     for found in found {
         let header = found.adopted.holding.header();
@@ -98,6 +95,14 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
             }
             (false, false) => (Adopted::Unfinished, None),
         }
+    } else if host.mode == Mode::DriverDomain
+        && seen.is_of(&header.identity)
+        && !seen.leaving()
+        && seen.status == HotplugStatus::Connected
+    {
+        // Nobody asked for its end.
+        let cause = "was lost, and that could not be told before xenplugd ended";
+        (Adopted::Lost, Some(device::Failure::new(&header.plugin, cause)))
     } else {
         (Adopted::Unfinished, None)
     };
@@ -113,15 +118,15 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
 
 /// Takes hold of what a device holds, under the grants of its plugin as they are today.
 async fn take_hold(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Holding, Vec<String>)> {
-    let host = Arc::clone(host);
-    let (holding, gone) = spawn_blocking(move || {
+    let owned = Arc::clone(host);
+    let taken = host.workers.run(move || {
+        let host = owned;
         let plugins = host.plugins();
         let none = Grants::default();
         let plugin = plugins.named(&holding.header().plugin);
         let grants = plugin.map_or(&none, |plugin| plugin.grants());
         let gone = holding.adopt(&host.system, grants, &host.claims);
         (holding, gone)
-    })
-    .await?;
-    Ok((holding, gone))
+    });
+    Ok(taken.await?)
 }

@@ -31,6 +31,8 @@ pub(crate) struct View {
     pub(crate) plugin: Option<String>,
     pub(crate) held: Vec<String>,
     pub(crate) error: Option<String>,
+    /// Whether nothing is held for it, nor may be before it looks again.
+    pub(crate) at_rest: bool,
     /// Whether it was woken since it last began to look.
     woken: bool,
 }
@@ -46,6 +48,8 @@ impl Entry {
                 plugin: None,
                 held: Vec::new(),
                 error: None,
+                // Its task has not said yet.
+                at_rest: false,
                 woken: false,
             }),
             asks: Mutex::default(),
@@ -155,9 +159,20 @@ impl Registry {
         }
     }
 
+    /// Whether this is true of any device.
+    pub(crate) fn any(&self, which: impl Fn(&Part, &View) -> bool) -> bool {
+        self.devices().iter().any(|(part, entry)| which(part, &entry.view()))
+    }
+
     /// The phase of a device.
     pub(crate) fn phase(&self, part: &Part) -> Option<Phase> {
         self.devices().get(part).map(|entry| entry.view().phase)
+    }
+
+    /// Whether nothing is held for any of which this is true, nor may be before it looks again.
+    pub(crate) fn at_rest(&self, which: impl Fn(&Part) -> bool) -> bool {
+        let devices = self.devices();
+        devices.iter().all(|(part, entry)| !which(part) || entry.view().at_rest)
     }
 
     /// Forgets a device, unless it was woken meanwhile.

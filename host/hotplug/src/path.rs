@@ -36,9 +36,17 @@ impl Class {
         }
     }
 
+    /// The kinds of backend that serve such devices.
+    pub fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Vbd => &[Kind::VBD, Kind::VBD3, Kind::QDISK],
+            Self::Vif => &[Kind::VIF],
+        }
+    }
+
     /// Whether a backend of that kind serves such devices.
     pub fn is_served_by(self, kind: &Kind) -> bool {
-        [Kind::VBD, Kind::VIF, Kind::VBD3, Kind::QDISK].contains(kind) && kind.frontend() == self.as_str()
+        self.kinds().contains(kind)
     }
 }
 
@@ -79,6 +87,19 @@ pub struct RequestPath {
 }
 
 impl RequestPath {
+    /// Where a device of that domain's would have been asked for. `None` for a kind that nobody can ask for.
+    pub fn of(backend: DomId, device: &DeviceKey) -> Option<Self> {
+        let class = [Class::Vbd, Class::Vif]
+            .into_iter()
+            .find(|class| class.is_served_by(&device.kind))?;
+        Some(Self {
+            backend,
+            class,
+            frontend: device.frontend,
+            devid: device.devid,
+        })
+    }
+
     /// A node of it.
     pub fn node(&self, name: &str) -> String {
         format!("{self}/{name}")

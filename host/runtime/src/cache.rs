@@ -105,9 +105,9 @@ impl Cache {
         Ok(key)
     }
 
-    /// The component of a file, compiled now or earlier. What is compiled is what was read, whatever happens to the
-    /// file meanwhile.
-    pub(crate) fn load(&self, engine: &Engine, component: &Path) -> Result<Component, CacheError> {
+    /// The component of a file, compiled now or earlier, and its digest. What is compiled is what was read, whatever
+    /// happens to the file meanwhile.
+    pub(crate) fn load(&self, engine: &Engine, component: &Path) -> Result<(Component, String), CacheError> {
         // To open a pipe would wait for ever.
         if !fs::metadata(component).map_err(CacheError::Read)?.is_file() {
             return Err(CacheError::Read(io::Error::other("it is not a file")));
@@ -120,16 +120,17 @@ impl Cache {
         if bytes.len() as u64 > COMPONENT_MAX {
             return Err(CacheError::TooLarge);
         }
-        let path = self.directory.join(Self::name(engine, &bytes));
+        let digest = Self::digest(engine, &bytes);
+        let path = self.directory.join(format!("{digest}.cwasm"));
         if let Some(code) = self.sealed(&path) {
-            return self.trust(engine, &code);
+            return Ok((self.trust(engine, &code)?, digest));
         }
         let code = self.compile(&bytes)?;
         let compiled = self.trust(engine, &code)?;
         if let Err(error) = self.keep(&path, &code) {
             tracing::warn!(path = %path.display(), %error, "compiled code could not be kept");
         }
-        Ok(compiled)
+        Ok((compiled, digest))
     }
 
     /// Loads code that [`Cache::compile`] or [`Cache::sealed`] answered with.
@@ -141,8 +142,9 @@ impl Cache {
             .map_err(|error| CacheError::Compile(clean(&format!("{error:#}"), 400)))
     }
 
-    fn name(engine: &Engine, component: &[u8]) -> String {
-        /// Feeds a `Hash` to SHA-256, for a name that is the same in every run.
+    /// A component's digest, for this version of wasmtime.
+    fn digest(engine: &Engine, component: &[u8]) -> String {
+        /// Feeds a `Hash` to SHA-256, for a digest that is the same in every run.
         struct Digester(Sha256);
         impl Hasher for Digester {
             fn write(&mut self, bytes: &[u8]) {
@@ -155,9 +157,7 @@ impl Cache {
         let mut digester = Digester(Sha256::new());
         engine.wasmtime().precompile_compatibility_hash().hash(&mut digester);
         digester.0.update(component);
-        let mut name: String = digester.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        name.push_str(".cwasm");
-        name
+        digester.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The code in a file, if its seal is whole.

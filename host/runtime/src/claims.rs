@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use xenplug_system::block::SourceIdentity;
 use xenplug_xenbus::DeviceKey;
 
+use crate::shared::Undoings;
+
 /// How a device uses a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sharing {
@@ -52,14 +54,16 @@ pub trait Neighbours: Send + Sync {
 pub struct Claims {
     table: Mutex<HashMap<SourceIdentity, Vec<Claim>>>,
     neighbours: Option<Box<dyn Neighbours>>,
+    /// Who counts on what helpers did.
+    pub(crate) undoings: Undoings,
 }
 
 impl Claims {
     /// With neighbours, who have to be asked.
     pub fn beside(neighbours: Box<dyn Neighbours>) -> Self {
         Self {
-            table: Mutex::default(),
             neighbours: Some(neighbours),
+            ..Self::default()
         }
     }
 

@@ -96,7 +96,7 @@ pub enum Effect {
         /// What tells them.
         offline: Vec<Command>,
     },
-    /// What a helper did, which another undoes.
+    /// What a helper did, which another undoes: with the last of the devices that hold the same undoing.
     Command {
         /// The tag in the environment of both.
         tag: String,
@@ -194,6 +194,9 @@ impl Effect {
                 settled,
                 ended,
             } => {
+                if !by.claims.undoings.give_up(undo, by.device) {
+                    return Ok(());
+                }
                 // It may still be at what is to be undone.
                 if !ended {
                     by.end_tagged(tag)?;

@@ -105,8 +105,14 @@ impl Holding {
         })
     }
 
-    /// Takes up a record that an earlier daemon left.
-    pub fn resume(replayed: Replayed<Header, Effect>) -> Self {
+    /// Takes up a record that an earlier daemon left. All have to be taken up before one is released: what several hold
+    /// is undone with the last of them.
+    pub fn resume(replayed: Replayed<Header, Effect>, claims: &Claims) -> Self {
+        for held in &replayed.held {
+            if let Effect::Command { undo, .. } = &held.effect {
+                claims.undoings.hold(undo, &replayed.header.identity.key);
+            }
+        }
         Self {
             header: replayed.header,
             record: replayed.record,
@@ -118,7 +124,7 @@ impl Holding {
     }
 
     /// The number of the link that was changed for the device, if one was.
-    pub(crate) fn link(&self) -> Option<u32> {
+    pub fn link(&self) -> Option<u32> {
         self.held.iter().find_map(|held| match held.effect {
             Effect::Link { index, .. } => Some(index),
             _ => None,
@@ -150,9 +156,13 @@ impl Holding {
     /// The tag by which the kernel knows what belongs to this device: unique to this record, at most 63 bytes.
     pub(crate) fn tag(&self) -> String {
         let since = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let part = self.header.part().to_string();
+        format!("{}{:x}", Self::tags(&self.header.part()), since.as_micros())
+    }
+
+    /// What the tags of all that was ever held for a device begin with.
+    pub fn tags(part: &Part) -> String {
         // A kind has at most 32 bytes; the time makes the tag unique, so the rest may be cut.
-        format!("xenplug:{:.32}:{:x}", part, since.as_micros())
+        format!("xenplug:{:.32}:", part.to_string())
     }
 
     /// Keeps the original scripts out of a section until [`Holding::unlock`].
@@ -242,7 +252,8 @@ impl Holding {
                 Effect::Helper { kept: Some(kept), .. } if !system.process.running(kept) => {
                     gone.push(format!("{} has ended", kept.helper));
                 }
-                Effect::Link { index, name, .. } if !matches!(system.network.link_by_index(*index), Ok(Some(_))) => {
+                // One that cannot be asked for is not taken from its guest for that.
+                Effect::Link { index, name, .. } if matches!(system.network.link_by_index(*index), Ok(None)) => {
                     gone.push(format!("link {name} is gone"));
                 }
                 _ => {}
@@ -273,9 +284,18 @@ impl Holding {
             claims,
             device: &key,
         };
+        let mut undone = Vec::new();
         while let Some(held) = self.held.pop() {
-            match held.effect.undo(&by) {
+            let done = match &held.effect {
+                // The same undoing, held twice, is made once.
+                Effect::Command { undo, .. } if undone.contains(undo) => Ok(()),
+                effect => effect.undo(&by),
+            };
+            match done {
                 Ok(()) => {
+                    if let Effect::Command { undo, .. } = &held.effect {
+                        undone.push(undo.clone());
+                    }
                     // If this cannot be written, a restart undoes it once more, which is no error.
                     let _ = self.record.released(held.seq);
                 }

@@ -22,6 +22,7 @@ mod hooks;
 mod limits;
 mod manifest;
 mod plugin;
+mod shared;
 mod text;
 
 pub use cache::{Cache, CacheError, Compiler};

@@ -90,9 +90,20 @@ pub enum Fault {
     /// The handler was stopped at one of its limits.
     #[error("the plugin {0}")]
     Stopped(String),
+    /// The handler was stopped as nobody wants what it does any longer.
+    #[error("the plugin {0}")]
+    Cancelled(String),
 }
 
 impl Fault {
+    /// Whether it is the plugin's own: what it says of a device is not, and neither is that it was told to stop.
+    pub fn is_the_plugins(&self) -> bool {
+        match self {
+            Self::Busy(_) | Self::Refused(_) | Self::Cancelled(_) => false,
+            Self::Answer(_) | Self::Trapped(_) | Self::Stopped(_) => true,
+        }
+    }
+
     fn of(error: types::Error) -> Self {
         let line = |text: String| clean(&text, ERROR_LINE);
         match error {
@@ -115,7 +126,7 @@ impl Fault {
                 Stop::Calls => format!("{stop} ({})", limits.calls),
                 Stop::Handles => format!("{stop} ({})", Limits::HANDLES),
                 Stop::Effects => format!("{stop} ({})", Limits::EFFECTS),
-                Stop::Cancelled => stop.to_string(),
+                Stop::Cancelled => return Self::Cancelled(stop.to_string()),
             });
         }
         match error.downcast_ref::<Trap>() {
@@ -134,6 +145,7 @@ impl Fault {
 /// A plugin, ready to serve.
 pub struct Plugin {
     engine: Engine,
+    component: String,
     linked: PluginPre<Event>,
     context: Arc<Context>,
     imports: Vec<Interface>,
@@ -151,7 +163,7 @@ impl Plugin {
         spec: PluginSpec,
     ) -> Result<Self, LoadError> {
         let path = spec.component;
-        let component = cache.load(engine, &path).map_err(|cause| LoadError::Component {
+        let (component, digest) = cache.load(engine, &path).map_err(|cause| LoadError::Component {
             component: path.clone(),
             cause,
         })?;
@@ -169,6 +181,7 @@ impl Plugin {
             .map_err(link)?;
         let mut plugin = Self {
             engine: engine.clone(),
+            component: digest,
             linked,
             imports,
             description: handler::Description {
@@ -196,6 +209,11 @@ impl Plugin {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.context.name
+    }
+
+    /// What tells its component from any other: a digest of it.
+    pub fn component(&self) -> &str {
+        &self.component
     }
 
     /// Its one line for people.

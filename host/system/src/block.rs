@@ -140,7 +140,7 @@ pub trait Block: Send + Sync {
     /// and its file is still there, attaches it anew under the same number. `Ok(None)` if it is gone for good.
     fn adopt_loop(&self, grant: &BlockGrant, device: &LoopDevice) -> Result<Option<LoopDevice>, Error>;
 
-    /// The loop devices that carry a tag.
+    /// The loop devices whose tag begins so, held by us or by others.
     fn find_loops(&self, tag: &str) -> Result<Vec<LoopDevice>, Error>;
 
     /// Lets a loop device of ours go: it disappears now, or when its last user closes it. One that is gone, or that is

@@ -28,7 +28,7 @@ pub struct Output {
 }
 
 /// A call of a helper that was granted: kept in a journal, it can be made when the grant is another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Command {
     /// The name it was granted under.
     pub helper: String,

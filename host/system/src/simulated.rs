@@ -21,7 +21,10 @@ use std::{
 };
 
 use self::{faults::Faults, files::Files};
-pub use self::{faults::Operation, process::Program};
+pub use self::{
+    faults::{Operation, Trouble},
+    process::Program,
+};
 use crate::{
     Error, System,
     block::LoopDevice,
@@ -108,6 +111,11 @@ impl Machine {
     /// Makes the `nth` call from now on of an operation fail, 1 being the next one. It has no effect then.
     pub fn fail(&self, operation: Operation, nth: usize, error: Error) {
         self.world().faults.add(operation, nth, error);
+    }
+
+    /// Lets somebody decide about every call from now on that [`Machine::fail`] does not.
+    pub fn expect(&self, trouble: Box<dyn Trouble>) {
+        self.world().faults.expect(trouble);
     }
 
     /// How often an operation was called.

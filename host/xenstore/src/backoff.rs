@@ -1,7 +1,11 @@
 //! How often to try again, and after how long.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,7 +40,48 @@ impl Backoff {
         Attempts {
             backoff: self,
             failed: 0,
+            chance: Chance::default(),
         }
+    }
+
+    /// The same, with waits that chance decides.
+    #[cfg(feature = "async")]
+    pub(crate) fn attempts_by(&self, chance: &Chance) -> Attempts<'_> {
+        Attempts {
+            chance: chance.clone(),
+            ..self.attempts()
+        }
+    }
+}
+
+/// What decides about the random part of waits.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Chance {
+    /// The kernel's randomness: enough to part rivals.
+    #[default]
+    Kernel,
+    /// A seed, and how often it was asked.
+    Seeded(u64, Arc<AtomicU64>),
+}
+
+impl Chance {
+    #[cfg(feature = "async")]
+    pub(crate) fn of(seed: Option<u64>) -> Self {
+        seed.map_or(Self::Kernel, |seed| Self::Seeded(seed, Arc::default()))
+    }
+
+    /// A number of at most 1.
+    fn part(&self) -> f64 {
+        let random = match self {
+            // The standard library seeds each of these from there.
+            Self::Kernel => RandomState::new().hash_one(0),
+            Self::Seeded(seed, asked) => {
+                let mut hasher = DefaultHasher::new();
+                (seed, asked.fetch_add(1, Ordering::Relaxed)).hash(&mut hasher);
+                hasher.finish()
+            }
+        };
+        f64::from(random as u32) / f64::from(u32::MAX)
     }
 }
 
@@ -45,6 +90,7 @@ impl Backoff {
 pub struct Attempts<'a> {
     backoff: &'a Backoff,
     failed: u32,
+    chance: Chance,
 }
 
 impl Attempts<'_> {
@@ -66,17 +112,15 @@ impl Attempts<'_> {
         }
         Ok(match self.failed {
             1 => Duration::ZERO,
-            failed => wait(self.backoff.first, self.backoff.most, failed - 2),
+            failed => wait(self.backoff.first, self.backoff.most, failed - 2, &self.chance),
         })
     }
 }
 
 /// The wait after `doublings` others: a random part, half at least, of `first` doubled so often, but of `most` at most.
-pub(crate) fn wait(first: Duration, most: Duration, doublings: u32) -> Duration {
+pub(crate) fn wait(first: Duration, most: Duration, doublings: u32, chance: &Chance) -> Duration {
     let full = first.saturating_mul(1 << doublings.min(20)).min(most);
-    // The standard library seeds each of these from the kernel's randomness: enough to part rivals.
-    let random = RandomState::new().hash_one(doublings) as u32;
-    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    full / 2 + (full / 2).mul_f64(chance.part())
 }
 
 #[cfg(test)]
@@ -89,7 +133,7 @@ mod tests {
         for (doublings, full) in [(0, 1), (1, 2), (4, 16), (6, 50), (40, 50), (u32::MAX, 50)] {
             let full = Duration::from_millis(full);
             for _ in 0..50 {
-                let wait = wait(first, most, doublings);
+                let wait = wait(first, most, doublings, &Chance::default());
                 assert!(wait >= full / 2 && wait <= full, "{wait:?} of {full:?}");
             }
         }

@@ -16,6 +16,9 @@ pub enum Endpoint {
     Socket(PathBuf),
     /// The device of the kernel that leads to a xenstored in another domain.
     Device(PathBuf),
+    /// A [`crate::server::Server`] in this process.
+    #[cfg(feature = "async")]
+    Memory(crate::memory::Place),
 }
 
 impl Endpoint {
@@ -34,18 +37,15 @@ impl Endpoint {
         let device = fs::metadata(&path).is_ok_and(|file| file.file_type().is_char_device());
         if device { Self::Device(path) } else { Self::Socket(path) }
     }
-
-    /// The path.
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Socket(path) | Self::Device(path) => path,
-        }
-    }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path().display().fmt(to)
+        match self {
+            Self::Socket(path) | Self::Device(path) => path.display().fmt(to),
+            #[cfg(feature = "async")]
+            Self::Memory(place) => fmt::Debug::fmt(place, to),
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub mod blocking;
 mod client;
 mod endpoint;
 mod error;
+#[cfg(feature = "async")]
+pub mod memory;
 mod path;
 mod permission;
 mod request;

@@ -33,7 +33,8 @@ use xenplug_sdk::{
 /// `nbds_max` (linux/drivers/block/nbd.c).
 const DEVICES: u32 = 16;
 
-/// What `nbd-client -d` says of a device that is not connected. It has no other code for an error.
+/// What `nbd-client -c` says of a device that is not connected. Other codes than this and 0 are errors (nbd-client.c,
+/// `check_conn`).
 const NOT_CONNECTED: u32 = 1;
 
 /// Disks on NBD servers.
@@ -51,7 +52,9 @@ impl Handler for Nbd {
         let server = Server::parse(device.required("params")?)?;
         let path = free_device()?;
         let connect = client().args(server.arguments(&path));
-        let disconnect = Undo::by(client().args(["-d", &path])).settled_by(NOT_CONNECTED);
+        // Of a device that is not connected it says 0, too: neither ioctl nor netlink takes that for an error
+        // (linux/drivers/block/nbd.c, `nbd_disconnect`, `nbd_genl_disconnect`).
+        let disconnect = Undo::by(client().args(["-d", &path]));
         connect.expect(connect.apply(disconnect))?;
         // Anew: what it is, it is since it was connected.
         let disk = Disk::at(device, &path)?;
@@ -77,8 +80,11 @@ fn free_device() -> Result<String, Error> {
             Err(Error::NotFound(_)) => continue,
             Err(error) => return Err(error),
         };
-        // It prints the client's process id and ends with 0 if there is one.
-        if client().args(["-c", &path]).run()?.code == 0 {
+        let check = client().args(["-c", &path]);
+        let checked = check.run()?;
+        if checked.code != NOT_CONNECTED {
+            // It prints the client's process id.
+            check.expect(Ok(checked))?;
             continue;
         }
         match source.claim(Sharing::Alone) {

@@ -1,31 +1,30 @@
 //! The handler for disks that tapdisk serves: what `/etc/xen/scripts/block-tap` does on `add`, with the same `tap-ctl`.
 //!
-//! It goes the way of Xen 4.19's script, step by step (allocate, spawn, attach, open), each undone by the host, where
-//! that of 4.17 runs `tap-ctl create` and looks the process up again by the image's name when the device goes.
+//! It goes the way of the script of Xen 4.19 and 4.20, step by step (allocate, spawn, attach, open), each undone by the
+//! host, where that of 4.17 and 4.18 runs `tap-ctl create` and looks the process up again by the image's name when the
+//! device goes. A virtual machine and its stub domain use one tapdisk, which ends with the last of them.
 //!
 //! | node read | meaning |
 //! | --- | --- |
-//! | `params` | a format of tapdisk's and the path of an image: `aio:/srv/a.img`, `vhd:/srv/b.vhd` |
+//! | `params` | a format of tapdisk's and the path of an image: `aio:/srv/a.img`, `vhd:/dev/vg0/b` |
 //! | `mode` | as for any disk |
 //!
 //! | node published | meaning |
 //! | --- | --- |
+//! | `pid`, `minor` | of tapdisk, as the script of 4.19 writes them |
 //! | `physical-device-path` | for `vbd3` the socket `/run/blktap-control/nbd<pid>.<minor>`, for `vbd` the block device |
 //! | `physical-device` | for `vbd`, where the kernel has the old module blktap |
-//! | `pid`, `minor` | of tapdisk, as Xen 4.19 has them |
 //!
-//! Unlike the script it checks who else uses the image.
+//! Unlike the script it opens a read-only disk's image read-only.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod image;
+mod tapdisk;
 
 use image::Image;
-use xenplug_sdk::{Command, Connection, Description, Device, Error, Handler, Undo, block::SourceKind, disk::Disk};
-
-/// What tap-ctl says, as an error number, of a tapdisk or a disk of it that has gone: `ENOENT`, `ESRCH`, `ENXIO`,
-/// `ENODEV`, `EINVAL`, `EPIPE`, `ECONNRESET`, `ECONNREFUSED`.
-const GONE: [u32; 8] = [2, 3, 6, 19, 22, 32, 104, 111];
+use tapdisk::{List, Tapdisk};
+use xenplug_sdk::{Connection, Description, Device, Error, Handler, disk::Disk};
 
 /// Disks that tapdisk serves.
 struct Tap;
@@ -42,49 +41,28 @@ impl Handler for Tap {
         let image = Image::parse(device.required("params")?)?;
         let disk = Disk::at(device, image.path)?;
         let source = disk.open()?;
-        if source.facts().kind != SourceKind::File {
-            return Err(Error::invalid("params", format!("{} is not a file", disk.path)));
-        }
         source.claim(disk.sharing()).map_err(|error| error.of("params"))?;
 
-        let allocate = tap_ctl().arg("allocate");
-        let answer = allocate.expect(allocate.run())?;
-        let minor = image::minor(&answer)?;
-        // Tapdisk goes on in the background, and ends with its last disk, or else by the host.
-        let spawn = tap_ctl().arg("spawn");
-        let pid = spawn.expect(spawn.apply(undo(tap_ctl().args(["free", "-m", minor])).after_failure()))?;
-        let pid = image::pid(&pid)?;
-        let of_disk = |word: &str| tap_ctl().args([word, "-p", pid, "-m", minor]);
-        let attach = of_disk("attach");
-        attach.expect(attach.apply(undo(of_disk("detach"))))?;
-        let mut open = of_disk("open")
-            .arg("-a")
-            .arg(format!("{}:{}", image.format, source.facts().path));
-        if disk.read_only() {
-            open = open.arg("-R");
-        }
-        open.expect(open.apply(undo(of_disk("close"))))?;
-
-        let connection = match (&*device.kind, answer.trim()) {
-            ("vbd3", _) => {
-                Connection::new().backend("physical-device-path", format!("/run/blktap-control/nbd{pid}.{minor}"))
-            }
-            (_, path) if path.starts_with("/dev/") => {
-                let disk = Disk::at(device, path)?;
-                disk.publish(&disk.open()?)?
-            }
-            _ => Err("this kernel has no blktap: tapdisk serves backends of the kind vbd3 alone")?,
+        let resolved = format!("{}:{}", image.format, source.facts().path);
+        let list = List::ask()?;
+        // An original script has opened it by the path as it is written.
+        let serving = [&resolved, device.required("params")?]
+            .into_iter()
+            .find_map(|image| list.serving(image));
+        let Tapdisk { pid, minor } = match serving {
+            Some(tapdisk) => tapdisk.share()?,
+            None => Tapdisk::start(&list, &resolved, disk.read_only())?,
+        };
+        let connection = if device.kind == "vbd3" {
+            // Without a number: tapback would take that of the socket.
+            let socket = format!("/run/blktap-control/nbd{pid}.{minor}");
+            Connection::new().backend("physical-device-path", socket)
+        } else {
+            let of_kernel = Disk::at(device, &format!("/dev/xen/blktap-2/tapdev{minor}"))?;
+            of_kernel.publish(&of_kernel.open()?)?
         };
         Ok(connection.backend("pid", pid).backend("minor", minor))
     }
-}
-
-fn tap_ctl() -> Command {
-    Command::of("tap-ctl")
-}
-
-fn undo(command: Command) -> Undo {
-    GONE.into_iter().fold(Undo::by(command), Undo::settled_by)
 }
 
 xenplug_sdk::export!(Tap);

@@ -110,7 +110,7 @@ impl Course {
             }
             let guest = u16::try_from(guest)?;
             let device = match self.kind {
-                Kind::Vbd => {
+                Kind::Vbd | Kind::Vbd3 | Kind::Vscsi => {
                     let device = Device::disk(guest, index);
                     let image = self.images().join(format!("{guest}-{index}.img"));
                     File::create(&image)?.set_len(16 << 20)?;
@@ -186,7 +186,7 @@ impl Course {
         }
         let until = Instant::now() + LIMIT;
         match self.kind {
-            Kind::Vbd => {
+            Kind::Vbd | Kind::Vbd3 | Kind::Vscsi => {
                 if matches!(contestant, Contestant::Script(_)) {
                     detach_below(&self.images())?;
                 }

@@ -28,6 +28,33 @@ struct Course {
     setting: &'static [Step],
     device: Device,
     nodes: &'static [(&'static str, &'static str)],
+    /// Whether the original is that of Xen 4.20, and not 4.17's.
+    newer: bool,
+    /// What is said after `add`, if it is to be more, and after `remove`.
+    more: [&'static str; 2],
+    /// What the original leaves behind is put right by hand.
+    after: Option<Step>,
+}
+
+impl Course {
+    const fn new(
+        script: &'static str,
+        situation: &'static str,
+        setting: &'static [Step],
+        device: Device,
+        nodes: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        Self {
+            script,
+            situation,
+            setting,
+            device,
+            nodes,
+            newer: false,
+            more: ["", ""],
+            after: None,
+        }
+    }
 }
 
 const IMAGE: Step = Step::Sh("truncate -s 4M $D/a.img");
@@ -47,24 +74,12 @@ const fn neighbour(index: u32) -> Step {
 }
 
 const COURSES: &[Course] = &[
-    Course {
-        script: "block",
-        situation: "an image file",
-        setting: &[IMAGE],
-        device: DISK,
-        nodes: &[],
-    },
-    Course {
-        script: "block",
-        situation: "a block device",
-        setting: &[BLOCK],
-        device: DISK,
-        nodes: &[("params", "$D/dev")],
-    },
-    Course {
-        script: "block",
-        situation: "a block device, beside 10 disks",
-        setting: &[
+    Course::new("block", "an image file", &[IMAGE], DISK, &[]),
+    Course::new("block", "a block device", &[BLOCK], DISK, &[("params", "$D/dev")]),
+    Course::new(
+        "block",
+        "a block device, beside 10 disks",
+        &[
             BLOCK,
             neighbour(0),
             neighbour(1),
@@ -77,48 +92,82 @@ const COURSES: &[Course] = &[
             neighbour(8),
             neighbour(9),
         ],
-        device: DISK,
-        nodes: &[("params", "$D/dev")],
-    },
-    Course {
-        script: "vif-bridge",
-        situation: "a card",
-        setting: &[BRIDGE],
-        device: CARD,
-        nodes: &[],
-    },
-    Course {
-        script: "vif-bridge",
-        situation: "a card with two addresses",
-        setting: &[BRIDGE],
-        device: CARD,
-        nodes: &[("ip", "10.0.0.2 10.0.0.3")],
-    },
-    Course {
-        script: "vif-route",
-        situation: "a card with an address",
-        setting: &[UPLINK],
-        device: CARD,
-        nodes: &[
+        DISK,
+        &[("params", "$D/dev")],
+    ),
+    Course::new("vif-bridge", "a card", &[BRIDGE], CARD, &[]),
+    Course::new(
+        "vif-bridge",
+        "a card with two addresses",
+        &[BRIDGE],
+        CARD,
+        &[("ip", "10.0.0.2 10.0.0.3")],
+    ),
+    Course::new(
+        "vif-route",
+        "a card with an address",
+        &[UPLINK],
+        CARD,
+        &[
             ("script", "/etc/xen/scripts/vif-route"),
             ("bridge", ABSENT),
             ("ip", "10.0.0.2"),
         ],
-    },
+    ),
+    Course::new(
+        "vif-nat",
+        "a card",
+        &[],
+        CARD,
+        &[("script", "/etc/xen/scripts/vif-nat"), ("bridge", ABSENT)],
+    ),
+    Course::new(
+        "block-dummy",
+        "an image file",
+        &[IMAGE],
+        DISK,
+        &[("script", "/etc/xen/scripts/block-dummy"), ("params", "dummy:$D/a.img")],
+    ),
     Course {
-        script: "vif-nat",
-        situation: "a card",
-        setting: &[],
-        device: CARD,
-        nodes: &[("script", "/etc/xen/scripts/vif-nat"), ("bridge", ABSENT)],
+        newer: true,
+        ..Course::new(
+            "block-tap",
+            "an image file",
+            &[Step::Helper("tap-ctl"), IMAGE],
+            Device::tap(3, 0),
+            &[],
+        )
     },
+    Course::new(
+        "block-iscsi",
+        "a target",
+        &[Step::Helper("iscsiadm")],
+        DISK,
+        &[
+            ("script", "/etc/xen/scripts/block-iscsi"),
+            ("params", "iqn=iqn.2026-01.example:$N,portal=192.0.2.1"),
+        ],
+    ),
+    // It wants to be told what libxl does not tell it. Of another's device it believes that it has disconnected it.
     Course {
-        script: "block-dummy",
-        situation: "an image file",
-        setting: &[IMAGE],
-        device: DISK,
-        nodes: &[("script", "/etc/xen/scripts/block-dummy"), ("params", "dummy:$D/a.img")],
+        more: [" san.example 2000", " /dev/loop0"],
+        after: Some(Step::Sh("rm -f $H/nbd-client.d/nbd*")),
+        ..Course::new(
+            "block-nbd",
+            "a server",
+            &[Step::Helper("nbd-client")],
+            DISK,
+            &[("script", "/etc/xen/scripts/block-nbd"), ("params", "san.example 2000")],
+        )
     },
+    Course::new(
+        "vif-openvswitch",
+        "a card",
+        &[Step::Switch],
+        CARD,
+        &[("script", "/etc/xen/scripts/vif-openvswitch"), ("bridge", "ovsbr0")],
+    ),
+    Course::new("vscsi", "a device", &[], Device::scsi(3), &[]),
 ];
 
 /// How long both took, in the median.
@@ -138,17 +187,18 @@ pub struct Pairs(Vec<Pair>);
 
 /// Measures each so often.
 pub fn measure(repeat: u32, mut say: impl FnMut(&str)) -> Result<Pairs> {
-    let lab = Lab::new()?;
+    let (lab, newer) = (Lab::new()?, Lab::newer()?);
     let mut pairs = vec![empty_program(&lab, repeat)?];
     for course in COURSES {
+        let lab = if course.newer { &newer } else { &lab };
         let (original, ours) = (
-            side(&lab, Who::Original, course, repeat)?,
-            side(&lab, Who::Ours, course, repeat)?,
+            side(lab, Who::Original, course, repeat)?,
+            side(lab, Who::Ours, course, repeat)?,
         );
-        let words = if course.device.is_disk() {
-            ["add", "remove"]
-        } else {
+        let words = if course.device.is_card() {
             ["online", "offline"]
+        } else {
+            ["add", "remove"]
         };
         for ((word, original), ours) in words.into_iter().zip(original).zip(ours) {
             let what = format!("{} {word}, {}", course.script, course.situation);
@@ -188,23 +238,25 @@ fn empty_program(lab: &Lab, repeat: u32) -> Result<Pair> {
 fn side(lab: &Lab, who: Who, course: &Course, repeat: u32) -> Result<[Duration; 2]> {
     let mut arena = Arena::new(lab, who)?;
     course.setting.iter().try_for_each(|step| arena.take(step))?;
-    let (up, down) = if course.device.is_disk() {
-        ("add", "remove")
+    let [up, down] = if course.device.is_card() {
+        ["online type_if=vif", "offline type_if=vif"]
     } else {
-        ("online type_if=vif", "offline type_if=vif")
+        ["add", "remove"]
     };
+    let (up, down) = (up.to_owned() + course.more[0], down.to_owned() + course.more[1]);
     let (mut ups, mut downs) = (Vec::new(), Vec::new());
     for _ in 0..repeat.max(1) {
         arena.take(&Step::Device(course.device, course.nodes))?;
-        ups.push(timed(&mut arena, course, up)?);
+        ups.push(timed(&mut arena, course, &up)?);
         // The daemon has released it when the script comes, as the guest has closed before.
         arena.take(&Step::Close(course.device))?;
-        downs.push(timed(&mut arena, course, down)?);
+        downs.push(timed(&mut arena, course, &down)?);
         arena.take(&Step::Forget(course.device))?;
-        if !course.device.is_disk() {
+        if course.device.is_card() {
             // As netback does; the originals count on it.
             arena.take(&Step::Sh("ip link delete vif3.0"))?;
         }
+        course.after.iter().try_for_each(|step| arena.take(step))?;
     }
     Ok([median(ups), median(downs)])
 }

@@ -87,6 +87,8 @@ impl<'a> Timeline<'a> {
 fn explain(device: &Device, node: &str, value: Option<&str>) -> Option<(&'static str, String)> {
     let backend = match device.kind {
         Kind::Vbd => "blkback",
+        Kind::Vbd3 => "tapback",
+        Kind::Vscsi => "scsiback",
         Kind::Vif => "netback",
     };
     Some(match (node, value) {

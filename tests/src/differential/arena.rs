@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{
@@ -17,8 +17,12 @@ use super::{
     observed::{self, Names},
 };
 use crate::rig::{
-    Config, Daemon, Device, Disk, Namespace, Nodes, Toolstack, Vif, Xenstored, arrives, detach_below, with_card,
+    Config, Daemon, Device, Disk, Helper, Kind, Namespace, Nodes, Scsi, Switch, Toolstack, Vif, Xenstored, arrives,
+    detach_below, handlers, with_card,
 };
+
+/// The address of the portal, which is for documentation (RFC 5737).
+const PORTAL: &str = "192.0.2.1";
 
 /// Whose script it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub struct Arena<'a> {
     lab: &'a Lab,
     who: Who,
     daemon: Option<Daemon>,
+    helpers: Vec<Helper>,
+    switch: Option<Switch>,
     toolstack: Toolstack,
     guests: BTreeMap<Device, Namespace>,
     peer: Option<Namespace>,
@@ -87,14 +93,20 @@ impl<'a> Arena<'a> {
             )?),
         };
         let toolstack = Toolstack::new(xenstored.connect()?);
+        let helpers = directory.path().join("helpers");
+        let unique = unique(directory.path());
         let names = Names::of(vec![
             (images.display().to_string(), "$D"),
             (outside.display().to_string(), "$O"),
+            (helpers.display().to_string(), "$H"),
+            (unique, "$N"),
         ]);
         Ok(Self {
             lab,
             who,
             daemon,
+            helpers: Vec::new(),
+            switch: None,
             toolstack,
             guests: BTreeMap::new(),
             peer: None,
@@ -138,13 +150,15 @@ impl<'a> Arena<'a> {
                 );
                 self.runs += 1;
                 self.told.push(format!("run {}, {words}: exit {ended}", self.runs));
-                self.names.learn(self.directory.path())
+                self.learn()
             }
             Step::Close(device) => {
                 self.write(&format!("{}/online", device.backend()), "0")?;
                 self.write(&format!("{}/state", device.backend()), "6")
             }
             Step::Forget(device) => Ok(self.toolstack.forget(&device)?),
+            Step::Helper(name) => self.helper(name),
+            Step::Switch => self.start_switch(),
             Step::Peer(bridge, addresses) => self.peer(bridge, addresses),
             Step::Send(card, from, to) => self.send(card, from, to),
         }
@@ -153,11 +167,17 @@ impl<'a> Arena<'a> {
     /// What there is to see.
     pub fn observed(&mut self) -> Result<BTreeSet<String>> {
         let mut lines = self.told.clone();
-        self.names.learn(self.directory.path())?;
+        self.learn()?;
         lines.extend(Trace::of(&self.xenstored.trace()?).connections());
         observed::nodes(self.toolstack.store(), &self.names, &mut lines)?;
         observed::loops(self.directory.path(), &self.names, &mut lines)?;
         observed::network(&self.namespace, &mut lines)?;
+        for helper in &self.helpers {
+            observed::calls(helper, &self.names, &mut lines);
+        }
+        if let Some(switch) = &self.switch {
+            observed::ports(switch, &mut lines)?;
+        }
         Ok(observed::counted(lines))
     }
 
@@ -209,7 +229,7 @@ impl<'a> Arena<'a> {
             Who::Ours => self.lab.stand_ins(),
         };
         let script = folder.join(name);
-        let mut command = self.namespace.command(match self.by_udev && !device.is_disk() {
+        let mut command = self.namespace.command(match self.by_udev && device.is_card() {
             true => folder.join("vif-setup"),
             false => script.clone(),
         });
@@ -219,6 +239,8 @@ impl<'a> Arena<'a> {
             .current_dir("/")
             .args(words.split_whitespace())
             .env("XENPLUG_CONFIG", self.directory.path().join("xenplugd.toml"))
+            // Where the originals look first, see `Lab`.
+            .env("XENPLUG_HELPERS", self.helper_folder())
             .env("script", &script)
             .env("XENBUS_TYPE", device.kind.to_string())
             .env(
@@ -229,7 +251,7 @@ impl<'a> Arena<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        if !device.is_disk() {
+        if device.is_card() {
             command.env("netdev", "").env("vif", device.link());
             if words.contains("type_if=tap") {
                 command.env("INTERFACE", format!("{}-emu", device.link()));
@@ -246,6 +268,8 @@ impl<'a> Arena<'a> {
             .args(["-euc", commands])
             .env("D", self.images())
             .env("O", self.directory.path().join("outside"))
+            .env("H", self.helper_folder())
+            .env("N", unique(self.directory.path()))
             .stdin(Stdio::null())
             .output()?;
         ensure!(
@@ -258,10 +282,12 @@ impl<'a> Arena<'a> {
     }
 
     fn attach(&mut self, device: Device, changes: &[(&'static str, &'static str)]) -> Result<()> {
-        let usual = if device.is_disk() {
-            Disk::on(&self.images().join("a.img"))
-        } else {
-            Vif::on("xenbr0").with("handle", device.devid.to_string())
+        let usual = match device.kind {
+            Kind::Vbd => Disk::on(&self.images().join("a.img")),
+            Kind::Vbd3 => Disk::on(Path::new(&format!("aio:{}/a.img", self.images().display())))
+                .with("script", "/etc/xen/scripts/block-tap"),
+            Kind::Vscsi => Scsi::of("0:0:0:0"),
+            Kind::Vif => Vif::on("xenbr0").with("handle", device.devid.to_string()),
         };
         let nodes = changes.iter().fold(usual, |nodes: Nodes, (name, value)| match *value {
             ABSENT => nodes.without(name),
@@ -274,10 +300,14 @@ impl<'a> Arena<'a> {
             self.toolstack.build(device.frontend)?;
         }
         self.toolstack.attach(&device, &nodes)?;
-        if !device.is_disk() && self.namespace.link(&device.link())?.is_none() {
+        if device.is_card() && self.namespace.link(&device.link())?.is_none() {
             self.namespace.vif(&device.link(), &device.guest_link())?;
         }
-        self.write(&format!("{}/state", device.backend()), "2")
+        match device.kind {
+            // Tapback goes on when it is connected, and libxl does not wait for it (libxl_device.c).
+            Kind::Vbd3 => Ok(()),
+            _ => self.write(&format!("{}/state", device.backend()), "2"),
+        }
     }
 
     fn write(&mut self, path: &str, value: &str) -> Result<()> {
@@ -289,6 +319,49 @@ impl<'a> Arena<'a> {
             store.write(path, value)?;
         }
         Ok(())
+    }
+
+    /// Makes a helper's stand-in. Before that the machine has none of the name.
+    fn helper(&mut self, name: &str) -> Result<()> {
+        let folder = self.helper_folder();
+        let unique = unique(self.directory.path());
+        let made = match name {
+            "tap-ctl" => vec![
+                Helper::tap_ctl(&folder)?,
+                // The original of Xen 4.17 loads the kernel's module.
+                Helper::new(&folder, "modprobe", "")?,
+            ],
+            "iscsiadm" => vec![
+                Helper::iscsiadm(&folder, PORTAL, &[&format!("iqn.2026-01.example:{unique}")])?,
+                Helper::multipath(&folder, &format!("mpath-{unique}"))?,
+            ],
+            "nbd-client" => vec![Helper::nbd_client(&folder, 2)?],
+            other => bail!("there is no stand-in for {other}"),
+        };
+        self.helpers.extend(made);
+        Ok(())
+    }
+
+    /// Starts an Open vSwitch that has the bridge `ovsbr0`, and its `ovs-vsctl`.
+    fn start_switch(&mut self) -> Result<()> {
+        let switch = Switch::start(self.lab.rig(), &self.namespace)?;
+        switch.bridge("ovsbr0")?;
+        let text = format!("exec {:?} \"$@\"", switch.vsctl());
+        self.helpers
+            .push(Helper::new(&self.helper_folder(), "ovs-vsctl", &text)?);
+        self.switch = Some(switch);
+        Ok(())
+    }
+
+    /// Looks what has names of its own by now.
+    fn learn(&mut self) -> Result<()> {
+        self.names.learn(self.directory.path())?;
+        self.helpers.iter().for_each(|helper| self.names.learn_of(helper));
+        Ok(())
+    }
+
+    fn helper_folder(&self) -> PathBuf {
+        self.directory.path().join("helpers")
     }
 
     fn peer(&mut self, bridge: &str, addresses: &str) -> Result<()> {
@@ -329,8 +402,10 @@ impl<'a> Arena<'a> {
     /// A value with directories and bytes in their places.
     fn expanded(&self, value: &str) -> Vec<u8> {
         let (images, outside) = (self.images(), self.directory.path().join("outside"));
-        let meanings: [(&[u8], &[u8]); 3] = [
+        let unique = unique(self.directory.path());
+        let meanings: [(&[u8], &[u8]); 4] = [
             (b"$D", images.as_os_str().as_bytes()),
+            (b"$N", unique.as_bytes()),
             (b"$O", outside.as_os_str().as_bytes()),
             (b"\\xff", b"\xff"),
         ];
@@ -353,42 +428,17 @@ impl<'a> Arena<'a> {
     }
 }
 
-/// The handlers that the standard configuration does without.
-fn more(images: &Path) -> String {
-    format!(
-        r#"
-[plugin.vif-route]
-component = "vif-route.wasm"
-kinds = ["vif"]
-scripts = ["vif-route"]
-[plugin.vif-route.grant]
-uplinks = ["eth*"]
-routes = ["10.0.0.0/8"]
-firewall = true
-
-[plugin.vif-nat]
-component = "vif-nat.wasm"
-kinds = ["vif"]
-scripts = ["vif-nat"]
-[plugin.vif-nat.grant]
-routes = ["10.0.0.0/8"]
-firewall = true
-
-[plugin.block-dummy]
-component = "block-dummy.wasm"
-kinds = ["vbd"]
-scripts = ["block-dummy"]
-[plugin.block-dummy.grant]
-block = [{{ path = {images:?}, access = "rw" }}]
-loop = true
-"#
-    )
+/// A word that no other side has.
+fn unique(directory: &Path) -> String {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    name.rsplit('-').next().unwrap_or_default().to_lowercase()
 }
 
 /// The daemon as an operator sets it up who has these guests, with one cache for all.
 pub(super) fn config(lab: &Lab, directory: &Path, images: &Path) -> Result<Config> {
     let config = Config::standard(directory, images)?;
     let own_cache = format!("{:?}", directory.join("cache"));
+    let helpers = directory.join("helpers");
     Ok(config
         .replacing("\"driver-domain\"", "\"dom0\"")
         .replacing(&own_cache, &format!("{:?}", lab.cache()))
@@ -397,5 +447,11 @@ pub(super) fn config(lab: &Lab, directory: &Path, images: &Path) -> Result<Confi
             "access = \"rw\" }, { path = \"/dev\", access = \"rw\" }]",
         )
         .replacing("[\"xenbr*\"]", "[\"xenbr*\", \"eth*\"]")
-        .with(&more(images)))
+        .with(handlers::ROUTED)
+        .with(handlers::VSCSI)
+        .with(&handlers::block_dummy(images))
+        .with(&handlers::block_tap(&helpers, images))
+        .with(&handlers::block_iscsi(&helpers))
+        .with(&handlers::block_nbd(&helpers))
+        .with(&handlers::openvswitch(&helpers.join("ovs-vsctl"))))
 }

@@ -16,8 +16,8 @@ pub struct Case {
     pub differences: &'static [Difference],
 }
 
-/// What happens in a case. In all texts `$D` is the directory of images, which the daemon is granted, and `$O` one that
-/// it is not.
+/// What happens in a case. In all texts `$D` is the directory of images, which the daemon is granted, `$O` one that it is
+/// not, and `$N` a word that no other case has.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// Shell commands, in the namespace.
@@ -40,6 +40,10 @@ pub enum Step {
     Close(Device),
     /// The toolstack removes the device's directories.
     Forget(Device),
+    /// The stand-in for a helper, `tap-ctl` say, with its state in `$H/tap-ctl.d`: without this there is none.
+    Helper(&'static str),
+    /// A real Open vSwitch with the bridge `ovsbr0`, and its `ovs-vsctl`.
+    Switch,
     /// Another machine on a bridge, with these addresses, such as `10.0.0.1/24`.
     Peer(&'static str, &'static str),
     /// The guest of a card takes an address, and sends a datagram from there to the peer: address and port of both.
@@ -51,7 +55,7 @@ impl Step {
     pub const fn add(device: Device, code: i32) -> Self {
         Self::Run(
             device,
-            if device.is_disk() { "add" } else { "online type_if=vif" },
+            if device.is_card() { "online type_if=vif" } else { "add" },
             code,
         )
     }
@@ -60,10 +64,10 @@ impl Step {
     pub const fn remove(device: Device, code: i32) -> Self {
         Self::Run(
             device,
-            if device.is_disk() {
-                "remove"
-            } else {
+            if device.is_card() {
                 "offline type_if=vif"
+            } else {
+                "remove"
             },
             code,
         )

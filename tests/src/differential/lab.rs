@@ -25,7 +25,7 @@ const FIRST_ON_PATH: &str = "\nbindir=\"/usr/bin\"\n";
 /// Both folders of scripts, ready to be run by many cases at once.
 ///
 /// The originals are Debian's, with `handle_iptable` as Xen has it; they look for each other in the copy, and find the
-/// rig's `iptables` before that of the machine.
+/// rig's `iptables`, and the stand-ins of a case's helpers, before those of the machine.
 #[derive(Debug)]
 pub struct Lab {
     directory: TempDir,
@@ -33,14 +33,29 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes the folders. `iptables` is the one that Debian prefers, on nftables.
+    /// Makes the folders, with the scripts of the machine's release of Debian: Xen 4.17. `iptables` is the one that Debian
+    /// prefers, on nftables.
     pub fn new() -> Result<Self> {
-        Self::with_iptables("xtables-nft-multi")
+        let rig = Rig::find()?;
+        let scripts = rig.scripts();
+        Self::with(rig, &scripts, "xtables-nft-multi")
     }
 
-    /// The same, with the `iptables` that this program is.
+    /// The same, with the newest of Xen's scripts that Debian has: 4.20.
+    pub fn newer() -> Result<Self> {
+        let rig = Rig::find()?;
+        let scripts = rig.newer_scripts()?;
+        Self::with(rig, &scripts, "xtables-nft-multi")
+    }
+
+    /// The same as [`Lab::new`], with the `iptables` that this program is.
     pub fn with_iptables(program: &str) -> Result<Self> {
         let rig = Rig::find()?;
+        let scripts = rig.scripts();
+        Self::with(rig, &scripts, program)
+    }
+
+    fn with(rig: Rig, scripts: &Path, iptables: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("xenplug-differential-").tempdir()?;
         let lab = Self { directory, rig };
         for folder in [lab.originals(), lab.stand_ins(), lab.tools(), lab.cache()] {
@@ -53,13 +68,15 @@ impl Lab {
             stand_in.display()
         );
         for name in lab.rig.script_names()? {
-            let from = lab.rig.script(&name);
+            let from = scripts.join(&name);
             let text = fs::read_to_string(&from).with_context(|| from.display().to_string())?;
             let text = text.replace(FOLDER, &lab.originals().display().to_string());
             let mode = fs::metadata(&from)?.permissions();
             let text = match &*name {
                 "vif-common.sh" => text.replace(SWITCHED_OFF, ""),
-                "hotplugpath.sh" => text.replace(FIRST_ON_PATH, &format!("\nbindir={:?}\n", lab.tools())),
+                // It reads what only bash can.
+                "vscsi" => text.replace("#!/bin/sh\n", "#!/bin/bash\n"),
+                "hotplugpath.sh" => text.replace(FIRST_ON_PATH, &lab.first_on_path()),
                 _ => text,
             };
             write(&lab.originals().join(&name), &text, mode.mode())?;
@@ -73,7 +90,7 @@ impl Lab {
         }
         // Unpacked packages have no alternatives, and Debian's net-tools are in /sbin.
         for (from, name) in [
-            (lab.rig.program("usr/sbin").join(program), "iptables"),
+            (lab.rig.program("usr/sbin").join(iptables), "iptables"),
             (lab.rig.program("sbin/ifconfig"), "ifconfig"),
         ] {
             symlink(from, lab.tools().join(name))?;
@@ -116,6 +133,10 @@ impl Lab {
     /// The daemons' cache of compiled components.
     pub(super) fn cache(&self) -> PathBuf {
         self.directory.path().join("cache")
+    }
+
+    fn first_on_path(&self) -> String {
+        format!("\nbindir=\"{}:$XENPLUG_HELPERS\"\n", self.tools().display())
     }
 
     fn tools(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::{
-    rig::{Namespace, attached_below},
+    rig::{Helper, Namespace, Switch, attached_below},
     store::Store,
 };
 
@@ -24,13 +24,15 @@ pub(super) struct Names {
     directories: Vec<(String, &'static str)>,
     /// Path and number of each loop device that has been seen, even if it is no more.
     loops: BTreeMap<String, String>,
+    /// Numbers of a helper's, and what they are of.
+    numbers: BTreeMap<String, String>,
 }
 
 impl Names {
     pub(super) fn of(directories: Vec<(String, &'static str)>) -> Self {
         Self {
             directories,
-            loops: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -43,7 +45,34 @@ impl Names {
         for (directory, name) in &self.directories {
             text = text.replace(directory, name);
         }
-        text
+        self.numbered(&text)
+    }
+
+    /// A text with names in the place of whole numbers.
+    fn numbered(&self, text: &str) -> String {
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(|sign: char| sign.is_ascii_digit()) {
+            let (before, from) = rest.split_at(at);
+            let (number, after) = from.split_at(from.find(|sign: char| !sign.is_ascii_digit()).unwrap_or(from.len()));
+            plain.push_str(before);
+            plain.push_str(self.numbers.get(number).map_or(number, String::as_str));
+            rest = after;
+        }
+        plain + rest
+    }
+
+    /// Learns a helper's numbers and devices.
+    pub(super) fn learn_of(&mut self, helper: &Helper) {
+        for line in helper.lines("numbers") {
+            if let Some((number, what)) = line.split_once(' ') {
+                self.numbers.insert(number.to_owned(), format!("<{what}>"));
+            }
+        }
+        for (index, device) in helper.devices().into_iter().enumerate() {
+            self.loops
+                .insert(device, format!("<device {index} of {}>", helper.name()));
+        }
     }
 
     /// Looks which loop devices there are on the files below a directory.
@@ -167,6 +196,31 @@ pub(super) fn network(namespace: &Namespace, lines: &mut Vec<String>) -> Result<
                 .map(|key| format!("{key} {}", text(&route[*key])));
             lines.push(format!("route {}", parts.collect::<Vec<_>>().join(" ")));
         }
+    }
+    Ok(())
+}
+
+/// How a helper was called, each call by itself: in which order they make sense, the helper sees to. Calls about other
+/// machines' NBD devices are left out.
+pub(super) fn calls(helper: &Helper, names: &Names, lines: &mut Vec<String>) {
+    let own = helper.devices();
+    for call in helper.calls() {
+        let mut words = call.split(' ');
+        if words.any(|word| word.starts_with("/dev/nbd") && !own.iter().any(|own| own == word)) {
+            continue;
+        }
+        let words: Vec<String> = call.split(' ').map(|word| names.plain(word)).collect();
+        lines.push(format!("{}: {}", helper.name(), words.join(" ")));
+    }
+}
+
+/// The ports of the switch's bridge, and what it is told of them.
+pub(super) fn ports(switch: &Switch, lines: &mut Vec<String>) -> Result<()> {
+    for port in switch.tell(&["list-ports", "ovsbr0"])?.lines() {
+        let get = |table: &str, column: &str| switch.tell(&["get", table, port, column]);
+        lines.push(format!("port {port}: tag {}", get("port", "tag")?));
+        lines.push(format!("port {port}: trunks {}", get("port", "trunks")?));
+        lines.push(format!("port {port}: {}", get("interface", "external_ids")?));
     }
     Ok(())
 }

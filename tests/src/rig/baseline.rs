@@ -22,6 +22,8 @@ pub struct Scope<'a> {
     pub directory: &'a Path,
     /// The store.
     pub socket: PathBuf,
+    /// The domain whose backends, and requests for them, count.
+    pub domain: u16,
     /// Its links count.
     pub namespace: Option<&'a Namespace>,
     /// Where to find `nft`; without it, nftables rules are not looked at.
@@ -62,7 +64,7 @@ impl Baseline {
             all.insert("rule", rules(namespace, rig)?);
         }
         let mut store = Store::connect(&scope.socket)?;
-        all.insert("node", nodes(&mut store)?);
+        all.insert("node", nodes(&mut store, scope.domain)?);
         if scope.rig.is_some() {
             all.insert("watch", watches(&mut store, &scope.socket)?);
         }
@@ -183,8 +185,9 @@ fn rules(namespace: &Namespace, rig: &Rig) -> Result<Facts> {
 }
 
 /// The nodes of devices. Empty parents may stay: libxl removes them, or does not.
-fn nodes(store: &mut Store) -> Result<Facts> {
-    let mut nodes = store.tree("/local/domain/0/backend")?;
+fn nodes(store: &mut Store, domain: u16) -> Result<Facts> {
+    let mut nodes = store.tree(&format!("/local/domain/{domain}/backend"))?;
+    nodes.extend(store.tree(&format!("/hotplug/domain/{domain}"))?);
     nodes.extend(store.tree("/libxl")?);
     nodes.retain(|path, value| !value.is_empty() || path.split('/').count() > 7);
     Ok(nodes.into_iter().collect())

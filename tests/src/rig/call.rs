@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Device, Kind};
+use super::Device;
 
 /// When libxl kills a script (`LIBXL_HOTPLUG_TIMEOUT`).
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -49,10 +49,7 @@ pub struct Call(UnixStream);
 impl Call {
     /// Makes a call about a device of the standard configuration, `add` or `remove`.
     pub fn about(device: &Device, action: &str, socket: &Path) -> Result<Self> {
-        let script = match device.kind {
-            Kind::Vbd => "block",
-            Kind::Vif => "vif-bridge",
-        };
+        let script = device.kind.script();
         // As libxl has it: relative to its own domain.
         let backend = format!("backend/{}/{}/{}", device.kind, device.frontend, device.devid);
         let call = json!({ "script": script, "action": action, "backend": backend });

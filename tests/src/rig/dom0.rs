@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Device, Disk, Machine, Nodes, Vif};
+use super::{Answer, Call, Device, Disk, Kind, Machine, Nodes, Vif};
 
 /// How long libxl waits for the backend before a script (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`).
 const BACKEND: Duration = Duration::from_secs(10);
@@ -46,10 +46,12 @@ impl Machine {
         Call::about(device, action, &self.control_socket()?)
     }
 
-    /// Attaches a device as `xl` does: writes it, waits for state 2, and runs the script.
+    /// Attaches a device as `xl` does: writes it, waits for state 2, and runs the script. Tapback goes on only after that.
     pub fn plug(&mut self, device: &Device, nodes: &Nodes) -> Result<Answer> {
         self.attach(device, nodes)?;
-        self.expect_state(device, "2")?;
+        if device.kind != Kind::Vbd3 {
+            self.expect_state(device, "2")?;
+        }
         self.call(device, "add")?.answer()
     }
 

@@ -32,13 +32,14 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Starts the backends. Links appear in the namespace; without one the machine is a simulated one, and only states
+    /// Starts the backends of a domain. Links appear in the namespace; without one the machine is a simulated one, and only states
     /// are written. A store that goes away is connected to again.
-    pub fn start(socket: &Path, namespace: Option<&Arc<Namespace>>) -> Result<Self> {
+    pub fn start(socket: &Path, domain: u16, namespace: Option<&Arc<Namespace>>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (socket, namespace, stopped) = (socket.to_owned(), namespace.cloned(), Arc::clone(&stop));
         let thread = thread::Builder::new().name("kernel".to_owned()).spawn(move || {
             let mut backends = Backends {
+                top: format!("/local/domain/{domain}/backend"),
                 namespace,
                 held: BTreeMap::new(),
             };
@@ -69,6 +70,8 @@ impl Drop for Kernel {
 }
 
 struct Backends {
+    /// Where they are in the store.
+    top: String,
     namespace: Option<Arc<Namespace>>,
     held: BTreeMap<Device, Held>,
 }
@@ -87,7 +90,7 @@ impl Backends {
     }
 
     fn run(&mut self, mut store: Store, stop: &AtomicBool) -> Result<()> {
-        store.watch("backend", "kernel")?;
+        store.watch(&self.top, "kernel")?;
         while !stop.load(Relaxed) {
             let Some(event) = store.event(NAP)? else { continue };
             let devices = match Device::of_path(&event.path) {
@@ -107,8 +110,8 @@ impl Backends {
     fn devices(&self, store: &mut Store) -> Result<Vec<Device>> {
         let mut devices: Vec<Device> = self.held.keys().copied().collect();
         for kind in ["vbd", "vif"] {
-            for domid in store.children(&format!("backend/{kind}"))? {
-                let directory = format!("backend/{kind}/{domid}");
+            for domid in store.children(&format!("{}/{kind}", self.top))? {
+                let directory = format!("{}/{kind}/{domid}", self.top);
                 let names = store.children(&directory)?;
                 devices.extend(
                     names
@@ -128,6 +131,8 @@ impl Backends {
             return self.let_go(device, true);
         };
         match state.as_str() {
+            // Tapback goes on when tapdisk is there.
+            "1" if device.kind == Kind::Vbd3 && node(store, "hotplug-status")?.as_deref() != Some("connected") => {}
             "1" => {
                 self.held.entry(device).or_default();
                 switch(store, &device, "1", "2")?;
@@ -148,6 +153,8 @@ impl Backends {
                         }
                         None => false,
                     },
+                    // Their backends are processes.
+                    Kind::Vbd3 | Kind::Vscsi => node(store, "hotplug-status")?.as_deref() == Some("connected"),
                     Kind::Vif => {
                         self.make_link(device)?;
                         node(store, "hotplug-status")?.as_deref() == Some("connected")

@@ -3,16 +3,17 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{
-    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scope, Scripts, Toolstack, Vif, Xenstored,
-    detach_below,
+    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scope, Scripts, Toolstack, Vif, Xenbus,
+    Xenstored, build_directory, detach_below,
 };
 use crate::store::Store;
 
@@ -24,9 +25,14 @@ const LOG: usize = 40;
 
 /// A driver domain: real xenstored, a namespace with the bridge `xenbr0`, the played kernel and toolstack, and when
 /// started the daemon. The fields are dropped in this order.
+///
+/// Its backends are in domain 0, and its daemon may do everything in the store, unless it is [`Machine::apart`].
 #[derive(Debug)]
 pub struct Machine {
+    /// The domain of the backends.
+    domain: u16,
     daemon: Option<Daemon>,
+    xenbus: Option<Xenbus>,
     kernel: Option<Kernel>,
     toolstack: Toolstack,
     namespace: Arc<Namespace>,
@@ -38,16 +44,36 @@ pub struct Machine {
 impl Machine {
     /// All but the daemon.
     pub fn new() -> Result<Self> {
+        Self::of(0)
+    }
+
+    /// All but the daemon, with the backends in a domain of their own, which may do in the store what a driver domain of
+    /// libxl's may, and is prepared to be asked.
+    pub fn apart() -> Result<Self> {
+        let machine = Self::of(1)?;
+        let done = machine.xenplug(&["prepare", "1"])?.output()?;
+        ensure!(done.status.success(), "xenplug prepare: {done:?}");
+        Ok(machine)
+    }
+
+    fn of(domain: u16) -> Result<Self> {
         let rig = Rig::find()?;
         let directory = tempfile::Builder::new().prefix("xenplug-").tempdir()?;
         fs::create_dir(directory.path().join("images"))?;
         let xenstored = Xenstored::start(&rig)?;
         let namespace = Arc::new(Namespace::new()?);
         namespace.bridge("xenbr0")?;
-        let kernel = Some(Kernel::start(&xenstored.socket(), Some(&namespace))?);
-        let toolstack = Toolstack::new(xenstored.connect()?);
+        let kernel = Some(Kernel::start(&xenstored.socket(), domain, Some(&namespace))?);
+        let mut toolstack = Toolstack::new(xenstored.connect()?);
+        let mut xenbus = None;
+        if domain != 0 {
+            xenbus = Some(xenstored.xenbus(domain)?);
+            toolstack.build(domain)?;
+        }
         Ok(Self {
+            domain,
             daemon: None,
+            xenbus,
             kernel,
             toolstack,
             namespace,
@@ -72,8 +98,26 @@ impl Machine {
     /// Starts the daemon, in place of the one that may run.
     pub fn start_daemon(&mut self, config: Config) -> Result<()> {
         self.daemon = None;
-        self.daemon = Some(Daemon::start(&self.xenstored.socket(), Some(&self.namespace), config)?);
+        self.daemon = Some(Daemon::start(&self.store(), Some(&self.namespace), config)?);
         Ok(())
+    }
+
+    /// The store, as the domain of the backends sees it: for one at a time, if that is a domain of its own.
+    pub fn store(&self) -> PathBuf {
+        self.xenbus
+            .as_ref()
+            .map_or_else(|| self.xenstored.socket(), Xenbus::socket)
+    }
+
+    /// `xenplug` in dom0.
+    pub fn xenplug(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(build_directory()?.join("xenplug"));
+        command
+            .args(arguments)
+            .env("XENSTORED_PATH", self.xenstored.socket())
+            .env("XENPLUG_CONFIG", self.directory.path().join("xenplugd.toml"))
+            .stdin(Stdio::null());
+        Ok(command)
     }
 
     /// Starts the daemon where it is to refuse, and gives what it said.
@@ -111,6 +155,16 @@ impl Machine {
     /// Stops the played kernel, for a test that writes the backends' states itself.
     pub fn stop_kernel(&mut self) {
         self.kernel = None;
+    }
+
+    /// Starts it again. What the one before held it let go.
+    pub fn start_kernel(&mut self) -> Result<()> {
+        self.kernel = Some(Kernel::start(
+            &self.xenstored.socket(),
+            self.domain,
+            Some(&self.namespace),
+        )?);
+        Ok(())
     }
 
     /// The played toolstack.
@@ -245,6 +299,7 @@ impl Machine {
         Scope {
             directory: self.directory.path(),
             socket: self.xenstored.socket(),
+            domain: self.domain,
             namespace: Some(&self.namespace),
             rig: Some(&self.rig),
             daemon: self.daemon.as_ref(),

@@ -49,10 +49,7 @@ impl Scripts<'_> {
     }
 
     fn spawn(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<Child> {
-        let script = self.rig.script(match device.kind {
-            Kind::Vbd => "block",
-            Kind::Vif => "vif-bridge",
-        });
+        let script = self.rig.script(device.kind.script());
         let mut command = self
             .namespace
             .map_or_else(|| Command::new(&script), |namespace| namespace.command(&script));
@@ -66,11 +63,11 @@ impl Scripts<'_> {
             )
             .env("XENBUS_BASE_PATH", "backend");
         match device.kind {
-            Kind::Vbd => command.arg(disk),
             Kind::Vif => command
                 .args([card, "type_if=vif"])
                 .env("netdev", "")
                 .env("vif", device.link()),
+            _ => command.arg(disk),
         };
         command
             .stdin(Stdio::null())

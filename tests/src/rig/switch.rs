@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::{Namespace, Rig, namespace::output};
+use super::{Namespace, Rig, install, namespace::output};
 
 /// How long its parts may take to start.
 const START: Duration = Duration::from_secs(20);
@@ -148,19 +148,4 @@ impl Drop for Switch {
             let _ = process.wait();
         }
     }
-}
-
-/// Writes a program. Another one does: a file that this one has open for writing does not start, and what other threads
-/// start inherits it for a moment.
-fn install(path: &Path, text: &str) -> Result<()> {
-    let mut install = Command::new("install")
-        .args(["--mode=755", "/dev/stdin"])
-        .arg(path)
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("install (coreutils)")?;
-    std::io::Write::write_all(&mut install.stdin.take().context("it has an input")?, text.as_bytes())?;
-    let status = install.wait()?;
-    ensure!(status.success(), "install {}: {status}", path.display());
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Plays libxl: writes what `xl` would write for a domain and its devices, and waits as it would.
 //!
 //! After libxl_disk.c, libxl_nic.c and libxl_device.c (`libxl__device_generic_add`,
-//! `libxl__initiate_device_generic_remove`) of Xen 4.17, for backends in the domain that the connection belongs to.
+//! `libxl__initiate_device_generic_remove`) of Xen 4.17.
 
 use std::{fmt, path::Path, time::Duration};
 
@@ -9,14 +9,15 @@ use anyhow::{Result, bail};
 
 use crate::store::{self, Store};
 
-/// The domain of the backends: connections through the socket are dom0's.
-const BACKEND: u16 = 0;
-
 /// The kind of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A disk.
     Vbd,
+    /// A disk that tapdisk serves.
+    Vbd3,
+    /// A SCSI device.
+    Vscsi,
     /// A network card.
     Vif,
 }
@@ -25,14 +26,38 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Kind::Vbd => "vbd",
+            Kind::Vbd3 => "vbd3",
+            Kind::Vscsi => "vscsi",
             Kind::Vif => "vif",
         })
+    }
+}
+
+impl Kind {
+    /// The script that is run for it unless another is named.
+    pub fn script(self) -> &'static str {
+        match self {
+            Kind::Vbd => "block",
+            Kind::Vbd3 => "block-tap",
+            Kind::Vscsi => "vscsi",
+            Kind::Vif => "vif-bridge",
+        }
+    }
+
+    /// The kind of its frontend: a guest does not see who serves its disk.
+    fn frontend(self) -> Kind {
+        match self {
+            Kind::Vbd3 => Kind::Vbd,
+            other => other,
+        }
     }
 }
 
 /// Which device of which domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
+    /// The domain that serves it.
+    pub backend: u16,
     /// Its kind.
     pub kind: Kind,
     /// The domain it is for.
@@ -51,35 +76,69 @@ impl Device {
             (1 << 28) | (index << 8)
         };
         Self {
+            backend: 0,
             kind: Kind::Vbd,
             frontend,
             devid,
         }
     }
 
+    /// The same disk, served by tapdisk.
+    pub const fn tap(frontend: u16, index: u32) -> Self {
+        Self {
+            kind: Kind::Vbd3,
+            ..Self::disk(frontend, index)
+        }
+    }
+
+    /// A SCSI device of a domain.
+    pub const fn scsi(frontend: u16) -> Self {
+        Self {
+            backend: 0,
+            kind: Kind::Vscsi,
+            frontend,
+            devid: 0,
+        }
+    }
+
     /// The `index`th card of a domain.
     pub const fn card(frontend: u16, index: u32) -> Self {
         Self {
+            backend: 0,
             kind: Kind::Vif,
             frontend,
             devid: index,
         }
     }
 
-    /// Whether it is a disk.
-    pub const fn is_disk(&self) -> bool {
-        matches!(self.kind, Kind::Vbd)
+    /// The same, served by another domain than dom0.
+    pub const fn served_by(mut self, backend: u16) -> Self {
+        self.backend = backend;
+        self
     }
 
-    /// The device in a path of the backend's domain, such as `backend/vbd/3/51712/state`.
+    /// Whether it is a card, whose scripts are told `online`.
+    pub const fn is_card(&self) -> bool {
+        matches!(self.kind, Kind::Vif)
+    }
+
+    /// The device in a path of the backend's domain, such as `/local/domain/1/backend/vbd/3/51712/state`, or dom0's
+    /// `backend/vbd/3/51712/state`.
     pub fn of_path(path: &str) -> Option<Self> {
-        let mut words = path.split_once("backend/")?.1.split('/');
+        let (above, below) = path.split_once("backend/")?;
+        let mut words = below.split('/');
         let kind = match words.next()? {
             "vbd" => Kind::Vbd,
+            "vbd3" => Kind::Vbd3,
+            "vscsi" => Kind::Vscsi,
             "vif" => Kind::Vif,
             _ => return None,
         };
         Some(Self {
+            backend: match above.strip_prefix("/local/domain/") {
+                Some(domain) => domain.trim_end_matches('/').parse().ok()?,
+                None => 0,
+            },
             kind,
             frontend: words.next()?.parse().ok()?,
             devid: words.next()?.parse().ok()?,
@@ -89,14 +148,15 @@ impl Device {
     /// Its backend directory.
     pub fn backend(&self) -> String {
         format!(
-            "/local/domain/{BACKEND}/backend/{}/{}/{}",
-            self.kind, self.frontend, self.devid
+            "/local/domain/{}/backend/{}/{}/{}",
+            self.backend, self.kind, self.frontend, self.devid
         )
     }
 
     /// Its frontend directory.
     pub fn frontend(&self) -> String {
-        format!("/local/domain/{}/device/{}/{}", self.frontend, self.kind, self.devid)
+        let kind = self.kind.frontend();
+        format!("/local/domain/{}/device/{kind}/{}", self.frontend, self.devid)
     }
 
     /// The toolstack's own copy, which neither guest nor driver domain can write.
@@ -161,6 +221,19 @@ impl Disk {
     }
 }
 
+/// A SCSI device.
+pub struct Scsi;
+
+impl Scsi {
+    /// One of a machine's own, plugged by `/etc/xen/scripts/vscsi`.
+    pub fn of(device: &str) -> Nodes {
+        Nodes(vec![])
+            .with("script", "/etc/xen/scripts/vscsi")
+            .with("feature-host", "0")
+            .with("p-dev", device)
+    }
+}
+
 /// A network card, as in `xl`'s `bridge=BRIDGE`.
 pub struct Vif;
 
@@ -218,20 +291,26 @@ impl Toolstack {
 
     /// Adds a device in one transaction, its backend in state 1.
     pub fn attach(&mut self, device: &Device, nodes: &Nodes) -> Result<()> {
-        let Device { frontend, devid, .. } = *device;
+        let Device {
+            backend: server,
+            frontend,
+            devid,
+            ..
+        } = *device;
         let (backend, home, copy) = (device.backend(), device.frontend(), device.copy());
-        let owned_by_frontend = [format!("n{frontend}"), format!("r{BACKEND}")];
-        let owned_by_backend = [format!("n{BACKEND}"), format!("r{frontend}")];
+        let owned_by_frontend = [format!("n{frontend}"), format!("r{server}")];
+        let owned_by_backend = [format!("n{server}"), format!("r{frontend}")];
         let mut front = vec![
             ("backend", backend.clone()),
-            ("backend-id", BACKEND.to_string()),
+            ("backend-id", server.to_string()),
             ("state", "1".to_owned()),
         ];
         match device.kind {
-            Kind::Vbd => front.extend([
+            Kind::Vbd | Kind::Vbd3 => front.extend([
                 ("virtual-device", devid.to_string()),
                 ("device-type", "disk".to_owned()),
             ]),
+            Kind::Vscsi => {}
             Kind::Vif => front.extend([("handle", devid.to_string()), ("mac", "00:16:3e:01:02:03".to_owned())]),
         }
         self.store.transaction(|store| {

@@ -60,12 +60,28 @@ impl Rig {
 
     /// An original hotplug script, such as `block`.
     pub fn script(&self, name: &str) -> PathBuf {
-        self.root.join("etc/xen/scripts").join(name)
+        self.scripts().join(name)
+    }
+
+    /// The folder of the original scripts.
+    pub fn scripts(&self) -> PathBuf {
+        self.root.join("etc/xen/scripts")
+    }
+
+    /// The folder of those of the newest Xen that Debian has.
+    pub fn newer_scripts(&self) -> Result<PathBuf> {
+        let folder = self.root.with_file_name("rig-newer").join("etc/xen/scripts");
+        ensure!(
+            folder.is_dir(),
+            "{} is missing: `cargo xtask setup` fetches it",
+            folder.display()
+        );
+        Ok(folder)
     }
 
     /// The names of all files in the folder of the original scripts, sorted.
     pub fn script_names(&self) -> Result<Vec<String>> {
-        let folder = self.root.join("etc/xen/scripts");
+        let folder = self.scripts();
         let mut names = Vec::new();
         for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             names.push(entry?.file_name().to_string_lossy().into_owned());

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::Rig;
+use super::{Rig, Xenbus};
 use crate::store::Store;
 
 /// A running xenstored with a directory and socket of its own. It ends when this is dropped.
@@ -69,6 +69,11 @@ impl Xenstored {
         let mut command = self.rig.command(&format!("usr/bin/{name}"));
         self.equip(&mut command);
         command
+    }
+
+    /// The xenbus of a domain that is not introduced yet.
+    pub fn xenbus(&self, domid: u16) -> Result<Xenbus> {
+        Xenbus::start(&self.directory.path().join("domains"), domid)
     }
 
     /// Ends a domain as the hypervisor would: xenstored finds out by itself, and tells with `@releaseDomain`.

@@ -1,101 +1,42 @@
 //! Disks on iSCSI targets, with a stand-in for iscsiadm and multipath.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
     loud::say,
-    rig::{Device, Disk, Machine, Nodes},
+    rig::{Device, Disk, Helper, Machine, Nodes, handlers},
 };
 
-use super::{MOMENT, helper::Helper, kill_in_the_middle, machine_with, physical_device, until};
-
-/// Keeps its sessions in a file, and makes the disk of a session a loop device under the name that udev would give it.
-const ISCSIADM: &str = r#"
-touch $here/sessions
-case "$*" in
-"-m session")
-    [ -s $here/sessions ] || { echo "iscsiadm: No active sessions." >&2; exit 21; }
-    cat $here/sessions ;;
-"-m discovery -t st -p "*)
-    cat $here/targets ;;
-"-m node --targetname "*" -p "*" --login")
-    grep -q " $4 " $here/sessions && { echo "iscsiadm: session exists" >&2; exit 15; }
-    [ ! -e $here/refused ] || { echo "iscsiadm: initiator reported error (24 - iSCSI login failed due to authorization failure)" >&2; exit 24; }
-    mkdir -p /dev/disk/by-path
-    ln -s $(losetup --find --show $here/disk.img) "/dev/disk/by-path/ip-$6:3260-iscsi-$4-lun-0"
-    echo "tcp: [1] $6:3260,1 $4 (non-flash)" >>$here/sessions
-    [ ! -e $here/slow ] || sleep 100 ;;
-"-m node --targetname "*" -p "*" --logout")
-    grep -q " $4 " $here/sessions || { echo "iscsiadm: No matching sessions found" >&2; exit 21; }
-    [ ! -e $here/stuck ] || { echo "iscsiadm: could not logout" >&2; exit 9; }
-    link="/dev/disk/by-path/ip-$6:3260-iscsi-$4-lun-0"
-    losetup -d $(readlink $link)
-    rm $link
-    : >$here/sessions ;;
-*) exit 7 ;;
-esac
-"#;
-
-/// Knows one device.
-const MULTIPATH: &str = r#"
-[ "$1" = -ll ] || exit 1
-mkdir -p /dev/mapper
-ln -sf $2 /dev/mapper/$(cat $here/name)
-echo "$(cat $here/name) (3600140) dm-0 LIO-ORG,disk"
-echo "size=4.0M features='0'"
-"#;
+use super::{MOMENT, kill_in_the_middle, machine_with, physical_device, until};
 
 /// The portal. Its address is for documentation (RFC 5737), and no machine's.
 const PORTAL: &str = "192.0.2.1";
 
 struct San {
-    machine: Machine,
     iscsiadm: Helper,
     multipath: Helper,
+    machine: Machine,
     iqn: String,
 }
 
 impl San {
     fn new(test: &str) -> Result<Self> {
         say("NOTE: iscsiadm is a stand-in that keeps its sessions: this kernel has no iSCSI. Its calls are checked");
-        let mut helpers = None;
+        let mut helpers_made = None;
         // Names in /dev are all tests'.
         let iqn = format!("iqn.2026-01.example:{test}-{}", std::process::id());
-        let machine = machine_with(|machine| {
-            let iscsiadm = Helper::new(machine.directory(), "iscsiadm", ISCSIADM)?;
-            let multipath = Helper::new(machine.directory(), "multipath", MULTIPATH)?;
-            fs::File::create(iscsiadm.file("disk.img"))?.set_len(4 << 20)?;
-            fs::write(
-                iscsiadm.file("targets"),
-                format!("{PORTAL}:3260,1 {iqn}\n{PORTAL}:3260,1 {iqn}-more\n"),
-            )?;
-            fs::write(multipath.file("name"), format!("xenplug-{test}-{}", std::process::id()))?;
-            let rules = iscsiadm.rules(&[
-                &["-m", "session"],
-                &["-m", "discovery", "-t", "st", "-p", "*"],
-                &["-m", "node", "--targetname", "iqn.*", "-p", "*", "--login"],
-                &["-m", "node", "--targetname", "iqn.*", "-p", "*", "--logout"],
-            ]);
-            let more = multipath.rules(&[&["-ll", "/dev/*"]]);
-            helpers = Some((iscsiadm, multipath));
-            Ok(format!(
-                r#"
-[plugin.block-iscsi]
-component = "block-iscsi.wasm"
-kinds = ["vbd"]
-scripts = ["block-iscsi"]
-[plugin.block-iscsi.grant]
-block = [{{ path = "/dev/disk/by-path/ip-*", access = "rw" }}, {{ path = "/dev/mapper", access = "rw" }}]
-process = [{rules}, {more}]
-"#
-            ))
+        let machine = machine_with(|_, helpers| {
+            let iscsiadm = Helper::iscsiadm(helpers, PORTAL, &[&iqn, &format!("{iqn}-more")])?;
+            let multipath = Helper::multipath(helpers, &format!("xenplug-{test}-{}", std::process::id()))?;
+            helpers_made = Some((iscsiadm, multipath));
+            Ok(handlers::block_iscsi(helpers))
         })?;
-        let (iscsiadm, multipath) = helpers.context("the table was made")?;
+        let (iscsiadm, multipath) = helpers_made.context("the table was made")?;
         Ok(Self {
-            machine,
             iscsiadm,
             multipath,
+            machine,
             iqn,
         })
     }
@@ -116,22 +57,6 @@ process = [{rules}, {more}]
 
     fn node_call(&self, word: &str) -> String {
         format!("-m node --targetname {} -p {PORTAL} --{word}", self.iqn)
-    }
-}
-
-impl Drop for San {
-    fn drop(&mut self) {
-        if let Ok(device) = fs::read_link(self.link()) {
-            let _ = Command::new("losetup").arg("-d").arg(device).status();
-            let _ = fs::remove_file(self.link());
-        }
-        if let Ok(name) = fs::read_to_string(self.multipath.file("name")) {
-            let _ = fs::remove_file(Path::new("/dev/mapper").join(name));
-        }
-        // Those that are empty: others' tests may use them too.
-        for directory in ["/dev/disk/by-path", "/dev/disk", "/dev/mapper"] {
-            let _ = fs::remove_dir(directory);
-        }
     }
 }
 

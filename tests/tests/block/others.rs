@@ -3,27 +3,13 @@
 use std::{fs, path::Path};
 
 use anyhow::{Result, ensure};
-use serde_json::json;
-use xenplug_tests::rig::{Call, Device, Disk, Machine, attached_below};
+use xenplug_tests::rig::{Device, Disk, Machine, Scsi, attached_below, handlers};
 
 use super::machine_with;
 
 #[test]
 fn a_dummy_disk_is_a_file_on_a_loop_device() -> Result<()> {
-    let mut machine = machine_with(|machine| {
-        Ok(format!(
-            r#"
-[plugin.block-dummy]
-component = "block-dummy.wasm"
-kinds = ["vbd"]
-scripts = ["block-dummy"]
-[plugin.block-dummy.grant]
-block = [{{ path = {:?}, access = "rw" }}]
-loop = true
-"#,
-            machine.images()
-        ))
-    })?;
+    let mut machine = machine_with(|machine, _| Ok(handlers::block_dummy(&machine.images())))?;
     let baseline = machine.baseline()?;
     let disk = Device::disk(3, 0);
     // A colon and a space in the path: the script stops at the one, and reads words.
@@ -57,31 +43,13 @@ loop = true
 
 #[test]
 fn a_scsi_device_is_connected_without_more() -> Result<()> {
-    let mut machine = machine_with(|_| {
-        Ok("\n[plugin.vscsi]\ncomponent = \"vscsi.wasm\"\nkinds = [\"vscsi\"]\nscripts = [\"vscsi\"]\n".to_owned())
-    })?;
-    machine.toolstack().build(3)?;
-    let backend = "/local/domain/0/backend/vscsi/3/0";
-    // No `script`: udev names it.
-    machine.toolstack().store().transaction(|store| {
-        for (name, value) in [("frontend-id", "3"), ("online", "1"), ("state", "2")] {
-            store.write(&format!("{backend}/{name}"), value)?;
-        }
-        Ok(())
-    })?;
-    let socket = machine.control_socket()?;
-    let call = |action: &str| {
-        let call = json!({ "script": "vscsi", "action": action, "backend": backend });
-        Call::with(&call.to_string(), &socket)?.answer()?.done()
-    };
-    call("add")?;
-    let status =
-        |machine: &Machine| Ok::<_, anyhow::Error>(machine.connect()?.find(&format!("{backend}/hotplug-status"))?);
-    assert_eq!(status(&machine)?.as_deref(), Some("connected"));
-    call("remove")?;
-    assert_eq!(status(&machine)?.as_deref(), Some("disconnected"));
-    machine.toolstack().store().remove(backend)?;
-    machine.toolstack().bury(3)
+    let mut machine = machine_with(|_, _| Ok(handlers::VSCSI.to_owned()))?;
+    let device = Device::scsi(3);
+    machine.plug(&device, &Scsi::of("0:0:0:0"))?.done()?;
+    machine.expect_connected(&device)?;
+    machine.call(&device, "remove")?.answer()?.done()?;
+    machine.expect_status(&device, "disconnected")?;
+    machine.end_guest_of_dom0(3, &[device])
 }
 
 #[test]

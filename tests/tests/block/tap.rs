@@ -1,159 +1,58 @@
 //! Disks that tapdisk serves, with a stand-in for tap-ctl whose tapdisk is a process that does nothing.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 use xenplug_tests::{
     loud::say,
-    rig::{Call, Machine},
+    rig::{Answer, Device, Disk, Helper, Machine, handlers},
 };
 
-use super::{helper::Helper, machine_with, until};
-
-/// Keeps numbers, processes, and what each has attached and open, in files.
-const TAP_CTL: &str = r#"
-word=$1; shift
-while [ $# -gt 0 ]; do
-    case $1 in
-    -p) pid=$2; shift ;;
-    -m) minor=$2; shift ;;
-    -a) image=$2; shift ;;
-    esac
-    shift
-done
-alive() { kill -0 $pid 2>/dev/null || { echo "no tapdisk $pid" >&2; exit 111; }; }
-case $word in
-allocate)
-    minor=0
-    while [ -e $here/minor$minor ]; do minor=$((minor + 1)); done
-    : >$here/minor$minor
-    echo /run/blktap-control/tapdisk/tapdisk-$minor ;;
-free) rm $here/minor$minor || exit 2 ;;
-spawn)
-    setsid sleep 1000 >/dev/null 2>&1 </dev/null &
-    echo $! ;;
-attach) alive; [ -e $here/minor$minor ] || exit 2; echo $pid >$here/attached$minor ;;
-open) alive; [ ! -e $here/refused ] || { echo "open failed, err -22" >&2; exit 22; }; echo "$image" >$here/open$minor ;;
-close) alive; rm $here/open$minor || exit 22 ;;
-detach) alive; rm $here/attached$minor || exit 19; kill $pid ;;
-*) exit 1 ;;
-esac
-"#;
+use super::{kill_in_the_middle, machine_with, until};
 
 struct Tapdisks {
-    machine: Machine,
     tap_ctl: Helper,
+    machine: Machine,
 }
 
 impl Tapdisks {
     fn new() -> Result<Self> {
         say("NOTE: tap-ctl is a stand-in that keeps its disks; its calls are checked, and no block is read");
         let mut tap_ctl = None;
-        let machine = machine_with(|machine| {
-            let helper = Helper::new(machine.directory(), "tap-ctl", TAP_CTL)?;
-            let images = machine.images();
-            let rules = helper.rules(&[
-                &["allocate"],
-                &["spawn"],
-                &["free", "-m", "*"],
-                &["attach", "-p", "*", "-m", "*"],
-                &["detach", "-p", "*", "-m", "*"],
-                &["close", "-p", "*", "-m", "*"],
-                &[
-                    "open",
-                    "-p",
-                    "*",
-                    "-m",
-                    "*",
-                    "-a",
-                    &format!("aio:{}/*", images.display()),
-                ],
-                &[
-                    "open",
-                    "-p",
-                    "*",
-                    "-m",
-                    "*",
-                    "-a",
-                    &format!("aio:{}/*", images.display()),
-                    "-R",
-                ],
-            ]);
-            tap_ctl = Some(helper);
-            Ok(format!(
-                r#"
-[plugin.block-tap]
-component = "block-tap.wasm"
-kinds = ["vbd", "vbd3"]
-scripts = ["block-tap"]
-[plugin.block-tap.grant]
-block = [{{ path = {images:?}, access = "rw" }}]
-process = [{rules}]
-"#
-            ))
+        let machine = machine_with(|machine, helpers| {
+            tap_ctl = Some(Helper::tap_ctl(helpers)?);
+            Ok(handlers::block_tap(helpers, &machine.images()))
         })?;
-        Ok(Self {
-            machine,
-            tap_ctl: tap_ctl.context("the table was made")?,
-        })
+        let tap_ctl = tap_ctl.context("the table was made")?;
+        Ok(Self { tap_ctl, machine })
     }
 
-    /// Writes a backend of the kind vbd3 as libxl does, and runs its script.
-    fn plug(&mut self, guest: u16, image: &str, mode: &str) -> Result<xenplug_tests::rig::Answer> {
-        let backend = directory(guest);
-        let image = self.machine.images().join(image);
-        let store = self.machine.toolstack().store();
-        store.transaction(|store| {
-            for (name, value) in [
-                ("frontend", format!("/local/domain/{guest}/device/vbd/51712")),
-                ("frontend-id", guest.to_string()),
-                ("online", "1".to_owned()),
-                ("state", "1".to_owned()),
-                ("params", format!("aio:{}", image.display())),
-                ("script", "/etc/xen/scripts/block-tap".to_owned()),
-                ("mode", mode.to_owned()),
-                ("type", "phy".to_owned()),
-                ("device-type", "disk".to_owned()),
-            ] {
-                store.write(&format!("{backend}/{name}"), value)?;
-            }
-            Ok(())
-        })?;
-        self.call(guest, "add")
+    /// Plugs a guest's disk on an image.
+    fn plug(&mut self, disk: &Device, image: &str, mode: &str) -> Result<Answer> {
+        let params = format!("aio:{}", self.machine.images().join(image).display());
+        let nodes = Disk::on(Path::new(&params)).with("mode", mode);
+        self.machine
+            .plug(disk, &nodes.with("script", "/etc/xen/scripts/block-tap"))
     }
 
-    fn call(&mut self, guest: u16, action: &str) -> Result<xenplug_tests::rig::Answer> {
-        let call = json!({ "script": "block-tap", "action": action, "backend": directory(guest) });
-        Call::with(&call.to_string(), &self.machine.control_socket()?)?.answer()
-    }
-
-    fn unplug(&mut self, guest: u16) -> Result<()> {
-        let backend = directory(guest);
-        self.call(guest, "remove")?.done()?;
-        self.machine.toolstack().store().remove(&backend)?;
-        Ok(())
-    }
-
-    fn node(&self, guest: u16, name: &str) -> Result<String> {
-        let node = self.machine.connect()?.find(&format!("{}/{name}", directory(guest)))?;
+    fn node(&self, disk: &Device, name: &str) -> Result<String> {
+        let node = self.machine.node(disk, name)?;
         node.with_context(|| format!("there is no {name}"))
     }
 
-    /// The files of its state.
+    /// Which numbers are allocated, attached and open.
     fn state(&self) -> Result<Vec<String>> {
         let mut names: Vec<String> = fs::read_dir(self.tap_ctl.file("."))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_>>()?;
-        names.retain(|name| !matches!(&**name, "tap-ctl" | "calls" | "refused"));
+        names.retain(|name| name.ends_with(|sign: char| sign.is_ascii_digit()));
         names.sort();
         Ok(names)
     }
 }
 
-fn directory(guest: u16) -> String {
-    format!("/local/domain/0/backend/vbd3/{guest}/51712")
-}
+const A: Device = Device::tap(3, 0);
+const B: Device = Device::tap(4, 0);
 
 fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -163,35 +62,33 @@ fn runs(pid: &str) -> bool {
 #[test]
 fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    tap.machine.image("a.img", 4)?;
-    let image = tap.machine.images().join("a.img");
-    tap.machine.toolstack().build(3)?;
-    tap.plug(3, "a.img", "w")?.done()?;
-    let pid = tap.node(3, "pid")?;
-    assert_eq!(tap.node(3, "minor")?, "0");
+    let baseline = tap.machine.baseline()?;
+    let image = tap.machine.image("a.img", 4)?.canonicalize()?.display().to_string();
+    tap.plug(&A, "a.img", "w")?.done()?;
+    tap.machine.expect_connected(&A)?;
+    let pid = tap.node(&A, "pid")?;
+    assert_eq!(tap.node(&A, "minor")?, "0");
     assert_eq!(
-        tap.node(3, "physical-device-path")?,
+        tap.node(&A, "physical-device-path")?,
         format!("/run/blktap-control/nbd{pid}.0")
     );
-    assert_eq!(tap.node(3, "hotplug-status")?, "connected");
-    assert!(tap.node(3, "physical-device").is_err(), "tapback takes the path");
+    assert!(tap.node(&A, "physical-device").is_err(), "tapback takes the path");
     ensure!(runs(&pid), "tapdisk has ended");
     assert_eq!(tap.state()?, ["attached0", "minor0", "open0"]);
 
     // Another guest's is refused as long as this one writes.
-    tap.machine.toolstack().build(4)?;
-    tap.plug(4, "a.img", "r")?
+    tap.plug(&B, "a.img", "r")?
         .says("failed", &["block-tap", "used by domain 3"])?;
-    assert_eq!(tap.node(4, "hotplug-status")?, "busy");
-    tap.unplug(4)?;
+    assert_eq!(tap.node(&B, "hotplug-status")?, "busy");
+    tap.machine.end_guest_of_dom0(4, &[B])?;
 
-    tap.unplug(3)?;
+    tap.machine.end_guest_of_dom0(3, &[A])?;
     assert_eq!(tap.state()?, [""; 0]);
     until("tapdisk ends", || Ok(!runs(&pid)))?;
-    let image = image.canonicalize()?.display().to_string();
     assert_eq!(
         tap.tap_ctl.calls(),
         [
+            "list".to_owned(),
             "allocate".to_owned(),
             "spawn".to_owned(),
             format!("attach -p {pid} -m 0"),
@@ -201,36 +98,101 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
             "free -m 0".to_owned(),
         ]
     );
+    fs::remove_file(image)?;
+    baseline.assert_same(&tap.machine)
+}
+
+#[test]
+fn a_tapdisk_that_two_use_ends_with_the_second_also_after_a_crash() -> Result<()> {
+    let mut tap = Tapdisks::new()?;
+    tap.machine.image("a.img", 4)?;
+    for crash in [false, true] {
+        tap.plug(&A, "a.img", "r")?.done()?;
+        tap.plug(&B, "a.img", "r")?.done()?;
+        let pid = tap.node(&A, "pid")?;
+        assert_eq!(
+            (tap.node(&B, "pid")?, tap.node(&B, "minor")?),
+            (pid.clone(), "0".into())
+        );
+        if crash {
+            tap.machine.daemon_mut()?.kill()?;
+            tap.machine.daemon_mut()?.restart()?;
+        }
+        // The one that started it goes first.
+        tap.machine.unplug(&A)?.done()?;
+        assert_eq!(tap.state()?, ["attached0", "minor0", "open0"], "crash: {crash}");
+        ensure!(runs(&pid), "tapdisk has ended");
+        tap.machine.unplug(&B)?.done()?;
+        assert_eq!(tap.state()?, [""; 0], "crash: {crash}");
+    }
     tap.machine.toolstack().bury(4)?;
     tap.machine.toolstack().bury(3)
+}
+
+#[test]
+fn killed_while_it_allocates_the_daemon_frees_the_number() -> Result<()> {
+    let mut tap = Tapdisks::new()?;
+    tap.machine.image("a.img", 4)?;
+    // Somebody else's is left alone.
+    fs::write(tap.tap_ctl.file("minor0"), "")?;
+    fs::write(tap.tap_ctl.file("slow"), "")?;
+    let params = format!("aio:{}/a.img", tap.machine.images().display());
+    let nodes = Disk::on(Path::new(&params)).with("script", "/etc/xen/scripts/block-tap");
+    tap.machine.attach(&A, &nodes)?;
+    kill_in_the_middle(&mut tap.machine, &tap.tap_ctl, &A, "allocate")?;
+    assert_eq!(tap.tap_ctl.calls(), ["list", "allocate", "free -m 1"]);
+    assert_eq!(tap.state()?, ["minor0"]);
+    tap.machine.toolstack().forget(&A)?;
+    tap.machine.toolstack().bury(3)
+}
+
+#[test]
+fn a_number_that_another_took_in_between_stays_the_others() -> Result<()> {
+    let mut tap = Tapdisks::new()?;
+    tap.machine.image("a.img", 4)?;
+    fs::write(tap.tap_ctl.file("overtaken"), "")?;
+    tap.plug(&A, "a.img", "w")?.done()?;
+    assert_eq!(tap.node(&A, "minor")?, "1");
+    tap.machine.end_guest_of_dom0(3, &[A])?;
+    assert_eq!(tap.state()?, ["attached0", "minor0"]);
+    Ok(())
 }
 
 #[test]
 fn an_image_that_cannot_be_opened_leaves_no_tapdisk() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
-    tap.machine.toolstack().build(3)?;
     fs::write(tap.tap_ctl.file("refused"), "")?;
-    tap.plug(3, "a.img", "r")?
-        .says("failed", &["block-tap", "-R failed", "open failed, err -22"])?;
+    tap.plug(&A, "a.img", "r")?
+        .says("failed", &["block-tap", "-R failed", "Invalid argument"])?;
     assert_eq!(tap.state()?, [""; 0]);
     let calls = tap.tap_ctl.calls();
     let last: Vec<&str> = calls.iter().rev().take(2).map(String::as_str).collect();
     ensure!(last[0] == "free -m 0" && last[1].starts_with("detach"), "{calls:?}");
-    tap.unplug(3)?;
-    tap.machine.toolstack().bury(3)
+    tap.machine.end_guest_of_dom0(3, &[A])
 }
 
 #[test]
 fn a_tapdisk_that_was_killed_holds_nothing_up() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
-    tap.machine.toolstack().build(3)?;
-    tap.plug(3, "a.img", "w")?.done()?;
-    let pid = tap.node(3, "pid")?;
+    tap.plug(&A, "a.img", "w")?.done()?;
+    let pid = tap.node(&A, "pid")?;
     ensure!(Command::new("kill").args(["-9", &pid]).status()?.success());
     until("it is gone", || Ok(!runs(&pid)))?;
-    tap.unplug(3)?;
+    tap.machine.end_guest_of_dom0(3, &[A])?;
     assert!(!tap.state()?.contains(&"minor0".to_owned()));
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_busy_is_closed_and_its_number_freed_when_it_is_no_more() -> Result<()> {
+    let mut tap = Tapdisks::new()?;
+    tap.machine.image("a.img", 4)?;
+    tap.plug(&A, "a.img", "w")?.done()?;
+    fs::write(tap.tap_ctl.file("stuck"), "")?;
+    tap.machine.unplug(&A)?.says("failed", &["tap-ctl close", "busy"])?;
+    fs::remove_file(tap.tap_ctl.file("stuck"))?;
+    until("all is given back", || Ok(tap.state()?.is_empty()))?;
     tap.machine.toolstack().bury(3)
 }

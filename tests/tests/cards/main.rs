@@ -9,31 +9,11 @@ mod tap;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Vif};
-
-/// The handlers for cards that are not on a kernel's bridge.
-const PLUGINS: &str = r#"
-[plugin.vif-route]
-component = "vif-route.wasm"
-kinds = ["vif"]
-scripts = ["vif-route"]
-[plugin.vif-route.grant]
-uplinks = ["eth*"]
-routes = ["10.0.0.0/8", "2001:db8::/32"]
-firewall = true
-
-[plugin.vif-nat]
-component = "vif-nat.wasm"
-kinds = ["vif"]
-scripts = ["vif-nat"]
-[plugin.vif-nat.grant]
-routes = ["10.0.0.0/8"]
-firewall = true
-"#;
+use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Vif, handlers};
 
 /// A dom0 with two links to the world, `eth0` and `eth1`, of which only the first has an IPv6 address, too.
 fn machine() -> Result<Machine> {
-    let machine = Machine::dom0_with(PLUGINS)?;
+    let machine = Machine::dom0_with(handlers::ROUTED)?;
     for (link, address) in [("eth0", "192.0.2.1/24"), ("eth1", "198.51.100.1/24")] {
         machine
             .namespace()

@@ -1,17 +1,12 @@
 //! Cards behind address translation: what `vif-nat` does.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fs, thread, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Device, Guest, Locker, Machine};
+use xenplug_tests::rig::{Device, Guest, Locker, Machine, handlers, install};
 
-use crate::{PLUGINS, card_of, machine, plug};
+use crate::{card_of, machine, plug};
 
 #[test]
 fn a_card_behind_translation_has_addresses_made_of_its_domains_number() -> Result<()> {
@@ -104,13 +99,7 @@ impl Server {
         fs::write(folder.join("dhcpd.conf"), Self::CONFIGURATION)?;
         fs::write(folder.join("links"), Self::LINKS)?;
         let text = "#!/bin/sh\necho \"$1\" >> \"$(dirname \"$0\")/restarts\"\nexit 1\n";
-        let mut install = Command::new("install")
-            .args(["--mode=755", "/dev/stdin"])
-            .arg(folder.join("init"))
-            .stdin(Stdio::piped())
-            .spawn()?;
-        std::io::Write::write_all(&mut install.stdin.take().context("it has an input")?, text.as_bytes())?;
-        ensure!(install.wait()?.success());
+        install(&folder.join("init"), text)?;
         let at = |name: &str| folder.join(name);
         let grant = format!(
             "dhcp = {{ configuration = {:?}, links = {:?}, restart = {:?} }}\n",
@@ -133,7 +122,7 @@ fn a_guest_has_a_dhcp_entry_where_that_was_asked_for_and_granted() -> Result<()>
     let config = machine
         .config()?
         .replacing("\"driver-domain\"", "\"dom0\"")
-        .with(PLUGINS);
+        .with(handlers::ROUTED);
     machine.start_daemon(config.clone().with(&grant))?;
     let entry = |host: &str, address: &str, router: &str| {
         format!(
@@ -182,7 +171,7 @@ fn dhcp_entries_are_changed_when_no_script_changes_them() -> Result<()> {
     let config = machine
         .config()?
         .replacing("\"driver-domain\"", "\"dom0\"")
-        .with(PLUGINS);
+        .with(handlers::ROUTED);
     machine.start_daemon(config.with(&grant))?;
     let card = Device::card(3, 0);
     machine.attach(&card, &card_of("vif-nat", &[]))?;
@@ -211,7 +200,7 @@ fn a_dhcp_entry_is_refused_where_none_is_granted_or_can_be_written() -> Result<(
     let (server, grant) = Server::new(&machine)?;
     fs::remove_file(server.folder.join("links"))?;
     let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
-    machine.start_daemon(config.with(PLUGINS).with(&grant))?;
+    machine.start_daemon(config.with(handlers::ROUTED).with(&grant))?;
     let answer = plug(&mut machine, "vif-nat", &card, &nodes, json!({ "dhcp": "yes" }))?;
     answer.says("failed", &["vif-nat: dhcp", "links"])?;
     // What was written before that is struck out.

@@ -1,37 +1,13 @@
 //! Cards on a real Open vSwitch: what `vif-openvswitch` does.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Switch, Vif};
+use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Switch, Vif, handlers};
 
 /// A dom0 with a switch that has the bridge `ovsbr0`, and another that is not granted.
 struct Switched {
     switch: Switch,
     machine: Machine,
-}
-
-fn plugin(vsctl: &Path) -> String {
-    format!(
-        r#"
-[plugin.vif-openvswitch]
-component = "vif-openvswitch.wasm"
-kinds = ["vif"]
-scripts = ["vif-openvswitch"]
-[plugin.vif-openvswitch.grant]
-bridges = []
-firewall = true
-guest = true
-process = [
-    {{ name = "ovs-vsctl", path = {vsctl:?}, args = [
-        "--timeout=30", "--", "--if-exists", "del-port", "*", "--", "add-port", "ovsbr*", "*", "tag=*", "trunks=*",
-        "--", "set", "interface", "*", "external-ids:*", "...",
-    ] }},
-    {{ name = "ovs-vsctl", path = {vsctl:?}, args = ["--timeout=30", "--", "--if-exists", "del-port", "*"] }},
-]
-"#
-    )
 }
 
 impl Switched {
@@ -42,7 +18,7 @@ impl Switched {
             switch.bridge(bridge)?;
         }
         let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
-        machine.start_daemon(config.with(&plugin(switch.vsctl())))?;
+        machine.start_daemon(config.with(&handlers::openvswitch(switch.vsctl())))?;
         switch.called()?;
         Ok(Self { switch, machine })
     }

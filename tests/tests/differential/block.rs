@@ -5,6 +5,8 @@ use xenplug_tests::{
     rig::Device,
 };
 
+use super::{DISCONNECTED, USAGE};
+
 /// Guest 3's disks, and guest 4's.
 const A: Device = Device::disk(3, 0);
 const B: Device = Device::disk(3, 1);
@@ -37,19 +39,6 @@ const NOTHING_THERE: Difference = Difference {
     original: &["node */hotplug-status = connected", "* connected when it had: "],
     ours: &["node */hotplug-status = error", "node */hotplug-error = <text>"],
     because: "what is not there is an error, and not connected: the original reports it as connected and fails only by accident of its last line",
-};
-
-/// Both have taken the device down.
-const DISCONNECTED: Difference = Difference {
-    original: &["node *51712/hotplug-status = connected"],
-    ours: &["node *51712/hotplug-status = disconnected"],
-    because: "`hotplug-status` ends as `disconnected`, so that who looks at the store sees that all was taken down",
-};
-
-const USAGE: Difference = Difference {
-    original: &["run 1, *: exit 1"],
-    ours: &["run 1, *: exit 2"],
-    because: "the exit code is 2 where it was not run as a script is",
 };
 
 /// The original plugs an image file that ours refuses.

@@ -5,6 +5,8 @@ use xenplug_tests::{
     rig::Device,
 };
 
+use super::{DISCONNECTED, USAGE};
+
 /// Guest 3's cards, and guest 4's.
 const V: Device = Device::card(3, 0);
 const W: Device = Device::card(3, 1);
@@ -44,23 +46,11 @@ const fn refused(because: &'static str) -> Difference {
     }
 }
 
-const DISCONNECTED: Difference = Difference {
-    original: &["node */hotplug-status = connected"],
-    ours: &["node */hotplug-status = disconnected"],
-    because: "`hotplug-status` ends as `disconnected`, so that who looks at the store sees that all was taken down",
-};
-
 /// Both have taken the card down.
 const TAKEN_DOWN: Difference = Difference {
     original: &["link *: MAC *", "node */hotplug-status = connected"],
     ours: &["node */hotplug-status = disconnected"],
     because: "all is given back, the hardware address too, and `hotplug-status` ends as `disconnected`",
-};
-
-const USAGE: Difference = Difference {
-    original: &["run 1, *: exit 1"],
-    ours: &["run 1, *: exit 2"],
-    because: "the exit code is 2 where it was not run as a script is",
 };
 
 pub(crate) const CASES: &[Case] = &[

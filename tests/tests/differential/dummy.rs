@@ -5,6 +5,8 @@ use xenplug_tests::{
     rig::Device,
 };
 
+use super::DISCONNECTED;
+
 const A: Device = Device::disk(3, 0);
 const B: Device = Device::disk(4, 0);
 
@@ -16,12 +18,6 @@ const AUTOCLEAR: Difference = Difference {
     original: &[],
     ours: &["loop on *: autoclear*"],
     because: "our loop devices are cleared by the kernel with their last user: nothing leaks, whatever becomes of the daemon",
-};
-
-const DISCONNECTED: Difference = Difference {
-    original: &["node */hotplug-status = connected"],
-    ours: &["node */hotplug-status = disconnected"],
-    because: "`hotplug-status` ends as `disconnected`, so that who looks at the store sees that all was taken down",
 };
 
 pub(crate) const CASES: &[Case] = &[

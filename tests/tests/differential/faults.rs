@@ -1,7 +1,7 @@
 //! Known faults of the originals, which are not copied: each is seen with the original, and not with ours.
 
 use std::{
-    process::Stdio,
+    process::{Child, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +26,17 @@ fn after<'a>(lab: &'a Lab, who: Who, steps: &[Step]) -> Result<Arena<'a>> {
             continue;
         }
         return done.map(|()| arena);
+    }
+}
+
+/// How a script ended, or that it has not.
+fn ended_within(script: &mut Child, patience: Duration) -> Result<Option<ExitStatus>> {
+    let until = Instant::now() + patience;
+    loop {
+        match script.try_wait()? {
+            None if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+            ended => return Ok(ended),
+        }
     }
 }
 
@@ -135,19 +146,40 @@ fn nobody_who_holds_the_xtables_lock_holds_up_a_card() -> Result<()> {
         let mut word = [0; 5];
         std::io::Read::read_exact(holder.stdout.as_mut().context("it has an output")?, &mut word)?;
         let mut script = arena.script(&CARD, "online type_if=vif")?.spawn()?;
-        let until = Instant::now() + PATIENCE;
-        let ended = loop {
-            match script.try_wait()? {
-                None if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
-                ended => break ended,
-            }
-        };
+        let ended = ended_within(&mut script, PATIENCE)?;
         holder.kill()?;
         holder.wait()?;
         // With the lock it comes to its end.
         let status = script.wait()?;
         assert_eq!(ended.is_none(), who == Who::Original, "{who}: {ended:?}");
         ensure!(status.success(), "{who}: {status}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_target_whose_disk_does_not_come_is_given_up() -> Result<()> {
+    let lab = Lab::new()?;
+    const NODES: &[(&str, &str)] = &[
+        ("script", "/etc/xen/scripts/block-iscsi"),
+        ("params", "iqn=iqn.2026-01.example:$N,portal=192.0.2.1"),
+    ];
+    for (who, patience) in [(Who::Original, 4), (Who::Ours, 30)] {
+        let arena = after(
+            &lab,
+            who,
+            &[
+                Step::Helper("iscsiadm"),
+                Step::Sh("touch $H/iscsiadm.d/diskless"),
+                Step::Device(DISK, NODES),
+            ],
+        )?;
+        let mut script = arena.script(&DISK, "add")?.spawn()?;
+        let ended = ended_within(&mut script, Duration::from_secs(patience))?;
+        script.kill()?;
+        script.wait()?;
+        // It counts the seconds, and compares the word `count` with 100.
+        assert_eq!(ended.is_none(), who == Who::Original, "{who}: {ended:?}");
     }
     Ok(())
 }

@@ -1,25 +1,53 @@
-//! The original scripts and ours, side by side on the real xenstored and the real kernel: [`block`], [`dummy`],
-//! [`bridge`] and [`routed`] are tables of cases, with what is allowed to differ and why. [`faults`] are those of the
-//! originals that are not copied, and [`documented`] keeps `docs/scripts.md` true.
+//! The original scripts and ours, side by side on the real xenstored and the real kernel: [`block`], [`dummy`], [`tap`],
+//! [`iscsi`], [`nbd`], [`scsi`], [`bridge`], [`routed`] and [`switched`] are tables of cases, with what is allowed to
+//! differ and why. [`faults`] are those of the originals that are not copied, and [`documented`] keeps `docs/scripts.md`
+//! true.
 
 mod block;
 mod bridge;
 mod documented;
 mod dummy;
 mod faults;
+mod iscsi;
+mod nbd;
 mod routed;
+mod scsi;
+mod switched;
+mod tap;
 
 use anyhow::Result;
-use xenplug_tests::differential::{Case, Lab, compare_all};
+use xenplug_tests::{
+    differential::{Case, Difference, Lab, compare_all},
+    loud::say,
+};
 
 /// The tables, by the script they are about.
 const TABLES: &[(&str, &[Case])] = &[
-    ("block", block::CASES),
-    ("block-dummy", dummy::CASES),
-    ("vif-bridge", bridge::CASES),
-    ("vif-nat", routed::NAT_CASES),
-    ("vif-route", routed::ROUTE_CASES),
+    ("`block`", block::CASES),
+    ("`block-dummy`", dummy::CASES),
+    ("`block-iscsi`", iscsi::CASES),
+    ("`block-nbd`", nbd::CASES),
+    ("`block-tap`", tap::CASES),
+    ("`block-tap` of Xen 4.17 and 4.18", tap::OLD_CASES),
+    ("`vif-bridge`", bridge::CASES),
+    ("`vif-nat`", routed::NAT_CASES),
+    ("`vif-openvswitch`", switched::CASES),
+    ("`vif-route`", routed::ROUTE_CASES),
+    ("`vscsi`", scsi::CASES),
 ];
+
+/// Both have taken the device down.
+const DISCONNECTED: Difference = Difference {
+    original: &["node */hotplug-status = connected"],
+    ours: &["node */hotplug-status = disconnected"],
+    because: "`hotplug-status` ends as `disconnected`, so that who looks at the store sees that all was taken down",
+};
+
+const USAGE: Difference = Difference {
+    original: &["run 1, *: exit 1"],
+    ours: &["run 1, *: exit 2"],
+    because: "the exit code is 2 where it was not run as a script is",
+};
 
 #[test]
 fn block_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
@@ -44,4 +72,33 @@ fn vif_route_does_what_the_original_does_but_for_what_its_table_lists() -> Resul
 #[test]
 fn vif_nat_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
     compare_all(&Lab::new()?, routed::NAT_CASES)
+}
+
+#[test]
+fn block_tap_does_what_the_original_does_but_for_what_its_tables_list() -> Result<()> {
+    say("NOTE: tap-ctl is a stand-in that keeps its disks: there is no tapdisk. Its calls are compared");
+    compare_all(&Lab::newer()?, tap::CASES)?;
+    compare_all(&Lab::new()?, tap::OLD_CASES)
+}
+
+#[test]
+fn block_iscsi_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+    say("NOTE: iscsiadm is a stand-in that keeps its sessions: this kernel has no iSCSI. Its calls are compared");
+    compare_all(&Lab::new()?, iscsi::CASES)
+}
+
+#[test]
+fn block_nbd_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+    say("NOTE: nbd-client is a stand-in that keeps its connections: this kernel has no nbd. Its calls are compared");
+    compare_all(&Lab::new()?, nbd::CASES)
+}
+
+#[test]
+fn vscsi_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+    compare_all(&Lab::new()?, scsi::CASES)
+}
+
+#[test]
+fn vif_openvswitch_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+    compare_all(&Lab::new()?, switched::CASES)
 }

@@ -43,11 +43,12 @@ impl Dom0 {
 
     /// Runs a device's script as libxl does.
     fn run(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<Output> {
-        let (script, arguments) = match device.kind {
-            Kind::Vbd => ("block", vec![disk]),
-            Kind::Vif => ("vif-bridge", vec![card, "type_if=vif"]),
+        let arguments = match device.kind {
+            Kind::Vif => vec![card, "type_if=vif"],
+            _ => vec![disk],
         };
-        let mut command = self.machine.namespace().command(self.folder.join(script));
+        let script = self.folder.join(device.kind.script());
+        let mut command = self.machine.namespace().command(script);
         self.machine.xenstored().equip(&mut command);
         command.args(arguments).env("XENPLUG_CONFIG", self.config()?).env(
             "XENBUS_PATH",

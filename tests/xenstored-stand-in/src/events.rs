@@ -1,11 +1,15 @@
-//! In libxenevtchn's place: one descriptor that is readable when a domain's life has changed.
+//! In libxenevtchn's place: one descriptor that is readable when a domain's life has changed, or a domain has rung.
 //!
 //! The descriptor is an inotify instance on the directory of [`crate::domains`]; without one it never becomes readable.
-//! Channels of single domains are numbers and nothing else.
+//! xenstored looks at every domain's page whichever port it was (tools/xenstored/core.c, `main`).
 
 use std::{
     ffi::{c_int, c_uint, c_void},
-    os::fd::{BorrowedFd, IntoRawFd},
+    mem::MaybeUninit,
+    os::{
+        fd::{BorrowedFd, IntoRawFd},
+        unix::net::UnixDatagram,
+    },
     sync::atomic::{AtomicI32, Ordering::Relaxed},
 };
 
@@ -13,11 +17,13 @@ use rustix::fs::inotify;
 
 use crate::{domains, handle};
 
-/// The port of `VIRQ_DOM_EXC`, the only one on which anything arrives.
+/// The port of `VIRQ_DOM_EXC`.
 const VIRQ_PORT: c_int = 1;
 
+/// The port of domain 0; each domain's is as much higher as its number.
+const FIRST_PORT: c_int = 16;
+
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
-static LAST_PORT: AtomicI32 = AtomicI32::new(VIRQ_PORT);
 
 /// NULL if there is no descriptor to be had. Without close-on-exec, because a live update inherits it.
 #[unsafe(no_mangle)]
@@ -48,7 +54,7 @@ extern "C" fn xenevtchn_fd(_xce: *mut c_void) -> c_int {
     DESCRIPTOR.load(Relaxed)
 }
 
-/// Takes what has arrived, and answers that it came on the port of the domains' lives.
+/// Takes what has arrived, and answers on which port: that of the domains' lives if any has changed.
 #[unsafe(no_mangle)]
 extern "C" fn xenevtchn_pending(_xce: *mut c_void) -> c_int {
     let fd = DESCRIPTOR.load(Relaxed);
@@ -57,9 +63,18 @@ extern "C" fn xenevtchn_pending(_xce: *mut c_void) -> c_int {
     }
     // SAFETY: the descriptor is open from xenevtchn_open or xenevtchn_fdopen on, until the process ends.
     let instance = unsafe { BorrowedFd::borrow_raw(fd) };
-    let mut events = [0_u8; 4096];
-    while rustix::io::read(instance, &mut events).is_ok_and(|length| length > 0) {}
-    VIRQ_PORT
+    let mut room = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(instance, &mut room);
+    let mut port = FIRST_PORT;
+    while let Ok(event) = events.next() {
+        let rings = event
+            .file_name()
+            .is_some_and(|name| name.to_bytes().ends_with(b".bell"));
+        if !rings {
+            port = VIRQ_PORT;
+        }
+    }
+    port
 }
 
 #[unsafe(no_mangle)]
@@ -68,8 +83,8 @@ extern "C" fn xenevtchn_bind_virq(_xce: *mut c_void, _virq: c_uint) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn xenevtchn_bind_interdomain(_xce: *mut c_void, _domid: u32, _remote: c_uint) -> c_int {
-    LAST_PORT.fetch_add(1, Relaxed) + 1
+extern "C" fn xenevtchn_bind_interdomain(_xce: *mut c_void, domid: u32, _remote: c_uint) -> c_int {
+    FIRST_PORT + domid.cast_signed()
 }
 
 #[unsafe(no_mangle)]
@@ -77,8 +92,17 @@ extern "C" fn xenevtchn_unbind(_xce: *mut c_void, _port: c_uint) -> c_int {
     0
 }
 
+/// Rings at a domain, if somebody plays it.
 #[unsafe(no_mangle)]
-extern "C" fn xenevtchn_notify(_xce: *mut c_void, _port: c_uint) -> c_int {
+extern "C" fn xenevtchn_notify(_xce: *mut c_void, port: c_uint) -> c_int {
+    let domid = port.cast_signed() - FIRST_PORT;
+    if let Some(directory) = domains::directory()
+        && let Ok(bell) = UnixDatagram::unbound()
+        && bell.set_nonblocking(true).is_ok()
+    {
+        // One that is not heard yet is enough, and nobody need be there.
+        let _ = bell.send_to(b"!", directory.join("wake").join(domid.to_string()));
+    }
     0
 }
 

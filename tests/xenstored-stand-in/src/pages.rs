@@ -2,12 +2,13 @@
 
 use std::{
     ffi::{c_int, c_uint, c_void},
+    fs::File,
     ptr,
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use crate::handle;
+use crate::{domains, handle};
 
 /// The size of a grant, whatever the machine's own pages are (xen/include/public/arch-x86/xen.h).
 pub(crate) const PAGE: usize = 4096;
@@ -27,17 +28,19 @@ extern "C" fn xengnttab_set_max_grants(_xgt: *mut c_void, _count: u32) -> c_int 
     0
 }
 
-/// A fresh page of zeros: to xenstored, a domain that has not said anything yet. NULL if there is no memory.
+/// The domain's page, or a fresh one of zeros: to xenstored, a domain that has not said anything yet. NULL if there is no
+/// memory.
 #[unsafe(no_mangle)]
-extern "C" fn xengnttab_map_grant_ref(_xgt: *mut c_void, _domid: u32, _reference: u32, _prot: c_int) -> *mut c_void {
+extern "C" fn xengnttab_map_grant_ref(_xgt: *mut c_void, domid: u32, _reference: u32, _prot: c_int) -> *mut c_void {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let page = domains::directory().map(|directory| directory.join("page").join(domid.to_string()));
+    let page = page.and_then(|page| File::options().read(true).write(true).open(page).ok());
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
     unsafe {
-        mmap_anonymous(
-            ptr::null_mut(),
-            PAGE,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )
+        match page {
+            Some(page) => mmap(ptr::null_mut(), PAGE, protection, MapFlags::SHARED, &page, 0),
+            None => mmap_anonymous(ptr::null_mut(), PAGE, protection, MapFlags::PRIVATE),
+        }
     }
     .unwrap_or(ptr::null_mut())
 }

@@ -18,6 +18,8 @@ pub(super) struct Config {
     #[expect(dead_code, reason = "it is for the scripts' stand-in, and checked here")]
     scripts: Scripts,
     #[serde(default)]
+    pub(super) quarantine: Quarantine,
+    #[serde(default)]
     pub(super) plugin: BTreeMap<String, Plugin>,
 }
 
@@ -63,6 +65,16 @@ pub(super) struct Paths {
     pub(super) plugins: Option<PathBuf>,
     pub(super) cache: Option<PathBuf>,
     pub(super) run: Option<PathBuf>,
+}
+
+/// When a plugin that keeps failing is left alone.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Quarantine {
+    pub(super) faults: Option<Placed<u32>>,
+    pub(super) guests: Option<Placed<u32>>,
+    pub(super) pause: Option<Placed<String>>,
+    pub(super) time: Option<Placed<String>>,
 }
 
 #[derive(Deserialize)]

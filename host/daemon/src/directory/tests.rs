@@ -9,6 +9,39 @@ use xenplug_xenstore::{
 use super::*;
 
 #[tokio::test]
+async fn a_card_whose_link_has_gone_is_not_published_as_connected() {
+    let server = Server::new(Options::default());
+    let place = Endpoint::Memory(server.place(0, None));
+    let client = Client::connect(place).await.expect("a connection");
+    let path = BackendPath {
+        backend: DomId(0),
+        key: "vif/3/0".parse().expect("a device"),
+    };
+    for (name, value) in [("state", "2"), ("online", "1"), ("bridge", "xenbr0")] {
+        let node = path.node(name).parse().expect("a path");
+        client.write(&node, value).await.expect("written");
+    }
+    let (system, machine) = System::simulated();
+    let name = "vif3.0".parse().expect("a name");
+    let index = machine.add_link(&name);
+    let domains = Arc::new(Domains::new(client.clone()));
+    let directory = Directory::new(client.clone(), system, domains, path, Role::Paravirtual);
+    let (seen, _) = directory.examine().await.expect("a look");
+    let given = BTreeMap::from([("bridge".to_owned(), "xenbr0".to_owned())]);
+    let publish = async |index| {
+        let connection = Connection::default();
+        let published = directory.publish(&seen.identity, &given, Some(index), &connection);
+        published.await.expect("the store answers")
+    };
+    // The card is made anew, with the same nodes, while its handler runs: its link has the name alone in common.
+    machine.remove_link(&name);
+    let index = [index, machine.add_link(&name)];
+    assert_ne!(index[0], index[1]);
+    assert_eq!(publish(index[0]).await, Published::Stale);
+    assert_eq!(publish(index[1]).await, Published::Done);
+}
+
+#[tokio::test]
 async fn a_device_is_its_domains_and_shares_with_the_domain_that_one_stands_in_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("socket");
@@ -28,7 +61,14 @@ async fn a_device_is_its_domains_and_shares_with_the_domain_that_one_stands_in_f
         key: "vbd/3/51712".parse().expect("a device"),
     };
     let domains = Arc::new(Domains::new(client.clone()));
-    let directory = Directory::new(client.clone(), System::simulated().0, domains, path, Role::Paravirtual);
+    let directory = Directory::new(
+        client.clone(),
+        System::simulated().0,
+        domains,
+        Arc::default(),
+        path,
+        Role::Paravirtual,
+    );
 
     // Its own `vm` cannot be read: that of the domain it stands in for is not taken for it.
     let (observation, snapshot) = directory.examine().await.expect("a look");

@@ -13,12 +13,14 @@ mod log;
 pub(crate) mod network;
 pub(crate) mod process;
 
+use tracing::warn;
 use wasmtime::component::ResourceTableError;
 use xenplug_system::Error;
 
 use crate::{
-    HoldingError,
+    HoldingError, Limits,
     bindings::xen::hotplug::types,
+    clean,
     event::{Event, Stop},
 };
 
@@ -80,8 +82,26 @@ impl From<ResourceTableError> for CallError {
 impl types::Host for Event {
     fn convert_error(&mut self, error: CallError) -> wasmtime::Result<types::Error> {
         match error {
-            CallError::Guest(error) => Ok(error),
+            CallError::Guest(error) => {
+                if let types::Error::Denied(what) = &error {
+                    self.audit(what);
+                }
+                Ok(error)
+            }
             CallError::Trap(error) => Err(error),
+        }
+    }
+}
+
+impl Event {
+    /// Tells the log what the plugin wanted and was not granted: its own answer to that may hide it. A plugin that keeps
+    /// trying is told of as often as it may log.
+    fn audit(&mut self, what: &str) {
+        self.denials += 1;
+        if self.denials <= self.context.limits.log_lines {
+            let plugin = self.context.name.as_str();
+            let device = self.subject.as_ref().map(|subject| subject.device.part().to_string());
+            warn!(plugin, device, what = clean(what, Limits::LOG_LINE), "denied");
         }
     }
 }

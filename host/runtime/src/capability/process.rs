@@ -66,6 +66,7 @@ impl process::Host for Event {
         grant.command(&helper, &arguments)?;
         let command = grant.command(&undo.helper, &undo.arguments)?;
         let holding = &mut self.subject()?.holding;
+        let key = holding.header().identity.key.clone();
         let tag = holding.own_tag();
         let effect = |ended| Effect::Command {
             tag: tag.clone(),
@@ -73,6 +74,7 @@ impl process::Host for Event {
             settled: undo.settled.clone(),
             ended,
         };
+        context.claims.undoings.hold(&command, &key);
         let ran = holding.acquire(effect(false), || {
             let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
             if output.code == 0 || undo.after_failure {
@@ -90,8 +92,13 @@ impl process::Host for Event {
             Err(HoldingError::System(Error::NotFound(_) | Error::Denied(_) | Error::Invalid { .. })) => true,
             Err(_) => false,
         };
+        // Without an intent there is nothing to forget.
+        let no_intent = matches!(ran, Err(HoldingError::Journal(_) | HoldingError::TooMuch));
         if nothing_was_done {
             holding.forget_last()?;
+        }
+        if nothing_was_done || no_intent {
+            context.claims.undoings.give_up(&command, &key);
         }
         Ok(to_guest(&ran?))
     }

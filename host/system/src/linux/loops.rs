@@ -192,13 +192,13 @@ impl Loops {
     }
 }
 
-/// The devices that carry a tag.
+/// The devices whose tag begins so.
 pub(super) fn find(tag: &str) -> Result<Vec<LoopDevice>, Error> {
     let tagged = bound()?.into_iter().filter_map(|number| {
         let fd = open_once(number, true).ok()?;
         let info = ioctl::loop_status(fd.as_fd())
             .ok()
-            .filter(|info| info.name() == tag.as_bytes())?;
+            .filter(|info| info.name().starts_with(tag.as_bytes()))?;
         let path = std::fs::read(format!("/sys/block/loop{number}/loop/backing_file")).ok()?;
         let path = String::from_utf8_lossy(&path);
         let path = path.trim_end_matches('\n');

@@ -141,7 +141,7 @@ impl Block for SimulatedBlock {
     fn find_loops(&self, tag: &str) -> Result<Vec<LoopDevice>, Error> {
         let world = self.machine.enter(Operation::FindLoops)?;
         let devices = world.loops.values().map(|attached| attached.device.clone());
-        Ok(devices.filter(|device| device.options.tag == tag).collect())
+        Ok(devices.filter(|device| device.options.tag.starts_with(tag)).collect())
     }
 
     fn detach_loop(&self, device: &LoopDevice) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Calls that are made to fail.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use crate::Error;
 
@@ -37,16 +37,35 @@ pub enum Operation {
     Find,
 }
 
+/// Decides which calls fail.
+pub trait Trouble: Send {
+    /// A call is about to be made. It has no effect if this is an error, or unwinds.
+    fn call(&mut self, operation: Operation) -> Result<(), Error>;
+}
+
 /// How often each was called, and which calls are still to fail.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Faults {
     calls: BTreeMap<Operation, usize>,
     planned: BTreeMap<(Operation, usize), Error>,
+    trouble: Option<Box<dyn Trouble>>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = f.debug_struct("Faults");
+        all.field("calls", &self.calls).field("planned", &self.planned);
+        all.finish_non_exhaustive()
+    }
 }
 
 impl Faults {
     pub(super) fn add(&mut self, operation: Operation, nth: usize, error: Error) {
         self.planned.insert((operation, self.calls(operation) + nth), error);
+    }
+
+    pub(super) fn expect(&mut self, trouble: Box<dyn Trouble>) {
+        self.trouble = Some(trouble);
     }
 
     pub(super) fn calls(&self, operation: Operation) -> usize {
@@ -58,7 +77,7 @@ impl Faults {
         *calls += 1;
         match self.planned.remove(&(operation, *calls)) {
             Some(error) => Err(error),
-            None => Ok(()),
+            None => self.trouble.as_mut().map_or(Ok(()), |trouble| trouble.call(operation)),
         }
     }
 }

@@ -24,6 +24,27 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// What the nodes of a directory say, as far as they are text. The link is for others to look for.
+    pub fn read(
+        identity: Identity,
+        present: bool,
+        frontend_gone: bool,
+        value: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let state = value("state").map_or(XenbusState::Unknown, |text| XenbusState::parse(&text));
+        Self {
+            present,
+            identity,
+            state,
+            // The kernel takes a missing node for 0, but only libxl's own devices have it from the beginning: one that
+            // is not on its way out counts as online without it.
+            online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
+            frontend_gone,
+            netdev: true,
+            status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+        }
+    }
+
     /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
     pub fn leaving(&self) -> bool {
         self.frontend_gone || (self.state == XenbusState::Closed && !self.online)

@@ -76,7 +76,8 @@ impl Phase {
 
     /// Whether nothing is held, and nothing is left to be written about it: a journal's record has served.
     pub fn settled(self) -> bool {
-        !self.holds() && !self.busy() && self != Self::Released { told: false }
+        let untold = matches!(self, Self::Released { told: false } | Self::Failed { told: false });
+        !self.holds() && !self.busy() && !untold
     }
 
     /// One word for it, for people.

@@ -16,7 +16,8 @@ use super::{
     watch::Inbox,
 };
 use crate::{
-    Endpoint, Errno, Error, Reply, Request, backoff,
+    Endpoint, Errno, Error, Reply, Request,
+    backoff::{self, Chance},
     wire::{HEADER, PAYLOAD_MAX, first_frame},
 };
 
@@ -34,6 +35,7 @@ pub(super) type Replies = Vec<Result<Reply, Error>>;
 pub(super) struct Connection {
     endpoint: Endpoint,
     options: Options,
+    chance: Chance,
     state: Mutex<State>,
     /// Tells the task that the connection is lost, or that bytes are left to be sent.
     news: Notify,
@@ -43,6 +45,7 @@ impl Connection {
     pub(super) fn new(endpoint: Endpoint, options: Options) -> Self {
         Self {
             endpoint,
+            chance: Chance::of(options.seed),
             options,
             state: Mutex::default(),
             news: Notify::new(),
@@ -51,6 +54,10 @@ impl Connection {
 
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    pub(super) fn chance(&self) -> &Chance {
+        &self.chance
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -247,7 +254,7 @@ pub(super) async fn run(connection: Arc<Connection>, mut incoming: Incoming, mut
 async fn reconnect(connection: &Connection) -> (Incoming, Outgoing) {
     let (first, most) = connection.options.reconnect;
     for attempt in 0.. {
-        tokio::time::sleep(backoff::wait(first, most, attempt)).await;
+        tokio::time::sleep(backoff::wait(first, most, attempt, &connection.chance)).await;
         match transport::open(&connection.endpoint).await {
             Ok(ends) => return ends,
             Err(error) => tracing::debug!(endpoint = %connection.endpoint, %error, "xenstored cannot be reached"),

@@ -23,7 +23,7 @@ pub(super) async fn list(client: &Client, within: Option<Id>, path: &Path) -> Re
 
 async fn list_in_parts(client: &Client, within: Option<Id>, path: &Path) -> Result<Vec<String>, Error> {
     let retry = Backoff::default();
-    let mut attempts = retry.attempts();
+    let mut attempts = client.attempts(&retry);
     'again: loop {
         let (mut list, mut offset, mut at) = (Vec::new(), 0, None);
         while let Reply::Part {
@@ -58,7 +58,7 @@ async fn list_in_parts(client: &Client, within: Option<Id>, path: &Path) -> Resu
 /// being begun, and listed again, read and committed at once. If the two lists differ, that was in vain.
 pub(super) async fn snapshot(client: &Client, path: &Path) -> Result<Option<BTreeMap<String, Vec<u8>>>, Error> {
     let retry = Backoff::default();
-    let mut attempts = retry.attempts();
+    let mut attempts = client.attempts(&retry);
     loop {
         let list = Request::Directory(path.clone());
         let (transaction, mut listed) = transaction::begin(client, vec![list.clone()]).await?;

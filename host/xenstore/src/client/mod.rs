@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::AbortHandle};
 
-use crate::{Backoff, Endpoint, Error, Path, Permission, Reply, Request};
+use crate::{Attempts, Backoff, Endpoint, Error, Path, Permission, Reply, Request};
 
 pub use transaction::Transaction;
 pub use watch::{Event, Watch};
@@ -37,6 +37,9 @@ pub struct Options {
     pub events: usize,
     /// How long to wait between attempts to connect again: at first, and at most. 50 milliseconds, 1 second.
     pub reconnect: (Duration, Duration),
+    /// What decides about the random part of such waits, and of those between attempts at a transaction. The kernel's
+    /// randomness; a seed, to have the same waits again.
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             deadline: Duration::from_secs(20),
             events: 1024,
             reconnect: (Duration::from_millis(50), Duration::from_secs(1)),
+            seed: None,
         }
     }
 }
@@ -224,7 +228,7 @@ impl Client {
         F: AsyncFnMut(&Transaction) -> Result<T, E>,
         E: From<Error>,
     {
-        let mut attempts = retry.attempts();
+        let mut attempts = self.attempts(retry);
         loop {
             let transaction = self.begin().await?;
             let done = f(&transaction).await?;
@@ -241,6 +245,10 @@ impl Client {
     /// Costs two round trips, more only if others change the directory meanwhile.
     pub async fn snapshot(&self, path: &Path) -> Result<Option<BTreeMap<String, Vec<u8>>>, Error> {
         directory::snapshot(self, path).await
+    }
+
+    fn attempts<'a>(&self, retry: &'a Backoff) -> Attempts<'a> {
+        retry.attempts_by(self.0.connection.chance())
     }
 
     /// Makes one request outside of a transaction.

@@ -1,7 +1,7 @@
 //! What a connection keeps under its lock: the queue, the window of requests on the wire, and the watches.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     task::Waker,
 };
@@ -37,7 +37,8 @@ pub(super) struct State {
     window: [Option<OnWire>; WINDOW],
     on_wire: usize,
     serial: u32,
-    pub(super) watches: HashMap<u64, Arc<Inbox>>,
+    /// In the order in which they were set.
+    pub(super) watches: BTreeMap<u64, Arc<Inbox>>,
     pub(super) last_token: u64,
 }
 

@@ -1,6 +1,7 @@
-//! The two ways to xenstored: its socket, and the kernel's device.
+//! The two ways to xenstored: its socket, and the kernel's device. And one to a server in this process.
 
 mod device;
+mod memory;
 mod socket;
 
 use std::io;
@@ -18,6 +19,7 @@ pub(super) async fn open(endpoint: &Endpoint) -> io::Result<(Incoming, Outgoing)
     match endpoint {
         Endpoint::Socket(path) => socket::connect(path).await,
         Endpoint::Device(path) => device::open(path),
+        Endpoint::Memory(place) => memory::connect(place),
     }
 }
 
@@ -26,6 +28,7 @@ pub(super) async fn open(endpoint: &Endpoint) -> io::Result<(Incoming, Outgoing)
 pub(super) enum Incoming {
     Socket(socket::Reader),
     Device(device::Reader),
+    Memory(memory::Reader),
 }
 
 impl Incoming {
@@ -35,6 +38,7 @@ impl Incoming {
         let arrival = match self {
             Self::Socket(reader) => reader.read(buffer).await.map(Arrival::Bytes)?,
             Self::Device(reader) => reader.read(buffer).await?,
+            Self::Memory(reader) => reader.read(buffer).await.map(Arrival::Bytes)?,
         };
         if arrival == Arrival::Bytes(0) {
             Err(io::ErrorKind::UnexpectedEof.into())
@@ -58,6 +62,7 @@ pub(super) enum Arrival {
 pub(super) enum Outgoing {
     Socket(socket::Writer),
     Device(device::Writer),
+    Memory(memory::Writer),
 }
 
 /// What came of sending.
@@ -77,6 +82,7 @@ impl Outgoing {
         match self {
             Self::Socket(writer) => &mut writer.buffer,
             Self::Device(writer) => &mut writer.buffer,
+            Self::Memory(writer) => &mut writer.buffer,
         }
     }
 
@@ -92,6 +98,7 @@ impl Outgoing {
         match self {
             Self::Socket(writer) => writer.flush(),
             Self::Device(writer) => writer.flush(refused),
+            Self::Memory(writer) => writer.flush(),
         }
     }
 
@@ -102,7 +109,7 @@ impl Outgoing {
     /// with one at a time that was not seen again. libxenstore, too, waits for each reply.
     pub(super) fn window(&self) -> usize {
         match self {
-            Self::Socket(_) => WINDOW,
+            Self::Socket(_) | Self::Memory(_) => WINDOW,
             Self::Device(_) => 1,
         }
     }
@@ -111,7 +118,7 @@ impl Outgoing {
     pub(super) fn room(&self) -> Option<Room> {
         match self {
             Self::Socket(writer) => writer.room(),
-            Self::Device(_) => None,
+            Self::Device(_) | Self::Memory(_) => None,
         }
     }
 }

@@ -24,6 +24,7 @@ use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
 pub use domains::Quotas;
 
 use self::core::Core;
+use crate::memory::{Place, Road};
 
 /// How a server behaves.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ use self::core::Core;
 pub struct Options {
     /// What an unprivileged domain may have.
     pub quotas: Quotas,
+    /// Whether nobody may watch for domains that come and go.
+    pub secretive: bool,
 }
 
 /// How much there is in a server.
@@ -57,14 +60,28 @@ pub struct Server {
 impl Server {
     /// Serves on a new socket, within a tokio runtime with I/O and time. Its clients are domain 0.
     pub fn bind(path: impl AsRef<Path>, options: Options) -> io::Result<Self> {
-        let core = Arc::new(Mutex::new(Core::new(options)));
-        let mut server = Self {
-            core,
-            stalled: Arc::new(watch::Sender::new(false)),
-            listeners: Vec::new(),
-        };
+        let mut server = Self::new(options);
         server.listen_as(path, 0)?;
         Ok(server)
+    }
+
+    /// A server without a socket: see [`Server::place`].
+    pub fn new(options: Options) -> Self {
+        Self {
+            core: Arc::new(Mutex::new(Core::new(options))),
+            stalled: Arc::new(watch::Sender::new(false)),
+            listeners: Vec::new(),
+        }
+    }
+
+    /// A way for clients in this process that are that domain: with a road, which decides how messages fare on it, or
+    /// with one on which they arrive at once.
+    pub fn place(&self, domid: u16, road: Option<Arc<dyn Road>>) -> Place {
+        let (core, stalled) = (self.core.clone(), self.stalled.subscribe());
+        Place::new(
+            move |stream| session::start(&core, stream, domid, stalled.clone()),
+            road,
+        )
     }
 
     /// Serves on one more new socket, whose clients are a domain: unprivileged unless it is domain 0.

@@ -6,11 +6,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
 };
 
@@ -18,16 +14,22 @@ use super::{core::Core, outbox::Outbox};
 use crate::wire::{HEADER, PAYLOAD_MAX, first_frame};
 
 /// Starts serving a client.
-pub(super) fn start(core: &Arc<Mutex<Core>>, stream: UnixStream, domid: u16, stalled: watch::Receiver<bool>) {
+pub(super) fn start(
+    core: &Arc<Mutex<Core>>,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    domid: u16,
+    stalled: watch::Receiver<bool>,
+) {
     let outbox = Arc::new(Outbox::default());
     let peer = core
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .connect(domid, outbox.clone());
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = tokio::io::split(stream);
     let core = core.clone();
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             ended = read(&core, peer, reader, &outbox, stalled) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a client has gone");
@@ -42,7 +44,7 @@ pub(super) fn start(core: &Arc<Mutex<Core>>, stream: UnixStream, domid: u16, sta
 async fn read(
     core: &Mutex<Core>,
     peer: u64,
-    mut reader: OwnedReadHalf,
+    mut reader: impl AsyncRead + Unpin,
     outbox: &Outbox,
     mut stalled: watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -71,7 +73,7 @@ async fn read(
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, outbox: &Outbox) -> io::Result<()> {
+async fn write(mut writer: impl AsyncWrite + Unpin, outbox: &Outbox) -> io::Result<()> {
     loop {
         outbox.news.notified().await;
         let Some(bytes) = outbox.take() else {

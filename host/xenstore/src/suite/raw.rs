@@ -33,7 +33,7 @@ impl Raw {
     async fn new(bench: &Bench) -> Option<Self> {
         match &bench.endpoint {
             Endpoint::Socket(path) => Some(Self(UnixStream::connect(path).await.unwrap(), Vec::new())),
-            Endpoint::Device(_) => None,
+            Endpoint::Device(_) | Endpoint::Memory(_) => None,
         }
     }
 

@@ -28,6 +28,9 @@ impl Core {
         let (path, token) = watch_arguments(payload)?;
         let relative = !path.starts_with(b"/") && !path.starts_with(b"@");
         let path = absolute(caller, path)?;
+        if self.options.secretive && path.is_special() {
+            return Err(Errno::Access);
+        }
         if peer
             .watches
             .iter()

@@ -7,14 +7,20 @@ mod directory;
 mod dispatch;
 mod domains;
 mod host;
+mod hotplug;
 mod logging;
 mod metrics;
 mod neighbours;
+mod patience;
 mod plugins;
+mod quarantine;
 mod recovery;
 mod registry;
 mod script;
 mod simulated;
+#[cfg(test)]
+mod tests;
+mod workers;
 
 use std::{
     io::{self, Read, Write},
@@ -30,8 +36,8 @@ use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    task::{LocalSet, spawn_blocking, spawn_local},
+    sync::mpsc::{self, UnboundedReceiver},
+    task::{JoinHandle, LocalSet, spawn_blocking, spawn_local},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -49,8 +55,11 @@ use crate::{
     domains::Domains,
     host::{Host, Plugins},
     metrics::Metrics,
+    neighbours::Question,
     plugins::Loader,
+    quarantine::Quarantines,
     registry::Registry,
+    workers::Workers,
 };
 
 /// How long devices may take to finish what they are at when the daemon ends.
@@ -86,7 +95,8 @@ struct Arguments {
     simulated: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
+/// The program. Its arguments and exit codes are those of `xenplugd --help`.
+pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == plugins::COMPILE) {
         return compile();
     }
@@ -154,16 +164,18 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             system,
             journal,
             claims,
+            quarantines: Quarantines::of(&plugins),
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
+            workers: Workers::Threads,
+            requests: Arc::default(),
             asks,
             metrics: Metrics::new(),
             events: Host::event_permits(),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let dispatch = Dispatch::begin(Arc::clone(&host), questions).await?;
-        serve(host, &arguments.config, loader, listener, asked, dispatch).await?;
+        serve(host, &arguments.config, loader, listener, asked, questions).await?;
         let _ = std::fs::remove_file(control);
         Ok(())
     })
@@ -181,17 +193,16 @@ async fn serve(
     file: &Path,
     loader: Arc<Loader>,
     listener: UnixListener,
-    asked: mpsc::UnboundedReceiver<(Part, Ask)>,
-    dispatch: Dispatch,
+    asked: UnboundedReceiver<(Part, Ask)>,
+    questions: UnboundedReceiver<Question>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    recovery::run(&host).await?;
-    spawn_local(script::pass_on(Arc::clone(&host), asked));
+    let mut dispatching = begin(&host, asked, questions).await?;
+    spawn_local(logging::tell_of_floods());
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
-    let mut dispatching = spawn_local(dispatch.run());
     info!(domain = host.own.0, store = %host.client.endpoint(), "serving");
     notify(&[NotifyState::Ready]);
     let ended = loop {
@@ -204,16 +215,36 @@ async fn serve(
     };
     info!("ending; what is connected stays connected");
     notify(&[NotifyState::Stopping]);
-    host.draining.cancel();
-    host.tasks.close();
-    if timeout(DRAIN, host.tasks.wait()).await.is_err() {
-        warn!("some devices did not finish; the next start goes on from the journal");
-    }
+    drain(&host).await;
     heard.cancel();
     if timeout(HEAR, control).await.is_err() {
         warn!("somebody does not take the answer on the control socket");
     }
     ended
+}
+
+/// Begins to serve devices: those that an earlier daemon left, and those that the store and scripts tell of.
+async fn begin(
+    host: &Arc<Host>,
+    asked: UnboundedReceiver<(Part, Ask)>,
+    questions: UnboundedReceiver<Question>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let dispatch = Dispatch::begin(Arc::clone(host), questions).await?;
+    recovery::run(host).await?;
+    spawn_local(script::pass_on(Arc::clone(host), asked));
+    if host.mode == Mode::DriverDomain {
+        spawn_local(hotplug::follow(Arc::clone(host)));
+    }
+    Ok(spawn_local(dispatch.run()))
+}
+
+/// Lets the devices finish what they are at.
+async fn drain(host: &Host) {
+    host.draining.cancel();
+    host.tasks.close();
+    if timeout(DRAIN, host.tasks.wait()).await.is_err() {
+        warn!("some devices did not finish; the next start goes on from the journal");
+    }
 }
 
 /// Reads the configuration again. If it is not good, what is there stays.

@@ -1,0 +1,193 @@
+//! `xenplug watch`: what becomes of the devices, as it happens.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+    time::{Duration, SystemTime},
+};
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+use xenplug_control::{Client, Device, Error, Status};
+
+use crate::status;
+
+/// What it is for.
+pub(crate) const ABOUT: &str = "\
+Shows the devices, and what becomes of them, until it is interrupted.
+
+On a terminal it shows the table of `xenplug status` with the last events below it, else a line for each event: the time,
+the device, the state it was in and the one it is in now, then plugin, what is held, and the error. With --json each event
+is an object on a line of its own, with the device as in `xenplug status --json`.
+
+The daemon is asked every --every; a state that does not last that long may not be seen.";
+
+/// How many events stand below the table.
+const EVENTS: usize = 10;
+/// Home, and clear the screen (ECMA-48).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// `xenplug watch`.
+#[derive(Args)]
+pub(crate) struct Watch {
+    /// A JSON object for each event, for programs.
+    #[arg(long)]
+    json: bool,
+    /// How often to look.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "200ms")]
+    every: Duration,
+}
+
+/// Why it ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Daemon(#[from] Error),
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+/// A change of one device.
+struct Change {
+    device: Device,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+impl Watch {
+    /// Shows what happens until the output is closed. A daemon that goes away is waited for; one that was never there is
+    /// an error.
+    pub(crate) async fn run(&self, client: &Client) -> Result<(), Failure> {
+        let (mut known, mut told) = (BTreeMap::new(), Vec::new());
+        let mut status = Some(client.status().await?);
+        let table = !self.json && io::stdout().is_terminal();
+        loop {
+            let at = Instant::now() + self.every;
+            let now = devices(status.as_ref());
+            // What a daemon that is away would say is not known.
+            let changes = if status.is_some() {
+                changes(&known, &now)
+            } else {
+                Vec::new()
+            };
+            for change in &changes {
+                told.push(if self.json { change.json() } else { change.line() });
+            }
+            if table {
+                let skip = told.len().saturating_sub(EVENTS);
+                let head = status.as_ref().map_or("xenplugd is away\n".to_owned(), status::table);
+                let text = format!("{CLEAR}{head}\n{}\n", told.split_off(skip).join("\n"));
+                write(&text)?;
+            } else if !told.is_empty() {
+                write(&(std::mem::take(&mut told).join("\n") + "\n"))?;
+            }
+            if status.is_some() {
+                known = now;
+            }
+            sleep_until(at).await;
+            status = client.status().await.ok();
+        }
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+type Devices = BTreeMap<String, Device>;
+
+fn devices(status: Option<&Status>) -> Devices {
+    let devices = status.into_iter().flat_map(|status| &status.devices);
+    devices.map(|device| (status::name(device), device.clone())).collect()
+}
+
+/// What is not as it was: another state, or the same one come to again.
+fn changes(before: &Devices, now: &Devices) -> Vec<Change> {
+    let state = |device: Option<&Device>| device.map(|device| device.state.clone());
+    let come = now.iter().filter_map(|(name, device)| {
+        let was = before.get(name);
+        let same = was.is_some_and(|was| (&was.state, &was.error) == (&device.state, &device.error));
+        (!same).then(|| Change {
+            device: device.clone(),
+            from: state(was),
+            to: state(Some(device)),
+        })
+    });
+    let gone = before.iter().filter(|(name, _)| !now.contains_key(*name));
+    let gone = gone.map(|(_, device)| Change {
+        device: device.clone(),
+        from: state(Some(device)),
+        to: None,
+    });
+    come.chain(gone).collect()
+}
+
+impl Change {
+    fn line(&self) -> String {
+        let word = |state: &Option<String>| state.clone().unwrap_or_else(|| "-".to_owned());
+        let device = &self.device;
+        let mut line = format!(
+            "{} {} {} -> {}",
+            time(),
+            status::name(device),
+            word(&self.from),
+            word(&self.to)
+        );
+        let there = self.to.is_some();
+        let details = device.plugin.iter().cloned();
+        let details = details.chain(device.held.iter().filter(|_| there).cloned());
+        for detail in details.chain(device.error.iter().map(|error| format!("error: {error}"))) {
+            line.push_str("  ");
+            line.push_str(&detail);
+        }
+        line
+    }
+
+    fn json(&self) -> String {
+        json!({ "time": time(), "from": self.from, "to": self.to, "device": self.device }).to_string()
+    }
+}
+
+/// Now, in UTC.
+fn time() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(devices: &[(u32, &str)]) -> Devices {
+        let devices = devices.iter().map(|(devid, state)| Device {
+            kind: "vbd".into(),
+            frontend: 3,
+            devid: *devid,
+            emulated: false,
+            vm: None,
+            plugin: Some("phy".into()),
+            state: (*state).into(),
+            since: 0,
+            held: vec!["loop0 on /srv/a.img".into()],
+            error: None,
+        });
+        devices.map(|device| (status::name(&device), device)).collect()
+    }
+
+    #[test]
+    fn what_came_changed_and_went_is_told() {
+        let before = known(&[(1, "connecting"), (2, "connected"), (3, "connected")]);
+        let now = known(&[(1, "connected"), (3, "connected"), (4, "waiting")]);
+        let lines: Vec<String> = changes(&before, &now).iter().map(Change::line).collect();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        for (line, expected) in lines.iter().zip([
+            " vbd/3/1 connecting -> connected  phy  loop0 on /srv/a.img",
+            " vbd/3/4 - -> waiting  phy  loop0 on /srv/a.img",
+            " vbd/3/2 connected -> -  phy",
+        ]) {
+            assert!(line.ends_with(expected), "{line}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests of the whole daemon.
+
+pub(crate) mod simulation;

@@ -1,0 +1,269 @@
+//! The whole daemon in a world in which a seed decides every step: how long each message and each worker takes, what
+//! fails, and when the daemon is killed.
+//!
+//! The daemon is the real one: its dispatch, its devices' tasks, its recovery, the journal on a file system, the store's
+//! client, and the handlers `phy` and `vif-bridge` as components. The store is the embedded server behind connections on
+//! which messages take their time; the machine is the simulated one. Everything lives on one thread, whose clock jumps to
+//! whatever comes next, so that a seed plays the same in every run. Handlers and releases run on a thread of their own,
+//! and everything else waits for them: where in that time they happen is the seed's choice as well.
+//!
+//! `XENPLUG_SEED=17 cargo test -p xenplugd --release simulation` plays one seed, and shows what happened;
+//! `XENPLUG_SEEDS=100000` plays that many.
+
+mod chance;
+mod check;
+mod daemon;
+mod guest;
+mod hand;
+mod kernel;
+mod plan;
+mod toolstack;
+mod trace;
+mod workers;
+mod world;
+
+use std::{
+    cell::RefCell,
+    env, fs, panic,
+    path::PathBuf,
+    rc::Rc,
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    task::{LocalSet, spawn_local},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use xenplug_xenbus::DomId;
+use xenplug_xenstore::Permission;
+
+use check::Judge;
+use hand::Hand;
+use toolstack::Slot;
+use trace::Trace;
+pub(crate) use workers::Workers;
+use world::{Stage, World};
+
+/// How many seeds are played if nothing is said, and if it is to take long.
+const SEEDS: u64 = 1000;
+const LONG: u64 = 100_000;
+/// The domain ids of the guests.
+const GUESTS: [DomId; 2] = [DomId(5), DomId(6)];
+/// Longer than any seed, by its own clock.
+const END: Duration = Duration::from_secs(86_400);
+
+thread_local! {
+    /// Why a task of this thread has panicked. Tokio keeps that to itself.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// One test at a time: who logs, and who does not, is decided for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[test]
+#[allow(clippy::print_stdout, reason = "`cargo xtask trials` reads it there")]
+fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stage = stage();
+    let first = number("XENPLUG_SEED");
+    let long = env::var_os("XENPLUG_TRIALS").is_some_and(|value| value == "long");
+    let seeds = match first {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("XENPLUG_SEEDS").unwrap_or(if long { LONG } else { SEEDS }),
+    };
+    let next = AtomicU64::new(seeds.start);
+    let failed: Vec<(u64, String)> = thread::scope(|scope| {
+        let players = thread::available_parallelism().map_or(1, usize::from).min(4);
+        let play_all = || {
+            let mut failed = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end || failed.len() > 4 {
+                    return failed;
+                }
+                if let Err(reason) = play(seed, &stage, None) {
+                    failed.push((seed, reason));
+                }
+            }
+        };
+        let players: Vec<_> = (0..players).map(|_| scope.spawn(play_all)).collect();
+        players
+            .into_iter()
+            .flat_map(|player| player.join().expect("a player only plays"))
+            .collect()
+    });
+    let all = seeds.end - seeds.start;
+    let Some((seed, reason)) = failed.iter().min() else {
+        println!("trial-cases: {all} of {all}");
+        return;
+    };
+    let trace = Trace::default();
+    let again = play(*seed, &stage, Some(&trace));
+    panic!(
+        "{}\nseed {seed}, {:?}: {reason}\n(with the trace: {again:?}; others: {:?})\n\
+         play it again: XENPLUG_SEED={seed} cargo xtask test --package xenplugd --lib -- simulation",
+        trace.text(),
+        plan::Plan::of(*seed),
+        failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn a_seed_plays_the_same_to_the_letter() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stage = stage();
+    for seed in 2000..2008 {
+        let traces = [Trace::default(), Trace::default()];
+        let outcomes = traces.each_ref().map(|trace| play(seed, &stage, Some(trace)));
+        assert_eq!(outcomes[0], outcomes[1], "seed {seed}");
+        let [one, other] = traces.map(|trace| trace.text());
+        assert!(one.lines().count() > 20, "seed {seed} has no trace: {one}");
+        for (line, (one, other)) in one.lines().zip(other.lines()).enumerate() {
+            assert_eq!(one, other, "seed {seed}, line {line}");
+        }
+        assert_eq!(one.len(), other.len(), "seed {seed}");
+    }
+}
+
+/// Plays a seed. What has gone wrong, if something has.
+fn play(seed: u64, stage: &Stage, trace: Option<&Trace>) -> Result<(), String> {
+    watch_panics();
+    PANIC.take();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let played = || LocalSet::new().block_on(&runtime, story(seed, stage));
+    let violations = match trace {
+        Some(trace) => tracing::dispatcher::with_default(&trace.log(), played),
+        None => played(),
+    };
+    match PANIC.take() {
+        Some(panic) => Err(panic),
+        None if violations.is_empty() => Ok(()),
+        None => Err(violations.join("\n")),
+    }
+}
+
+/// One seed: guests come and go in a storm; it ends, and every device is what it should be; they go, and nothing is
+/// left.
+async fn story(seed: u64, stage: &Stage) -> Vec<String> {
+    let world = World::new(seed, stage);
+    let end = CancellationToken::new();
+    let played = async {
+        prepare(&world).await;
+        let kernel = spawn_local(kernel::run(Rc::clone(&world), end.clone()));
+        let play = async {
+            let judge = Judge::new(&world).await;
+            while world.daemon.borrow().upgrade().is_none() {
+                sleep(Duration::from_secs(1)).await;
+            }
+            // It sets its watches.
+            sleep(Duration::from_secs(1)).await;
+            let baseline = judge.baseline();
+            world.storm(true);
+            let (mut settled, mut slots) = (Vec::new(), Vec::new());
+            let last = CancellationToken::new();
+            for domain in GUESTS {
+                let there = CancellationToken::new();
+                let slot = Slot::new(Rc::clone(&world), domain).await;
+                slots.push(spawn_local(slot.run(there.clone(), last.clone())));
+                settled.push(there);
+            }
+            for there in settled {
+                there.cancelled().await;
+            }
+            world.storm(false);
+            judge.all_decided().await;
+            last.cancel();
+            for slot in slots {
+                slot.await.expect("a toolstack goes on");
+            }
+            judge.all_gone(&baseline).await;
+        };
+        tokio::select! {
+            biased;
+            () = world.over.cancelled() => {}
+            () = play => {}
+            () = daemon::run(Rc::clone(&world), stage, end.clone()) => {}
+        }
+        end.cancel();
+        if let Err(error) = kernel.await {
+            world.wrong(format!("the kernel: {error}"));
+        }
+    };
+    if timeout(END, played).await.is_err() {
+        world.wrong("the seed has no end");
+    }
+    world.violations()
+}
+
+/// What is in the store before any guest.
+async fn prepare(world: &World) {
+    let hand = Hand::new(world).await;
+    let own = world.own.0;
+    let nodes = vec![("domid", own.to_string()), ("name", "backends".to_owned())];
+    let permissions = [Permission::none(0), Permission::read(own)];
+    hand.make(&[
+        (&format!("/local/domain/{own}"), &nodes, &permissions),
+        (&format!("/local/domain/{own}/backend"), &Vec::new(), &permissions),
+    ])
+    .await;
+}
+
+/// The handlers' components and the configurations that name them.
+fn stage() -> Stage {
+    let plugins = env::var_os("XENPLUG_PLUGINS").map(PathBuf::from);
+    let plugins = plugins.expect("XENPLUG_PLUGINS is the folder of the handlers' components: run `cargo xtask test`");
+    let stage = Stage::new();
+    for mode in ["dom0", "driver-domain"] {
+        let text = format!(
+            r#"mode = "{mode}"
+[paths]
+plugins = {plugins:?}
+cache = {:?}
+[plugin.phy]
+component = "phy.wasm"
+kinds = ["vbd"]
+scripts = ["block"]
+grant = {{ block = [{{ path = "/srv", access = "rw" }}], loop = true }}
+[plugin.vif-bridge]
+component = "vif-bridge.wasm"
+kinds = ["vif"]
+scripts = ["vif-bridge"]
+grant = {{ bridges = ["xenbr*"], firewall = true }}
+"#,
+            stage.folder.path().join("cache"),
+        );
+        fs::write(stage.folder.path().join(format!("{mode}.toml")), text).expect("a configuration is written");
+    }
+    stage
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = env::var(variable).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} is {value:?}, and has to be a number")),
+    )
+}
+
+/// Remembers panics, as those of tasks would go unseen.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            PANIC.set(Some(panic.to_string()));
+            report(panic);
+        }));
+    });
+}

@@ -1,0 +1,173 @@
+//! The daemons of a seed, one after the other: the real one, but for its process, its signals and its control socket.
+
+use std::{
+    rc::Rc,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    sync::mpsc,
+    task::LocalSet,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use xenplug_journal::Journal;
+use xenplug_runtime::{Cache, Claims, Compiler};
+use xenplug_system::System;
+use xenplug_xenbus::Mode;
+use xenplug_xenstore::{Client, Endpoint, Options};
+
+use super::{
+    chance::Chance,
+    workers::Workers as Simulated,
+    world::{Asked, Stage, World},
+};
+use crate::{
+    HEAR, begin, config::Config, domains::Domains, drain, host::Host, metrics::Metrics, neighbours, own_domain,
+    plugins::Loader, quarantine::Quarantines, registry::Registry, script, workers::Workers,
+};
+
+/// How systemd waits before it starts a daemon again (`RestartSec` of the unit).
+const RESTART: Duration = Duration::from_secs(1);
+
+/// Runs daemons until the end of the seed, and kills and ends them as it has it.
+pub(super) async fn run(world: Rc<World>, stage: &Stage, end: CancellationToken) {
+    let chance = Chance::of(world.seed, "operator");
+    loop {
+        let (workers, killed) = world.workers.daemon();
+        let stop = CancellationToken::new();
+        let tasks = LocalSet::new();
+        let daemon = tasks.run_until(daemon(&world, stage, workers, stop.clone()));
+        tokio::select! {
+            biased;
+            () = killed.cancelled() => world.say("killed in a call of the machine's"),
+            () = misfortune(&world, &chance, &stop) => world.say("killed"),
+            () = end.cancelled() => return,
+            ended = daemon => match ended {
+                Ok(()) => world.say("ended"),
+                Err(error) => world.say(format!("failed: {error:#}")),
+            }
+        }
+        drop(tasks);
+        world.socket.take();
+        sleep(RESTART + chance.upto(if chance.permille(200) { 30_000 } else { 0 })).await;
+    }
+}
+
+/// What befalls a daemon. Returns when it is to be killed.
+async fn misfortune(world: &World, chance: &Chance, stop: &CancellationToken) {
+    loop {
+        let rest = match world.plan.misfortune {
+            0 => return std::future::pending().await,
+            longest => chance.between(1, longest),
+        };
+        sleep(rest).await;
+        if !world.is_stormy() {
+            continue;
+        }
+        match chance.below(6) {
+            0 | 1 => return,
+            2 => {
+                world.say("the operator ends the daemon");
+                stop.cancel();
+            }
+            3 => {
+                world.say("the connection to the store is cut");
+                world.place.cut();
+            }
+            4 => {
+                world.say("the store is away");
+                let _back = Away::new(world);
+                sleep(chance.upto(5000)).await;
+            }
+            _ => {
+                world.say("time jumps");
+                tokio::time::advance(chance.upto(7_200_000)).await;
+            }
+        }
+    }
+}
+
+/// The store is away, until this is dropped.
+struct Away<'a>(&'a World);
+
+impl<'a> Away<'a> {
+    fn new(world: &'a World) -> Self {
+        world.place.close(true);
+        world.place.cut();
+        Self(world)
+    }
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        self.0.place.close(false);
+    }
+}
+
+/// One daemon, until it is told to stop: see `run` and `serve` of the program.
+async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = Config::load(&world.config)?;
+    let mode = config.mode;
+    let (asker, questions) = neighbours::questions();
+    let claims = Arc::new(match mode {
+        Mode::Dom0 => Claims::beside(Box::new(asker)),
+        Mode::DriverDomain => Claims::default(),
+    });
+    let system: System = world.machine.system();
+    let loader = Loader {
+        engine: stage.engine.clone(),
+        cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
+        system: system.clone(),
+        claims: Arc::clone(&claims),
+    };
+    let workers = Workers::Simulated(workers);
+    let plugins = workers.run(move || loader.load(config)).await??;
+    let mut options = Options::default();
+    options.seed = Some(world.seed);
+    let client = Client::connect_with(Endpoint::Memory(world.place.clone()), options).await?;
+    let journal = Journal::open(&world.journal()).context("the journal")?;
+    let (asks, asked) = mpsc::unbounded_channel();
+    let host = Arc::new(Host {
+        mode,
+        own: own_domain(&client).await?,
+        domains: Arc::new(Domains::new(client.clone())),
+        client,
+        system,
+        journal,
+        claims,
+        quarantines: Quarantines::of(&plugins),
+        plugins: RwLock::new(Arc::new(plugins)),
+        registry: Registry::default(),
+        requests: Arc::default(),
+        workers,
+        asks,
+        metrics: Metrics::new(),
+        events: Host::event_permits(),
+        draining: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    });
+    let mut dispatching = begin(&host, asked, questions).await?;
+    world.daemon.replace(Arc::downgrade(&host));
+    let (socket, mut calls) = mpsc::unbounded_channel::<Asked>();
+    world.socket.replace(Some(socket));
+    world.say("serving");
+    let callers = TaskTracker::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut dispatching => anyhow::bail!("the store can no longer be watched"),
+            () = stop.cancelled() => break,
+            Some((call, answer)) = calls.recv() => {
+                let host = Arc::clone(&host);
+                callers.spawn_local(async move { answer.send(script::answer(&host, call).await) });
+            }
+        }
+    }
+    drain(&host).await;
+    callers.close();
+    let _ = timeout(HEAR, callers.wait()).await;
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! What a seed has in store.
+
+use xenplug_xenbus::Mode;
+
+use super::chance::Chance;
+
+/// What a seed has in store. Times are milliseconds, and the longest; odds are of a thousand.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) mode: Mode,
+    /// Whether the daemon may read the guests' `vm` nodes.
+    pub(super) vm_readable: bool,
+    /// A message between daemon and store.
+    pub(super) message: u64,
+    /// Events that are lost, or told twice.
+    pub(super) lost: u64,
+    pub(super) twice: u64,
+    /// A worker, before it begins and before it tells that it has ended.
+    pub(super) worker: u64,
+    /// A step of a guest's, of the kernel's, of the toolstack's.
+    pub(super) others: u64,
+    /// Calls of the machine's that fail, and after which the daemon is killed.
+    pub(super) failing: u64,
+    pub(super) killing: u64,
+    /// Between two misfortunes of those that come by themselves; none if 0.
+    pub(super) misfortune: u64,
+    /// How many guests each domain id has, one after the other.
+    pub(super) lives: u64,
+}
+
+impl Plan {
+    pub(super) fn of(seed: u64) -> Self {
+        let chance = Chance::of(seed, "plan");
+        let mut plan = Self {
+            mode: chance.pick(&[Mode::DriverDomain, Mode::DriverDomain, Mode::Dom0]),
+            vm_readable: chance.permille(500),
+            message: chance.pick(&[0, 1, 5, 50, 500]),
+            lost: chance.pick(&[0, 0, 0, 50, 300]),
+            twice: chance.pick(&[0, 0, 100]),
+            worker: chance.pick(&[0, 1, 20, 2000]),
+            others: chance.pick(&[1, 10, 100, 1000]),
+            failing: chance.pick(&[0, 0, 5, 50]),
+            killing: chance.pick(&[0, 0, 5, 50]),
+            misfortune: chance.pick(&[0, 1000, 10_000, 40_000]),
+            lives: 1 + chance.below(3),
+        };
+        if chance.permille(200) {
+            // A quiet one, in which everything has to go well.
+            (plan.lost, plan.failing, plan.killing, plan.misfortune) = (0, 0, 0, 0);
+        }
+        plan
+    }
+
+    /// Whether nothing goes wrong but that things take their time.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.lost + self.failing + self.killing + self.misfortune == 0
+    }
+}

@@ -1,0 +1,328 @@
+//! The toolstack: makes guests and devices as libxl does (tools/libs/light/libxl_device.c), waits for them, gives up
+//! after ten seconds, and uses each domain id again.
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use tokio::{
+    task::spawn_local,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use xenplug_control::script::{Action, Call};
+use xenplug_xenbus::{BackendPath, DeviceKey, DomId, Kind, Mode};
+use xenplug_xenstore::Permission;
+
+use super::{
+    chance::Chance,
+    guest::{Manners, frontend},
+    hand::{Hand, Nodes, at},
+    world::{Made, World},
+};
+
+/// How long libxl waits for a backend (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`), and for a script
+/// (`LIBXL_HOTPLUG_TIMEOUT`).
+const PATIENCE: Duration = Duration::from_secs(10);
+const SCRIPT: Duration = Duration::from_secs(40);
+
+/// One domain id, and the toolstack's hand for it.
+pub(super) struct Slot {
+    world: Rc<World>,
+    hand: Hand,
+    chance: Chance,
+    domain: DomId,
+    /// The devices of the guest that lives, and what ends their frontends.
+    devices: BTreeMap<DeviceKey, CancellationToken>,
+}
+
+impl Slot {
+    pub(super) async fn new(world: Rc<World>, domain: DomId) -> Self {
+        Self {
+            hand: Hand::new(&world).await,
+            chance: Chance::of(world.seed, &format!("toolstack {domain}")),
+            world,
+            domain,
+            devices: BTreeMap::new(),
+        }
+    }
+
+    /// Makes guests one after the other. The last one lives on until it is told to `end`; `settled` says that it is
+    /// there.
+    pub(super) async fn run(mut self, settled: CancellationToken, end: CancellationToken) {
+        for life in 1..=self.world.plan.lives {
+            self.create().await;
+            for _ in 0..self.chance.below(6) {
+                self.pause().await;
+                self.act().await;
+            }
+            if life == self.world.plan.lives {
+                settled.cancel();
+                end.cancelled().await;
+            } else {
+                self.pause().await;
+            }
+            self.destroy().await;
+        }
+    }
+
+    async fn pause(&self) {
+        sleep(match self.chance.below(3) {
+            0 => Duration::ZERO,
+            1 => self.chance.upto(200),
+            _ => self.chance.upto(20_000),
+        })
+        .await;
+    }
+
+    fn home(&self) -> String {
+        format!("/local/domain/{}", self.domain)
+    }
+
+    async fn create(&mut self) {
+        let world = Rc::clone(&self.world);
+        let vm = world.count.get() + 1;
+        world.count.set(vm);
+        world.say(format!("guest {} is made, /vm/{vm}", self.domain));
+        let nodes: Nodes = vec![("name", format!("guest{vm}")), ("vm", format!("/vm/{vm}"))];
+        let mut permissions = vec![Permission::none(0), Permission::read(self.domain.0)];
+        if world.plan.vm_readable && world.own.0 != 0 {
+            permissions.push(Permission::read(world.own.0));
+        }
+        self.hand.make(&[(&self.home(), &nodes, &permissions)]).await;
+        let introduce_first = self.chance.permille(500);
+        if introduce_first {
+            self.introduce().await;
+        }
+        for key in ["vbd/D/51712", "vbd/D/51728", "vif/D/0"] {
+            if self.chance.permille(700) {
+                let key = key.replace('D', &self.domain.to_string());
+                self.attach(key.parse().expect("a device")).await;
+            }
+        }
+        if !introduce_first {
+            self.introduce().await;
+        }
+    }
+
+    async fn introduce(&self) {
+        let introduced = self.hand.client().introduce(self.domain.0, 1, 1).await;
+        introduced.expect("domain 0 may");
+    }
+
+    /// Something happens to one of the guest's devices.
+    async fn act(&mut self) {
+        let keys: Vec<DeviceKey> = self.devices.keys().cloned().collect();
+        let Some(key) = (!keys.is_empty()).then(|| keys[self.chance.below(keys.len() as u64) as usize].clone()) else {
+            return;
+        };
+        match self.chance.below(4) {
+            0 => self.detach(&key).await,
+            1 => {
+                self.detach(&key).await;
+                self.attach(key).await;
+            }
+            // Written anew without a word.
+            2 => self.attach(key).await,
+            _ => {
+                self.world.say(format!("{key}: somebody removes its directory"));
+                self.end(&key);
+                self.hand.remove(&self.world.backend(&key)).await;
+            }
+        }
+    }
+
+    /// Makes a device, and waits for its backend.
+    async fn attach(&mut self, key: DeviceKey) {
+        self.end(&key);
+        let world = Rc::clone(&self.world);
+        let number = world.count.get() + 1;
+        world.count.set(number);
+        let params = format!("/srv/{number}.img");
+        world.machine.add_file(&params, 1 << 20);
+        let manners = self.chance.pick(&[
+            Manners::Good,
+            Manners::Good,
+            Manners::Slow,
+            Manners::Restless,
+            Manners::Mute,
+        ]);
+        world.say(format!("{key} is made of {params}; the guest is {manners:?}"));
+        let made = Made {
+            number,
+            params: params.clone(),
+        };
+        world.made.borrow_mut().insert(key.clone(), made);
+        self.write(&key, &params).await;
+        let dead = CancellationToken::new();
+        self.devices.insert(key.clone(), dead.clone());
+        spawn_local(frontend(
+            Rc::clone(&world),
+            self.hand.clone(),
+            key.clone(),
+            manners,
+            dead,
+        ));
+        let state = format!("{}/state", world.backend(&key));
+        self.until(&state, |state| matches!(state, Some("2" | "4"))).await;
+        if world.plan.mode == Mode::Dom0 {
+            self.script(&key, Action::Add).await;
+        } else if world.plan.is_quiet() && world.plan.message <= 50 {
+            let status = format!("{}/hotplug-status", world.backend(&key));
+            if !self.until(&status, |status| status == Some("connected")).await {
+                world.wrong(format!(
+                    "{key} is not connected within {PATIENCE:?}, and nothing was in the way"
+                ));
+            }
+        }
+    }
+
+    async fn write(&self, key: &DeviceKey, params: &str) {
+        let (own, domain) = (self.world.own, self.domain);
+        let backend = self.world.backend(key);
+        let path = BackendPath {
+            backend: own,
+            key: key.clone(),
+        };
+        let frontend = path.frontend_path();
+        let common = [
+            ("frontend", frontend.clone()),
+            ("frontend-id", domain.to_string()),
+            ("online", "1".to_owned()),
+            ("state", "1".to_owned()),
+        ];
+        let of_kind: Nodes = match key.kind == Kind::VIF {
+            true => vec![
+                ("script", "/etc/xen/scripts/vif-bridge".to_owned()),
+                ("bridge", "xenbr0".to_owned()),
+                ("mac", format!("00:16:3e:00:00:{:02x}", domain.0)),
+                ("handle", key.devid.to_string()),
+                ("hotplug-status", String::new()),
+            ],
+            false => vec![
+                ("script", "/etc/xen/scripts/block".to_owned()),
+                ("params", params.to_owned()),
+                ("mode", "w".to_owned()),
+                ("type", "phy".to_owned()),
+            ],
+        };
+        let back: Nodes = common.into_iter().chain(of_kind).collect();
+        let front: Nodes = vec![
+            ("backend", backend.clone()),
+            ("backend-id", own.to_string()),
+            ("state", "1".to_owned()),
+        ];
+        self.hand
+            .make(&[
+                (
+                    &frontend,
+                    &front,
+                    &[Permission::none(domain.0), Permission::read(own.0)],
+                ),
+                (&backend, &back, &[Permission::none(own.0), Permission::read(domain.0)]),
+            ])
+            .await;
+    }
+
+    /// The guest's frontend ends, and nobody wants the device any longer.
+    fn end(&mut self, key: &DeviceKey) {
+        self.world.made.borrow_mut().remove(key);
+        if let Some(dead) = self.devices.remove(key) {
+            dead.cancel();
+        }
+    }
+
+    /// Asks for a device's end, waits for it, and removes what is the toolstack's to remove.
+    async fn detach(&mut self, key: &DeviceKey) {
+        let world = Rc::clone(&self.world);
+        world.say(format!("{key} is to go"));
+        world.made.borrow_mut().remove(key);
+        let backend = world.backend(key);
+        let state = format!("{backend}/state");
+        let asked = self
+            .hand
+            .transaction(async |transaction| {
+                match transaction.read(&at(&state)).await {
+                    Err(error) if error.is_not_found() => return Ok(false),
+                    Err(error) => return Err(error),
+                    Ok(now) => {
+                        transaction.write(&at(&format!("{backend}/online")), "0").await?;
+                        if now != b"6" {
+                            transaction.write(&at(&state), "5").await?;
+                        }
+                    }
+                }
+                Ok(true)
+            })
+            .await;
+        let patient = !self.chance.permille(200);
+        if asked && patient {
+            self.until(&state, |state| matches!(state, None | Some("6"))).await;
+        }
+        match world.plan.mode {
+            Mode::Dom0 => self.script(key, Action::Remove).await,
+            Mode::DriverDomain if patient => drop(self.until(&state, |state| state.is_none()).await),
+            Mode::DriverDomain => {}
+        }
+        self.end(key);
+        let path = BackendPath {
+            backend: world.own,
+            key: key.clone(),
+        };
+        self.hand.remove(&path.frontend_path()).await;
+        if world.plan.mode == Mode::Dom0 {
+            self.hand.remove(&backend).await;
+        }
+    }
+
+    async fn destroy(&mut self) {
+        self.world.say(format!("guest {} is to go", self.domain));
+        if self.chance.permille(300) {
+            // It crashes: its frontends do nothing any more.
+            self.devices.values().for_each(CancellationToken::cancel);
+        }
+        let keys: Vec<DeviceKey> = self.devices.keys().cloned().collect();
+        for key in keys {
+            self.detach(&key).await;
+        }
+        let release_first = self.chance.permille(500);
+        if release_first {
+            self.release().await;
+        }
+        self.hand.remove(&self.home()).await;
+        if !release_first {
+            self.release().await;
+        }
+        self.world.say(format!("guest {} is gone", self.domain));
+    }
+
+    async fn release(&self) {
+        self.hand.client().release(self.domain.0).await.expect("domain 0 may");
+    }
+
+    /// Waits until a node is so, for as long as libxl does.
+    async fn until(&self, path: &str, so: impl Fn(Option<&str>) -> bool) -> bool {
+        let mut watch = self.hand.watch(path).await;
+        let waiting = async {
+            while !so(self.hand.read(path).await.as_deref()) {
+                watch.next().await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.is_ok()
+    }
+
+    /// Runs a script, whose stand-in asks the daemon.
+    async fn script(&self, key: &DeviceKey, action: Action) {
+        let call = Call {
+            script: if key.kind == Kind::VIF { "vif-bridge" } else { "block" }.to_owned(),
+            action,
+            backend: format!("backend/{key}"),
+            emulated: false,
+            parameters: BTreeMap::new(),
+        };
+        match timeout(SCRIPT, self.world.call(call)).await {
+            Ok(answer) => self.world.say(format!("{key}: {action:?} is answered {answer:?}")),
+            Err(_) => self.world.wrong(format!(
+                "{key}: {action:?} is not answered before libxl kills the script"
+            )),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Workers whose work takes the time that the seed says, and in which the daemon is killed when it says so.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fs,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::{JoinHandle, spawn_local},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use xenplug_system::{
+    Error,
+    network::IfName,
+    simulated::{Operation, Trouble},
+};
+
+use super::chance::Chance;
+
+thread_local! {
+    /// Whether this thread is a worker's.
+    static WORKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a worker unwinds with when the daemon is killed.
+struct Killed;
+
+/// One daemon's workers.
+pub(crate) struct Workers(pub(super) Arc<Shared>);
+
+/// What the workers of all daemons of a seed share.
+pub(super) struct Shared {
+    chance: Chance,
+    longest: u64,
+    /// Where tokio's parts of a worker live.
+    runtime: Handle,
+    killed: Mutex<CancellationToken>,
+    links: Mutex<Option<UnboundedSender<Option<IfName>>>>,
+    fate: Mutex<Doom>,
+}
+
+impl Shared {
+    pub(super) fn new(seed: u64, longest: u64, journal: PathBuf, runtime: Handle) -> Self {
+        Self {
+            chance: Chance::of(seed, "workers"),
+            longest,
+            runtime,
+            killed: Mutex::default(),
+            links: Mutex::default(),
+            fate: Mutex::new(Doom { journal, kept: None }),
+        }
+    }
+
+    /// The workers of a new daemon, and what tells that it was killed.
+    pub(super) fn daemon(self: &Arc<Self>) -> (Workers, CancellationToken) {
+        let killed = CancellationToken::new();
+        *lock(&self.killed) = killed.clone();
+        (Workers(Arc::clone(self)), killed)
+    }
+
+    /// A link has appeared, which the kernel tells.
+    pub(super) fn appeared(&self, name: &IfName) {
+        if let Some(links) = &*lock(&self.links) {
+            let _ = links.send(Some(name.clone()));
+        }
+    }
+
+    /// What befalls the machine's calls.
+    pub(super) fn trouble(self: &Arc<Self>, seed: u64, failing: u64, killing: u64, on: Arc<AtomicBool>) -> Misfortune {
+        Misfortune {
+            shared: Arc::clone(self),
+            chance: Chance::of(seed, "trouble"),
+            failing,
+            killing,
+            on,
+        }
+    }
+}
+
+impl Workers {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let shared = Arc::clone(&self.0);
+        spawn_local(async move {
+            sleep(shared.chance.upto(shared.longest)).await;
+            match on_thread(&shared, work) {
+                Ok(done) => {
+                    sleep(shared.chance.upto(shared.longest)).await;
+                    done
+                }
+                Err(reason) if reason.is::<Killed>() => {
+                    lock(&shared.killed).cancel();
+                    std::future::pending().await
+                }
+                Err(reason) => panic::resume_unwind(reason),
+            }
+        })
+    }
+
+    pub(crate) fn links(&self) -> UnboundedReceiver<Option<IfName>> {
+        let (told, links) = unbounded_channel();
+        *lock(&self.0.links) = Some(told);
+        links
+    }
+}
+
+/// Works on a thread of its own, as handlers block on tokio's parts, while everything else waits.
+fn on_thread<T: Send>(shared: &Shared, work: impl FnOnce() -> T + Send) -> thread::Result<T> {
+    let log = tracing::dispatcher::get_default(Clone::clone);
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            WORKS.set(true);
+            let _within = shared.runtime.enter();
+            tracing::dispatcher::with_default(&log, || {
+                panic::catch_unwind(AssertUnwindSafe(|| {
+                    let done = work();
+                    lock(&shared.fate).strike();
+                    done
+                }))
+            })
+        });
+        worker.join().and_then(|done| done)
+    })
+}
+
+/// That the daemon is to be killed.
+struct Doom {
+    journal: PathBuf,
+    /// The journal as it was when that was decided. What is written after the call that it was decided at is lost with
+    /// the daemon: it is killed right after that call.
+    kept: Option<BTreeMap<PathBuf, Vec<u8>>>,
+}
+
+impl Doom {
+    fn decide(&mut self) {
+        self.kept = Some(records(&self.journal));
+    }
+
+    /// Kills the daemon, if that was decided.
+    fn strike(&mut self) {
+        let Some(kept) = self.kept.take() else { return };
+        for path in records(&self.journal).keys().filter(|path| !kept.contains_key(*path)) {
+            fs::remove_file(path).expect("a record can be removed");
+        }
+        for (path, content) in kept {
+            fs::write(path, content).expect("a record can be written");
+        }
+        panic::resume_unwind(Box::new(Killed));
+    }
+}
+
+/// The records of a journal.
+pub(super) fn records(journal: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(journal).into_iter().flatten().flatten();
+    let records = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some());
+    records
+        .map(|path| {
+            let content = fs::read(&path).expect("a record can be read");
+            (path, content)
+        })
+        .collect()
+}
+
+/// What befalls the machine's calls.
+pub(super) struct Misfortune {
+    shared: Arc<Shared>,
+    chance: Chance,
+    failing: u64,
+    killing: u64,
+    on: Arc<AtomicBool>,
+}
+
+impl Trouble for Misfortune {
+    fn call(&mut self, operation: Operation) -> Result<(), Error> {
+        if !WORKS.get() {
+            return Ok(());
+        }
+        let mut fate = lock(&self.shared.fate);
+        fate.strike();
+        if !self.on.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if self.chance.permille(self.killing) {
+            fate.decide();
+            if self.chance.permille(500) {
+                // Right before it.
+                fate.strike();
+            }
+        }
+        if self.chance.permille(self.failing) {
+            return Err(Error::Kernel {
+                what: format!("{operation:?}"),
+                errno: Some(5),
+                source_text: "Input/output error".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether this thread is a worker's.
+pub(super) fn is_worker() -> bool {
+    WORKS.get()
+}

@@ -1,0 +1,36 @@
+//! The configuration, as those read it who ask the daemon.
+
+use std::{cell::RefCell, fs};
+
+use tempfile::TempDir;
+use xenplug_control::{Settings, SettingsError as Error};
+
+thread_local! {
+    static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
+}
+
+/// The bytes are the file. It is read the same twice, or refused in one line that names a line of it.
+pub(crate) fn check(bytes: &[u8]) {
+    FOLDER.with_borrow_mut(|folder| {
+        let folder = folder.get_or_insert_with(|| {
+            tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .expect("a folder")
+        });
+        let file = folder.path().join("xenplugd.toml");
+        fs::write(&file, bytes).expect("it is written");
+        match Settings::read(&file) {
+            Ok(settings) => {
+                let again = Settings::read(&file).expect("it was read before");
+                assert_eq!(settings, again);
+                assert!(settings.is_some(), "it is there");
+            }
+            Err(Error::Parse { line, message, .. }) => {
+                let lines = bytes.split(|byte| *byte == b'\n').count();
+                assert!((1..=lines).contains(&line), "line {line} of {lines}");
+                assert!(!message.contains('\n'), "{message:?}");
+            }
+            Err(Error::Read { .. }) => assert!(std::str::from_utf8(bytes).is_err()),
+        }
+    });
+}

@@ -1,0 +1,42 @@
+//! xl's syntax for disks and cards.
+
+use xenplug_hotplug::Class;
+use xenplug_toolstack::Spec;
+use xenplug_xenbus::DevId;
+
+/// The bytes are a specification, of a disk and of a card. What is taken says the same whenever it is asked, and writes no
+/// node twice; what is refused, is so in a line.
+pub(crate) fn check(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for class in [Class::Vbd, Class::Vif] {
+        match Spec::parse(class, text) {
+            Ok(spec) => {
+                assert_eq!(spec.class(), class);
+                let again = Spec::parse(class, text).expect("it was taken before");
+                assert_eq!(nodes(&spec, fixed), nodes(&again, fixed));
+                for nodes in nodes(&spec, |_| true) {
+                    let mut names: Vec<_> = nodes.iter().map(|(name, _)| *name).collect();
+                    names.sort_unstable();
+                    names.dedup();
+                    assert_eq!(names.len(), nodes.len(), "{text:?}: {nodes:?}");
+                }
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+/// The nodes of both sides that are asked for.
+fn nodes(spec: &Spec, which: impl Fn(&str) -> bool) -> [Vec<(&'static str, String)>; 2] {
+    let devid = spec.devid().unwrap_or(DevId(0));
+    let mut sides = [spec.backend_nodes(devid), spec.frontend_nodes(devid)];
+    for side in &mut sides {
+        side.retain(|(name, _)| which(name));
+    }
+    sides
+}
+
+/// A card that is given no address gets one by chance.
+fn fixed(name: &str) -> bool {
+    name != "mac"
+}

@@ -1,0 +1,35 @@
+;; Returns three thousand nodes that all lie in the same place.
+(module
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 4096))
+  ;; The description: summary, kinds and scripts as addresses and lengths, and `disconnects`.
+  (data (i32.const 16) "\00\01\00\00\3b\00\00\00\30\00\00\00\01\00\00\00\38\00\00\00\01\00\00\00\00")
+  (data (i32.const 48) "\80\00\00\00\03\00\00\00\83\00\00\00\05\00\00\00")
+  (data (i32.const 128) "vbdblock")
+  (data (i32.const 256) "returns three thousand nodes that all lie in the same place")
+  (func (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
+    (local $at i32)
+    ;; Every 16 bytes from 4096 on: enough for a small device.
+    (local.set $at (global.get $next))
+    (global.set $next (i32.and (i32.add (i32.add (local.get $at) (local.get $size)) (i32.const 31)) (i32.const -16)))
+    (local.get $at))
+  (func (export "xen:hotplug/handler@0.1.0#describe") (result i32)
+    (i32.const 16))
+  (func (export "xen:hotplug/handler@0.1.0#connect")
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    ;; ok, and 3000 nodes, each with the same 2000 zeros for its name and its value.
+    (i32.store (i32.const 1028) (i32.const 16384))
+    (i32.store (i32.const 1032) (i32.const 3000))
+    (local.set $at (i32.const 16384))
+    (loop $again
+      (i32.store (local.get $at) (i32.const 2048))
+      (i32.store (i32.add (local.get $at) (i32.const 4)) (i32.const 2000))
+      (i32.store (i32.add (local.get $at) (i32.const 8)) (i32.const 2048))
+      (i32.store (i32.add (local.get $at) (i32.const 12)) (i32.const 2000))
+      (local.set $at (i32.add (local.get $at) (i32.const 16)))
+      (br_if $again (i32.lt_u (local.get $at) (i32.const 64384))))
+    (i32.const 1024))
+  (func (export "xen:hotplug/handler@0.1.0#disconnect")
+    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+    (unreachable)))

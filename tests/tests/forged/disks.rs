@@ -1,0 +1,129 @@
+//! Disks whose content or mode is not what it seems.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+};
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::{
+    rig::{Device, Disk, Machine},
+    trial::Trial,
+};
+
+/// The device that a guest's disk was given.
+fn open(machine: &Machine, disk: &Device, write: bool) -> Result<File> {
+    let node = machine.node(disk, "node")?.context("no node")?;
+    File::options().read(true).write(write).open(&node).context(node)
+}
+
+#[test]
+fn a_header_of_another_format_is_the_guests_data() -> Result<()> {
+    let mut machine = Machine::with_daemon()?;
+    let baseline = machine.baseline()?;
+    let secret = machine.directory().join("secret");
+    fs::write(&secret, vec![b'S'; 1 << 20])?;
+    // A qcow2 header whose backing file is the secret (XSA-258), a VHD's, a VMDK's, and a partition's.
+    let backing = secret.display().to_string();
+    let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
+    qcow2.extend(104_u64.to_be_bytes());
+    qcow2.extend((backing.len() as u32).to_be_bytes());
+    qcow2.resize(104, 0);
+    qcow2.extend(backing.as_bytes());
+    let headers = [
+        qcow2,
+        b"conectix\0\0\0\x02\0\x01\0\0".to_vec(),
+        b"KDMV\x01\0\0\0# Disk DescriptorFile\n".to_vec(),
+        [vec![0; 510], vec![0x55, 0xaa]].concat(),
+    ];
+    let mut trial = Trial::default();
+    for (index, header) in headers.into_iter().enumerate() {
+        let image = machine.image(&format!("forged-{index}.img"), 1)?;
+        File::options().write(true).open(&image)?.write_all(&header)?;
+        let disk = Device::disk(3, index as u32);
+        machine.attach(&disk, &Disk::on(&image))?;
+        machine.expect_connected(&disk)?;
+        let mut seen = Vec::new();
+        open(&machine, &disk, false)?.read_to_end(&mut seen)?;
+        let raw = fs::read(&image)?;
+        trial.case(
+            &format!("header {index}"),
+            (|| {
+                ensure!(
+                    seen == raw && seen.starts_with(&header),
+                    "the guest does not see the raw bytes"
+                );
+                Ok(())
+            })(),
+        );
+        machine.detach(&disk)?;
+    }
+    machine.end_guest(3, &[])?;
+    baseline.assert_same(&machine)?;
+    trial.end()
+}
+
+#[test]
+fn a_disk_that_is_read_only_by_whatever_way_cannot_be_written() -> Result<()> {
+    let mut machine = Machine::new()?;
+    let sealed = machine.directory().join("sealed");
+    fs::create_dir(&sealed)?;
+    let config = machine.config()?;
+    let more = format!("block = [{{ path = {sealed:?}, access = \"ro\" }}, ");
+    machine.start_daemon(config.replacing("block = [", &more))?;
+    let baseline = machine.baseline()?;
+    let plain = machine.image("plain.img", 1)?;
+    let locked = machine.image("locked.img", 1)?;
+    fs::set_permissions(&locked, Permissions::from_mode(0o444))?;
+    let granted = sealed.join("granted.img");
+    File::create(&granted)?.set_len(1 << 20)?;
+    let mut trial = Trial::default();
+    // The modes of xl and of the block script: `!` is "w, even if others have it".
+    for (what, image, mode, writable) in [
+        ("mode r", &plain, "r", Ok(false)),
+        ("mode r of a file without write permission", &locked, "r", Ok(false)),
+        ("mode w of a file without write permission", &locked, "w", Err("busy")),
+        ("mode ! of a file without write permission", &locked, "!", Ok(false)),
+        ("mode w! of a file without write permission", &locked, "w!", Err("busy")),
+        ("mode r of a path that is granted for reading", &granted, "r", Ok(false)),
+        (
+            "mode w of a path that is granted for reading",
+            &granted,
+            "w",
+            Err("error"),
+        ),
+        (
+            "mode w! of a path that is granted for reading",
+            &granted,
+            "w!",
+            Err("error"),
+        ),
+        ("mode w, so that the test can fail", &plain, "w", Ok(true)),
+    ] {
+        let disk = Device::disk(3, 0);
+        machine.attach(&disk, &Disk::on(image).with("mode", mode))?;
+        let outcome = match writable {
+            Err(status) => machine.expect_failure(&disk, status, &["phy"]),
+            Ok(writable) => machine.expect_connected(&disk).and_then(|()| {
+                let written = open(&machine, &disk, true).and_then(|mut device| {
+                    device.write_all(&[7; 4096])?;
+                    Ok(device.sync_all()?)
+                });
+                ensure!(written.is_ok() == writable, "writing ended with {written:?}");
+                let first = fs::read(image)?[0];
+                ensure!((first == 7) == writable, "the image begins with {first}");
+                Ok(())
+            }),
+        };
+        trial.case(what, outcome);
+        if writable.is_ok() {
+            machine.detach(&disk)?;
+        } else {
+            machine.toolstack().forget(&disk)?;
+        }
+    }
+    machine.end_guest(3, &[])?;
+    baseline.assert_same(&machine)?;
+    trial.end()
+}

@@ -1,0 +1,106 @@
+//! The `/hotplug` protocol: `xenplug` in dom0 asks the daemon in a driver domain for real disks and cards, on the real
+//! xenstored, with the rights that a driver domain has.
+
+mod ends;
+mod moments;
+mod refusals;
+mod stage;
+
+use std::{fs::File, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use stage::{Asked, Stage};
+use xenplug_tests::rig::attached_below;
+
+#[test]
+fn a_disk_and_a_card_come_and_go_and_nothing_is_held_when_detach_returns() -> Result<()> {
+    let stage = Stage::new()?;
+    let baseline = stage.machine.baseline()?;
+    for _ in 0..3 {
+        let disk = stage.disk("a.img")?;
+        stage.attach(&disk)?;
+        stage.attach(&Asked::card())?;
+        stage.expect(&disk, "4")?;
+        stage.expect(&Asked::card(), "4")?;
+        assert_eq!(attached_below(stage.machine.directory())?.len(), 1);
+        assert_eq!(stage.machine.namespace().ports("xenbr0")?, ["vif3.0"]);
+        // At once, without a look back.
+        stage.detach(&disk)?;
+        assert_eq!(attached_below(stage.machine.directory())?, []);
+        stage.detach(&Asked::card())?;
+        assert_eq!(stage.machine.namespace().ports("xenbr0")?, [""; 0]);
+    }
+    baseline.assert_same(&stage.machine)
+}
+
+#[test]
+fn the_driver_domain_makes_both_directories_with_the_rights_that_libxl_would_give() -> Result<()> {
+    let stage = Stage::new()?;
+    let disk = stage.disk("a.img")?;
+    stage.attach(&disk)?;
+    let mut store = stage.machine.connect()?;
+    let (backend, frontend) = (disk.device.backend(), disk.device.frontend());
+    for (node, value, permissions) in [
+        (format!("{backend}/frontend"), Some(&*frontend), ["n1", "r3"]),
+        (format!("{backend}/frontend-id"), Some("3"), ["n1", "r3"]),
+        (format!("{backend}/state"), None, ["n1", "r3"]),
+        (format!("{backend}/params"), None, ["n1", "r3"]),
+        (format!("{backend}/hotplug-status"), Some("connected"), ["n1", "r3"]),
+        (format!("{frontend}/backend"), Some(&*backend), ["n1", "r3"]),
+        (format!("{frontend}/backend-id"), Some("1"), ["n1", "r3"]),
+        (format!("{frontend}/virtual-device"), Some("51712"), ["n1", "r3"]),
+        (format!("{frontend}/state"), None, ["n1", "b3"]),
+    ] {
+        let found = store.read(&node).with_context(|| node.clone())?;
+        ensure!(value.is_none_or(|value| value == found), "{node} is {found:?}");
+        assert_eq!(store.permissions(&node)?, permissions, "{node}");
+    }
+    // The guest's own name for itself, which this domain may not read.
+    let status = stage.machine.daemon().context("no daemon")?.status()?;
+    let vm = store.read("/local/domain/3/vm")?;
+    assert_eq!(status["devices"][0]["vm"], vm, "{status}");
+    stage.detach(&disk)
+}
+
+#[test]
+fn detach_returns_only_after_the_last_user_has_let_the_disk_go() -> Result<()> {
+    let stage = Stage::new()?;
+    let disk = stage.disk("a.img")?;
+    stage.attach(&disk)?;
+    // As blkback does for a moment after it has said that it is closed.
+    let user = File::open(&attached_below(stage.machine.directory())?[0].device)?;
+    let mut detaching = stage.spawn("detach", &disk, &["--wait", "--timeout", "60s"])?;
+    let request = stage
+        .machine
+        .connect()?
+        .wait(&disk.device.backend(), stage::PATIENCE, |one| one.is_none())?;
+    ensure!(request.is_ok(), "the backend stays");
+    thread::sleep(Duration::from_millis(700));
+    ensure!(detaching.try_wait()?.is_none(), "it has returned");
+    assert_eq!(stage.state(&disk)?.as_deref(), Some("5"));
+    drop(user);
+    ensure!(detaching.wait()?.success(), "it has failed");
+    assert_eq!(attached_below(stage.machine.directory())?, []);
+    Ok(())
+}
+
+#[test]
+fn a_device_of_libxls_goes_on_as_ever_and_is_nobodys_to_ask_for() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let baseline = stage.machine.baseline()?;
+    let disk = stage.disk("a.img")?;
+    let image = stage.machine.image("theirs.img", 4)?;
+    stage
+        .machine
+        .attach(&disk.device, &xenplug_tests::rig::Disk::on(&image))?;
+    stage.machine.expect_connected(&disk.device)?;
+    let said = stage.fails("attach", &disk, 1)?;
+    ensure!(said.contains("which another toolstack has made"), "{said}");
+    let said = stage.fails("detach", &disk, 1)?;
+    ensure!(said.contains("there is no"), "{said}");
+    stage.machine.expect_connected(&disk.device)?;
+    stage.machine.detach(&disk.device)?;
+    stage.attach(&disk)?;
+    stage.detach(&disk)?;
+    baseline.assert_same(&stage.machine)
+}

@@ -1,0 +1,100 @@
+//! What is not served is told, in the driver domain's own words.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::stage::{Asked, Stage};
+
+/// Both sides look at least every five seconds (docs/hotplug-protocol.md): what is told sooner is told by events.
+const SOON: Duration = Duration::from_secs(4);
+
+#[test]
+fn the_cause_of_a_failure_is_told_at_once_and_nothing_is_left() -> Result<()> {
+    let stage = Stage::new()?;
+    let baseline = stage.machine.baseline()?;
+    let absent = stage.machine.images().join("absent.img");
+    let disk = stage
+        .disk("a.img")?
+        .saying(&format!("format=raw,vdev=xvda,access=rw,target={}", absent.display()));
+    let card = Asked::card().saying("bridge=xenbr77,devid=0");
+    for (asked, words) in [(disk, ["phy: ", "absent.img"]), (card, ["vif-bridge: ", "xenbr77"])] {
+        let began = Instant::now();
+        let said = stage.fails("attach", &asked, 1)?;
+        let took = began.elapsed();
+        ensure!(took < SOON, "it took {took:?}");
+        for word in words {
+            ensure!(said.contains(word), "{said}");
+        }
+        assert_eq!(stage.state(&asked)?, None);
+    }
+    baseline.assert_same(&stage.machine)
+}
+
+#[test]
+fn a_request_that_is_not_understood_is_refused_and_says_why() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let disk = stage.disk("a.img")?;
+    stage.machine.daemon_mut()?.kill()?;
+    for (node, value, why) in [
+        ("version", "2", "version: \"2\" is not 1"),
+        ("kind", "vif", "kind: \"vif\" does not serve a vbd"),
+        ("hotplug-status", "connected", "hotplug-status: is not for a request"),
+        ("Params", "x", "Params: is no name of a node"),
+    ] {
+        ensure!(stage.run("attach", &disk, &[])?.status.success(), "not asked");
+        let mut store = stage.machine.connect()?;
+        store.write(&format!("{}/{node}", disk.request()), value)?;
+        stage.machine.daemon_mut()?.restart()?;
+        stage.expect(&disk, "6")?;
+        let error = store.read(&format!("{}/error", disk.request()))?;
+        ensure!(error.contains(why), "{error}");
+        assert_eq!(store.find(&disk.device.backend())?, None);
+        stage.detach(&disk)?;
+        stage.machine.daemon_mut()?.kill()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn of_two_attaches_at_one_place_one_has_it() -> Result<()> {
+    let stage = Stage::new()?;
+    let disk = stage.disk("a.img")?;
+    let both = [
+        stage.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?,
+        stage.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?,
+    ];
+    let mut ends = Vec::new();
+    for one in both {
+        let done = one.wait_with_output()?;
+        ends.push((done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned()));
+    }
+    ends.sort();
+    assert_eq!((ends[0].0, ends[1].0), (Some(0), Some(1)), "{ends:?}");
+    ensure!(ends[1].1.contains("is there already"), "{ends:?}");
+    stage.detach(&disk)
+}
+
+#[test]
+fn a_driver_domain_may_not_do_more_than_libxl_lets_it() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let disk = stage.disk("a.img")?;
+    stage.attach(&disk)?;
+    stage.machine.daemon_mut()?.terminate()?;
+    let mut own = xenplug_tests::store::Store::connect(&stage.machine.store())?;
+    assert_eq!(own.read("domid")?, "1");
+    for node in [
+        "/local/domain/3/device/vbd/51728/state",
+        "/local/domain/3/vm",
+        "/local/domain/0/backend/vbd/3/51712/state",
+        &format!("{}/params", disk.request()),
+        &format!("{}/more", disk.request()),
+    ] {
+        let written = own.write(node, "x");
+        ensure!(written.is_err_and(|error| error.is("EACCES")), "{node} was written");
+    }
+    own.write(&format!("{}/state", disk.request()), "4")?;
+    drop(own);
+    stage.machine.daemon_mut()?.restart()?;
+    stage.detach(&disk)
+}

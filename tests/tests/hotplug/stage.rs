@@ -1,0 +1,143 @@
+//! A driver domain whose daemon is asked, a guest, and `xenplug` in dom0.
+
+use std::{
+    process::{Child, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use xenplug_tests::rig::{Device, Machine};
+
+/// How long a device may take to come to what a test expects.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is asked for.
+#[derive(Clone)]
+pub(crate) struct Asked {
+    pub(crate) device: Device,
+    /// Its name, for `detach`.
+    name: &'static str,
+    /// In xl's syntax.
+    spec: String,
+}
+
+impl Asked {
+    /// A card on the machine's bridge.
+    pub(crate) fn card() -> Self {
+        Self {
+            device: Device::card(3, 0).served_by(1),
+            name: "0",
+            spec: "mac=00:16:3e:01:02:03,bridge=xenbr0,devid=0".to_owned(),
+        }
+    }
+
+    /// The same with another description.
+    pub(crate) fn saying(mut self, spec: &str) -> Self {
+        self.spec = spec.to_owned();
+        self
+    }
+
+    /// Where it is asked for.
+    pub(crate) fn request(&self) -> String {
+        let Device {
+            backend,
+            kind,
+            frontend,
+            devid,
+        } = self.device;
+        format!("/hotplug/domain/{backend}/{kind}/{frontend}/{devid}")
+    }
+}
+
+/// A machine apart, with its daemon, and guest 3.
+pub(crate) struct Stage {
+    pub(crate) machine: Machine,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Result<Self> {
+        let mut machine = Machine::apart()?;
+        machine.start_daemon(machine.config()?)?;
+        machine.toolstack().build(3)?;
+        Ok(Self { machine })
+    }
+
+    /// A disk on a new image.
+    pub(crate) fn disk(&self, image: &str) -> Result<Asked> {
+        let image = self.machine.image(image, 4)?;
+        Ok(Asked {
+            device: Device::disk(3, 0).served_by(1),
+            name: "xvda",
+            spec: format!("format=raw,vdev=xvda,access=rw,target={}", image.display()),
+        })
+    }
+
+    /// Begins what `xenplug` is to do with a device.
+    pub(crate) fn spawn(&self, what: &str, asked: &Asked, how: &[&str]) -> Result<Child> {
+        let class = asked.device.kind.to_string();
+        let device = if what == "attach" { &*asked.spec } else { asked.name };
+        let mut arguments = vec![what, "--backend", "1", "--frontend", "guest-3"];
+        arguments.extend([&*class, device]);
+        arguments.extend(how);
+        let mut command = self.machine.xenplug(&arguments)?;
+        Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// Does it, to its end.
+    pub(crate) fn run(&self, what: &str, asked: &Asked, how: &[&str]) -> Result<Output> {
+        Ok(self.spawn(what, asked, how)?.wait_with_output()?)
+    }
+
+    fn done(&self, what: &str, asked: &Asked, how: &[&str]) -> Result<()> {
+        let done = self.run(what, asked, how)?;
+        ensure!(
+            done.status.success(),
+            "{what} {}: {}{}",
+            asked.request(),
+            String::from_utf8_lossy(&done.stderr),
+            self.machine.daemon_log()
+        );
+        Ok(())
+    }
+
+    pub(crate) fn attach(&self, asked: &Asked) -> Result<()> {
+        self.done("attach", asked, &["--wait", "--timeout", "60s"])
+    }
+
+    pub(crate) fn detach(&self, asked: &Asked) -> Result<()> {
+        self.done("detach", asked, &["--wait", "--timeout", "60s"])
+    }
+
+    /// Does what is to fail with that code, and gives what it said.
+    pub(crate) fn fails(&self, what: &str, asked: &Asked, code: i32) -> Result<String> {
+        let done = self.run(what, asked, &["--wait", "--timeout", "60s"])?;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        ensure!(
+            done.status.code() == Some(code),
+            "{what}: {}, {said}{}",
+            done.status,
+            self.machine.daemon_log()
+        );
+        Ok(said)
+    }
+
+    /// The request's state.
+    pub(crate) fn state(&self, asked: &Asked) -> Result<Option<String>> {
+        Ok(self.machine.connect()?.find(&format!("{}/state", asked.request()))?)
+    }
+
+    /// Waits until the request is in a state.
+    pub(crate) fn expect(&self, asked: &Asked, state: &str) -> Result<()> {
+        let node = format!("{}/state", asked.request());
+        let found = self
+            .machine
+            .connect()?
+            .wait(&node, PATIENCE, |value| value == Some(state))?;
+        ensure!(
+            found.is_ok(),
+            "{node} is {found:?} and not {state}{}",
+            self.machine.daemon_log()
+        );
+        Ok(())
+    }
+}
