@@ -49,7 +49,12 @@ pub(crate) const DISK: Subject = Subject {
 /// A card on a bridge.
 pub(crate) const CARD: Subject = Subject {
     machine: Machine::with_daemon,
-    attach: |machine| machine.attach_card(3, 0),
+    attach: |machine| {
+        let device = Device::card(3, 0);
+        // With rules, which unlike the rest of it do not go by themselves.
+        machine.attach(&device, &Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
+        Ok(device)
+    },
     one_in: 1,
 };
 
