@@ -304,9 +304,7 @@ impl Directory {
         self.conditionally(
             &[],
             |seen| seen.is_of(identity) && seen.leaving(),
-            async |transaction| {
-                remove(transaction, &self.at).await.map(|()| Vec::new())
-            },
+            async |transaction| remove(transaction, &self.at).await.map(|()| Vec::new()),
         )
         .await
     }
