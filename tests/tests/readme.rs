@@ -87,7 +87,7 @@ impl Drop for Running {
 
 impl DriverDomain {
     fn new() -> Result<Self> {
-        let machine = Machine::new()?;
+        let machine = Machine::apart()?;
         // A clone as `cargo xtask build` leaves it, wherever cargo really built.
         let clone = machine.directory().join("clone");
         fs::create_dir(&clone)?;
@@ -159,6 +159,29 @@ impl DriverDomain {
             ["xenplug", "status", "--json"] => {
                 self.tells(line, &["\"plugin\": \"phy\"", "\"mode\": \"driver-domain\""])
             }
+            ["xenplug", "prepare", domain] => {
+                let mut store = self.machine.connect()?;
+                store.write("/local/domain/1/name", domain)?;
+                self.sh(line).map(drop)
+            }
+            ["xenplug", "attach", "--backend", _, "--frontend", guest, .., device] => {
+                let mut store = self.machine.connect()?;
+                store.write("/local/domain/3/name", guest)?;
+                let (_, image) = device.split_once("target=").context("no target")?;
+                self.sh(&format!("truncate -s 4M {image}"))?;
+                self.sh(line)?;
+                self.tells("xenplug status", &[image])
+            }
+            ["xenplug", "detach", .., device] => {
+                let before = self.sh("xenplug status")?;
+                self.sh(line)?;
+                let after = self.sh("xenplug status")?;
+                ensure!(
+                    before.lines().count() > after.lines().count(),
+                    "{device} is detached, and before that it was {before}, and now {after}"
+                );
+                Ok(())
+            }
             ["xenplug", "scripts", "install"] => {
                 // As Debian's package of Xen's tools has left them there.
                 let rig = std::env::var("XENPLUG_RIG").context("XENPLUG_RIG")?;
@@ -226,6 +249,7 @@ impl DriverDomain {
             .arg(format!("--bounding-set=-all{powers}"))
             .args(start)
             .env("NOTIFY_SOCKET", notify)
+            .env("XENSTORED_PATH", self.machine.store())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
@@ -242,7 +266,7 @@ impl DriverDomain {
 
         let image = self.images().join("disk.img");
         self.sh(&format!("truncate -s 4M {}", image.display()))?;
-        let (disk, card) = (Device::disk(3, 0), Device::card(3, 0));
+        let (disk, card) = (Device::disk(3, 0).served_by(1), Device::card(3, 0).served_by(1));
         self.devices = vec![disk, card];
         self.machine.attach(&disk, &Disk::on(&image))?;
         self.machine.attach(&card, &Vif::on("xenbr0"))?;

@@ -45,7 +45,7 @@ Waiting:
 
 Domains are named by number or by name. A name that several domains have is refused.
 
-The store is found at XENSTORED_PATH, else /run/xenstored/socket, else /dev/xen/xenbus, and has to be dom0's.
+The store is found where xl finds it, by XENSTORED_PATH if that is set, and has to be dom0's.
 
 Exit codes: 0 done, or asked for without --wait; 1 failed: the driver domain's own words are on standard error; 2 the
 command line; 3 not within the time.";

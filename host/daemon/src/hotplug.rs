@@ -53,6 +53,14 @@ impl Requests {
         self.places().values().for_each(|place| place.wake());
     }
 
+    /// Wakes those that are known in a directory.
+    fn wake_below(&self, directory: &Path) {
+        let below = format!("{directory}/");
+        let places = self.places();
+        let theirs = places.iter().filter(|(path, _)| path.to_string().starts_with(&below));
+        theirs.for_each(|(_, place)| place.wake());
+    }
+
     /// The `vm` node of a device's guest, as the request says that the device was made for. This domain may not read it.
     pub(crate) fn vm(&self, own: DomId, device: &DeviceKey) -> Option<String> {
         self.of(own, device)?.vm(&device.kind)
@@ -110,11 +118,7 @@ pub(crate) async fn follow(host: Arc<Host>) {
     loop {
         tokio::select! {
             event = watch.next() => match event {
-                Some(Event::Changed(path)) => match request(&path) {
-                    Some(path) => Requests::wake(&host, path),
-                    // It is the first one, or more than one request has changed.
-                    None => look_around(&host).await,
-                },
+                Some(Event::Changed(path)) => changed(&host, &path).await,
                 Some(Event::Resync) => look_around(&host).await,
                 None => {
                     warn!("xenstored no longer lets this domain watch {top}");
@@ -127,10 +131,17 @@ pub(crate) async fn follow(host: Arc<Host>) {
     }
 }
 
-/// The request that a path is of.
-fn request(path: &Path) -> Option<RequestPath> {
-    let names: Vec<&str> = path.components().take(6).collect();
-    format!("/{}", names.join("/")).parse().ok()
+/// A node at or below this domain's directory has changed.
+async fn changed(host: &Arc<Host>, path: &Path) {
+    let names: Vec<&str> = path.components().collect();
+    let request = format!("/{}", names[..names.len().min(6)].join("/")).parse();
+    match (request, &names[..]) {
+        (Ok(request), _) => Requests::wake(host, request),
+        // The first event, and whenever the domain is prepared.
+        (_, [_, _, _] | [_, _, _, "daemon"]) => look_around(host).await,
+        // All of a guest have gone, or of a class.
+        _ => host.requests.wake_below(path),
+    }
 }
 
 /// Tells the toolstack that its requests are served, and takes up all that there are.

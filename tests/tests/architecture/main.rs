@@ -224,6 +224,8 @@ fn only_the_store_room_knows_wire_bytes_and_where_the_store_is() -> Result<()> {
 fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store() -> Result<()> {
     let directory = "host/daemon/src/directory.rs";
     let stand_in = "host/script/src/directory.rs";
+    // They make what toolstacks ask for, and take it down; the one decides, in the transaction in which the other writes.
+    let [act, place] = ["host/daemon/src/hotplug/act.rs", "host/daemon/src/hotplug/place.rs"];
     // They write requests to driver domains, in dom0.
     let [call, store] = ["host/toolstack/src/call.rs", "host/toolstack/src/store.rs"];
     let host: Vec<Source> = sources(&["host"])?
@@ -232,7 +234,7 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
         .collect();
     assert_only(
         &host,
-        &[directory, stand_in, call, store],
+        &[directory, act, place, stand_in, call, store],
         "a request that changes nodes",
         |source| {
             let request = |name| source.has(&["Request", ":", ":", name]);
@@ -243,20 +245,22 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
                 || ["client", "transaction", "store"].into_iter().any(write)
         },
     );
-    // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
+    // A request's look reads both, and a card's backend is made with an empty one. The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
     // protocol to toolstacks.
     let told = [
         directory,
         "host/runtime/src/device.rs",
         stand_in,
         "host/hotplug/src/request.rs",
+        "host/daemon/src/hotplug/look.rs",
+        act,
         "host/daemon/src/dispatch.rs",
         "host/daemon/src/neighbours.rs",
     ];
     assert_only(&host, &told, "\"hotplug-status\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-status"))
     });
-    assert_only(&host, &told[..4], "\"hotplug-error\"", |source| {
+    assert_only(&host, &told[..5], "\"hotplug-error\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-error"))
     });
     Ok(())

@@ -1,6 +1,6 @@
 //! One look at a request, its backend and its frontend, within the transaction that acts upon it.
 
-use std::sync::Arc;
+use std::{fs, path::PathBuf, sync::Arc};
 
 use tokio::task::spawn_blocking;
 use xenplug_hotplug::{
@@ -9,14 +9,14 @@ use xenplug_hotplug::{
     request::{DECIDED_BY_BACKEND, MADE_FOR, OWN_NODES, VERSION},
 };
 use xenplug_runtime::Holding;
-use xenplug_system::{Error as SystemError, network::IfName};
+use xenplug_system::{Error as SystemError, block::LoopDevice, network::IfName};
 use xenplug_xenbus::{DeviceKey, HotplugStatus, Kind, Part, XenbusState};
 use xenplug_xenstore::{Error, Path, Reply, Request as Ask, Transaction};
 
 use crate::{directory::machine, host::Host};
 
 /// The nodes of a request that decide.
-const OF_REQUEST: [&str; 7] = ["id", "vm", "state", "force", "error", "version", "kind"];
+const OF_REQUEST: [&str; 8] = ["id", "vm", "state", "force", "error", "version", "kind", "params"];
 /// The nodes of a backend that decide.
 const OF_BACKEND: [&str; 5] = [MADE_FOR, "state", "online", "hotplug-status", "hotplug-error"];
 
@@ -58,7 +58,7 @@ pub(super) async fn look(
     let mut text = move || value().map(|value| String::from_utf8_lossy(&value).into_owned());
 
     let there = text().is_some();
-    let [id, vm, state, force, error, version, kind] = OF_REQUEST.map(|_| text().unwrap_or_default());
+    let [id, vm, state, force, error, version, kind, params] = OF_REQUEST.map(|_| text().unwrap_or_default());
     let front = text();
     let backends: Vec<(Kind, Backend)> = path
         .class
@@ -112,7 +112,7 @@ pub(super) async fn look(
     let made = request
         .as_ref()
         .is_some_and(|request| !matches!(request.state, State::Wanted | State::Closed));
-    let lingers = at_rest && made && backend.is_none() && lingers(host, path).await;
+    let lingers = at_rest && made && backend.is_none() && lingers(host, path, params).await;
     Ok(Sight {
         seen: Seen {
             request,
@@ -184,9 +184,13 @@ async fn nodes(transaction: &Transaction, directory: &str, but: &[&str]) -> Resu
 /// Whether the kernel still has something of a device that this daemon has let go: blkback closes its disk, and netback
 /// removes its link, only after they have said that they are closed (drivers/block/xen-blkback/xenbus.c,
 /// `frontend_changed`: `device_unregister`).
-async fn lingers(host: &Arc<Host>, path: RequestPath) -> bool {
+///
+/// A loop device of another daemon's may have the same name; it is on another file.
+async fn lingers(host: &Arc<Host>, path: RequestPath, params: String) -> bool {
     let host = Arc::clone(host);
     let look = move || {
+        let files = [fs::canonicalize(&params).ok(), Some(PathBuf::from(params))];
+        let is_on_it = |device: &LoopDevice| files.iter().flatten().any(|file| *file == device.backing_path);
         let mut parts = path
             .class
             .kinds()
@@ -194,7 +198,8 @@ async fn lingers(host: &Arc<Host>, path: RequestPath) -> bool {
             .map(|kind| Part::main(path.backend_path(kind.clone()).key));
         match path.class {
             Class::Vbd => parts.try_fold(false, |any, part| {
-                Ok::<_, SystemError>(any || !host.system.block.find_loops(&Holding::tags(&part))?.is_empty())
+                let named = host.system.block.find_loops(&Holding::tags(&part))?;
+                Ok::<_, SystemError>(any || named.iter().any(is_on_it))
             }),
             Class::Vif => Ok(parts.any(|part| {
                 let name = part.link().parse::<IfName>();
