@@ -21,6 +21,9 @@ use anyhow::{Context, Result};
 use super::{Device, Kind, Namespace};
 use crate::store::{self, Store};
 
+/// The token of its watch.
+pub(super) const TOKEN: &str = "kernel";
+
 /// How long the kernel sleeps at most before it sees that it is to stop.
 const NAP: Duration = Duration::from_millis(50);
 
@@ -90,7 +93,7 @@ impl Backends {
     }
 
     fn run(&mut self, mut store: Store, stop: &AtomicBool) -> Result<()> {
-        store.watch(&self.top, "kernel")?;
+        store.watch(&self.top, TOKEN)?;
         while !stop.load(Relaxed) {
             let Some(event) = store.event(NAP)? else { continue };
             let devices = match Device::of_path(&event.path) {

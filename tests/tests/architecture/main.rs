@@ -245,7 +245,8 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
                 || ["client", "transaction", "store"].into_iter().any(write)
         },
     );
-    // A request's look reads both, and a card's backend is made with an empty one. The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
+    // A request's look reads both, a card's backend is made with an empty one, and an observation is what was read of it.
+    // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
     // protocol to toolstacks.
     let told = [
         directory,
@@ -256,6 +257,7 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
         act,
         "host/daemon/src/dispatch.rs",
         "host/daemon/src/neighbours.rs",
+        "host/xenbus/src/machine/event.rs",
     ];
     assert_only(&host, &told, "\"hotplug-status\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-status"))

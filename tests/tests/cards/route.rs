@@ -144,6 +144,7 @@ fn what_cannot_be_routed_fails_with_the_reason_and_leaves_nothing() -> Result<()
     let nodes = card_of("vif-route", &[("ip", "10.3.0.0/16")]);
     plug(&mut machine, "vif-route", &card, &nodes, json!({}))?.says("failed", &["another route to 10.3.0.0/16"])?;
     machine.unplug(&card)?.done()?;
+    machine.namespace().ip("route del 10.3.0.0/16 dev eth1 metric 2")?;
     machine.toolstack().bury(3)?;
     baseline.assert_same(&machine)
 }
