@@ -177,7 +177,7 @@ fn the_original_vif_bridge_script_makes_a_card_a_port() -> Result<()> {
 fn the_floor_program_plugs_a_disk_and_a_card() -> Result<()> {
     let mut machine = Machine::new()?;
     let baseline = machine.baseline()?;
-    let _floor = Floor::start(&machine)?;
+    let floor = Floor::start(&machine)?;
     let (disk, card) = (Device::disk(3, 0), Device::card(3, 0));
     let image = machine.image("a.img", 4)?;
     machine.toolstack().build(3)?;
@@ -201,6 +201,7 @@ fn the_floor_program_plugs_a_disk_and_a_card() -> Result<()> {
         machine.toolstack().forget(device)?;
     }
     machine.toolstack().bury(3)?;
+    drop(floor);
     baseline.assert_same(&machine)
 }
 
