@@ -44,6 +44,14 @@ impl Class {
         }
     }
 
+    /// The kind that the kernel serves.
+    pub fn usual_kind(self) -> Kind {
+        match self {
+            Self::Vbd => Kind::VBD,
+            Self::Vif => Kind::VIF,
+        }
+    }
+
     /// Whether a backend of that kind serves such devices.
     pub fn is_served_by(self, kind: &Kind) -> bool {
         self.kinds().contains(kind)

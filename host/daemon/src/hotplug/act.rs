@@ -3,7 +3,10 @@
 //! Beside `directory.rs` the only place of the daemon that writes to the store.
 
 use xenplug_hotplug::{
-    Class, RequestPath, State, daemon::Action, driver_domain, request::ERROR_MAX, request::MADE_FOR,
+    Class, RequestPath, State,
+    daemon::Action,
+    driver_domain,
+    request::{ERROR_MAX, MADE_FOR},
 };
 use xenplug_runtime::clean;
 use xenplug_xenbus::{DomId, XenbusState};
@@ -90,14 +93,9 @@ impl Writes {
         Ok(())
     }
 
-    /// The backend's directory. One that nobody knows the kind of is that of its class.
     fn backend(&self, sight: &Sight) -> Result<Path, Error> {
-        let kind = sight.kind.clone();
-        let kind = kind.or_else(|| self.path.class.kinds().first().cloned());
-        Ok(match kind {
-            Some(kind) => self.path.backend_path(kind).to_string().parse()?,
-            None => return Err(Error::Disconnected),
-        })
+        let path = self.path.backend_path(sight.kind.clone());
+        Ok(path.to_string().parse()?)
     }
 
     /// Asks the guest to let go. A backend that has let go by itself would not come out of 5 again: libxl writes only

@@ -27,8 +27,8 @@ pub(super) type Nodes = Vec<(String, Vec<u8>)>;
 pub(super) struct Sight {
     /// What decides.
     pub(super) seen: Seen,
-    /// The kind of the backend that is there, else of the one that is asked for.
-    pub(super) kind: Option<Kind>,
+    /// The kind of the backend that is there, else of the one that is asked for, else the usual one.
+    pub(super) kind: Kind,
     /// Whether nothing is held by this daemon any longer, and the kernel has not let go yet.
     pub(super) lingers: bool,
     /// What a request that is wanted hands on to the backend.
@@ -104,7 +104,8 @@ pub(super) async fn look(
         (None, _) => 2,
     };
     let backend = backends.into_iter().min_by_key(|(_, backend)| rank(backend.made_for));
-    let (kind, backend) = backend.map_or((asked, None), |(kind, backend)| (Some(kind), Some(backend)));
+    let (found, backend) = backend.unzip();
+    let kind = found.or(asked).unwrap_or_else(|| path.class.usual_kind());
     let frontend = request.is_some() && front == Some(id);
 
     let at_rest = host.registry.at_rest(|part| is_at(path, &part.device));

@@ -164,7 +164,7 @@ impl Task {
                     if let (Action::Make, Some(request)) = (&action, &sight.seen.request) {
                         made_for = Some(request.id);
                         // The device's task looks as soon as this is committed.
-                        self.place.serve(sight.kind.clone(), &request.vm);
+                        self.place.serve(Some(sight.kind.clone()), &request.vm);
                     }
                     act(transaction, path, &sight, &action).await?;
                     Ok(action)
@@ -188,7 +188,7 @@ impl Task {
         if let (Some(request), Some(backend)) = (&seen.request, &seen.backend)
             && backend.made_for == Some(request.id)
         {
-            self.place.serve(sight.kind.clone(), &request.vm);
+            self.place.serve(Some(sight.kind.clone()), &request.vm);
         } else if !seen.held {
             self.place.serve(None, "");
         }
