@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use anyhow::Context;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
 use xenplug_journal::Journal;
 use xenplug_runtime::{Claims, Grants, Limits, Plugin};
 use xenplug_system::System;
@@ -47,7 +49,43 @@ pub(crate) struct Host {
     pub(crate) tasks: TaskTracker,
 }
 
+/// What a host is made of.
+pub(crate) struct Basis {
+    pub(crate) mode: Mode,
+    pub(crate) client: Client,
+    pub(crate) system: System,
+    pub(crate) journal: Journal,
+    pub(crate) claims: Arc<Claims>,
+    pub(crate) plugins: Plugins,
+    pub(crate) workers: Workers,
+}
+
 impl Host {
+    /// A host that serves nothing yet, and where scripts' calls come out.
+    pub(crate) async fn new(basis: Basis) -> anyhow::Result<(Arc<Self>, mpsc::UnboundedReceiver<(Part, Ask)>)> {
+        let (asks, asked) = mpsc::unbounded_channel();
+        let host = Self {
+            mode: basis.mode,
+            own: own_domain(&basis.client).await?,
+            domains: Arc::new(Domains::new(basis.client.clone())),
+            client: basis.client,
+            system: basis.system,
+            journal: basis.journal,
+            claims: basis.claims,
+            quarantines: Quarantines::of(&basis.plugins),
+            plugins: RwLock::new(Arc::new(basis.plugins)),
+            registry: Registry::default(),
+            requests: Arc::default(),
+            workers: basis.workers,
+            asks,
+            metrics: Metrics::new(),
+            events: Arc::new(Semaphore::new(Limits::CONCURRENT_EVENTS)),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok((Arc::new(host), asked))
+    }
+
     /// The plugins as they are configured now.
     pub(crate) fn plugins(&self) -> Arc<Plugins> {
         // The lock guards one assignment, so a poisoned one holds a true value.
@@ -58,11 +96,6 @@ impl Host {
     pub(crate) fn reconfigure(&self, plugins: Plugins) {
         self.quarantines.reconfigure(&plugins);
         *self.plugins.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(plugins);
-    }
-
-    /// As many permits as handlers may run at a time.
-    pub(crate) fn event_permits() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(Limits::CONCURRENT_EVENTS))
     }
 }
 
@@ -101,5 +134,22 @@ impl Plugins {
     /// Those that serve this kind.
     pub(crate) fn of_kind<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = &'a Serving> {
         self.serving.iter().filter(move |serving| serving.kinds.contains(kind))
+    }
+}
+
+/// The domain the daemon runs in.
+async fn own_domain(client: &Client) -> anyhow::Result<DomId> {
+    match client.read(&"domid".parse()?).await {
+        Ok(value) => {
+            let text = String::from_utf8_lossy(&value);
+            text.trim()
+                .parse()
+                .with_context(|| "the store's domid node is not a number")
+        }
+        Err(error) if error.is_not_found() => {
+            warn!("the store has no domid for this domain; it is taken to be domain 0");
+            Ok(DomId(0))
+        }
+        Err(error) => Err(error).context("the store does not say which domain this is"),
     }
 }

@@ -26,7 +26,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -36,29 +36,25 @@ use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc::{self, UnboundedReceiver},
+    sync::mpsc::UnboundedReceiver,
     task::{JoinHandle, LocalSet, spawn_blocking, spawn_local},
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Claims, Engine};
+use xenplug_runtime::Engine;
 use xenplug_system::System;
-use xenplug_xenbus::{DomId, Mode, Part};
+use xenplug_xenbus::{Mode, Part};
 use xenplug_xenstore::{Client, Endpoint};
 
 use crate::{
     config::Config,
     device::Ask,
     dispatch::Dispatch,
-    domains::Domains,
-    host::{Host, Plugins},
-    metrics::Metrics,
+    host::{Basis, Host, Plugins},
     neighbours::Question,
     plugins::Loader,
-    quarantine::Quarantines,
-    registry::Registry,
     workers::Workers,
 };
 
@@ -132,13 +128,11 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     };
     xenplug_system::raise_descriptors()?;
     // In dom0 the original scripts may be plugging devices as well.
-    let (asker, questions) = neighbours::questions();
-    let (system, claims) = match config.mode {
-        Mode::Dom0 if arguments.simulated.is_none() => (system.beside_scripts(), Claims::beside(Box::new(asker))),
-        Mode::Dom0 => (system, Claims::beside(Box::new(asker))),
-        Mode::DriverDomain => (system, Claims::default()),
+    let system = match config.mode {
+        Mode::Dom0 if arguments.simulated.is_none() => system.beside_scripts(),
+        Mode::Dom0 | Mode::DriverDomain => system,
     };
-    let claims = Arc::new(claims);
+    let (claims, questions) = neighbours::claims(config.mode);
     let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
@@ -155,26 +149,16 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             .context("xenplugd is already running here, or its journal cannot be used")?;
         let control = paths.run.join("control.sock");
         let listener = control::bind(&control).with_context(|| format!("{}", control.display()))?;
-        let (asks, asked) = mpsc::unbounded_channel();
-        let host = Arc::new(Host {
+        let (host, asked) = Host::new(Basis {
             mode,
-            own: own_domain(&client).await?,
-            domains: Arc::new(Domains::new(client.clone())),
             client,
             system,
             journal,
             claims,
-            quarantines: Quarantines::of(&plugins),
-            plugins: RwLock::new(Arc::new(plugins)),
-            registry: Registry::default(),
+            plugins,
             workers: Workers::Threads,
-            requests: Arc::default(),
-            asks,
-            metrics: Metrics::new(),
-            events: Host::event_permits(),
-            draining: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        });
+        })
+        .await?;
         serve(host, &arguments.config, loader, listener, asked, questions).await?;
         let _ = std::fs::remove_file(control);
         Ok(())
@@ -262,23 +246,6 @@ async fn reload(host: &Arc<Host>, file: &Path, loader: &Arc<Loader>) {
         Err(error) => error!("the configuration stays as it was: {}", one_line(&error)),
     }
     notify(&[NotifyState::Ready]);
-}
-
-/// The domain the daemon runs in.
-async fn own_domain(client: &Client) -> anyhow::Result<DomId> {
-    match client.read(&"domid".parse()?).await {
-        Ok(value) => {
-            let text = String::from_utf8_lossy(&value);
-            text.trim()
-                .parse()
-                .with_context(|| "the store's domid node is not a number")
-        }
-        Err(error) if error.is_not_found() => {
-            warn!("the store has no domid for this domain; it is taken to be domain 0");
-            Ok(DomId(0))
-        }
-        Err(error) => Err(error).context("the store does not say which domain this is"),
-    }
 }
 
 fn notify(state: &[NotifyState<'_>]) {

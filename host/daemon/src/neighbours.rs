@@ -6,13 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use xenplug_runtime::{Claim, Neighbours as Neighbourhood, Sharing};
-use xenplug_xenbus::{DeviceKey, DomId, Kind};
+use xenplug_runtime::{Claim, Claims, Neighbours as Neighbourhood, Sharing};
+use xenplug_xenbus::{DeviceKey, DomId, Kind, Mode};
 use xenplug_xenstore::{Client, Error, Path, Reply, Request};
 
 use crate::directory::machine;
@@ -27,13 +27,17 @@ pub(crate) struct Question {
 }
 
 /// Asks, from a thread that may block, the task that follows the store.
-#[derive(Clone)]
-pub(crate) struct Asker(UnboundedSender<Question>);
+struct Asker(UnboundedSender<Question>);
 
-/// Where questions are put, and where they come out.
-pub(crate) fn questions() -> (Asker, UnboundedReceiver<Question>) {
+/// The claims of a daemon, and where it is asked about those who make none: in dom0, where original scripts may plug
+/// devices as well.
+pub(crate) fn claims(mode: Mode) -> (Arc<Claims>, UnboundedReceiver<Question>) {
     let (asker, asked) = unbounded_channel();
-    (Asker(asker), asked)
+    let claims = match mode {
+        Mode::Dom0 => Claims::beside(Box::new(Asker(asker))),
+        Mode::DriverDomain => Claims::default(),
+    };
+    (Arc::new(claims), asked)
 }
 
 impl Neighbourhood for Asker {

@@ -1,10 +1,6 @@
 //! The daemons of a seed, one after the other: the real one, but for its process, its signals and its control socket.
 
-use std::{
-    rc::Rc,
-    sync::{Arc, RwLock},
-    time::Duration,
-};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -14,9 +10,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Cache, Claims, Compiler};
+use xenplug_runtime::{Cache, Compiler};
 use xenplug_system::System;
-use xenplug_xenbus::Mode;
 use xenplug_xenstore::{Client, Endpoint, Options};
 
 use super::{
@@ -25,8 +20,14 @@ use super::{
     world::{Asked, Stage, World},
 };
 use crate::{
-    HEAR, begin, config::Config, domains::Domains, drain, host::Host, metrics::Metrics, neighbours, own_domain,
-    plugins::Loader, quarantine::Quarantines, registry::Registry, script, workers::Workers,
+    HEAR, begin,
+    config::Config,
+    drain,
+    host::{Basis, Host},
+    neighbours,
+    plugins::Loader,
+    script,
+    workers::Workers,
 };
 
 /// How systemd waits before it starts a daemon again (`RestartSec` of the unit).
@@ -111,11 +112,7 @@ impl Drop for Away<'_> {
 async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&world.config)?;
     let mode = config.mode;
-    let (asker, questions) = neighbours::questions();
-    let claims = Arc::new(match mode {
-        Mode::Dom0 => Claims::beside(Box::new(asker)),
-        Mode::DriverDomain => Claims::default(),
-    });
+    let (claims, questions) = neighbours::claims(mode);
     let system: System = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),
@@ -129,26 +126,16 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
     options.seed = Some(world.seed);
     let client = Client::connect_with(Endpoint::Memory(world.place.clone()), options).await?;
     let journal = Journal::open(&world.journal()).context("the journal")?;
-    let (asks, asked) = mpsc::unbounded_channel();
-    let host = Arc::new(Host {
+    let (host, asked) = Host::new(Basis {
         mode,
-        own: own_domain(&client).await?,
-        domains: Arc::new(Domains::new(client.clone())),
         client,
         system,
         journal,
         claims,
-        quarantines: Quarantines::of(&plugins),
-        plugins: RwLock::new(Arc::new(plugins)),
-        registry: Registry::default(),
-        requests: Arc::default(),
+        plugins,
         workers,
-        asks,
-        metrics: Metrics::new(),
-        events: Host::event_permits(),
-        draining: CancellationToken::new(),
-        tasks: TaskTracker::new(),
-    });
+    })
+    .await?;
     let mut dispatching = begin(&host, asked, questions).await?;
     world.daemon.replace(Arc::downgrade(&host));
     let (socket, mut calls) = mpsc::unbounded_channel::<Asked>();
