@@ -54,10 +54,10 @@ enum About {
 
 /// The calls that have a name here. Those of others are told by their numbers.
 macro_rules! calls {
-    ($($number:ident $name:literal $about:expr;)*) => {
+    ($($about:expr => $($number:ident)*;)*) => {
         fn name(number: c_long) -> (String, About) {
             match number {
-                $(libc::$number => ($name.to_owned(), $about),)*
+                $($(libc::$number => (stringify!($number).replacen("SYS_", "", 1), $about),)*)*
                 _ => (format!("call {number}"), About::Nothing),
             }
         }
@@ -65,81 +65,17 @@ macro_rules! calls {
 }
 
 calls! {
-    SYS_access "access" About::Path(0);
-    SYS_bind "bind" About::Descriptor;
-    SYS_brk "brk" About::Nothing;
-    SYS_clock_gettime "clock_gettime" About::Nothing;
-    SYS_clock_nanosleep "clock_nanosleep" About::Nothing;
-    SYS_clone "clone" About::Nothing;
-    SYS_clone3 "clone3" About::Nothing;
-    SYS_close "close" About::Descriptor;
-    SYS_connect "connect" About::Descriptor;
-    SYS_epoll_ctl "epoll_ctl" About::Descriptor;
-    SYS_epoll_wait "epoll_wait" About::Nothing;
-    SYS_execve "execve" About::Path(0);
-    SYS_exit "exit" About::Nothing;
-    SYS_fallocate "fallocate" About::Descriptor;
-    SYS_fchmod "fchmod" About::Descriptor;
-    SYS_fcntl "fcntl" About::Descriptor;
-    SYS_flock "flock" About::Descriptor;
-    SYS_fstat "fstat" About::Descriptor;
-    SYS_ftruncate "ftruncate" About::Descriptor;
-    SYS_futex "futex" About::Nothing;
-    SYS_getdents64 "getdents64" About::Descriptor;
-    SYS_getpid "getpid" About::Nothing;
-    SYS_getrandom "getrandom" About::Nothing;
-    SYS_getsockname "getsockname" About::Descriptor;
-    SYS_gettid "gettid" About::Nothing;
-    SYS_ioctl "ioctl" About::Descriptor;
-    SYS_kill "kill" About::Nothing;
-    SYS_lseek "lseek" About::Descriptor;
-    SYS_madvise "madvise" About::Nothing;
-    SYS_mkdir "mkdir" About::Path(0);
-    SYS_mkdirat "mkdirat" About::Path(1);
-    SYS_mmap "mmap" About::Nothing;
-    SYS_mprotect "mprotect" About::Nothing;
-    SYS_munmap "munmap" About::Nothing;
-    SYS_newfstatat "newfstatat" About::Path(1);
-    SYS_open "open" About::Path(0);
-    SYS_openat "openat" About::Path(1);
-    SYS_openat2 "openat2" About::Path(1);
-    SYS_pidfd_open "pidfd_open" About::Nothing;
-    SYS_pidfd_send_signal "pidfd_send_signal" About::Nothing;
-    SYS_pipe2 "pipe2" About::Nothing;
-    SYS_poll "poll" About::Nothing;
-    SYS_ppoll "ppoll" About::Nothing;
-    SYS_prctl "prctl" About::Nothing;
-    SYS_pread64 "pread64" About::Descriptor;
-    SYS_pwrite64 "pwrite64" About::Descriptor;
-    SYS_read "read" About::Descriptor;
-    SYS_readlink "readlink" About::Path(0);
-    SYS_readlinkat "readlinkat" About::Path(1);
-    SYS_recvfrom "recvfrom" About::Descriptor;
-    SYS_recvmsg "recvmsg" About::Descriptor;
-    SYS_rename "rename" About::Path(0);
-    SYS_renameat2 "renameat2" About::Path(1);
-    SYS_restart_syscall "restart_syscall" About::Nothing;
-    SYS_rseq "rseq" About::Nothing;
-    SYS_rt_sigaction "rt_sigaction" About::Nothing;
-    SYS_rt_sigprocmask "rt_sigprocmask" About::Nothing;
-    SYS_sched_getaffinity "sched_getaffinity" About::Nothing;
-    SYS_sched_yield "sched_yield" About::Nothing;
-    SYS_sendmsg "sendmsg" About::Descriptor;
-    SYS_sendto "sendto" About::Descriptor;
-    SYS_set_robust_list "set_robust_list" About::Nothing;
-    SYS_setsockopt "setsockopt" About::Descriptor;
-    SYS_sigaltstack "sigaltstack" About::Nothing;
-    SYS_socket "socket" About::Nothing;
-    SYS_stat "stat" About::Path(0);
-    SYS_statfs "statfs" About::Path(0);
-    SYS_statx "statx" About::Path(1);
-    SYS_unlink "unlink" About::Path(0);
-    SYS_unlinkat "unlinkat" About::Path(1);
-    SYS_vfork "vfork" About::Nothing;
-    SYS_waitid "waitid" About::Nothing;
-    SYS_wait4 "wait4" About::Nothing;
-    SYS_write "write" About::Descriptor;
-    SYS_writev "writev" About::Descriptor;
+    About::Nothing => SYS_brk SYS_clock_gettime SYS_clock_nanosleep SYS_clone SYS_clone3 SYS_epoll_wait SYS_exit
+        SYS_futex SYS_getpid SYS_getrandom SYS_gettid SYS_kill SYS_madvise SYS_mmap SYS_mprotect SYS_munmap
+        SYS_pidfd_open SYS_pidfd_send_signal SYS_pipe2 SYS_poll SYS_ppoll SYS_prctl SYS_restart_syscall SYS_rseq
+        SYS_rt_sigaction SYS_rt_sigprocmask SYS_sched_getaffinity SYS_sched_yield SYS_set_robust_list SYS_sigaltstack
+        SYS_socket SYS_vfork SYS_waitid SYS_wait4;
+    About::Descriptor => SYS_bind SYS_close SYS_connect SYS_epoll_ctl SYS_fallocate SYS_fchmod SYS_fcntl SYS_flock
+        SYS_fstat SYS_ftruncate SYS_getdents64 SYS_getsockname SYS_ioctl SYS_lseek SYS_pread64 SYS_pwrite64 SYS_read
+        SYS_recvfrom SYS_recvmsg SYS_sendmsg SYS_sendto SYS_setsockopt SYS_write SYS_writev;
+    About::Path(0) => SYS_access SYS_execve SYS_mkdir SYS_open SYS_readlink SYS_rename SYS_stat SYS_statfs SYS_unlink;
+    About::Path(1) => SYS_mkdirat SYS_newfstatat SYS_openat SYS_openat2 SYS_readlinkat SYS_renameat2 SYS_statx
+        SYS_unlinkat;
 }
 
 /// What a descriptor is open on. A socket that does not wait says so: its calls are not interrupted.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
     loud::say,
-    rig::{Baseline, Device, Disk, Machine, Vif, attached_below},
+    rig::{Baseline, Device, Disk, Machine, Vif, attached_below, handlers},
     stepper::{Call, Deed, Point, Stepper, why_pure},
     trial::{Length, Trial, length},
 };
@@ -89,7 +89,7 @@ pub(crate) const ROUTED: Subject = Subject {
         network.ip("link add eth0 type veth peer name world")?;
         network.ip("address add 192.0.2.1/24 dev eth0")?;
         network.ip("link set eth0 up")?;
-        machine.start_daemon(machine.config()?.with(ROUTES))?;
+        machine.start_daemon(machine.config()?.with(handlers::ROUTED))?;
         Ok(machine)
     },
     attach: |machine| {
@@ -102,17 +102,6 @@ pub(crate) const ROUTED: Subject = Subject {
     },
     one_in: 12,
 };
-
-const ROUTES: &str = r#"
-[plugin.vif-route]
-component = "vif-route.wasm"
-kinds = ["vif"]
-scripts = ["vif-route"]
-[plugin.vif-route.grant]
-uplinks = ["eth*"]
-routes = ["10.0.0.0/8"]
-firewall = true
-"#;
 
 /// A machine with its daemon, where the device is not.
 pub(crate) struct Course {
