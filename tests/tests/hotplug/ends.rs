@@ -71,6 +71,19 @@ fn a_guest_that_dies_takes_its_devices_along_and_its_number_is_free() -> Result<
 }
 
 #[test]
+fn what_was_made_for_a_request_goes_when_that_has_gone_while_the_daemon_was_away() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let baseline = stage.machine.baseline()?;
+    let disk = stage.disk("a.img")?;
+    stage.attach(&disk)?;
+    stage.expect(&disk, "4")?;
+    stage.machine.daemon_mut()?.kill()?;
+    stage.machine.connect()?.remove(&disk.request())?;
+    stage.machine.daemon_mut()?.restart()?;
+    baseline.assert_same(&stage.machine)
+}
+
+#[test]
 fn watch_tells_what_becomes_of_a_device() -> Result<()> {
     let stage = Stage::new()?;
     let disk = stage.disk("a.img")?;
