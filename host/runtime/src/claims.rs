@@ -38,9 +38,20 @@ impl Claim {
     fn forbids(&self, device: &DeviceKey, vms: &[String], sharing: Sharing) -> bool {
         self.device != *device
             && (sharing == Sharing::Alone || sharing == Sharing::Readers && self.sharing == Sharing::Alone)
-            && self.device.frontend != device.frontend
-            && !self.vms.iter().any(|vm| vms.contains(vm))
+            && !self.is_of(device, vms)
     }
+
+    /// Whether its device is of the same virtual machine as another.
+    fn is_of(&self, device: &DeviceKey, vms: &[String]) -> bool {
+        self.device.frontend == device.frontend || self.vms.iter().any(|vm| vms.contains(vm))
+    }
+}
+
+/// A claim that was granted.
+struct Granted {
+    claim: Claim,
+    /// Whether the device's handler is still at work.
+    connecting: bool,
 }
 
 /// Tells what those use who make no claims: the devices that original hotplug scripts have plugged.
@@ -52,7 +63,8 @@ pub trait Neighbours: Send + Sync {
 /// All claims of this daemon, by what is claimed.
 #[derive(Default)]
 pub struct Claims {
-    table: Mutex<HashMap<SourceIdentity, Vec<Claim>>>,
+    /// In the order in which they were granted.
+    table: Mutex<HashMap<SourceIdentity, Vec<Granted>>>,
     neighbours: Option<Box<dyn Neighbours>>,
     /// Who counts on what helpers did.
     pub(crate) undoings: Undoings,
@@ -96,45 +108,65 @@ impl Claims {
     ) -> Result<(), DeviceKey> {
         let mut table = self.table();
         let claims = table.entry(source).or_default();
-        let conflict = claims.iter().find(|other| other.forbids(device, vms, sharing));
-        if let Some(other) = conflict {
+        let mut others = claims.iter().map(|granted| &granted.claim);
+        if let Some(other) = others.find(|other| other.forbids(device, vms, sharing)) {
             return Err(other.device.clone());
         }
-        put(claims, device, vms, sharing);
+        put(claims, device, vms, sharing, true);
         Ok(())
     }
 
     /// Takes back, after a restart, a claim that was granted before: in what order they came is not known any more, and
     /// who does not care may have come after who was alone.
     pub fn adopt(&self, source: SourceIdentity, device: &DeviceKey, vms: &[String], sharing: Sharing) {
-        put(self.table().entry(source).or_default(), device, vms, sharing);
+        put(self.table().entry(source).or_default(), device, vms, sharing, false);
+    }
+
+    /// Whether another device of the same virtual machine has claimed the source before and is still being connected. What
+    /// its handler makes of the source the two may be meant to share.
+    pub(crate) fn is_ahead(&self, source: SourceIdentity, device: &DeviceKey, vms: &[String]) -> bool {
+        let table = self.table();
+        let claims = table.get(&source).into_iter().flatten();
+        claims
+            .take_while(|granted| granted.claim.device != *device)
+            .any(|granted| granted.connecting && granted.claim.is_of(device, vms))
+    }
+
+    /// The handler of a device that has claimed the source has ended.
+    pub(crate) fn settle(&self, source: SourceIdentity, device: &DeviceKey) {
+        let mut table = self.table();
+        let claims = table.get_mut(&source).into_iter().flatten();
+        claims
+            .filter(|granted| granted.claim.device == *device)
+            .for_each(|granted| granted.connecting = false);
     }
 
     /// Gives a claim up. One that is not there is no error.
     pub fn release(&self, source: SourceIdentity, device: &DeviceKey) {
         let mut table = self.table();
         if let Some(claims) = table.get_mut(&source) {
-            claims.retain(|claim| claim.device != *device);
+            claims.retain(|granted| granted.claim.device != *device);
             if claims.is_empty() {
                 table.remove(&source);
             }
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<SourceIdentity, Vec<Claim>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<SourceIdentity, Vec<Granted>>> {
         // Every change is complete before anything can panic, so a poisoned table is still a true one.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Puts a device's claim in the place of the one that it may have.
-fn put(claims: &mut Vec<Claim>, device: &DeviceKey, vms: &[String], sharing: Sharing) {
-    claims.retain(|claim| claim.device != *device);
-    claims.push(Claim {
+fn put(claims: &mut Vec<Granted>, device: &DeviceKey, vms: &[String], sharing: Sharing, connecting: bool) {
+    claims.retain(|granted| granted.claim.device != *device);
+    let claim = Claim {
         device: device.clone(),
         vms: vms.to_vec(),
         sharing,
-    });
+    };
+    claims.push(Granted { claim, connecting });
 }
 
 #[cfg(test)]
@@ -176,6 +208,25 @@ mod tests {
                 assert_eq!(claims.claim(DISK, &key("vbd/2/51712"), vms, second), Ok(()));
             }
         }
+    }
+
+    #[test]
+    fn of_two_of_a_machine_the_second_waits_until_the_first_is_connected() {
+        let (a, b) = (["/vm/a".to_owned()], ["/vm/b".to_owned()]);
+        let [first, second, other] = ["vbd3/1/51712", "vbd3/2/51712", "vbd3/3/51712"].map(key);
+        let claims = Claims::default();
+        for (device, vms) in [(&first, &a), (&second, &a), (&other, &b)] {
+            claims
+                .claim(DISK, device, vms, Sharing::Readers)
+                .expect("readers share");
+        }
+        assert!(!claims.is_ahead(DISK, &first, &a), "it was first");
+        assert!(claims.is_ahead(DISK, &second, &a));
+        assert!(!claims.is_ahead(DISK, &other, &b), "it is of another machine");
+        claims.settle(DISK, &first);
+        assert!(!claims.is_ahead(DISK, &second, &a));
+        claims.adopt(DISK, &first, &a, Sharing::Readers);
+        assert!(!claims.is_ahead(DISK, &second, &a), "what was adopted is connected");
     }
 
     #[test]

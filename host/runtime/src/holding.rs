@@ -131,6 +131,15 @@ impl Holding {
         })
     }
 
+    /// The handler that claimed what the device uses has ended.
+    pub(crate) fn settle(&self, claims: &Claims) {
+        for held in &self.held {
+            if let Effect::Claim { source, .. } = &held.effect {
+                claims.settle(*source, &self.header.identity.key);
+            }
+        }
+    }
+
     /// Whose it is.
     pub fn header(&self) -> &Header {
         &self.header

@@ -271,6 +271,7 @@ impl Plugin {
         });
         // A subject went in, so one comes out.
         let mut holding = holding.expect("an event with a device keeps it");
+        holding.settle(&self.context.claims);
         let answer = answer.and_then(|answer| match answer {
             Ok(connection) => Ok(Connection::from_guest(connection)?),
             Err(error) => Err(Fault::of(error)),

@@ -35,7 +35,7 @@ fn a_loop_device_is_attached_and_detached() {
             stage.name
         );
         stage.system.block.detach_loop(&device.1).unwrap();
-        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+        stage.expect_no_loop(&tag);
         stage.system.block.detach_loop(&device.1).unwrap();
     }
 }
@@ -51,7 +51,7 @@ fn a_deleted_image_leaves_no_loop_device() {
         let found = stage.system.block.find_loops(&tag).unwrap();
         assert_eq!(found, std::slice::from_ref(&device.1), "{}", stage.name);
         stage.system.block.detach_loop(&found[0]).unwrap();
-        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+        stage.expect_no_loop(&tag);
     }
 }
 
@@ -122,7 +122,7 @@ fn many_threads_get_a_loop_device_each() {
             assert_eq!(device.1.backing_path.to_str(), Some(path.as_str()));
         }
         drop(devices);
-        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [], "{}", stage.name);
+        stage.expect_no_loop(&tag);
     }
 }
 
@@ -137,7 +137,7 @@ fn a_loop_device_that_others_have_open_goes_with_its_last_user() {
         stage.system.block.detach_loop(&device.1).unwrap();
         assert_eq!(stage.system.block.find_loops(&tag).unwrap().len(), 1, "{}", stage.name);
         drop(user);
-        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), [], "{}", stage.name);
+        stage.expect_no_loop(&tag);
     }
 }
 
@@ -164,7 +164,7 @@ fn a_new_daemon_takes_hold_of_what_the_kernel_kept() {
             std::slice::from_ref(&adopted)
         );
         stage.system.block.detach_loop(&adopted).unwrap();
-        assert_eq!(stage.system.block.find_loops(&tag).unwrap(), []);
+        stage.expect_no_loop(&tag);
     }
 }
 
@@ -178,11 +178,8 @@ fn a_new_daemon_attaches_anew_what_the_kernel_cleared() {
         let source = old.block.open(&grant, &path, ReadWrite).unwrap();
         let template = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
         drop(old);
-        assert_eq!(
-            stage.system.block.find_loops(&tag).unwrap(),
-            [],
-            "autoclear takes down what a dead daemon leaves"
-        );
+        // Autoclear takes down what a dead daemon leaves.
+        stage.expect_no_loop(&tag);
 
         // A high number, which no other test takes meanwhile.
         let device = LoopDevice {

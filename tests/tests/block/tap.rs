@@ -130,6 +130,28 @@ fn a_tapdisk_that_two_use_ends_with_the_second_also_after_a_crash() -> Result<()
 }
 
 #[test]
+fn two_of_a_machine_that_come_at_once_use_one_tapdisk() -> Result<()> {
+    let mut tap = Tapdisks::new()?;
+    let image = tap.machine.image("a.img", 4)?;
+    fs::write(tap.tap_ctl.file("hesitant"), "")?;
+    let disks = [A, Device::tap(3, 1)];
+    let nodes = Disk::on(Path::new(&format!("aio:{}", image.display())));
+    let nodes = nodes.with("script", "/etc/xen/scripts/block-tap");
+    for disk in &disks {
+        tap.machine.attach(disk, &nodes)?;
+    }
+    let calls = disks.each_ref().map(|disk| tap.machine.call(disk, "add"));
+    for call in calls {
+        call?.answer()?.done()?;
+    }
+    assert_eq!(tap.node(&disks[0], "pid")?, tap.node(&disks[1], "pid")?);
+    assert_eq!(tap.state()?, ["attached0", "minor0", "open0"]);
+    tap.machine.end_guest_of_dom0(3, &disks)?;
+    assert_eq!(tap.state()?, [""; 0]);
+    Ok(())
+}
+
+#[test]
 fn killed_while_it_allocates_the_daemon_frees_the_number() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;

@@ -155,6 +155,11 @@ impl block::HostSource for Event {
             context.claims.claim(source, &key, &vms, sharing).map_err(used)?;
             Ok((Effect::Claim { source, sharing }, ()))
         })?;
+        // A guest and its stub domain, say, share a tapdisk, which must not be started twice.
+        while context.claims.is_ahead(source, &key, &vms) {
+            self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
+            sleep(MOMENT);
+        }
         Ok(())
     }
 

@@ -2,7 +2,15 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
 use xenplug_system::{
@@ -121,6 +129,17 @@ impl Stage {
                 OpenLoop(None, Some((machine.as_ref(), number)))
             }
         }
+    }
+
+    /// Waits until no loop device has the tag: the kernel clears one with its last close, and whoever looks for loop
+    /// devices, as the tests beside this one do, has each open for a moment.
+    pub(crate) fn expect_no_loop(&self, tag: &str) {
+        let found = || self.system.block.find_loops(tag).unwrap();
+        let end = Instant::now() + Duration::from_secs(5);
+        while !found().is_empty() && Instant::now() < end {
+            sleep(Duration::from_millis(5));
+        }
+        assert_eq!(found(), [], "{}", self.name);
     }
 
     /// Makes a bridge.

@@ -44,6 +44,7 @@ allocate() {
     until (set -C; : >$here/minor$minor) 2>/dev/null; do minor=$((minor + 1)); done
     [ ! -e $here/module ] || echo "$minor minor" >>$here/numbers
     [ ! -e $here/slow ] || sleep 100
+    [ ! -e $here/hesitant ] || sleep 0.5
 }
 free() {
     [ -e $here/minor$minor ] || fail 2 "No such file or directory"
