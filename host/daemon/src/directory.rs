@@ -5,9 +5,11 @@
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
-use xenplug_runtime::Connection;
+use xenplug_runtime::{Connection, Services};
 use xenplug_system::{System, network::IfName};
-use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
+use xenplug_xenbus::{
+    BackendPath, DomId, HotplugStatus, Identity, Kind, Observation, Part, Phase, Published, Role, XenbusState,
+};
 use xenplug_xenstore::{Backoff, Client, Errno, Error, Path, Reply, Request, Transaction};
 
 use crate::{domains::Domains, host::Host};
@@ -38,6 +40,7 @@ pub(crate) struct Directory {
     client: Client,
     system: System,
     domains: Arc<Domains>,
+    services: Arc<Services>,
     path: BackendPath,
     role: Role,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
@@ -58,15 +61,23 @@ impl Directory {
             backend: host.own,
             key: part.device,
         };
-        let (client, system, domains) = (host.client.clone(), host.system.clone(), Arc::clone(&host.domains));
-        let directory = Self::new(client, system, domains, path, part.role);
+        let (client, system) = (host.client.clone(), host.system.clone());
+        let (domains, services) = (Arc::clone(&host.domains), Arc::clone(&host.services));
+        let directory = Self::new(client, system, domains, services, path, part.role);
         if phase == Phase::Connected {
             directory.of_tap.set(HotplugStatus::Connected);
         }
         directory
     }
 
-    fn new(client: Client, system: System, domains: Arc<Domains>, path: BackendPath, role: Role) -> Self {
+    fn new(
+        client: Client,
+        system: System,
+        domains: Arc<Domains>,
+        services: Arc<Services>,
+        path: BackendPath,
+        role: Role,
+    ) -> Self {
         let node = |text: String| {
             text.parse::<Path>()
                 .expect("a path of numbers and a checked kind is a path")
@@ -79,6 +90,7 @@ impl Directory {
             client,
             system,
             domains,
+            services,
             path,
             role,
             of_tap: Cell::default(),
@@ -179,6 +191,7 @@ impl Directory {
             online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
             frontend_gone: self.domains.gone(self.path.key.frontend),
             netdev: true,
+            served: self.path.key.kind == Kind::QDISK && self.services.serves(self.path.key.frontend),
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
         };
         match self.role {
@@ -403,6 +416,20 @@ impl Directory {
             Err(error) if error.is_not_found() || error.is_denied() => {}
             Err(error) => warn!(device = %identity.key, %error, "the frontend was not told"),
         }
+    }
+}
+
+/// Removes what a guest's QEMU wrote about itself (`xenstore_record_dm_state` in QEMU's hw/xen/xen-operations.c; libxl_dm.c,
+/// `libxl__destroy_qemu_xenpv_backend`, does the same). In dom0 that may be the guest's device model, which is the
+/// toolstack's.
+pub(crate) async fn forget_device_model(host: &Host, guest: DomId) -> Result<(), Error> {
+    if host.own == DomId(0) {
+        return Ok(());
+    }
+    let node = format!("/local/domain/{}/device-model/{guest}", host.own);
+    match host.client.rm(&node.parse()?).await {
+        Err(error) if error.is_not_found() || error.is_denied() => Ok(()),
+        done => done,
     }
 }
 

@@ -14,6 +14,7 @@ mod plugins;
 mod recovery;
 mod registry;
 mod script;
+mod services;
 mod simulated;
 
 use std::{
@@ -37,7 +38,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Claims, Engine};
+use xenplug_runtime::{Claims, Engine, Services};
 use xenplug_system::System;
 use xenplug_xenbus::{DomId, Mode, Part};
 use xenplug_xenstore::{Client, Endpoint};
@@ -129,7 +130,14 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         Mode::DriverDomain => (system, Claims::default()),
     };
     let claims = Arc::new(claims);
-    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
+    let (teller, told) = services::questions();
+    let services = Arc::new(Services::told_by(Box::new(teller)));
+    let loader = Arc::new(Loader::new(
+        &config,
+        system.clone(),
+        Arc::clone(&claims),
+        Arc::clone(&services),
+    )?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -154,6 +162,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             system,
             journal,
             claims,
+            services,
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
             asks,
@@ -162,6 +171,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        spawn_local(services::answer(Arc::clone(&host), told));
         let dispatch = Dispatch::begin(Arc::clone(&host), questions).await?;
         serve(host, &arguments.config, loader, listener, asked, dispatch).await?;
         let _ = std::fs::remove_file(control);
@@ -189,6 +199,7 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup())?;
     recovery::run(&host).await?;
     spawn_local(script::pass_on(Arc::clone(&host), asked));
+    spawn_local(services::tend(Arc::clone(&host)));
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
     let mut dispatching = spawn_local(dispatch.run());

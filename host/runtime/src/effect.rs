@@ -12,11 +12,11 @@ use xenplug_system::{
     network::{IfName, LinkChanges, Prefix, Route},
     process::{Command, Kept},
 };
-use xenplug_xenbus::DeviceKey;
+use xenplug_xenbus::Part;
 
-use crate::{Claims, Grants, Sharing};
+use crate::{Claims, Grants, Services, Sharing};
 
-/// How long a helper has between SIGTERM and SIGKILL.
+/// How long what a helper left running has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How long the undoing of a command may take. A call of a script leaves the daemon 35 s.
@@ -79,6 +79,9 @@ pub enum Effect {
         tag: String,
         /// The process, once it is known.
         kept: Option<Kept>,
+        /// It serves all devices of the guest, and ends with the last one.
+        #[serde(default)]
+        shared: bool,
     },
     /// An entry of a DHCP server's.
     Lease {
@@ -100,21 +103,25 @@ pub enum Effect {
     Command {
         /// The tag in the environment of both.
         tag: String,
-        /// What undoes it.
-        undo: Command,
+        /// What undoes it, if it has to be.
+        undo: Option<Command>,
         /// Its exit codes, besides 0, for nothing left to undo.
         settled: Vec<u32>,
         /// Whether the helper is known to have ended.
         ended: bool,
+        /// The name under which several devices share it, and what the helper answered.
+        #[serde(default)]
+        once: Option<(String, String)>,
     },
 }
 
-/// What undoing takes: the machine, the authority, and the claims.
+/// What undoing takes: the machine, the authority, and what devices share.
 pub(crate) struct Undo<'a> {
     pub(crate) system: &'a System,
     pub(crate) authority: &'a Grants,
     pub(crate) claims: &'a Claims,
-    pub(crate) device: &'a DeviceKey,
+    pub(crate) services: &'a Services,
+    pub(crate) part: &'a Part,
 }
 
 impl Undo<'_> {
@@ -125,6 +132,21 @@ impl Undo<'_> {
         }
         Ok(())
     }
+
+    /// Runs what undoes something.
+    fn run(&self, undo: &Command, tag: &str, settled: &[u32]) -> Result<(), Error> {
+        let missing = || Error::Denied("helper: the authority to release it is missing".to_owned());
+        let grant = self.authority.process.as_ref().ok_or_else(missing)?;
+        let output = self.system.process.run_recorded(grant, undo, tag, UNDOING)?;
+        if output.code != 0 && !settled.contains(&output.code) {
+            return Err(Error::Kernel {
+                what: format!("{undo}: exit code {}", output.code),
+                errno: None,
+                source_text: crate::clean(String::from_utf8_lossy(&output.stderr).trim(), 200),
+            });
+        }
+        Ok(())
+    }
 }
 
 impl Effect {
@@ -132,7 +154,7 @@ impl Effect {
     pub(crate) fn undo(&self, by: &Undo<'_>) -> Result<(), Error> {
         let not_held = |what: &str| Error::Denied(format!("{what}: the authority to release it is missing"));
         match self {
-            Self::Claim { source, .. } => by.claims.release(*source, by.device),
+            Self::Claim { source, .. } => by.claims.release(*source, &by.part.device),
             Self::Loop {
                 device: Some(device), ..
             } => by.system.block.detach_loop(device)?,
@@ -169,8 +191,10 @@ impl Effect {
                 let grant = by.authority.firewall.as_ref().ok_or_else(|| not_held("rules"))?;
                 by.system.firewall.lift(grant, link)?;
             }
-            Self::Helper { kept: Some(kept), .. } => by.system.process.end(kept, GRACE)?,
-            Self::Helper { tag, kept: None } => by.end_tagged(tag)?,
+            Self::Helper { tag, kept, shared } => {
+                by.services
+                    .leave(by.system.process.as_ref(), tag, kept.as_ref(), *shared, by.part)?;
+            }
             Self::Lease { tag, server, lease } => {
                 let grant = by.authority.dhcp.as_ref().ok_or_else(|| not_held("lease"))?;
                 by.system.dhcp.strike(grant, server, lease)?;
@@ -193,21 +217,24 @@ impl Effect {
                 undo,
                 settled,
                 ended,
+                once,
             } => {
+                if let Some((name, _)) = once
+                    && !by.services.deeds.leave(name, by.part)
+                {
+                    return Ok(());
+                }
                 // It may still be at what is to be undone.
                 if !ended {
                     by.end_tagged(tag)?;
                 }
-                let grant = by.authority.process.as_ref().ok_or_else(|| not_held("helper"))?;
-                let output = by.system.process.run_recorded(grant, undo, tag, UNDOING)?;
-                if output.code != 0 && !settled.contains(&output.code) {
-                    return Err(Error::Kernel {
-                        what: format!("{undo}: exit code {}", output.code),
-                        errno: None,
-                        source_text: crate::clean(String::from_utf8_lossy(&output.stderr).trim(), 200),
-                    });
+                if let Some(undo) = undo {
+                    by.run(undo, tag, settled)?;
+                    by.end_tagged(tag)?;
                 }
-                by.end_tagged(tag)?;
+                if let Some((name, _)) = once {
+                    by.services.deeds.undone(name);
+                }
             }
         }
         Ok(())
@@ -239,9 +266,24 @@ impl Effect {
             Self::Route { route, .. } => format!("route to {}", route.to),
             Self::ProxyArp { .. } => "proxy_arp".to_owned(),
             Self::Firewall { link } => format!("rules for {link}"),
-            Self::Helper { kept: Some(kept), .. } => format!("{} as process {}", kept.helper, kept.pid),
+            Self::Helper {
+                kept: Some(kept),
+                shared: false,
+                ..
+            } => format!("{} as process {}", kept.helper, kept.pid),
+            Self::Helper {
+                kept: Some(kept),
+                shared: true,
+                ..
+            } => format!("its part of {}, process {}", kept.helper, kept.pid),
             Self::Helper { kept: None, .. } => "what a helper has left running".to_owned(),
-            Self::Command { undo, .. } => format!("what is undone by {undo}"),
+            Self::Command {
+                undo: Some(undo),
+                once: None,
+                ..
+            } => format!("what is undone by {undo}"),
+            Self::Command { undo: Some(undo), .. } => format!("its part of what is undone by {undo}"),
+            Self::Command { undo: None, .. } => "its part of what a helper did".to_owned(),
             Self::Lease { lease, .. } => format!("lease of {} to {}", lease.address, lease.host),
             Self::Hooks { offline, .. } => {
                 let names: Vec<&str> = offline.iter().map(|hook| &*hook.helper).collect();

@@ -14,14 +14,18 @@
 //! | `physical-device` | for `vbd`, where the kernel has the old module blktap |
 //! | `pid`, `minor` | of tapdisk, as Xen 4.19 has them |
 //!
-//! Unlike the script it checks who else uses the image.
+//! Unlike the script it checks who else uses the image. Those who may share one share its tapdisk, which ends with the last
+//! of them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
-mod image;
+mod answer;
 
-use image::Image;
-use xenplug_sdk::{Command, Connection, Description, Device, Error, Handler, Undo, block::SourceKind, disk::Disk};
+use xenplug_sdk::{
+    Command, Connection, Description, Device, Error, Handler, Undo,
+    block::SourceKind,
+    disk::{Disk, Image},
+};
 
 /// What tap-ctl says, as an error number, of a tapdisk or a disk of it that has gone: `ENOENT`, `ESRCH`, `ENXIO`,
 /// `ENODEV`, `EINVAL`, `EPIPE`, `ECONNRESET`, `ECONNREFUSED`.
@@ -47,23 +51,27 @@ impl Handler for Tap {
         }
         source.claim(disk.sharing()).map_err(|error| error.of("params"))?;
 
-        let allocate = tap_ctl().arg("allocate");
-        let answer = allocate.expect(allocate.run())?;
-        let minor = image::minor(&answer)?;
+        // One tapdisk for all who may use the image at a time: a guest and its stub domain, or readers.
+        let path = source.facts().path;
+        let once = |name: &str, command: Command, undo| command.expect(command.apply_once(name, undo));
+        let answer = once(&format!("minor of {path}"), tap_ctl().arg("allocate"), None)?;
+        let minor = answer::minor(&answer)?;
         // Tapdisk goes on in the background, and ends with its last disk, or else by the host.
-        let spawn = tap_ctl().arg("spawn");
-        let pid = spawn.expect(spawn.apply(undo(tap_ctl().args(["free", "-m", minor])).after_failure()))?;
-        let pid = image::pid(&pid)?;
+        let free = undo(tap_ctl().args(["free", "-m", minor])).after_failure();
+        let pid = once(&format!("process of {path}"), tap_ctl().arg("spawn"), Some(free))?;
+        let pid = answer::pid(&pid)?;
         let of_disk = |word: &str| tap_ctl().args([word, "-p", pid, "-m", minor]);
-        let attach = of_disk("attach");
-        attach.expect(attach.apply(undo(of_disk("detach"))))?;
-        let mut open = of_disk("open")
-            .arg("-a")
-            .arg(format!("{}:{}", image.format, source.facts().path));
+        once(
+            &format!("disk of {path}"),
+            of_disk("attach"),
+            Some(undo(of_disk("detach"))),
+        )?;
+        let mut open = of_disk("open").arg("-a").arg(format!("{}:{path}", image.format));
         if disk.read_only() {
             open = open.arg("-R");
         }
-        open.expect(open.apply(undo(of_disk("close"))))?;
+        // Who asks for another format or access comes to an image that is open, which tapdisk refuses.
+        once(&format!("image {open}"), open.clone(), Some(undo(of_disk("close"))))?;
 
         let connection = match (&*device.kind, answer.trim()) {
             ("vbd3", _) => {

@@ -8,6 +8,7 @@ mod iscsi;
 mod nbd;
 mod neighbours;
 mod others;
+mod qdisk;
 mod tap;
 
 use std::{

@@ -1,6 +1,6 @@
 //! Disks that tapdisk serves, with a stand-in for tap-ctl whose tapdisk is a process that does nothing.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -101,6 +101,11 @@ process = [{rules}]
 
     /// Writes a backend of the kind vbd3 as libxl does, and runs its script.
     fn plug(&mut self, guest: u16, image: &str, mode: &str) -> Result<xenplug_tests::rig::Answer> {
+        self.begin(guest, image, mode)?.answer()
+    }
+
+    /// The same, without waiting for the script.
+    fn begin(&mut self, guest: u16, image: &str, mode: &str) -> Result<Call> {
         let backend = directory(guest);
         let image = self.machine.images().join(image);
         let store = self.machine.toolstack().store();
@@ -123,14 +128,14 @@ process = [{rules}]
         self.call(guest, "add")
     }
 
-    fn call(&mut self, guest: u16, action: &str) -> Result<xenplug_tests::rig::Answer> {
+    fn call(&mut self, guest: u16, action: &str) -> Result<Call> {
         let call = json!({ "script": "block-tap", "action": action, "backend": directory(guest) });
-        Call::with(&call.to_string(), &self.machine.control_socket()?)?.answer()
+        Call::with(&call.to_string(), &self.machine.control_socket()?)
     }
 
     fn unplug(&mut self, guest: u16) -> Result<()> {
         let backend = directory(guest);
-        self.call(guest, "remove")?.done()?;
+        self.call(guest, "remove")?.answer()?.done()?;
         self.machine.toolstack().store().remove(&backend)?;
         Ok(())
     }
@@ -203,6 +208,77 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
     );
     tap.machine.toolstack().bury(4)?;
     tap.machine.toolstack().bury(3)
+}
+
+#[test]
+fn readers_of_an_image_share_a_tapdisk_and_the_last_one_ends_it() -> Result<()> {
+    let mut tap = Tapdisks::new()?;
+    tap.machine.image("a.img", 4)?;
+    for guest in [3, 4, 5] {
+        tap.machine.toolstack().build(guest)?;
+    }
+    tap.plug(3, "a.img", "r")?.done()?;
+    tap.plug(4, "a.img", "r")?.done()?;
+    let pid = tap.node(3, "pid")?;
+    assert_eq!(tap.node(4, "pid")?, pid);
+    assert_eq!(
+        tap.node(4, "physical-device-path")?,
+        tap.node(3, "physical-device-path")?
+    );
+    assert_eq!(tap.state()?, ["attached0", "minor0", "open0"]);
+    assert_eq!(tap.tap_ctl.calls().len(), 4, "{:?}", tap.tap_ctl.calls());
+
+    // The next daemon knows who shares it.
+    tap.machine.daemon_mut()?.kill()?;
+    tap.machine.daemon_mut()?.restart()?;
+    tap.plug(5, "a.img", "r")?.done()?;
+    assert_eq!(tap.node(5, "pid")?, pid);
+    tap.unplug(3)?;
+    tap.unplug(5)?;
+    ensure!(runs(&pid), "another guest reads it");
+    assert_eq!(tap.tap_ctl.calls().len(), 4, "{:?}", tap.tap_ctl.calls());
+    tap.unplug(4)?;
+    assert_eq!(tap.state()?, [""; 0]);
+    until("tapdisk ends", || Ok(!runs(&pid)))?;
+    for guest in [3, 4, 5] {
+        tap.machine.toolstack().bury(guest)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn killed_while_two_share_a_tapdisk_the_daemon_leaves_one_and_then_none() -> Result<()> {
+    let mut tap = Tapdisks::new()?;
+    tap.machine.image("a.img", 4)?;
+    for guest in [3, 4] {
+        tap.machine.toolstack().build(guest)?;
+    }
+    for moment in [0, 5, 10, 20, 40, 80] {
+        tap.tap_ctl.forget_calls()?;
+        let calls = [3, 4].map(|guest| tap.begin(guest, "a.img", "r"));
+        thread::sleep(Duration::from_millis(moment));
+        tap.machine.daemon_mut()?.kill()?;
+        drop(calls);
+        tap.machine.daemon_mut()?.restart()?;
+        for guest in [3, 4] {
+            tap.plug(guest, "a.img", "r")?.done()?;
+        }
+        let pid = tap.node(3, "pid")?;
+        assert_eq!(tap.node(4, "pid")?, pid, "after {moment} ms: {:?}", tap.tap_ctl.calls());
+        ensure!(runs(&pid), "it has ended");
+        for guest in [3, 4] {
+            tap.unplug(guest)?;
+        }
+        until("tapdisk ends", || Ok(!runs(&pid)))?;
+        // A number that was allocated and not told when the daemon was killed stays allocated: tap-ctl does not say whose it is.
+        let state = tap.state()?;
+        ensure!(state.iter().all(|name| name.starts_with("minor")), "{state:?}");
+        say(&format!(
+            "killed after {moment} ms: {} calls, left {state:?}",
+            tap.tap_ctl.calls().len()
+        ));
+    }
+    Ok(())
 }
 
 #[test]

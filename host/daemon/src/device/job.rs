@@ -52,7 +52,7 @@ impl Job {
                         warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
                     }
                 }
-                let failures = holding.release(&host.system, &host.plugins().release, &host.claims);
+                let failures = holding.release(&host.system, &host.plugins().release, &host.claims, &host.services);
                 (holding, failures)
             })
         });

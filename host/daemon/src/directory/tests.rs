@@ -28,7 +28,8 @@ async fn a_device_is_its_domains_and_shares_with_the_domain_that_one_stands_in_f
         key: "vbd/3/51712".parse().expect("a device"),
     };
     let domains = Arc::new(Domains::new(client.clone()));
-    let directory = Directory::new(client.clone(), System::simulated().0, domains, path, Role::Paravirtual);
+    let (system, services) = (System::simulated().0, Arc::default());
+    let directory = Directory::new(client.clone(), system, domains, services, path, Role::Paravirtual);
 
     // Its own `vm` cannot be read: that of the domain it stands in for is not taken for it.
     let (observation, snapshot) = directory.examine().await.expect("a look");

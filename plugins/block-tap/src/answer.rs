@@ -1,31 +1,6 @@
-//! What `params` names, and what tap-ctl answers.
+//! What tap-ctl answers.
 
 use xenplug_sdk::Error;
-
-/// An image and its format, as in `vhd:/srv/a.vhd`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Image<'p> {
-    pub(crate) format: &'p str,
-    pub(crate) path: &'p str,
-}
-
-impl<'p> Image<'p> {
-    /// Reads `params`. The path may have colons in it.
-    pub(crate) fn parse(params: &'p str) -> Result<Self, Error> {
-        let invalid = || {
-            Error::invalid(
-                "params",
-                format!("`{params}` is not a format and a path, as in aio:/srv/a.img"),
-            )
-        };
-        let (format, path) = params.split_once(':').ok_or_else(invalid)?;
-        let plain = |sign: char| sign.is_ascii_alphanumeric() || sign == '-';
-        if format.is_empty() || format.starts_with('-') || !format.chars().all(plain) || !path.starts_with('/') {
-            return Err(invalid());
-        }
-        Ok(Self { format, path })
-    }
-}
 
 /// The number in what `tap-ctl allocate` answers: a number, a path that ends in it (`/run/blktap-control/tapdisk/tapdisk-3`),
 /// or the device of the old kernel module (`/dev/xen/blktap-2/tapdev3`).
@@ -52,28 +27,6 @@ pub(crate) fn pid(answer: &str) -> Result<&str, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn params_are_a_format_and_a_path() {
-        for (params, format, path) in [
-            ("aio:/srv/a.img", "aio", "/srv/a.img"),
-            ("vhd:/srv/a b:c.vhd", "vhd", "/srv/a b:c.vhd"),
-        ] {
-            assert_eq!(Image::parse(params), Ok(Image { format, path }));
-        }
-        for odd in [
-            "",
-            "aio",
-            "aio:",
-            "aio:a.img",
-            ":/srv/a.img",
-            "-a:/srv/a.img",
-            "/srv/a.img",
-            "a b:/srv/a.img",
-        ] {
-            assert!(Image::parse(odd).is_err(), "{odd}");
-        }
-    }
 
     #[test]
     fn what_tap_ctl_answers_is_read_in_each_of_its_forms() {
