@@ -163,6 +163,20 @@ refused() {
 }
 has_failed() { [ "$(xenstore-read "$1/hotplug-status")" != connected ] && xenstore-exists "$1/hotplug-error"; }
 
+# qcow2_image PATH MEBIBYTES: makes an empty image of the format: header, refcount table and block, and a first level of
+# the table, each in a cluster of 64 KiB (QEMU's docs/interop/qcow2.txt). `qemu-img` is not here.
+qcow2_image() {
+    backend "
+        be() { printf \"%0\$((\$2 * 2))x\" \$1 | sed 's/../\\\\x&/g'; }
+        {
+            printf 'QFI\\xfb'; printf \"\$(be 3 4)\$(be 0 8)\$(be 0 4)\$(be 16 4)\$(be $(($2 << 20)) 8)\$(be 0 4)\$(be 1 4)\"
+            printf \"\$(be 196608 8)\$(be 65536 8)\$(be 1 4)\$(be 0 4)\$(be 0 8)\$(be 0 8)\$(be 0 8)\$(be 0 8)\$(be 4 4)\$(be 104 4)\"
+        } > $1
+        truncate -s 262144 $1
+        printf \"\$(be 131072 8)\" | dd of=$1 bs=1 seek=65536 conv=notrunc status=none
+        printf \"\$(be 1 2)\$(be 1 2)\$(be 1 2)\$(be 1 2)\" | dd of=$1 bs=1 seek=131072 conv=notrunc status=none"
+}
+
 # --- the store -------------------------------------------------------------------------------------------------------
 
 # nodes KIND GUEST DEVID: the backend's directory.
@@ -247,6 +261,13 @@ start_daemon() {
         backend 'setsid xl -vvv devd -F < /dev/null >> /run/daemon.log 2>&1 & echo $! > /run/daemon.pid; sleep 1'
     fi
 }
+# enable_qdisk: the example's table for disks that QEMU serves, which is a comment there. In dom0 the toolstack starts QEMU.
+enable_qdisk() {
+    [ $side = ours ] && [ $place = driver-domain ] || return 0
+    backend "install -D -m 644 -t /usr/lib/xenplug/plugins /srv/xenplug/target/plugins/qdisk.wasm
+        sed -i '/^# \\[plugin.qdisk\\]/,/^\$/s/^# //' /etc/xenplug/xenplugd.toml && xenplugd --check && kill -HUP \$(cat /run/daemon.pid)"
+}
+no_device_model() { ! xenstore-exists "/local/domain/$back/device-model/$guest_id"; }
 kill_daemon() { backend 'kill -9 $(cat /run/daemon.pid); while kill -0 $(cat /run/daemon.pid) 2> /dev/null; do sleep 0.1; done'; }
 
 save_logs() {

@@ -104,6 +104,7 @@ fn fetch_xen(workspace: &Workspace) -> Result<()> {
         "xen-utils-common",
         "xenstore-utils",
         "qemu-system-x86",
+        "qemu-system-xen",
         "busybox-static",
         "bash",
         "coreutils",

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Claims, Grants, Limits, Plugin};
+use xenplug_runtime::{Claims, Grants, Limits, Plugin, Services};
 use xenplug_system::System;
 use xenplug_xenbus::{DomId, Kind, Mode, Part};
 use xenplug_xenstore::Client;
@@ -29,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) system: System,
     pub(crate) journal: Journal,
     pub(crate) claims: Arc<Claims>,
+    /// The helpers that go on.
+    pub(crate) services: Arc<Services>,
     pub(crate) domains: Arc<Domains>,
     pub(crate) plugins: RwLock<Arc<Plugins>>,
     pub(crate) quarantines: Quarantines,

@@ -17,6 +17,7 @@ mod quarantine;
 mod recovery;
 mod registry;
 mod script;
+mod services;
 mod simulated;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Claims, Engine};
+use xenplug_runtime::{Claims, Engine, Services};
 use xenplug_system::System;
 use xenplug_xenbus::{DomId, Mode, Part};
 use xenplug_xenstore::{Client, Endpoint};
@@ -139,7 +140,14 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         Mode::DriverDomain => (system, Claims::default()),
     };
     let claims = Arc::new(claims);
-    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
+    let (teller, told) = services::questions();
+    let services = Arc::new(Services::told_by(Box::new(teller)));
+    let loader = Arc::new(Loader::new(
+        &config,
+        system.clone(),
+        Arc::clone(&claims),
+        Arc::clone(&services),
+    )?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -165,6 +173,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             journal,
             claims,
             quarantines: Quarantines::of(&plugins),
+            services,
             plugins: RwLock::new(Arc::new(plugins)),
             registry: Registry::default(),
             workers: Workers::Threads,
@@ -175,6 +184,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        spawn_local(services::answer(Arc::clone(&host), told));
         serve(host, &arguments.config, loader, listener, asked, questions).await?;
         let _ = std::fs::remove_file(control);
         Ok(())
@@ -200,6 +210,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut dispatching = begin(&host, asked, questions).await?;
+    spawn_local(services::tend(Arc::clone(&host)));
     spawn_local(logging::tell_of_floods());
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));

@@ -66,6 +66,7 @@ async fn a_device_is_its_domains_and_shares_with_the_domain_that_one_stands_in_f
         System::simulated().0,
         domains,
         Arc::default(),
+        Arc::default(),
         path,
         Role::Paravirtual,
     );

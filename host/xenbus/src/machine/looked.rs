@@ -62,8 +62,11 @@ impl Machine {
             _ => {}
         }
         self.removing = false;
-        let connected = seen.status == HotplugStatus::Connected;
-        let waits = seen.state == self.kind.handler_state() && seen.online && !seen.leaving();
+        let said = seen.status == HotplugStatus::Connected;
+        // The handler still has to take part in what serves it.
+        let taken_up = said && seen.served && seen.connectable(&seen.identity);
+        let connected = said && !taken_up;
+        let waits = (seen.state == self.kind.handler_state() || taken_up) && seen.online && !seen.leaving();
         if waits && seen.netdev && !connected && (self.adding || self.mode == Mode::DriverDomain) {
             self.adding = false;
             self.phase = Phase::Connecting { doomed: false };

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Cache, Claims, Compiler};
+use xenplug_runtime::{Cache, Claims, Compiler, Services};
 use xenplug_system::System;
 use xenplug_xenbus::Mode;
 use xenplug_xenstore::{Client, Endpoint, Options};
@@ -116,12 +116,14 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
         Mode::Dom0 => Claims::beside(Box::new(asker)),
         Mode::DriverDomain => Claims::default(),
     });
+    let services = Arc::<Services>::default();
     let system: System = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
         system: system.clone(),
         claims: Arc::clone(&claims),
+        services: Arc::clone(&services),
     };
     let workers = Workers::Simulated(workers);
     let plugins = workers.run(move || loader.load(config)).await??;
@@ -138,6 +140,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
         system,
         journal,
         claims,
+        services,
         quarantines: Quarantines::of(&plugins),
         plugins: RwLock::new(Arc::new(plugins)),
         registry: Registry::default(),
