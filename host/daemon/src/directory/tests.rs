@@ -25,7 +25,15 @@ async fn a_card_whose_link_has_gone_is_not_published_as_connected() {
     let name = "vif3.0".parse().expect("a name");
     let index = machine.add_link(&name);
     let domains = Arc::new(Domains::new(client.clone()));
-    let directory = Directory::new(client.clone(), system, domains, path, Role::Paravirtual);
+    let directory = Directory::new(
+        client.clone(),
+        system,
+        domains,
+        Arc::default(),
+        Arc::default(),
+        path,
+        Role::Paravirtual,
+    );
     let (seen, _) = directory.examine().await.expect("a look");
     let given = BTreeMap::from([("bridge".to_owned(), "xenbr0".to_owned())]);
     let publish = async |index| {
