@@ -54,6 +54,11 @@ impl Observation {
         self.frontend_gone || (!self.online && (self.state == XenbusState::Closed || self.is_unserved()))
     }
 
+    /// Whether what served a `qdisk` of ours has ended before it could close it: then `connected` is its last word.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.identity.key.kind == Kind::QDISK && !self.online && !self.served
+    }
+
     /// Whether nobody is there to close the backend: of a `qdisk` QEMU is both the kernel and the script, and says that it
     /// is `connected` as soon as it has taken the device up (hw/block/xen-block.c, `xen_block_realize`). One that failed
     /// or was not started closes nothing.

@@ -55,7 +55,7 @@ impl Machine {
             (Mode::DriverDomain, HotplugStatus::Disconnected) if seen.leaving() => {
                 return self.begin(Phase::Removing, Action::RemoveDirectory);
             }
-            (Mode::DriverDomain, _) if seen.leaving() => {
+            (Mode::DriverDomain, _) if seen.leaving() || (over && seen.is_abandoned()) => {
                 return self.begin(Phase::Disconnecting, Action::PublishDisconnected);
             }
             (Mode::Dom0, _) if over => return self.begin(Phase::Disconnecting, Action::PublishDisconnected),

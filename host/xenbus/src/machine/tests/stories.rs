@@ -285,6 +285,42 @@ fn a_qdisk_that_nobody_serves_is_over_as_soon_as_it_is_offline() {
 }
 
 #[test]
+fn a_qdisk_whose_qemu_ended_with_it_before_it_was_closed_is_over() {
+    let kind = Kind::QDISK;
+    let closing = |served| Observation {
+        state: XenbusState::Closing,
+        online: false,
+        served,
+        ..in_use(&kind)
+    };
+    // QEMU has taken it up; it is detached before its handler is done.
+    let mut story = Story::connected(Mode::DriverDomain, kind.clone());
+    story
+        .sees(
+            Observation {
+                frontend_gone: true,
+                ..closing(true)
+            },
+            Action::Release,
+        )
+        .then_sees(Event::Released, closing(false), Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory);
+    // Another disk's QEMU goes on, and closes this one as well.
+    let mut story = Story::connected(Mode::DriverDomain, kind.clone());
+    story
+        .sees(
+            Observation {
+                frontend_gone: true,
+                ..closing(true)
+            },
+            Action::Release,
+        )
+        .then_sees(Event::Released, closing(true), None);
+    // What never was ours is its owner's.
+    Story::new(Mode::DriverDomain, kind.clone()).sees(closing(false), None);
+}
+
+#[test]
 fn a_directory_that_went_before_its_connection_was_published_is_undone() {
     let kind = Kind::VBD;
     Story::new(Mode::DriverDomain, kind.clone())
