@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::warn;
 use xenplug_runtime::Backends;
-use xenplug_xenbus::{DeviceKey, DomId, XenbusState};
+use xenplug_xenbus::{DeviceKey, DomId, Kind, XenbusState};
 
 use crate::{directory, dispatch::root, host::Host};
 
@@ -69,6 +69,9 @@ pub(crate) async fn answer(host: Arc<Host>, mut told: UnboundedReceiver<Question
                     warn!(guest = guest.0, %error, "what the guest's QEMU wrote about itself could not be removed");
                 }
                 let _ = done.send(());
+                // Nobody closes any more what it had taken up.
+                host.registry
+                    .wake_all(|part| part.device.kind == Kind::QDISK && part.device.frontend == guest);
             }
         }
     }

@@ -178,6 +178,12 @@ impl process::HostKept for Event {
         let joined = self.subject()?.holding.acquire(effect(None), || {
             let kept = match running {
                 Some(kept) => kept,
+                None if context.services.taken_up(&part.device) == Ok(true) => {
+                    let what = format!(
+                        "{helper}: the one that had taken the device up has ended, and another cannot serve it"
+                    );
+                    return Err(Error::NotFound(what));
+                }
                 None => process.start(grant, &helper, &arguments, &tag)?,
             };
             context.services.runs(&tag, &kept, &part);

@@ -74,6 +74,10 @@ impl Machine {
         }
         self.adding &= !connected;
         self.rest(match (self.mode, seen.status) {
+            // QEMU goes on for other disks, and closes this one; if it ends before, that is ours to do.
+            (Mode::DriverDomain, HotplugStatus::Connected) if over && seen.served && !seen.online => {
+                Phase::Released { told: false }
+            }
             (_, HotplugStatus::Connected) => Phase::Foreign,
             (Mode::Dom0, HotplugStatus::Disconnected) => Phase::Released { told: true },
             _ => Phase::Waiting,

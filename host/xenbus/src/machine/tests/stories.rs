@@ -315,7 +315,10 @@ fn a_qdisk_whose_qemu_ended_with_it_before_it_was_closed_is_over() {
             },
             Action::Release,
         )
-        .then_sees(Event::Released, closing(true), None);
+        .then_sees(Event::Released, closing(true), None)
+        .is(Phase::Released { told: false })
+        // Or ends with that one.
+        .sees(closing(false), Action::PublishDisconnected);
     // What never was ours is its owner's.
     Story::new(Mode::DriverDomain, kind.clone()).sees(closing(false), None);
 }
