@@ -15,6 +15,8 @@ pub(crate) struct Apt {
     folder: PathBuf,
     /// Another release of Debian's than the machine's.
     release: Option<&'static str>,
+    /// Whether the machine's own packages count: what is there needs no download, and what it breaks cannot be had.
+    machine_counts: bool,
 }
 
 impl Apt {
@@ -28,6 +30,7 @@ impl Apt {
         Ok(Self {
             folder: workspace.target.join("apt"),
             release: None,
+            machine_counts: true,
         })
     }
 
@@ -39,6 +42,7 @@ impl Apt {
         let other = Self {
             folder: workspace.target.join(format!("apt-{release}")),
             release: Some(release),
+            machine_counts: true,
         };
         fs::create_dir_all(other.sources())?;
         fs::write(
@@ -49,6 +53,16 @@ impl Apt {
             ),
         )?;
         Ok(other)
+    }
+
+    /// The same, as if nothing were installed here: the machine's packages neither replace nor break any.
+    pub(crate) fn on_bare_machine(self) -> Result<Self> {
+        fs::create_dir_all(&self.folder)?;
+        fs::write(self.nothing_installed(), "")?;
+        Ok(Self {
+            machine_counts: false,
+            ..self
+        })
     }
 
     /// Downloads packages, with those they depend on that the machine lacks, and unpacks them into `folder`, but for
@@ -143,6 +157,11 @@ impl Apt {
         self.folder.join("sources")
     }
 
+    /// A file that says what is installed, and is empty.
+    fn nothing_installed(&self) -> PathBuf {
+        self.folder.join("nothing-installed")
+    }
+
     /// Whether to use the machine's package lists; if not, ours are there.
     fn find_lists(&self) -> Result<bool> {
         let machine_lists = self.release.is_none() && holds_lists(Path::new("/var/lib/apt/lists"));
@@ -200,6 +219,12 @@ impl Apt {
             options.push(format!(
                 "--option=Dir::State::Lists={}",
                 self.folder.join("lists").display()
+            ));
+        }
+        if !self.machine_counts {
+            options.push(format!(
+                "--option=Dir::State::Status={}",
+                self.nothing_installed().display()
             ));
         }
         if self.release.is_some() {

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 use xenplug_journal::Journal;
-use xenplug_runtime::{Claims, Grants, Limits, Plugin};
+use xenplug_runtime::{Claims, Grants, Limits, Plugin, Services};
 use xenplug_system::System;
 use xenplug_xenbus::{DomId, Kind, Mode, Part};
 use xenplug_xenstore::Client;
@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) system: System,
     pub(crate) journal: Journal,
     pub(crate) claims: Arc<Claims>,
+    /// The helpers that go on.
+    pub(crate) services: Arc<Services>,
     pub(crate) domains: Arc<Domains>,
     pub(crate) plugins: RwLock<Arc<Plugins>>,
     pub(crate) quarantines: Quarantines,
@@ -56,6 +58,7 @@ pub(crate) struct Basis {
     pub(crate) system: System,
     pub(crate) journal: Journal,
     pub(crate) claims: Arc<Claims>,
+    pub(crate) services: Arc<Services>,
     pub(crate) plugins: Plugins,
     pub(crate) workers: Workers,
 }
@@ -72,6 +75,7 @@ impl Host {
             system: basis.system,
             journal: basis.journal,
             claims: basis.claims,
+            services: basis.services,
             quarantines: Quarantines::of(&basis.plugins),
             plugins: RwLock::new(Arc::new(basis.plugins)),
             registry: Registry::default(),

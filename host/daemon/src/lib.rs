@@ -17,6 +17,7 @@ mod quarantine;
 mod recovery;
 mod registry;
 mod script;
+mod services;
 mod simulated;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use xenplug_journal::Journal;
-use xenplug_runtime::Engine;
+use xenplug_runtime::{Engine, Services};
 use xenplug_system::System;
 use xenplug_xenbus::{Mode, Part};
 use xenplug_xenstore::{Client, Endpoint};
@@ -133,7 +134,14 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         Mode::Dom0 | Mode::DriverDomain => system,
     };
     let (claims, questions) = neighbours::claims(config.mode);
-    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
+    let (teller, told) = services::questions();
+    let services = Arc::new(Services::told_by(Box::new(teller)));
+    let loader = Arc::new(Loader::new(
+        &config,
+        system.clone(),
+        Arc::clone(&claims),
+        Arc::clone(&services),
+    )?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -155,10 +163,12 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             system,
             journal,
             claims,
+            services,
             plugins,
             workers: Workers::Threads,
         })
         .await?;
+        spawn_local(services::answer(Arc::clone(&host), told));
         serve(host, &arguments.config, loader, listener, asked, questions).await?;
         let _ = std::fs::remove_file(control);
         Ok(())
@@ -184,6 +194,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut dispatching = begin(&host, asked, questions).await?;
+    spawn_local(services::tend(Arc::clone(&host)));
     spawn_local(logging::tell_of_floods());
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));

@@ -9,10 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use xenplug_journal::{Held, Journal, Record, Replayed};
-use xenplug_system::{Error, Locks, System};
+use xenplug_system::{Error, Locks, System, process::Kept};
 use xenplug_xenbus::{Identity, Part, Role};
 
-use crate::{Claims, Effect, Grants, Limits, effect::Undo};
+use crate::{Claims, Effect, Grants, Limits, Services, effect::Undo, services};
 
 /// The note of a record whose effects are being given back, or have been.
 const RELEASING: &str = "releasing";
@@ -42,6 +42,15 @@ impl Header {
         Part {
             device: self.identity.key.clone(),
             role: self.role,
+        }
+    }
+
+    /// What a helper does that serves all devices of the guest.
+    pub(crate) fn service(&self, helper: &str) -> services::Role {
+        services::Role {
+            plugin: self.plugin.clone(),
+            helper: helper.to_owned(),
+            guest: self.identity.key.frontend,
         }
     }
 }
@@ -88,6 +97,12 @@ impl fmt::Debug for Locked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
+}
+
+/// The helper with a tag, if it runs.
+fn find_running(system: &System, tag: &str) -> Option<Kept> {
+    let found = system.process.find(tag).unwrap_or_default();
+    found.into_iter().find(|kept| system.process.running(kept))
 }
 
 impl Holding {
@@ -233,10 +248,23 @@ impl Holding {
         Ok(())
     }
 
-    /// Takes hold again, after a restart, of what the record says: loop devices and claims. Answers with what is gone.
-    pub fn adopt(&mut self, system: &System, grants: &Grants, claims: &Claims) -> Vec<String> {
+    /// Takes hold again, after a restart, of what the record says: loop devices, claims and helpers. Answers with what is
+    /// gone.
+    pub fn adopt(&mut self, system: &System, grants: &Grants, claims: &Claims, services: &Services) -> Vec<String> {
         let mut gone = Vec::new();
+        let part = self.header.part();
         for held in &mut self.held {
+            if let Effect::Helper {
+                tag,
+                kept: kept @ None,
+                shared: true,
+            } = &mut held.effect
+                && let Some(found) = find_running(system, tag)
+            {
+                // It was started, or joined, and that could not be written any more.
+                *kept = Some(found);
+                held.completed = self.record.completed(held.seq, &held.effect).is_ok();
+            }
             if !held.completed {
                 gone.push(format!("{}: was not finished", held.effect.describe()));
                 continue;
@@ -261,6 +289,14 @@ impl Holding {
                 Effect::Helper { kept: Some(kept), .. } if !system.process.running(kept) => {
                     gone.push(format!("{} has ended", kept.helper));
                 }
+                Effect::Helper {
+                    tag,
+                    kept: Some(kept),
+                    shared,
+                } => {
+                    let role = shared.then(|| self.header.service(&kept.helper));
+                    services.adopt(tag, kept, role, &part);
+                }
                 // One that cannot be asked for is not taken from its guest for that.
                 Effect::Link { index, name, .. } if matches!(system.network.link_by_index(*index), Ok(None)) => {
                     gone.push(format!("link {name} is gone"));
@@ -271,6 +307,20 @@ impl Holding {
         gone
     }
 
+    /// Whether it takes part in a helper that serves the whole guest.
+    pub fn takes_part(&self) -> bool {
+        let shared = |held: &Held<Effect>| matches!(held.effect, Effect::Helper { shared: true, .. });
+        self.held.iter().any(shared)
+    }
+
+    /// How a helper was lost that the device needs, if one was.
+    pub fn lost(&self, services: &Services) -> Option<String> {
+        self.held.iter().find_map(|held| match &held.effect {
+            Effect::Helper { tag, .. } => services.lost(tag),
+            _ => None,
+        })
+    }
+
     /// Whether it is being given back, or has been: what is left of it is no longer a whole.
     pub fn is_releasing(&self) -> bool {
         self.note.as_deref() == Some(RELEASING)
@@ -278,7 +328,13 @@ impl Holding {
 
     /// Gives everything back, newest first, and goes on past errors. Answers with what could not be given back, which
     /// stays held.
-    pub fn release(&mut self, system: &System, authority: &Grants, claims: &Claims) -> Vec<String> {
+    pub fn release(
+        &mut self,
+        system: &System,
+        authority: &Grants,
+        claims: &Claims,
+        services: &Services,
+    ) -> Vec<String> {
         self.unlock();
         if !self.is_releasing() {
             // What cannot be noted is given back all the same.
@@ -286,12 +342,13 @@ impl Holding {
         }
         let mut failures = Vec::new();
         let mut kept = Vec::new();
-        let key = self.header.identity.key.clone();
+        let part = self.header.part();
         let by = Undo {
             system,
             authority,
             claims,
-            device: &key,
+            services,
+            part: &part,
         };
         let mut undone = Vec::new();
         while let Some(held) = self.held.pop() {

@@ -1,6 +1,6 @@
 //! What a machine is told, and what it asks for.
 
-use crate::{HotplugStatus, Identity, XenbusState};
+use crate::{HotplugStatus, Identity, Kind, XenbusState};
 
 /// What one look at a device found: one transaction over its directory, and what the kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct Observation {
     /// Whether the link that the handler needs is there. True for kinds that need none, and of no account once the
     /// handler has begun, which may give it another name.
     pub netdev: bool,
+    /// Whether a helper of ours serves all the guest's devices of this kind, as one QEMU does. It takes up a new one by
+    /// itself, and says that it is `connected`, perhaps before the device was seen here for the first time.
+    pub served: bool,
     /// What `hotplug-status` says.
     pub status: HotplugStatus,
 }
@@ -41,13 +44,26 @@ impl Observation {
             online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
             frontend_gone,
             netdev: true,
+            served: false,
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
         }
     }
 
     /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
     pub fn leaving(&self) -> bool {
-        self.frontend_gone || (self.state == XenbusState::Closed && !self.online)
+        self.frontend_gone || (!self.online && (self.state == XenbusState::Closed || self.is_unserved()))
+    }
+
+    /// Whether what served a `qdisk` of ours has ended before it could close it: then `connected` is its last word.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.identity.key.kind.connects_itself() && !self.online && !self.served
+    }
+
+    /// Whether nobody is there to close the backend: of a `qdisk` QEMU is both the kernel and the script, and says that it
+    /// is `connected` as soon as it has taken the device up (hw/block/xen-block.c, `xen_block_realize`). One that failed
+    /// or was not started closes nothing.
+    fn is_unserved(&self) -> bool {
+        self.identity.key.kind.connects_itself() && self.status != HotplugStatus::Connected
     }
 
     /// Whether a device whose handler runs, or has just run, may still be connected: the condition of
@@ -114,6 +130,9 @@ pub enum Event {
     Released,
     /// Something could not be given back, and is still held.
     ReleaseFailed,
+    /// Something is gone without which a connected device does not work. Whoever runs the machine looks for that before
+    /// each look at a connected device.
+    Lost,
 }
 
 /// Something to do.

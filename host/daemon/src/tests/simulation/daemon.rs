@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Cache, Compiler};
+use xenplug_runtime::{Cache, Compiler, Services};
 use xenplug_system::System;
 use xenplug_xenstore::{Client, Endpoint, Options};
 
@@ -113,12 +113,14 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
     let config = Config::load(&world.config)?;
     let mode = config.mode;
     let (claims, questions) = neighbours::claims(mode);
+    let services = Arc::<Services>::default();
     let system: System = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
         system: system.clone(),
         claims: Arc::clone(&claims),
+        services: Arc::clone(&services),
     };
     let workers = Workers::Simulated(workers);
     let plugins = workers.run(move || loader.load(config)).await??;
@@ -132,6 +134,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
         system,
         journal,
         claims,
+        services,
         plugins,
         workers,
     })
