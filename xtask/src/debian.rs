@@ -74,8 +74,6 @@ impl Apt {
             return Ok(());
         }
         let archives = self.folder.join("archives");
-        remove(&archives)?;
-        fs::create_dir_all(archives.join("partial"))?;
         terminal::note("apt downloads these packages; nothing is installed on this machine");
         self.download(packages)?;
 
@@ -127,11 +125,20 @@ impl Apt {
 
     fn download(&self, packages: &[&str]) -> Result<()> {
         let machine_lists = self.find_lists()?;
+        self.clear_archives()?;
         terminal::run(&mut self.install(packages, machine_lists)).or_else(|_| {
             terminal::note("the package lists may be out of date: fetch new ones");
             self.update()?;
+            // What has come already may be of an older version than the rest will be.
+            self.clear_archives()?;
             terminal::run(&mut self.install(packages, false))
         })
+    }
+
+    fn clear_archives(&self) -> Result<()> {
+        let archives = self.folder.join("archives");
+        remove(&archives)?;
+        Ok(fs::create_dir_all(archives.join("partial"))?)
     }
 
     /// Where the machine has Debian's packages from.

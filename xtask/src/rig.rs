@@ -123,9 +123,18 @@ fn fetch_xen(workspace: &Workspace) -> Result<()> {
     ];
     let needless = |dependency: &str| {
         // The loader is the machine's own, and so has to be the C library.
-        ["libc6", "systemd", "udev", "initramfs", "linux-base", "grub", "perl", "python"]
-            .iter()
-            .any(|part| dependency.contains(part))
+        [
+            "libc6",
+            "systemd",
+            "udev",
+            "initramfs",
+            "linux-base",
+            "grub",
+            "perl",
+            "python",
+        ]
+        .iter()
+        .any(|part| dependency.contains(part))
     };
     apt.unpack(&packages, needless, &xen_folder(workspace))
 }

@@ -299,7 +299,7 @@ impl Task {
         let lost = self
             .holding
             .as_ref()
-            .and_then(|holding| holding.lost(&self.host.services));
+            .and_then(|holding| holding.lost(&self.host.claims));
         if let Some(cause) = &lost {
             let plugin = self.plugin_name();
             self.failed(Failure::new(&plugin, cause));

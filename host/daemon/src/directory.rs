@@ -5,7 +5,7 @@
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
-use xenplug_runtime::{Connection, Services};
+use xenplug_runtime::{Claims, Connection};
 use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{
     BackendPath, DomId, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState,
@@ -41,7 +41,7 @@ pub(crate) struct Directory {
     system: System,
     domains: Arc<Domains>,
     requests: Arc<Requests>,
-    services: Arc<Services>,
+    claims: Arc<Claims>,
     path: BackendPath,
     role: Role,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
@@ -64,8 +64,8 @@ impl Directory {
         };
         let (client, system) = (host.client.clone(), host.system.clone());
         let (domains, requests) = (Arc::clone(&host.domains), Arc::clone(&host.requests));
-        let services = Arc::clone(&host.services);
-        let directory = Self::new(client, system, domains, requests, services, path, part.role);
+        let claims = Arc::clone(&host.claims);
+        let directory = Self::new(client, system, domains, requests, claims, path, part.role);
         if phase == Phase::Connected {
             directory.of_tap.set(HotplugStatus::Connected);
         }
@@ -77,7 +77,7 @@ impl Directory {
         system: System,
         domains: Arc<Domains>,
         requests: Arc<Requests>,
-        services: Arc<Services>,
+        claims: Arc<Claims>,
         path: BackendPath,
         role: Role,
     ) -> Self {
@@ -94,7 +94,7 @@ impl Directory {
             system,
             domains,
             requests,
-            services,
+            claims,
             path,
             role,
             of_tap: Cell::default(),
@@ -194,7 +194,7 @@ impl Directory {
         };
         let gone = self.domains.gone(self.path.key.frontend);
         let seen = Observation {
-            served: self.path.key.kind.connects_itself() && self.services.serves(self.path.key.frontend),
+            served: self.claims.services.serve(&self.path.key),
             ..Observation::read(identity, present, gone, value)
         };
         match self.role {
@@ -268,11 +268,21 @@ impl Directory {
 
     /// Publishes why a device failed.
     pub(crate) async fn publish_failure(&self, identity: &Identity, status: &str, error: &str) -> Outcome {
-        let nodes = vec![
+        self.write(Self::failure(status, error), &[], |seen| seen.is_of(identity))
+            .await
+    }
+
+    fn failure(status: &str, error: &str) -> Vec<(String, String)> {
+        vec![
             ("hotplug-error".to_owned(), error.to_owned()),
             ("hotplug-status".to_owned(), status.to_owned()),
-        ];
-        self.write(nodes, &[], |seen| seen.is_of(identity)).await
+        ]
+    }
+
+    /// Publishes that nobody serves the device any more, if it says that it is connected.
+    pub(crate) async fn abandon(&self, error: &str) -> Outcome {
+        let abandoned = |seen: &Observation| seen.present && seen.status == HotplugStatus::Connected;
+        self.write(Self::failure("error", error), &[], abandoned).await
     }
 
     /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 use xenplug_journal::Journal;
-use xenplug_runtime::{Claims, Grants, Limits, Plugin, Services};
+use xenplug_runtime::{Claims, Grants, Limits, Plugin};
 use xenplug_system::System;
 use xenplug_xenbus::{DomId, Kind, Mode, Part};
 use xenplug_xenstore::Client;
@@ -31,8 +31,6 @@ pub(crate) struct Host {
     pub(crate) system: System,
     pub(crate) journal: Journal,
     pub(crate) claims: Arc<Claims>,
-    /// The helpers that go on.
-    pub(crate) services: Arc<Services>,
     pub(crate) domains: Arc<Domains>,
     pub(crate) plugins: RwLock<Arc<Plugins>>,
     pub(crate) quarantines: Quarantines,
@@ -58,7 +56,6 @@ pub(crate) struct Basis {
     pub(crate) system: System,
     pub(crate) journal: Journal,
     pub(crate) claims: Arc<Claims>,
-    pub(crate) services: Arc<Services>,
     pub(crate) plugins: Plugins,
     pub(crate) workers: Workers,
 }
@@ -75,7 +72,6 @@ impl Host {
             system: basis.system,
             journal: basis.journal,
             claims: basis.claims,
-            services: basis.services,
             quarantines: Quarantines::of(&basis.plugins),
             plugins: RwLock::new(Arc::new(basis.plugins)),
             registry: Registry::default(),

@@ -44,7 +44,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Engine, Services};
+use xenplug_runtime::Engine;
 use xenplug_system::System;
 use xenplug_xenbus::{Mode, Part};
 use xenplug_xenstore::{Client, Endpoint};
@@ -133,15 +133,9 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         Mode::Dom0 if arguments.simulated.is_none() => system.beside_scripts(),
         Mode::Dom0 | Mode::DriverDomain => system,
     };
-    let (claims, questions) = neighbours::claims(config.mode);
-    let (teller, told) = services::questions();
-    let services = Arc::new(Services::told_by(Box::new(teller)));
-    let loader = Arc::new(Loader::new(
-        &config,
-        system.clone(),
-        Arc::clone(&claims),
-        Arc::clone(&services),
-    )?);
+    let (services, told) = services::services();
+    let (claims, questions) = neighbours::claims(config.mode, services);
+    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -163,7 +157,6 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             system,
             journal,
             claims,
-            services,
             plugins,
             workers: Workers::Threads,
         })

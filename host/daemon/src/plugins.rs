@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tracing::info;
-use xenplug_runtime::{Cache, Claims, Compiler, Engine, Plugin, Services};
+use xenplug_runtime::{Cache, Claims, Compiler, Engine, Plugin};
 use xenplug_system::System;
 
 use crate::{
@@ -21,16 +21,10 @@ pub(crate) struct Loader {
     pub(crate) cache: Cache,
     pub(crate) system: System,
     pub(crate) claims: Arc<Claims>,
-    pub(crate) services: Arc<Services>,
 }
 
 impl Loader {
-    pub(crate) fn new(
-        config: &Config,
-        system: System,
-        claims: Arc<Claims>,
-        services: Arc<Services>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, system: System, claims: Arc<Claims>) -> anyhow::Result<Self> {
         let compiler = Compiler::Process {
             program: std::env::current_exe().context("this program cannot find itself")?,
             arguments: vec![COMPILE.to_owned()],
@@ -42,7 +36,6 @@ impl Loader {
             cache,
             system,
             claims,
-            services,
         })
     }
 
@@ -63,14 +56,7 @@ impl Loader {
     fn one(&self, configured: config::Plugin) -> anyhow::Result<Serving> {
         let place = configured.place;
         let name = configured.spec.name.clone();
-        let Self {
-            engine,
-            cache,
-            system,
-            claims,
-            services,
-        } = self;
-        let plugin = Plugin::load(engine, cache, system, claims, services, configured.spec)
+        let plugin = Plugin::load(&self.engine, &self.cache, &self.system, &self.claims, configured.spec)
             .with_context(|| format!("{place}: plugin.{name} cannot be loaded"))?;
         for kind in &configured.kinds {
             if !plugin.kinds().iter().any(|served| served == kind.as_str()) {

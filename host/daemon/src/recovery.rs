@@ -127,7 +127,7 @@ async fn take_hold(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Ho
         let none = Grants::default();
         let plugin = plugins.named(&holding.header().plugin);
         let grants = plugin.map_or(&none, |plugin| plugin.grants());
-        let gone = holding.adopt(&host.system, grants, &host.claims, &host.services);
+        let gone = holding.adopt(&host.system, grants, &host.claims);
         (holding, gone)
     });
     Ok(taken.await?)

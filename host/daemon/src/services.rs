@@ -10,10 +10,15 @@ use tokio::{
     time::sleep,
 };
 use tracing::warn;
-use xenplug_runtime::Backends;
-use xenplug_xenbus::{DeviceKey, DomId, Kind, XenbusState};
+use xenplug_runtime::{Backends, Role, Services};
+use xenplug_xenbus::{AfterRelease, DeviceKey, Part, Phase, Published, XenbusState};
+use xenplug_xenstore::Error;
 
-use crate::{directory, dispatch::root, host::Host};
+use crate::{
+    directory::{self, Directory},
+    dispatch::root,
+    host::Host,
+};
 
 /// How often they are looked after: a guest whose disks are gone learns of it within this time.
 const EVERY: Duration = Duration::from_millis(500);
@@ -24,17 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A question from a thread that may block, or something to be done for it.
 pub(crate) enum Question {
     TakenUp(DeviceKey, mpsc::SyncSender<Result<bool, String>>),
-    Ended(DomId, mpsc::SyncSender<()>),
+    Ended(Role, mpsc::SyncSender<()>),
 }
 
 /// Asks the task that speaks to the store.
-#[derive(Clone)]
-pub(crate) struct Teller(UnboundedSender<Question>);
+struct Teller(UnboundedSender<Question>);
 
-/// Where questions are put, and where they come out.
-pub(crate) fn questions() -> (Teller, UnboundedReceiver<Question>) {
+/// The helpers of a daemon, and where it is asked about those whom they serve.
+pub(crate) fn services() -> (Services, UnboundedReceiver<Question>) {
     let (teller, told) = unbounded_channel();
-    (Teller(teller), told)
+    (Services::told_by(Box::new(Teller(teller))), told)
 }
 
 impl Backends for Teller {
@@ -47,10 +51,10 @@ impl Backends for Teller {
         answered.recv_timeout(PATIENCE).map_err(|_| unknown())?
     }
 
-    fn ended(&self, guest: DomId) {
+    fn ended(&self, role: &Role) {
         let (done, heard) = mpsc::sync_channel(1);
-        if self.0.send(Question::Ended(guest, done)).is_ok() {
-            // A store that is away keeps a node of no importance.
+        if self.0.send(Question::Ended(role.clone(), done)).is_ok() {
+            // A store that is away for longer loses what guests write as well.
             let _ = heard.recv_timeout(PATIENCE);
         }
     }
@@ -64,17 +68,49 @@ pub(crate) async fn answer(host: Arc<Host>, mut told: UnboundedReceiver<Question
             Question::TakenUp(device, answer) => {
                 let _ = answer.send(taken_up(&host, &device).await);
             }
-            Question::Ended(guest, done) => {
-                if let Err(error) = directory::forget_device_model(&host, guest).await {
-                    warn!(guest = guest.0, %error, "what the guest's QEMU wrote about itself could not be removed");
+            Question::Ended(role, done) => {
+                if let Err(error) = ended(&host, &role).await {
+                    let Role { helper, guest, .. } = role;
+                    warn!(helper, guest = guest.0, %error, "its end could not be told to all whom it served");
                 }
                 let _ = done.send(());
-                // Nobody closes any more what it had taken up.
-                host.registry
-                    .wake_all(|part| part.device.kind == Kind::QDISK && part.device.frontend == guest);
             }
         }
     }
+}
+
+/// Tells the devices that a helper had taken up, and that nobody closes any more, that it has ended. They may be more than
+/// those whose handlers took part in it.
+async fn ended(host: &Arc<Host>, role: &Role) -> Result<(), Error> {
+    directory::forget_device_model(host, role.guest).await?;
+    let error = format!("{}: {} has ended, which had taken it up", role.plugin, role.helper);
+    let all = root(host).join(&format!("{}/{}", role.kind, role.guest))?;
+    let devices = match host.client.directory(&all).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        devices => devices?,
+    };
+    for devid in devices.iter().filter_map(|name| name.parse().ok()) {
+        let device = DeviceKey {
+            kind: role.kind.clone(),
+            frontend: role.guest,
+            devid,
+        };
+        let part = Part::main(device.clone());
+        if matches!(
+            host.registry.phase(&part),
+            Some(Phase::Releasing {
+                then: AfterRelease::Fail
+            })
+        ) {
+            // It tells more of why.
+            continue;
+        }
+        let directory = Directory::of(host, part, Phase::Absent);
+        if directory.abandon(&error).await? == Published::Done {
+            warn!(%device, error, "not connected any more");
+        }
+    }
+    Ok(())
 }
 
 async fn taken_up(host: &Host, device: &DeviceKey) -> Result<bool, String> {
@@ -93,12 +129,12 @@ async fn taken_up(host: &Host, device: &DeviceKey) -> Result<bool, String> {
 pub(crate) async fn tend(host: Arc<Host>) {
     while !host.draining.is_cancelled() {
         sleep(EVERY).await;
-        if host.services.is_empty() {
+        if host.claims.services.is_empty() {
             continue;
         }
-        let (services, process) = (Arc::clone(&host.services), Arc::clone(&host.system.process));
+        let (claims, process) = (Arc::clone(&host.claims), Arc::clone(&host.system.process));
         // A panic on a worker thread ends the daemon, see `main`.
-        let lost = host.workers.run(move || services.tend(process.as_ref())).await;
+        let lost = host.workers.run(move || claims.services.tend(process.as_ref())).await;
         let lost = lost.unwrap_or_default();
         host.registry.wake_all(|part| lost.contains(part));
     }

@@ -14,7 +14,7 @@ use xenplug_system::{
 };
 use xenplug_xenbus::Part;
 
-use crate::{Claims, Grants, Services, Sharing};
+use crate::{Claims, Grants, Role, Sharing};
 
 /// How long what a helper left running has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -79,9 +79,9 @@ pub enum Effect {
         tag: String,
         /// The process, once it is known.
         kept: Option<Kept>,
-        /// It serves all devices of the guest, and ends with the last one.
+        /// What it does for other devices as well; it ends with the last of them.
         #[serde(default)]
-        shared: bool,
+        role: Option<Role>,
     },
     /// An entry of a DHCP server's.
     Lease {
@@ -117,7 +117,6 @@ pub(crate) struct Undo<'a> {
     pub(crate) system: &'a System,
     pub(crate) authority: &'a Grants,
     pub(crate) claims: &'a Claims,
-    pub(crate) services: &'a Services,
     pub(crate) part: &'a Part,
 }
 
@@ -173,9 +172,10 @@ impl Effect {
                 let grant = by.authority.firewall.as_ref().ok_or_else(|| not_held("rules"))?;
                 by.system.firewall.lift(grant, link)?;
             }
-            Self::Helper { tag, kept, shared } => {
-                by.services
-                    .leave(by.system.process.as_ref(), tag, kept.as_ref(), *shared, by.part)?;
+            Self::Helper { tag, kept, role } => {
+                by.claims
+                    .services
+                    .leave(by.system.process.as_ref(), tag, kept.as_ref(), role.as_ref(), by.part)?;
             }
             Self::Lease { tag, server, lease } => {
                 let grant = by.authority.dhcp.as_ref().ok_or_else(|| not_held("lease"))?;
@@ -250,12 +250,12 @@ impl Effect {
             Self::Firewall { link } => format!("rules for {link}"),
             Self::Helper {
                 kept: Some(kept),
-                shared: false,
+                role: None,
                 ..
             } => format!("{} as process {}", kept.helper, kept.pid),
             Self::Helper {
                 kept: Some(kept),
-                shared: true,
+                role: Some(_),
                 ..
             } => format!("its part of {}, process {}", kept.helper, kept.pid),
             Self::Helper { kept: None, .. } => "what a helper has left running".to_owned(),

@@ -13,7 +13,7 @@ use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, component::Reso
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use xenplug_system::System;
 
-use crate::{Claims, Device, Grants, Holding, Limits, Services, capability::CallError};
+use crate::{Claims, Device, Grants, Holding, Limits, capability::CallError};
 
 /// What all events of a plugin share.
 pub(crate) struct Context {
@@ -21,7 +21,6 @@ pub(crate) struct Context {
     pub(crate) system: System,
     pub(crate) grants: Grants,
     pub(crate) claims: Arc<Claims>,
-    pub(crate) services: Arc<Services>,
     pub(crate) config: HashMap<String, String>,
     pub(crate) limits: Limits,
 }

@@ -12,7 +12,7 @@ use xenplug_journal::{Held, Journal, Record, Replayed};
 use xenplug_system::{Error, Locks, System, process::Kept};
 use xenplug_xenbus::{Identity, Part, Role};
 
-use crate::{Claims, Effect, Grants, Limits, Services, effect::Undo, services};
+use crate::{Claims, Effect, Grants, Limits, effect::Undo, services};
 
 /// The note of a record whose effects are being given back, or have been.
 const RELEASING: &str = "releasing";
@@ -50,6 +50,7 @@ impl Header {
         services::Role {
             plugin: self.plugin.clone(),
             helper: helper.to_owned(),
+            kind: self.identity.key.kind.clone(),
             guest: self.identity.key.frontend,
         }
     }
@@ -123,9 +124,15 @@ impl Holding {
     /// Takes up a record that an earlier daemon left. All have to be taken up before one is released: what several hold
     /// is undone with the last of them.
     pub fn resume(replayed: Replayed<Header, Effect>, claims: &Claims) -> Self {
+        let header = &replayed.header;
         for held in &replayed.held {
-            if let Effect::Command { undo, .. } = &held.effect {
-                claims.undoings.hold(undo, &replayed.header.identity.key);
+            match &held.effect {
+                Effect::Command { undo, .. } => claims.undoings.hold(undo, &header.identity.key),
+                Effect::Helper { tag, kept, role } if kept.is_some() || role.is_some() => {
+                    let services = &claims.services;
+                    services.resume(tag, kept.as_ref(), role.clone(), &header.part());
+                }
+                _ => {}
             }
         }
         Self {
@@ -250,18 +257,19 @@ impl Holding {
 
     /// Takes hold again, after a restart, of what the record says: loop devices, claims and helpers. Answers with what is
     /// gone.
-    pub fn adopt(&mut self, system: &System, grants: &Grants, claims: &Claims, services: &Services) -> Vec<String> {
+    pub fn adopt(&mut self, system: &System, grants: &Grants, claims: &Claims) -> Vec<String> {
         let mut gone = Vec::new();
         let part = self.header.part();
         for held in &mut self.held {
             if let Effect::Helper {
                 tag,
                 kept: kept @ None,
-                shared: true,
+                role: Some(_),
             } = &mut held.effect
                 && let Some(found) = find_running(system, tag)
             {
                 // It was started, or joined, and that could not be written any more.
+                claims.services.runs(tag, &found, &part);
                 *kept = Some(found);
                 held.completed = self.record.completed(held.seq, &held.effect).is_ok();
             }
@@ -289,14 +297,6 @@ impl Holding {
                 Effect::Helper { kept: Some(kept), .. } if !system.process.running(kept) => {
                     gone.push(format!("{} has ended", kept.helper));
                 }
-                Effect::Helper {
-                    tag,
-                    kept: Some(kept),
-                    shared,
-                } => {
-                    let role = shared.then(|| self.header.service(&kept.helper));
-                    services.adopt(tag, kept, role, &part);
-                }
                 // One that cannot be asked for is not taken from its guest for that.
                 Effect::Link { index, name, .. } if matches!(system.network.link_by_index(*index), Ok(None)) => {
                     gone.push(format!("link {name} is gone"));
@@ -309,14 +309,14 @@ impl Holding {
 
     /// Whether it takes part in a helper that serves the whole guest.
     pub fn takes_part(&self) -> bool {
-        let shared = |held: &Held<Effect>| matches!(held.effect, Effect::Helper { shared: true, .. });
+        let shared = |held: &Held<Effect>| matches!(held.effect, Effect::Helper { role: Some(_), .. });
         self.held.iter().any(shared)
     }
 
     /// How a helper was lost that the device needs, if one was.
-    pub fn lost(&self, services: &Services) -> Option<String> {
+    pub fn lost(&self, claims: &Claims) -> Option<String> {
         self.held.iter().find_map(|held| match &held.effect {
-            Effect::Helper { tag, .. } => services.lost(tag),
+            Effect::Helper { tag, .. } => claims.services.lost(tag),
             _ => None,
         })
     }
@@ -328,13 +328,7 @@ impl Holding {
 
     /// Gives everything back, newest first, and goes on past errors. Answers with what could not be given back, which
     /// stays held.
-    pub fn release(
-        &mut self,
-        system: &System,
-        authority: &Grants,
-        claims: &Claims,
-        services: &Services,
-    ) -> Vec<String> {
+    pub fn release(&mut self, system: &System, authority: &Grants, claims: &Claims) -> Vec<String> {
         self.unlock();
         if !self.is_releasing() {
             // What cannot be noted is given back all the same.
@@ -347,7 +341,6 @@ impl Holding {
             system,
             authority,
             claims,
-            services,
             part: &part,
         };
         let mut undone = Vec::new();

@@ -35,5 +35,5 @@ pub use grants::{Grants, Interface};
 pub use holding::{Header, Holding, HoldingError};
 pub use limits::Limits;
 pub use plugin::{Cancel, Fault, LoadError, Plugin, PluginSpec};
-pub use services::{Backends, Services};
+pub use services::{Backends, Role, Services};
 pub use text::clean;

@@ -9,7 +9,7 @@ use xenplug_system::System;
 
 pub use crate::event::Cancel;
 use crate::{
-    Cache, CacheError, Claims, Connection, Device, DeviceError, Engine, Grants, Holding, Interface, Limits, Services,
+    Cache, CacheError, Claims, Connection, Device, DeviceError, Engine, Grants, Holding, Interface, Limits,
     bindings::{Plugin as Bindings, PluginPre, exports::xen::hotplug::handler, xen::hotplug::types},
     clean,
     event::{Context, Event, Stop, Subject},
@@ -160,7 +160,6 @@ impl Plugin {
         cache: &Cache,
         system: &System,
         claims: &Arc<Claims>,
-        services: &Arc<Services>,
         spec: PluginSpec,
     ) -> Result<Self, LoadError> {
         let path = spec.component;
@@ -196,7 +195,6 @@ impl Plugin {
                 system: system.clone(),
                 grants: spec.grants,
                 claims: Arc::clone(claims),
-                services: Arc::clone(services),
                 config: spec.config,
                 limits: spec.limits,
             }),

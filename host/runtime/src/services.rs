@@ -9,9 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use xenplug_system::{Error, Process, process::Kept};
-use xenplug_xenbus::{DeviceKey, DomId, Part};
+use xenplug_xenbus::{DeviceKey, DomId, Kind, Part};
 
 mod words;
 
@@ -28,19 +29,22 @@ pub trait Backends: Send + Sync {
     /// Whether a device's backend has left state 1: who serves it has taken it up.
     fn taken_up(&self, device: &DeviceKey) -> Result<bool, String>;
 
-    /// What a guest's helper wrote about itself is of no use any more: it has ended.
-    fn ended(&self, guest: DomId);
+    /// The helper has ended that was the backend of a guest's devices: nobody closes those any more that it had taken up, and
+    /// what it wrote about itself is of no use.
+    fn ended(&self, role: &Role);
 }
 
 /// Which helper serves which guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Role {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
     /// Whose helper it is.
-    pub(crate) plugin: String,
+    pub plugin: String,
     /// Its name in the configuration.
-    pub(crate) helper: String,
+    pub helper: String,
+    /// Which of the guest's devices it serves.
+    pub kind: Kind,
     /// The guest.
-    pub(crate) guest: DomId,
+    pub guest: DomId,
 }
 
 /// All helpers of this daemon that go on, by tag.
@@ -60,7 +64,7 @@ struct Service {
 }
 
 enum Stage {
-    /// Its first device starts it.
+    /// Its first device starts it; or, after a restart, it is looked for.
     Starting,
     /// It runs, as far as is known.
     Running(Kept),
@@ -116,28 +120,28 @@ impl Services {
         let service = table
             .entry(tag.to_owned())
             .or_insert_with(|| Service::new(None, part, Stage::Starting));
-        if matches!(service.stage, Stage::Starting) {
-            service.stage = Stage::Running(kept.clone());
-        }
+        service.is_known(Some(kept));
     }
 
-    /// Takes up, after a restart, that a device is served.
-    pub(crate) fn adopt(&self, tag: &str, kept: &Kept, role: Option<Role>, part: &Part) {
+    /// Takes up, after a restart, that a record counts on a helper. If nothing is known but that it was about to be
+    /// started, [`Services::runs`] tells once it was found, or [`Services::leave`] that it is not there.
+    pub(crate) fn resume(&self, tag: &str, kept: Option<&Kept>, role: Option<Role>, part: &Part) {
         let mut table = self.table();
-        table
+        let service = table
             .entry(tag.to_owned())
-            .or_insert_with(|| Service::new(role, part, Stage::Running(kept.clone())))
-            .add(part);
+            .or_insert_with(|| Service::new(role, part, Stage::Starting));
+        service.add(part);
+        service.is_known(kept);
     }
 
     /// A device needs a helper no more. If it was the last one, the helper is ended, with all that carries its tag.
-    /// `shared`: the helper serves the whole guest. Leaving twice, or what one never had, is no error.
+    /// Leaving twice, or what one never had, is no error.
     pub(crate) fn leave(
         &self,
         process: &dyn Process,
         tag: &str,
         kept: Option<&Kept>,
-        shared: bool,
+        role: Option<&Role>,
         part: &Part,
     ) -> Result<(), Error> {
         let known = match self.table().get_mut(tag) {
@@ -152,26 +156,17 @@ impl Services {
             }
             None => None,
         };
-        let grace = if shared { LONG_GRACE } else { GRACE };
+        let grace = if role.is_some() { LONG_GRACE } else { GRACE };
         for kept in known.as_ref().or(kept).cloned().into_iter().chain(process.find(tag)?) {
             process.end(&kept, grace)?;
         }
-        let guest = part.device.frontend;
-        if shared
-            && let Some(backends) = &self.backends
-            && !self.serves_besides(tag, guest)
+        if let (Some(role), Some(backends)) = (role, &self.backends)
+            && role.kind.connects_itself()
         {
-            backends.ended(guest);
+            backends.ended(role);
         }
         self.table().remove(tag);
         Ok(())
-    }
-
-    /// Whether another helper than that of the tag serves a guest.
-    fn serves_besides(&self, tag: &str, guest: DomId) -> bool {
-        let serves = |service: &Service| service.role.as_ref().is_some_and(|role| role.guest == guest);
-        let table = self.table();
-        table.iter().any(|(other, service)| other != tag && serves(service))
     }
 
     /// Looks after all helpers: writes to the log what they say, and finds those that have ended by themselves. Answers
@@ -204,10 +199,11 @@ impl Services {
         lost
     }
 
-    /// Whether one serves all devices of a guest, or is about to.
-    pub fn serves(&self, guest: DomId) -> bool {
+    /// Whether one serves all the guest's devices of this kind, or is about to.
+    pub fn serve(&self, device: &DeviceKey) -> bool {
         let serves = |service: &Service| {
-            service.role.as_ref().is_some_and(|role| role.guest == guest)
+            let role = service.role.as_ref();
+            role.is_some_and(|role| role.guest == device.frontend && role.kind == device.kind)
                 && matches!(service.stage, Stage::Starting | Stage::Running(_))
         };
         self.table().values().any(serves)
@@ -295,6 +291,12 @@ impl Service {
         }
     }
 
+    fn is_known(&mut self, kept: Option<&Kept>) {
+        if let (Stage::Starting, Some(kept)) = (&self.stage, kept) {
+            self.stage = Stage::Running(kept.clone());
+        }
+    }
+
     fn kept(&self) -> Option<&Kept> {
         match &self.stage {
             Stage::Running(kept) | Stage::Lost(kept) => Some(kept),
@@ -309,8 +311,13 @@ impl Role {
         let since = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let Self { plugin, helper, guest } = self;
-        format!("xenplug:{plugin}/{helper}/{guest}:{:x}", since.as_micros())
+        let Self {
+            plugin,
+            helper,
+            kind,
+            guest,
+        } = self;
+        format!("xenplug:{plugin}/{helper}/{kind}/{guest}:{:x}", since.as_micros())
     }
 }
 

@@ -49,11 +49,12 @@
 //!
 //! # Transitions
 //! *Wanted*: at the state at which the kind's handler runs, online, not *leaving*, not `connected`, and its link is
-//! there; or taken up by a helper of ours that serves the guest, without the handler. *Asked*: in dom0 an `Add` stands; a driver domain needs none. *Leaving*: state 6 with `online` 0, or the
-//! frontend's domain has gone; a `qdisk` that is not `connected`, which nobody will close, with `online` 0. *Made anew*: state 1 where the handler runs at 2, or the handler's state with a status
-//! that is not what we wrote there: somebody removed the directory and wrote it again. *Ours*: after `Released` not
-//! told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0: ours, not
-//! `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
+//! there; or taken up by a helper of ours that serves the guest, without the handler. *Asked*: in dom0 an `Add` stands; a
+//! driver domain needs none. *Leaving*: state 6 with `online` 0, or the frontend's domain has gone; a `qdisk` that is not
+//! `connected`, which nobody will close, with `online` 0. *Made anew*: state 1 where the handler runs at 2, or the handler's
+//! state with a status that is not what we wrote there: somebody removed the directory and wrote it again. *Ours*: after
+//! `Released` not told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0:
+//! ours, not `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
 //! *Resting* stands for `Absent`, `Waiting`, `Released` and `Foreign`, in which nothing is held and one rule serves.
 //!
 //! | phase | event | next phase | action |

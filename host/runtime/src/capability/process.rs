@@ -52,7 +52,7 @@ impl process::Host for Event {
         let effect = Effect::Helper {
             tag: tag.clone(),
             kept: None,
-            shared: false,
+            role: None,
         };
         let ran = holding.acquire(effect.clone(), || {
             let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
@@ -96,7 +96,7 @@ impl process::Host for Event {
             let left = Effect::Helper {
                 tag: tag.clone(),
                 kept: None,
-                shared: false,
+                role: None,
             };
             Ok((left, output))
         });
@@ -142,11 +142,11 @@ impl process::HostKept for Event {
         let effect = |kept| Effect::Helper {
             tag: tag.clone(),
             kept,
-            shared: false,
+            role: None,
         };
         let kept = holding.acquire(effect(None), || {
             let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
-            context.services.runs(&tag, &kept, &part);
+            context.claims.services.runs(&tag, &kept, &part);
             Ok((effect(Some(kept.clone())), kept))
         })?;
         Ok(self.table.push(KeptHelper { kept, before: 0 })?)
@@ -162,23 +162,23 @@ impl process::HostKept for Event {
         let header = self.subject()?.holding.header();
         let (role, part) = (header.service(&helper), header.part());
         let (tag, running) = loop {
-            match context.services.join(process, &role, &part) {
+            match context.claims.services.join(process, &role, &part) {
                 Joined::Running(tag, kept) => break (tag, Some(kept)),
                 Joined::First(tag) => break (tag, None),
                 Joined::Later => sleep(MOMENT),
             }
             self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
         };
-        let before = context.services.heard(&tag);
+        let before = context.claims.services.heard(&tag);
         let effect = |kept| Effect::Helper {
             tag: tag.clone(),
             kept,
-            shared: true,
+            role: Some(role.clone()),
         };
         let joined = self.subject()?.holding.acquire(effect(None), || {
             let kept = match running {
                 Some(kept) => kept,
-                None if context.services.taken_up(&part.device) == Ok(true) => {
+                None if context.claims.services.taken_up(&part.device) == Ok(true) => {
                     let what = format!(
                         "{helper}: the one that had taken the device up has ended, and another cannot serve it"
                     );
@@ -186,14 +186,14 @@ impl process::HostKept for Event {
                 }
                 None => process.start(grant, &helper, &arguments, &tag)?,
             };
-            context.services.runs(&tag, &kept, &part);
+            context.claims.services.runs(&tag, &kept, &part);
             Ok((effect(Some(kept.clone())), kept))
         });
         let kept = match joined {
             Ok(kept) => kept,
             Err(error) => {
                 // Others wait for it to be started or to go. What the record holds of it is undone as always.
-                context.services.leave(process, &tag, None, true, &part)?;
+                context.claims.services.leave(process, &tag, None, Some(&role), &part)?;
                 return Err(error.into());
             }
         };
@@ -208,7 +208,7 @@ impl process::HostKept for Event {
     ) -> Result<(), CallError> {
         self.call()?;
         let context = Arc::clone(&self.context);
-        let (process, services) = (context.system.process.as_ref(), &context.services);
+        let (process, services) = (context.system.process.as_ref(), &context.claims.services);
         let until = Instant::now() + Duration::from_millis(milliseconds.into());
         let KeptHelper { kept, before } = self.table.get(&this)?;
         let (kept, before) = (kept.clone(), *before);

@@ -13,19 +13,19 @@ use super::*;
 struct Stage {
     system: System,
     services: Services,
-    ended: Arc<Mutex<Vec<DomId>>>,
+    ended: Arc<Mutex<Vec<Role>>>,
     _machine: Arc<Machine>,
 }
 
-struct Store(Arc<Mutex<Vec<DomId>>>);
+struct Store(Arc<Mutex<Vec<Role>>>);
 
 impl Backends for Store {
     fn taken_up(&self, _: &DeviceKey) -> Result<bool, String> {
         Ok(true)
     }
 
-    fn ended(&self, guest: DomId) {
-        self.0.lock().expect("nobody panics").push(guest);
+    fn ended(&self, role: &Role) {
+        self.0.lock().expect("nobody panics").push(role.clone());
     }
 }
 
@@ -33,7 +33,7 @@ impl Stage {
     fn new() -> Self {
         let (system, machine) = System::simulated();
         machine.add_program("/usr/bin/qemu", Program::Stays);
-        let ended = Arc::<Mutex<Vec<DomId>>>::default();
+        let ended = Arc::<Mutex<Vec<Role>>>::default();
         Self {
             system,
             services: Services::told_by(Box::new(Store(Arc::clone(&ended)))),
@@ -68,7 +68,7 @@ impl Stage {
 
     fn leave(&self, tag: &str, kept: Option<&Kept>, part: &Part) {
         self.services
-            .leave(self.process(), tag, kept, true, part)
+            .leave(self.process(), tag, kept, Some(&role(part)), part)
             .expect("it can be ended");
     }
 }
@@ -81,6 +81,7 @@ fn role(part: &Part) -> Role {
     Role {
         plugin: "qdisk".to_owned(),
         helper: "qemu".to_owned(),
+        kind: part.device.kind.clone(),
         guest: part.device.frontend,
     }
 }
@@ -89,9 +90,9 @@ fn role(part: &Part) -> Role {
 fn the_disks_of_a_guest_have_one_helper_and_the_last_one_ends_it() {
     let stage = Stage::new();
     let (a, b, other) = (part("qdisk/3/51712"), part("qdisk/3/51728"), part("qdisk/4/51712"));
-    assert!(!stage.services.serves(DomId(3)));
+    assert!(!stage.services.serve(&a.device));
     let (tag, kept) = stage.start(&a);
-    assert!(stage.services.serves(DomId(3)) && !stage.services.serves(DomId(4)));
+    assert!(stage.services.serve(&b.device) && !stage.services.serve(&other.device));
     let Joined::Running(same, again) = stage.join(&b) else {
         panic!("it runs");
     };
@@ -104,8 +105,8 @@ fn the_disks_of_a_guest_have_one_helper_and_the_last_one_ends_it() {
     assert!(stage.process().running(&kept), "another disk needs it");
     assert!(stage.ended.lock().expect("nobody panics").is_empty());
     stage.leave(&tag, Some(&kept), &b);
-    assert!(!stage.process().running(&kept) && !stage.services.serves(DomId(3)));
-    assert_eq!(*stage.ended.lock().expect("nobody panics"), [DomId(3)]);
+    assert!(!stage.process().running(&kept) && !stage.services.serve(&a.device));
+    assert_eq!(*stage.ended.lock().expect("nobody panics"), [role(&b)]);
     assert!(
         matches!(stage.join(&a), Joined::First(_)),
         "the next one starts another"
@@ -144,7 +145,7 @@ fn nobody_joins_one_that_is_being_started_or_has_ended() {
 #[test]
 fn what_a_crash_left_is_ended_only_if_nobody_is_served() {
     let stage = Stage::new();
-    let (a, b) = (part("qdisk/3/51712"), part("qdisk/3/51728"));
+    let (a, b, other) = (part("qdisk/3/51712"), part("qdisk/3/51728"), part("qdisk/3/51744"));
     let (tag, kept) = stage.start(&a);
 
     // The next daemon finds `a` whole, and of `b` that it was about to join.
@@ -154,7 +155,12 @@ fn what_a_crash_left_is_ended_only_if_nobody_is_served() {
         ended: Arc::clone(&stage.ended),
         _machine: Arc::clone(&stage._machine),
     };
-    next.services.adopt(&tag, &kept, Some(role(&a)), &a);
+    next.services.resume(&tag, None, Some(role(&b)), &b);
+    assert!(
+        matches!(next.join(&other), Joined::Later),
+        "it is not known yet whether it runs"
+    );
+    next.services.resume(&tag, Some(&kept), Some(role(&a)), &a);
     next.leave(&tag, None, &b);
     assert!(next.process().running(&kept), "the first disk is in use");
     assert!(matches!(next.join(&b), Joined::Running(same, _) if same == tag));
@@ -164,7 +170,16 @@ fn what_a_crash_left_is_ended_only_if_nobody_is_served() {
         services: Services::told_by(Box::new(Store(Arc::clone(&stage.ended)))),
         ..next
     };
+    for part in [&a, &b] {
+        last.services.resume(&tag, None, Some(role(part)), part);
+    }
     last.leave(&tag, None, &a);
-    assert!(!last.process().running(&kept));
+    assert!(
+        last.process().running(&kept),
+        "the other record has not been given back"
+    );
+    assert!(matches!(last.join(&other), Joined::Later), "no second one beside it");
     last.leave(&tag, None, &b);
+    assert!(!last.process().running(&kept));
+    assert!(matches!(last.join(&other), Joined::First(_)));
 }

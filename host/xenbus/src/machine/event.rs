@@ -1,6 +1,6 @@
 //! What a machine is told, and what it asks for.
 
-use crate::{HotplugStatus, Identity, Kind, XenbusState};
+use crate::{HotplugStatus, Identity, XenbusState};
 
 /// What one look at a device found: one transaction over its directory, and what the kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,16 +54,15 @@ impl Observation {
         self.frontend_gone || (!self.online && (self.state == XenbusState::Closed || self.is_unserved()))
     }
 
-    /// Whether what served a `qdisk` of ours has ended before it could close it: then `connected` is its last word.
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.identity.key.kind.connects_itself() && !self.online && !self.served
-    }
-
-    /// Whether nobody is there to close the backend: of a `qdisk` QEMU is both the kernel and the script, and says that it
-    /// is `connected` as soon as it has taken the device up (hw/block/xen-block.c, `xen_block_realize`). One that failed
-    /// or was not started closes nothing.
+    /// Whether nobody is there to close the backend: of a `qdisk` that is QEMU, which says `connected` as soon as it has taken
+    /// the device up. One that failed, was not started, or has ended closes nothing.
     fn is_unserved(&self) -> bool {
         self.identity.key.kind.connects_itself() && self.status != HotplugStatus::Connected
+    }
+
+    /// Whether our helper has taken it up by itself, so that the handler still has to take part in that.
+    pub(super) fn is_taken_up(&self) -> bool {
+        self.served && self.status == HotplugStatus::Connected && self.connectable(&self.identity)
     }
 
     /// Whether a device whose handler runs, or has just run, may still be connected: the condition of

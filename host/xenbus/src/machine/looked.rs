@@ -55,17 +55,15 @@ impl Machine {
             (Mode::DriverDomain, HotplugStatus::Disconnected) if seen.leaving() => {
                 return self.begin(Phase::Removing, Action::RemoveDirectory);
             }
-            (Mode::DriverDomain, _) if seen.leaving() || (over && seen.is_abandoned()) => {
+            (Mode::DriverDomain, _) if seen.leaving() => {
                 return self.begin(Phase::Disconnecting, Action::PublishDisconnected);
             }
             (Mode::Dom0, _) if over => return self.begin(Phase::Disconnecting, Action::PublishDisconnected),
             _ => {}
         }
         self.removing = false;
-        let said = seen.status == HotplugStatus::Connected;
-        // The handler still has to take part in what serves it.
-        let taken_up = said && seen.served && seen.connectable(&seen.identity);
-        let connected = said && !taken_up;
+        let taken_up = seen.is_taken_up();
+        let connected = seen.status == HotplugStatus::Connected && !taken_up;
         let waits = (seen.state == self.kind.handler_state() || taken_up) && seen.online && !seen.leaving();
         if waits && seen.netdev && !connected && (self.adding || self.mode == Mode::DriverDomain) {
             self.adding = false;
@@ -74,10 +72,6 @@ impl Machine {
         }
         self.adding &= !connected;
         self.rest(match (self.mode, seen.status) {
-            // QEMU goes on for other disks, and closes this one; if it ends before, that is ours to do.
-            (Mode::DriverDomain, HotplugStatus::Connected) if over && seen.served && !seen.online => {
-                Phase::Released { told: false }
-            }
             (_, HotplugStatus::Connected) => Phase::Foreign,
             (Mode::Dom0, HotplugStatus::Disconnected) => Phase::Released { told: true },
             _ => Phase::Waiting,

@@ -112,15 +112,13 @@ impl Drop for Away<'_> {
 async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&world.config)?;
     let mode = config.mode;
-    let (claims, questions) = neighbours::claims(mode);
-    let services = Arc::<Services>::default();
+    let (claims, questions) = neighbours::claims(mode, Services::default());
     let system: System = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
         system: system.clone(),
         claims: Arc::clone(&claims),
-        services: Arc::clone(&services),
     };
     let workers = Workers::Simulated(workers);
     let plugins = workers.run(move || loader.load(config)).await??;
@@ -134,7 +132,6 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
         system,
         journal,
         claims,
-        services,
         plugins,
         workers,
     })

@@ -285,42 +285,32 @@ fn a_qdisk_that_nobody_serves_is_over_as_soon_as_it_is_offline() {
 }
 
 #[test]
-fn a_qdisk_whose_qemu_ended_with_it_before_it_was_closed_is_over() {
+fn a_qdisk_whose_qemu_ended_before_it_was_closed_is_over_once_that_is_told() {
     let kind = Kind::QDISK;
-    let closing = |served| Observation {
+    let closing = |served, status| Observation {
         state: XenbusState::Closing,
         online: false,
         served,
+        status,
         ..in_use(&kind)
     };
-    // QEMU has taken it up; it is detached before its handler is done.
-    let mut story = Story::connected(Mode::DriverDomain, kind.clone());
-    story
+    let (connected, error) = (HotplugStatus::Connected, HotplugStatus::Error);
+    // It is detached before its handler is done; another disk's QEMU goes on, and closes this one, or is about to.
+    Story::connected(Mode::DriverDomain, kind.clone())
         .sees(
             Observation {
                 frontend_gone: true,
-                ..closing(true)
+                ..closing(true, connected)
             },
             Action::Release,
         )
-        .then_sees(Event::Released, closing(false), Action::PublishDisconnected)
+        .then_sees(Event::Released, closing(true, connected), None)
+        .is(Phase::Foreign)
+        // It ended with that other disk: whoever ended it has written this.
+        .sees(closing(false, error), Action::PublishDisconnected)
         .on(DONE, Action::RemoveDirectory);
-    // Another disk's QEMU goes on, and closes this one as well.
-    let mut story = Story::connected(Mode::DriverDomain, kind.clone());
-    story
-        .sees(
-            Observation {
-                frontend_gone: true,
-                ..closing(true)
-            },
-            Action::Release,
-        )
-        .then_sees(Event::Released, closing(true), None)
-        .is(Phase::Released { told: false })
-        // Or ends with that one.
-        .sees(closing(false), Action::PublishDisconnected);
-    // What never was ours is its owner's.
-    Story::new(Mode::DriverDomain, kind.clone()).sees(closing(false), None);
+    // What an unknown QEMU has taken up is closed by that one.
+    Story::new(Mode::DriverDomain, kind.clone()).sees(closing(false, connected), None);
 }
 
 #[test]
