@@ -104,7 +104,7 @@ start_guest() {
     xl create -q "$guests/$1" && await_guest "$1"
 }
 
-await_guest() { wait_for 60 "the shell of $1" has_shell "$1"; }
+await_guest() { wait_for 180 "the shell of $1" has_shell "$1"; }
 # Its devices are there before its shell is; one that failed is why the shell never comes.
 has_shell() {
     grep -aq '^@ready' "/out/consoles/guest-$1.log" && return

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Parts, Place, Scenario, Side, root};
 
 /// How long domains may take to come up.
-const START: Duration = Duration::from_secs(240);
+const START: Duration = Duration::from_secs(600);
 /// How long nothing may be heard of a scenario. It ends with its boot, as nothing else would be sure to end it.
 const SILENCE: Duration = Duration::from_secs(600);
 
