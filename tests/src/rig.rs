@@ -27,7 +27,7 @@ pub use baseline::{Baseline, Scope};
 pub use call::{Answer, Call};
 pub use daemon::{Config, Daemon, plugins_directory};
 pub use guest::{Guest, arrives, with_card};
-pub use helper::{Helper, install, rules};
+pub use helper::{Helper, ISCSIADM, install, rules};
 pub use kernel::Kernel;
 pub use locker::Locker;
 pub use loops::{Loop, LoopPool, attached_below, detach_below};

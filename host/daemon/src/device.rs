@@ -273,7 +273,7 @@ impl Task {
 
     /// Looks at the device. One that waits for its handler is examined at once.
     async fn look(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
-        let waits = match self.host.mode {
+        let waits = match self.machine.mode() {
             Mode::DriverDomain => self.machine.phase() == Phase::Waiting,
             Mode::Dom0 => self.machine.adding(),
         };

@@ -7,7 +7,7 @@ use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 use tracing::warn;
 use xenplug_runtime::Connection;
 use xenplug_system::{System, network::IfName};
-use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
+use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, MADE_FOR, Observation, Part, Phase, Published, Role, XenbusState};
 use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
 use crate::{domains::Domains, host::Host, hotplug::Requests};
@@ -20,7 +20,7 @@ pub(crate) const RETRY: Backoff = Backoff {
 };
 
 /// The nodes that say where a device is in its life.
-const LOOKED_AT: [&str; 3] = ["state", "online", "hotplug-status"];
+const LOOKED_AT: [&str; 4] = ["state", "online", "hotplug-status", MADE_FOR];
 
 /// What a handler works on.
 #[derive(Clone, Debug)]

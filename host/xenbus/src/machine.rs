@@ -48,6 +48,7 @@
 //! ```
 //!
 //! # Transitions
+//! *Driver domain* and *dom0* are a device's mode: what was made for a request is *driver domain* in dom0 as well.
 //! *Wanted*: at the state at which the kind's handler runs, online, not *leaving*, not `connected`, and its link is
 //! there. *Asked*: in dom0 an `Add` stands; a driver domain needs none. *Leaving*: state 6 with `online` 0, or the
 //! frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the handler's state with a status
@@ -117,6 +118,8 @@
 //!   emptying `hotplug-status` counts as that, and is how an operator asks for another try.
 //! - A `connected` device without a record of ours was set up by somebody else (`xl devd`, the scripts): no handler
 //!   runs for it. A driver domain still owes its toolstack the removal; in dom0 whoever set it up takes it down.
+//! - A device's mode is that of the last look, as the store alone says what was made for a request. It is another than
+//!   the one before only if the directory was removed meanwhile, and then *made anew* or *another's* leads through rest.
 //! - In dom0 other devices have other scripts, so what we were not asked for is looked at and never written to. One ask
 //!   is one handler: a directory made anew under a running handler waits for its own ask, and an ask that comes while a
 //!   handler runs is not answered by that one if it fails.
@@ -135,10 +138,11 @@ mod phase;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Action, Event, Observation, Published, Ticket};
+pub use event::{Action, Event, MADE_FOR, Observation, Published, Ticket};
 pub use phase::{AfterRelease, Phase};
 
-/// Who removes a device's directory.
+/// Who removes a device's directory: a daemon's mode, but for devices that were made for a request
+/// ([`Observation::mode`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -162,6 +166,9 @@ pub enum Adopted {
 /// One device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
+    /// The daemon's.
+    daemon: Mode,
+    /// The device's, as it was last seen.
     mode: Mode,
     kind: Kind,
     phase: Phase,
@@ -190,6 +197,7 @@ impl Machine {
     /// A device of which nothing is known. Its first [`Event::Changed`] makes it look.
     pub fn new(mode: Mode, kind: Kind) -> Self {
         Self {
+            daemon: mode,
             mode,
             kind,
             phase: Phase::Absent,
@@ -224,6 +232,11 @@ impl Machine {
     /// Where the device is in its life.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Who removes its directory.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Whose device it is: the identity that the conditions of [`Action::Publish`] and the like are about.
@@ -275,6 +288,9 @@ impl Machine {
                     return None;
                 }
                 self.heard = *ticket;
+                if seen.present {
+                    self.mode = seen.mode(self.daemon);
+                }
                 self.looked(phase, seen)
             }
 

@@ -149,7 +149,7 @@ fn the_toolstack_may_die_at_any_moment_of_either_and_another_one_takes_over() ->
 fn killed_after_any_time_both_come_back_and_end_what_they_began() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
-    let (disk, card) = (stage.disk("a.img")?, Asked::card());
+    let (disk, card) = (stage.disk("a.img")?, stage.card());
     for round in 0..8 {
         let pause = Duration::from_millis(4 * round);
         for what in ["attach", "detach"] {

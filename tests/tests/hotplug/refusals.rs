@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::stage::{Asked, Stage};
+use crate::stage::Stage;
 
 /// Both sides look at least every five seconds (docs/hotplug-protocol.md): what is told sooner is told by events.
 const SOON: Duration = Duration::from_secs(4);
@@ -17,7 +17,7 @@ fn the_cause_of_a_failure_is_told_at_once_and_nothing_is_left() -> Result<()> {
     let disk = stage
         .disk("a.img")?
         .saying(&format!("format=raw,vdev=xvda,access=rw,target={}", absent.display()));
-    let card = Asked::card().saying("bridge=xenbr77,devid=0");
+    let card = stage.card().saying("bridge=xenbr77,devid=0");
     for (asked, words) in [(disk, ["phy: ", "absent.img"]), (card, ["vif-bridge: ", "xenbr77"])] {
         let began = Instant::now();
         let said = stage.fails("attach", &asked, 1)?;

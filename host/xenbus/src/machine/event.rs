@@ -1,6 +1,11 @@
 //! What a machine is told, and what it asks for.
 
+use super::Mode;
 use crate::{HotplugStatus, Identity, XenbusState};
+
+/// The node of a backend's directory that names the request that it was made for (`docs/hotplug-protocol.md`): the store
+/// alone tells whose it is.
+pub const MADE_FOR: &str = "hotplug-request";
 
 /// What one look at a device found: one transaction over its directory, and what the kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub struct Observation {
     pub netdev: bool,
     /// What `hotplug-status` says.
     pub status: HotplugStatus,
+    /// Whether it was made for a request, and not by the toolstack itself: it has [`MADE_FOR`].
+    pub requested: bool,
 }
 
 impl Observation {
@@ -42,7 +49,13 @@ impl Observation {
             frontend_gone,
             netdev: true,
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+            requested: value(MADE_FOR).is_some(),
         }
+    }
+
+    /// Who removes the directory, to a daemon of that mode: what was made for a request is for the daemon to remove.
+    pub fn mode(&self, daemon: Mode) -> Mode {
+        if self.requested { Mode::DriverDomain } else { daemon }
     }
 
     /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.

@@ -58,6 +58,7 @@ fn device(state: XenbusState, status: HotplugStatus) -> Observation {
         frontend_gone: false,
         netdev: true,
         status,
+        requested: false,
     }
 }
 

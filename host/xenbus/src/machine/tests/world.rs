@@ -138,6 +138,7 @@ impl World {
             // A handler may rename the link, after which a look does not find it.
             netdev: !self.kind.needs_netdev() || (self.link && self.hold.is_none()),
             status: found.status,
+            requested: false,
         }
     }
 
