@@ -30,7 +30,7 @@
 //!     Connecting --> Releasing: HandlerFailed, or doomed / Release
 //!     Publishing --> Connected: Done, Unknown
 //!     Publishing --> Releasing: Stale, Failed / Release
-//!     Connected --> Releasing: leaving, gone, another's, made anew, Remove / Release
+//!     Connected --> Releasing: leaving, gone, another's, made anew, Remove, Lost / Release
 //!     Releasing --> Unreleased: ReleaseFailed
 //!     Unreleased --> Releasing: Changed / Release
 //!     Releasing --> Released: Released / Look
@@ -50,11 +50,12 @@
 //! # Transitions
 //! *Driver domain* and *dom0* are a device's mode: what was made for a request is *driver domain* in dom0 as well.
 //! *Wanted*: at the state at which the kind's handler runs, online, not *leaving*, not `connected`, and its link is
-//! there. *Asked*: in dom0 an `Add` stands; a driver domain needs none. *Leaving*: state 6 with `online` 0, or the
-//! frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the handler's state with a status
-//! that is not what we wrote there: somebody removed the directory and wrote it again. *Ours*: after `Released` not
-//! told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0: ours, not
-//! `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
+//! there; or taken up by a helper of ours that serves the guest, without the handler. *Asked*: in dom0 an `Add` stands; a
+//! driver domain needs none. *Leaving*: state 6 with `online` 0, or the frontend's domain has gone; a `qdisk` that is not
+//! `connected`, which nobody will close, with `online` 0. *Made anew*: state 1 where the handler runs at 2, or the handler's
+//! state with a status that is not what we wrote there: somebody removed the directory and wrote it again. *Ours*: after
+//! `Released` not told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0:
+//! ours, not `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
 //! *Resting* stands for `Absent`, `Waiting`, `Released` and `Foreign`, in which nothing is held and one rule serves.
 //!
 //! | phase | event | next phase | action |
@@ -81,6 +82,7 @@
 //! | `Publishing` | `Published(Stale)` | `Releasing`, then look | `Release` |
 //! | `Publishing` | `Published(Failed)` | `Releasing`, then fail | `Release` |
 //! | `Connected` | absent, *leaving*, another's, *made anew* | `Releasing`, then look | `Release` |
+//! | `Connected` | `Lost` | `Releasing`, then fail | `Release` |
 //! | `Connected` | any other look: also state 6 with `online` 1, a guest that reboots | the same | - |
 //! | `Releasing` | `Released` | `Released`, or `Failing` | `Look`, or `PublishFailure` |
 //! | `Releasing` | `ReleaseFailed` | `Unreleased` | - |
@@ -326,6 +328,10 @@ impl Machine {
             (Event::Published(Done), Phase::Removing) if self.look_again => self.look_from(Phase::Absent),
             (Event::Published(Done), Phase::Removing) => self.forget(),
             (Event::Published(Published::Failed), Phase::Removing) => self.rest(Phase::Released { told: false }),
+
+            (Event::Lost, Phase::Connected) => self.release(Fail),
+            // It is about what the phase before held.
+            (Event::Lost, _) => None,
 
             // A completion of what is not in flight.
             (Event::HandlerDone | Event::HandlerFailed, _) => None,

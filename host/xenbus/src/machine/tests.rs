@@ -25,6 +25,7 @@ fn wanted(kind: &Kind) -> Observation {
         online: true,
         frontend_gone: false,
         netdev: true,
+        served: false,
         status: HotplugStatus::None,
         requested: false,
     }
@@ -72,6 +73,7 @@ fn every_observation(kind: &Kind) -> Vec<Observation> {
                         online,
                         frontend_gone,
                         netdev,
+                        served: false,
                         status,
                         requested,
                     });
@@ -160,7 +162,7 @@ fn every_completion() -> Vec<Event> {
 
 fn every_event(kind: &Kind) -> Vec<Event> {
     let mut all = every_completion();
-    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn]);
+    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn, Event::Lost]);
     all.extend(
         every_observation(kind)
             .into_iter()
