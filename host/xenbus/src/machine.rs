@@ -31,6 +31,9 @@
 //!     Publishing --> Connected: Done, Unknown
 //!     Publishing --> Releasing: Stale, Failed / Release
 //!     Connected --> Releasing: leaving, gone, another's, made anew, Remove / Release
+//!     Connected --> Retracting: set back / Retract
+//!     Retracting --> Releasing: Done / Release
+//!     Retracting --> Connected: Stale, Unknown, Failed
 //!     Releasing --> Unreleased: ReleaseFailed
 //!     Unreleased --> Releasing: Changed / Release
 //!     Releasing --> Released: Released / Look
@@ -51,7 +54,8 @@
 //! *Wanted*: at the state at which the kind's handler runs, online, not *leaving*, not `connected`, and its link is
 //! there. *Asked*: in dom0 an `Add` stands; a driver domain needs none. *Leaving*: state 6 with `online` 0, or the
 //! frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the handler's state with a status
-//! that is not what we wrote there: somebody removed the directory and wrote it again. *Ours*: after `Released` not
+//! that is not what we wrote there: somebody removed the directory and wrote it again. *Set back*: that state 1, beside
+//! the `connected` that we wrote: somebody wrote the state alone. *Ours*: after `Released` not
 //! told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0: ours, not
 //! `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
 //! *Resting* stands for `Absent`, `Waiting`, `Released` and `Foreign`, in which nothing is held and one rule serves.
@@ -79,8 +83,12 @@
 //! | `Publishing` | `Published(Unknown)` | `Connected` | `Look`: if it was not written, it counts as *made anew* |
 //! | `Publishing` | `Published(Stale)` | `Releasing`, then look | `Release` |
 //! | `Publishing` | `Published(Failed)` | `Releasing`, then fail | `Release` |
+//! | `Connected` | *set back* | `Retracting` | `Retract` |
 //! | `Connected` | absent, *leaving*, another's, *made anew* | `Releasing`, then look | `Release` |
 //! | `Connected` | any other look: also state 6 with `online` 1, a guest that reboots | the same | - |
+//! | `Retracting` | `Published(Done)` | `Releasing`, then look | `Release` |
+//! | `Retracting` | `Published(Stale)`, `Published(Unknown)` | `Connected` | `Look` |
+//! | `Retracting` | `Published(Failed)` | `Connected` | - |
 //! | `Releasing` | `Released` | `Released`, or `Failing` | `Look`, or `PublishFailure` |
 //! | `Releasing` | `ReleaseFailed` | `Unreleased` | - |
 //! | `Failing` | `Published(Done)` | `Failed`, told | - |
@@ -291,6 +299,10 @@ impl Machine {
             (Event::Published(Unknown), Phase::Publishing) => self.look_from(Phase::Connected),
             (Event::Published(Stale), Phase::Publishing) => self.release(Look),
             (Event::Published(Published::Failed), Phase::Publishing) => self.release(Fail),
+
+            (Event::Published(Done), Phase::Retracting) => self.release(Look),
+            (Event::Published(Stale | Unknown), Phase::Retracting) => self.look_from(Phase::Connected),
+            (Event::Published(Published::Failed), Phase::Retracting) => self.rest(Phase::Connected),
 
             (Event::Published(Stale), Phase::Failing | Phase::Disconnecting | Phase::Removing)
             | (Event::Published(Unknown), Phase::Disconnecting | Phase::Removing) => {

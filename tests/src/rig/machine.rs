@@ -109,6 +109,11 @@ impl Machine {
             .map_or_else(|| self.xenstored.socket(), Xenbus::socket)
     }
 
+    /// The xenbus of the domain of the backends, if that is a domain of its own.
+    pub fn xenbus(&self) -> Result<&Xenbus> {
+        self.xenbus.as_ref().context("the backends are in domain 0")
+    }
+
     /// `xenplug` in dom0.
     pub fn xenplug(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(build_directory()?.join("xenplug"));

@@ -88,6 +88,8 @@ enum Step {
     Serve,
     /// The guest closes its device, as when it reboots.
     Close,
+    /// Somebody writes the state anew of a device that is connected.
+    SetBack,
     /// The link appears.
     Link,
     /// Somebody else sets the device up.
@@ -192,6 +194,13 @@ impl World {
                     found.state = XenbusState::Closed;
                 }
             }
+            Step::SetBack => {
+                let gone = self.frontend_gone;
+                let used = |found: &&mut Directory| found.ours && found.online && !gone;
+                if let Some(found) = self.directory.as_mut().filter(used) {
+                    found.state = XenbusState::Initialising;
+                }
+            }
             Step::Link => {
                 self.link |= self
                     .directory
@@ -261,7 +270,7 @@ impl World {
             _ if releasing => Adopted::Unfinished,
             (true, true) => Adopted::Connected,
             // What the kernel has not taken up is taken back and, since it was asked for, done again.
-            (false, true) if published && seen.state == self.kind.handler_state() => {
+            (false, true) if published && seen.retractable(&identity) => {
                 self.directory.as_mut().unwrap().status = HotplugStatus::None;
                 self.pending.push(Pending::Tell(Event::Add));
                 Adopted::Unfinished
@@ -355,6 +364,7 @@ impl World {
                 return Some(Event::Released);
             }
             Action::Publish => own(seen.connectable(&identity)),
+            Action::Retract => own(seen.retractable(&identity)),
             Action::PublishFailure | Action::PublishDisconnected => own(seen.is_of(&identity)),
             Action::RemoveDirectory => own(seen.is_of(&identity) && seen.leaving()),
             Action::StopHandler | Action::Forget => unreachable!("taken at once"),
@@ -382,6 +392,10 @@ impl World {
                 );
                 directory.status = HotplugStatus::Connected;
                 directory.ours = true;
+            }
+            Action::Retract => {
+                assert!(self.hold.is_some(), "what is taken back is not held any more");
+                directory.status = HotplugStatus::None;
             }
             Action::PublishFailure => directory.status = HotplugStatus::Error,
             Action::PublishDisconnected => {
@@ -493,6 +507,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Destroy),
         8 => Just(Step::Serve),
         1 => Just(Step::Close),
+        1 => Just(Step::SetBack),
         3 => Just(Step::Link),
         1 => Just(Step::Meddle),
         4 => Just(Step::Ask(Event::Add)),
