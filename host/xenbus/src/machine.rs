@@ -55,7 +55,7 @@
 //! there. *Asked*: in dom0 an `Add` stands; a driver domain needs none. *Leaving*: state 6 with `online` 0, or the
 //! frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the handler's state with a status
 //! that is not what we wrote there: somebody removed the directory and wrote it again. *Set back*: that state 1, beside
-//! the `connected` that we wrote: somebody wrote the state alone. *Ours*: after `Released` not
+//! the `connected` that we wrote: somebody wrote the state alone. *Lost*: start-up found it so, and nobody was told. *Ours*: after `Released` not
 //! told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0: ours, not
 //! `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
 //! *Resting* stands for `Absent`, `Waiting`, `Released` and `Foreign`, in which nothing is held and one rule serves.
@@ -94,7 +94,7 @@
 //! | `Failing` | `Published(Done)` | `Failed`, told | - |
 //! | `Failing` | `Published(Failed)`, `Published(Unknown)` | `Failed`, not told | - |
 //! | `Failing` | `Published(Stale)` | `Released` | `Look` |
-//! | `Failed` | absent, *leaving*, another's, *made anew*, `connected`, an ask stands | as *resting* | |
+//! | `Failed` | absent, *leaving*, another's, *made anew*, `connected` but not *lost*, an ask stands | as *resting* | |
 //! | `Failed`, not told | any other look | `Failing` | `PublishFailure` |
 //! | `Failed`, told | any other look | the same | - |
 //! | `Disconnecting` | `Published(Done)`, `Published(Failed)`, driver domain | `Removing` | `RemoveDirectory` |
@@ -185,6 +185,8 @@ pub struct Machine {
     adding: bool,
     /// Whether somebody asked for the end, and it is not there yet. Of the two asks this one comes first.
     removing: bool,
+    /// Whether the store says `connected` of what was lost, and it was us who wrote that.
+    lost: bool,
 }
 
 /// The machine after an event, and what to do: a function of its arguments alone.
@@ -207,6 +209,7 @@ impl Machine {
             look_again: false,
             adding: false,
             removing: false,
+            lost: false,
         }
     }
 
@@ -225,6 +228,7 @@ impl Machine {
         Self {
             phase,
             identity: Some(identity.clone()),
+            lost: found == Adopted::Lost,
             ..Self::new(mode, identity.key.kind)
         }
     }
@@ -308,7 +312,11 @@ impl Machine {
             | (Event::Published(Unknown), Phase::Disconnecting | Phase::Removing) => {
                 self.look_from(Phase::Released { told: false })
             }
-            (Event::Published(outcome), Phase::Failing) => self.rest(Phase::Failed { told: *outcome == Done }),
+            (Event::Published(outcome), Phase::Failing) => {
+                let told = *outcome == Done;
+                self.lost &= !told;
+                self.rest(Phase::Failed { told })
+            }
             // A status that cannot be written is no reason to leave a directory that is ours to remove.
             (Event::Published(_), Phase::Disconnecting) if self.mode == Mode::DriverDomain => {
                 self.begin(Phase::Removing, Action::RemoveDirectory)
@@ -388,7 +396,7 @@ impl Machine {
         self.phase = Phase::Absent;
         self.identity = None;
         self.look_again = false;
-        (self.adding, self.removing) = (false, false);
+        (self.adding, self.removing, self.lost) = (false, false, false);
         self.heard = self.asked;
         Some(Action::Forget)
     }

@@ -30,7 +30,7 @@ impl Machine {
                     || self.removing
                     || !self.is_own(seen)
                     || seen.leaving()
-                    || seen.status == HotplugStatus::Connected
+                    || (seen.status == HotplugStatus::Connected && !self.lost)
                     || self.made_anew_after_failure(seen, told);
                 match (over, told) {
                     (true, _) => self.looked_at_rest(seen),
@@ -52,6 +52,7 @@ impl Machine {
         }
         let over = self.is_over(seen);
         self.identity = Some(seen.identity.clone());
+        self.lost = false;
         match (self.mode, seen.status) {
             (Mode::DriverDomain, HotplugStatus::Disconnected) if seen.leaving() => {
                 return self.begin(Phase::Removing, Action::RemoveDirectory);

@@ -119,8 +119,8 @@ fn every_machine(kind: &Kind) -> Vec<Machine> {
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         for phase in EVERY_PHASE {
             for vm in [Some("a"), None] {
-                for bits in 0..8 {
-                    let [look_again, adding, removing] = [1, 2, 4].map(|bit| bits & bit != 0);
+                for bits in 0..16 {
+                    let [look_again, adding, removing, lost] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
                     let identity = (phase != Phase::Absent).then(|| identity(kind, vm));
                     let [asked, heard] = [UNDER_WAY, Ticket(UNDER_WAY.0 - 1)];
                     // Nobody asks in a driver domain.
@@ -135,6 +135,7 @@ fn every_machine(kind: &Kind) -> Vec<Machine> {
                             look_again,
                             adding,
                             removing,
+                            lost,
                         });
                     }
                 }

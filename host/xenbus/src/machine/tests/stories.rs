@@ -468,6 +468,39 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
 }
 
 #[test]
+fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        let kind = Kind::VIF;
+        let lost = || {
+            let mut story = Story(Machine::adopted(mode, identity(&kind, Some("a")), Adopted::Lost));
+            story
+                .on(Event::Changed, Action::Release)
+                .on(Event::Released, Action::PublishFailure)
+                .on(UNKNOWN, None)
+                .is(Phase::Failed { told: false });
+            story
+        };
+        lost()
+            .sees(in_use(&kind), Action::PublishFailure)
+            .on(DONE, None)
+            .is(Phase::Failed { told: true })
+            // Whoever connects it after that is somebody else.
+            .sees(in_use(&kind), None)
+            .is(Phase::Foreign);
+        lost().sees(absent(&kind), Action::Forget).is(Phase::Absent);
+    }
+    // What failed by itself was never connected by us.
+    let kind = Kind::VIF;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(wanted(&kind), Action::RunHandler)
+        .on(Event::HandlerFailed, Action::Release)
+        .on(Event::Released, Action::PublishFailure)
+        .on(UNKNOWN, None)
+        .sees(in_use(&kind), None)
+        .is(Phase::Foreign);
+}
+
+#[test]
 fn a_change_during_an_operation_is_looked_at_after_it() {
     let kind = Kind::VBD;
     let mut story = Story::new(Mode::DriverDomain, kind.clone());

@@ -267,6 +267,7 @@ impl World {
         let published = seen.status == HotplugStatus::Connected;
         let complete = self.hold.as_ref().is_some_and(|hold| hold.complete);
         let found = match (complete && !lost, seen.is_of(&identity) && !seen.leaving()) {
+            (_, true) if releasing && published && self.mode == Mode::DriverDomain => Adopted::Lost,
             _ if releasing => Adopted::Unfinished,
             (true, true) => Adopted::Connected,
             // What the kernel has not taken up is taken back and, since it was asked for, done again.
@@ -275,11 +276,7 @@ impl World {
                 self.pending.push(Pending::Tell(Event::Add));
                 Adopted::Unfinished
             }
-            (false, true) if published => {
-                // If the next daemon ends before it has told, the one after it finds it connected by nobody.
-                self.directory.as_mut().unwrap().ours = false;
-                Adopted::Lost
-            }
+            (false, true) if published => Adopted::Lost,
             _ => Adopted::Unfinished,
         };
         self.machine = Machine::adopted(self.mode, identity, found);
