@@ -23,7 +23,8 @@ case "$*" in
     grep -q " $4 " $here/sessions || { echo "iscsiadm: No matching sessions found" >&2; exit 21; }
     [ ! -e $here/stuck ] || { echo "iscsiadm: could not logout" >&2; exit 9; }
     link="$by_path/ip-$6:3260-iscsi-$4-lun-0"
-    losetup -d $(readlink $link)
+    # One that was ended while it logged in has not made the link.
+    for loop in $(losetup --noheadings --output NAME --associated $here/disk.img); do losetup -d $loop; done
     rm -f $link
     : >$here/sessions ;;
 *) exit 7 ;;

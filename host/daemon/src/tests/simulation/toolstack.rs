@@ -138,7 +138,7 @@ impl Slot {
         let world = Rc::clone(&self.world);
         let asked =
             (world.plan.mode == Mode::Dom0).then(|| spawn_local(script(Rc::clone(&world), key.clone(), Action::Add)));
-        if self.chance.permille(200) {
+        if self.chance.permille(400) {
             // In haste: it is made once more while its handler runs, or what that did is being published.
             sleep(self.chance.upto(2 * world.plan.worker + world.plan.message)).await;
             self.make(&key).await;
