@@ -288,10 +288,9 @@ impl Directory {
     /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be
     /// connected anew.
     pub(crate) async fn retract(&self, identity: &Identity) -> Outcome {
-        let waits = identity.key.kind.handler_state();
         self.conditionally(
             &[],
-            |seen| seen.is_of(identity) && seen.state == waits,
+            |seen| seen.retractable(identity),
             async |transaction| {
                 // blkback opens what it names at any time (linux/drivers/block/xen-blkback/xenbus.c, `backend_changed`).
                 match transaction.rm(&self.node("physical-device")).await {

@@ -92,6 +92,13 @@ impl Observation {
         self.is_of(identity) && self.online && !self.frontend_gone && waits
     }
 
+    /// Whether a connected device is at a state in which nobody has taken up yet what was published: the condition of
+    /// [`Action::Retract`].
+    pub fn retractable(&self, identity: &Identity) -> bool {
+        let waits = [XenbusState::Initialising, identity.key.kind.handler_state()].contains(&self.state);
+        self.is_of(identity) && waits
+    }
+
     /// Whether the directory is there and, as far as can be told, the same device's: the condition of
     /// [`Action::PublishFailure`] and [`Action::PublishDisconnected`], and with [`Self::leaving`] that of
     /// [`Action::RemoveDirectory`].
@@ -136,7 +143,8 @@ pub enum Event {
     HandlerDone,
     /// The handler refused, trapped, took too long or was stopped; what it acquired is held.
     HandlerFailed,
-    /// `Publish`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in flight.
+    /// `Publish`, `Retract`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in
+    /// flight.
     Published(Published),
     /// Nothing is held any more.
     Released,
@@ -160,6 +168,9 @@ pub enum Action {
     /// Publish the handler's nodes and `hotplug-status=connected`, if [`Observation::connectable`] holds in the same
     /// transaction; answer [`Event::Published`].
     Publish,
+    /// Take back that it is connected and what a kernel backend would take up, if [`Observation::retractable`]; answer
+    /// [`Event::Published`].
+    Retract,
     /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`Observation::is_of`]; answer
     /// [`Event::Published`].
     PublishFailure,
