@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use xenplug_journal::Journal;
 use xenplug_runtime::{
     Cache, Cancel, Claims, Compiler, Connection, Device, Effect, Engine, Fault, Grants, Header, Holding, Limits,
-    Plugin, PluginSpec,
+    Plugin, PluginSpec, Services,
 };
 use xenplug_system::{
     Error, System,
@@ -28,6 +28,7 @@ struct Stage {
     machine: Arc<Machine>,
     system: System,
     claims: Arc<Claims>,
+    services: Arc<Services>,
     journal: Journal,
     directory: TempDir,
     runtime: Runtime,
@@ -51,6 +52,7 @@ impl Stage {
         machine.add_file(IMAGE, 4 << 20);
         machine.add_file("/etc/shadow", 4 << 10);
         let claims = Arc::<Claims>::default();
+        let services = Arc::<Services>::default();
         let rule = PathRule {
             path: "/srv".into(),
             access: Access::ReadWrite,
@@ -70,7 +72,7 @@ impl Stage {
         let plugin = {
             let _within = runtime.enter();
             let cache = Cache::open(&directory.path().join("cache"), Compiler::InProcess)?;
-            Plugin::load(&Engine::new()?, &cache, &system, &claims, spec)?
+            Plugin::load(&Engine::new()?, &cache, &system, &claims, &services, spec)?
         };
         let journal = Journal::open(&directory.path().join("journal"))?;
         Ok(Self {
@@ -78,6 +80,7 @@ impl Stage {
             machine,
             system,
             claims,
+            services,
             journal,
             directory,
             runtime,
@@ -122,6 +125,7 @@ impl Stage {
             &self.system,
             &Grants::to_release(&Operator::of_configuration()),
             &self.claims,
+            &self.services,
         )
     }
 

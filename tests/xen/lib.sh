@@ -250,6 +250,13 @@ start_daemon() {
         backend 'setsid xl -vvv devd -F < /dev/null >> /run/daemon.log 2>&1 & echo $! > /run/daemon.pid; sleep 1'
     fi
 }
+# enable_qdisk: the example's table for disks that QEMU serves, which is a comment there. In dom0 the toolstack starts QEMU.
+enable_qdisk() {
+    [ $side = ours ] && [ $place = driver-domain ] || return 0
+    backend "install -D -m 644 -t /usr/lib/xenplug/plugins /srv/xenplug/target/plugins/qdisk.wasm
+        sed -i '/^# \\[plugin.qdisk\\]/,/^\$/s/^# //' /etc/xenplug/xenplugd.toml && xenplugd --check && kill -HUP \$(cat /run/daemon.pid)"
+}
+no_device_model() { ! xenstore-exists "/local/domain/$back/device-model/$guest_id"; }
 kill_daemon() { backend 'kill -9 $(cat /run/daemon.pid); while kill -0 $(cat /run/daemon.pid) 2> /dev/null; do sleep 0.1; done'; }
 
 save_logs() {

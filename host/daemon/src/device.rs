@@ -27,7 +27,7 @@ use job::{Finished, Job, finished};
 use crate::{
     directory::{Directory, Snapshot},
     host::Host,
-    patience::{AGAIN, is_final, patiently},
+    patience::{AGAIN, Pauses, is_final, patiently},
     quarantine::{Obstacle, Run},
     registry::{Entry, View},
     script::LIMIT,
@@ -63,6 +63,8 @@ struct Task {
     /// Until when its plugin is left alone, if its handler has to wait for that.
     paused: Option<Instant>,
     again: Option<Instant>,
+    /// Before what is held is given back once more.
+    pauses: Pauses,
     began: Instant,
     /// What the last word to the toolstack took.
     told_in: Duration,
@@ -94,6 +96,7 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         run: None,
         paused: None,
         again: None,
+        pauses: Pauses::default(),
         began: Instant::now(),
         told_in: Duration::ZERO,
     };
@@ -179,6 +182,7 @@ impl Task {
     async fn act(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Look(ticket) => match self.look().await {
+                Ok(_) if self.is_lost() => Some(Event::Lost),
                 Ok(observation) => Some(Event::Looked(ticket, observation)),
                 Err(error) => {
                     // A lost connection tells by itself when it is back.
@@ -234,6 +238,13 @@ impl Task {
                 }
                 Some(Event::Published(published))
             }
+            Action::Retract => {
+                let outcome = match self.identity() {
+                    Some(identity) => self.directory.retract(&identity).await,
+                    None => Ok(Published::Stale),
+                };
+                Some(self.published(outcome, "that it is no longer connected"))
+            }
             Action::PublishFailure => {
                 let failure = self
                     .failure
@@ -288,6 +299,22 @@ impl Task {
         };
         self.seen = Some(observation.clone());
         Ok(observation)
+    }
+
+    /// Whether a helper has ended that the connected device needs; says so if it has.
+    fn is_lost(&mut self) -> bool {
+        if self.machine.phase() != Phase::Connected {
+            return false;
+        }
+        let lost = self
+            .holding
+            .as_ref()
+            .and_then(|holding| holding.lost(&self.host.claims));
+        if let Some(cause) = &lost {
+            let plugin = self.plugin_name();
+            self.failed(Failure::new(&plugin, cause));
+        }
+        lost.is_some()
     }
 
     /// Has the handler run, now or when its plugin may. If it cannot, that is an event.
@@ -398,10 +425,10 @@ impl Task {
     fn end_record(&mut self) {
         let Some(holding) = &self.holding else { return };
         match holding.end() {
-            Ok(()) => self.holding = None,
+            Ok(()) => (self.holding, self.pauses) = (None, Pauses::default()),
             Err(error) => {
                 warn!(device = %self.part, %error, "the journal's record could not be removed; that is tried again");
-                self.again = Some(Instant::now() + AGAIN);
+                self.again = Some(Instant::now() + self.pauses.next());
             }
         }
     }
@@ -441,7 +468,7 @@ impl Task {
                 error!(device = %self.part, failures = failures.join("; "), "not everything could be given back");
                 self.failure = Some(Failure::new(&holding.header().plugin, &failures.join("; ")));
                 self.holding = Some(holding);
-                self.again = Some(Instant::now() + AGAIN);
+                self.again = Some(Instant::now() + self.pauses.next());
                 Event::ReleaseFailed
             }
         }

@@ -7,6 +7,7 @@ mod iscsi;
 mod nbd;
 mod neighbours;
 mod others;
+mod qdisk;
 mod tap;
 
 use std::{

@@ -24,6 +24,9 @@ pub struct Observation {
     /// Whether the link that the handler needs is there. True for kinds that need none, and of no account once the
     /// handler has begun, which may give it another name.
     pub netdev: bool,
+    /// Whether a helper of ours serves all the guest's devices of this kind, as one QEMU does. It takes up a new one by
+    /// itself, and says that it is `connected`, perhaps before the device was seen here for the first time.
+    pub served: bool,
     /// What `hotplug-status` says.
     pub status: HotplugStatus,
     /// Whether it was made for a request, and not by the toolstack itself: it has [`MADE_FOR`].
@@ -48,6 +51,7 @@ impl Observation {
             online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
             frontend_gone,
             netdev: true,
+            served: false,
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
             requested: value(MADE_FOR).is_some(),
         }
@@ -60,7 +64,18 @@ impl Observation {
 
     /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
     pub fn leaving(&self) -> bool {
-        self.frontend_gone || (self.state == XenbusState::Closed && !self.online)
+        self.frontend_gone || (!self.online && (self.state == XenbusState::Closed || self.is_unserved()))
+    }
+
+    /// Whether nobody is there to close the backend: of a `qdisk` that is QEMU, which says `connected` as soon as it has taken
+    /// the device up. One that failed, was not started, or has ended closes nothing.
+    fn is_unserved(&self) -> bool {
+        self.identity.key.kind.connects_itself() && self.status != HotplugStatus::Connected
+    }
+
+    /// Whether our helper has taken it up by itself, so that the handler still has to take part in that.
+    pub(super) fn is_taken_up(&self) -> bool {
+        self.served && self.status == HotplugStatus::Connected && self.connectable(&self.identity)
     }
 
     /// Whether a device whose handler runs, or has just run, may still be connected: the condition of
@@ -75,6 +90,13 @@ impl Observation {
             at => self.state == at && self.status != HotplugStatus::Connected,
         };
         self.is_of(identity) && self.online && !self.frontend_gone && waits
+    }
+
+    /// Whether a connected device is at a state in which nobody has taken up yet what was published: the condition of
+    /// [`Action::Retract`].
+    pub fn retractable(&self, identity: &Identity) -> bool {
+        let waits = [XenbusState::Initialising, identity.key.kind.handler_state()].contains(&self.state);
+        self.is_of(identity) && waits
     }
 
     /// Whether the directory is there and, as far as can be told, the same device's: the condition of
@@ -121,12 +143,16 @@ pub enum Event {
     HandlerDone,
     /// The handler refused, trapped, took too long or was stopped; what it acquired is held.
     HandlerFailed,
-    /// `Publish`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in flight.
+    /// `Publish`, `Retract`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in
+    /// flight.
     Published(Published),
     /// Nothing is held any more.
     Released,
     /// Something could not be given back, and is still held.
     ReleaseFailed,
+    /// Something is gone without which a connected device does not work. Whoever runs the machine looks for that before
+    /// each look at a connected device.
+    Lost,
 }
 
 /// Something to do.
@@ -142,6 +168,9 @@ pub enum Action {
     /// Publish the handler's nodes and `hotplug-status=connected`, if [`Observation::connectable`] holds in the same
     /// transaction; answer [`Event::Published`].
     Publish,
+    /// Take back that it is connected and what a kernel backend would take up, if [`Observation::retractable`]; answer
+    /// [`Event::Published`].
+    Retract,
     /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`Observation::is_of`]; answer
     /// [`Event::Published`].
     PublishFailure,

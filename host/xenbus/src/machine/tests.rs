@@ -25,6 +25,7 @@ fn wanted(kind: &Kind) -> Observation {
         online: true,
         frontend_gone: false,
         netdev: true,
+        served: false,
         status: HotplugStatus::None,
         requested: false,
     }
@@ -72,6 +73,7 @@ fn every_observation(kind: &Kind) -> Vec<Observation> {
                         online,
                         frontend_gone,
                         netdev,
+                        served: false,
                         status,
                         requested,
                     });
@@ -82,13 +84,14 @@ fn every_observation(kind: &Kind) -> Vec<Observation> {
     all
 }
 
-const EVERY_PHASE: [Phase; 18] = [
+const EVERY_PHASE: [Phase; 19] = [
     Phase::Absent,
     Phase::Waiting,
     Phase::Connecting { doomed: false },
     Phase::Connecting { doomed: true },
     Phase::Publishing,
     Phase::Connected,
+    Phase::Retracting,
     Phase::Foreign,
     Phase::Releasing {
         then: AfterRelease::Look,
@@ -120,8 +123,8 @@ fn every_machine(kind: &Kind) -> Vec<Machine> {
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         for phase in EVERY_PHASE {
             for vm in [Some("a"), None] {
-                for bits in 0..8 {
-                    let [look_again, adding, removing] = [1, 2, 4].map(|bit| bits & bit != 0);
+                for bits in 0..16 {
+                    let [look_again, adding, removing, lost] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
                     let identity = (phase != Phase::Absent).then(|| identity(kind, vm));
                     let [asked, heard] = [UNDER_WAY, Ticket(UNDER_WAY.0 - 1)];
                     // Nobody asks in a driver domain.
@@ -137,6 +140,7 @@ fn every_machine(kind: &Kind) -> Vec<Machine> {
                             look_again,
                             adding,
                             removing,
+                            lost,
                         });
                     }
                 }
@@ -160,7 +164,7 @@ fn every_completion() -> Vec<Event> {
 
 fn every_event(kind: &Kind) -> Vec<Event> {
     let mut all = every_completion();
-    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn]);
+    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn, Event::Lost]);
     all.extend(
         every_observation(kind)
             .into_iter()
@@ -187,6 +191,7 @@ fn operation(phase: Phase) -> Option<Action> {
     match phase {
         Phase::Connecting { .. } => Some(Action::RunHandler),
         Phase::Publishing => Some(Action::Publish),
+        Phase::Retracting => Some(Action::Retract),
         Phase::Releasing { .. } => Some(Action::Release),
         Phase::Failing => Some(Action::PublishFailure),
         Phase::Disconnecting => Some(Action::PublishDisconnected),
@@ -403,7 +408,10 @@ fn a_device_in_use_is_left_alone() {
             || (seen.state == XenbusState::Initialising && machine.kind == Kind::VBD)
             || (seen.state == machine.kind.handler_state() && seen.status != HotplugStatus::Connected);
         match asks_for_it {
-            true => assert_eq!(action, Some(Action::Release), "{event:?}"),
+            true => assert!(
+                matches!(action, Some(Action::Release | Action::Retract)),
+                "{event:?} {action:?}"
+            ),
             false => assert_eq!((next.phase(), action), (Phase::Connected, None), "{event:?}"),
         }
     });

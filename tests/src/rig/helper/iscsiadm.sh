@@ -2,6 +2,8 @@
 # a file `lingers` it takes that many seconds to log out.
 touch $here/sessions
 by_path=/dev/disk/by-path
+# What a target has: an image of its own, or the one of all.
+disk() { if [ -e $here/$1.img ]; then echo $here/$1.img; else echo $here/disk.img; fi; }
 case "$*" in
 "-m session")
     [ -s $here/sessions ] || { echo "iscsiadm: No active sessions." >&2; exit 21; }
@@ -15,9 +17,7 @@ case "$*" in
     (flock 9; echo "tcp: [1] $6:3260,1 $4 (non-flash)" >>$here/sessions) 9>$here/lock
     [ ! -e $here/diskless ] || exit 0
     link="$by_path/ip-$6:3260-iscsi-$4-lun-0"
-    disk=$here/$4.img
-    [ -e $disk ] || disk=$here/disk.img
-    loop=$(losetup --find --show $disk)
+    loop=$(losetup --find --show $(disk $4))
     # Another stand-in may remove the folder in between.
     until mkdir -p $by_path && ln -sf $loop "$link" 2>/dev/null; do :; done
     echo "$link" >>$here/made
@@ -27,7 +27,8 @@ case "$*" in
     [ ! -e $here/stuck ] || { echo "iscsiadm: could not logout" >&2; exit 9; }
     link="$by_path/ip-$6:3260-iscsi-$4-lun-0"
     [ ! -e $here/lingers ] || sleep $(cat $here/lingers)
-    losetup -d $(readlink $link)
+    # One that was ended while it logged in has not made the link.
+    for loop in $(losetup --noheadings --output NAME --associated $(disk $4)); do losetup -d $loop; done
     rm -f $link
     (flock 9; sed -i "/ $4 /d" $here/sessions) 9>$here/lock ;;
 *) exit 7 ;;

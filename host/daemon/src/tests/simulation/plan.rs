@@ -51,6 +51,23 @@ impl Plan {
         plan
     }
 
+    /// A driver domain in which nothing goes wrong, and nothing takes long.
+    pub(super) fn calm() -> Self {
+        Self {
+            mode: Mode::DriverDomain,
+            vm_readable: true,
+            message: 1,
+            lost: 0,
+            twice: 0,
+            worker: 1,
+            others: 1,
+            failing: 0,
+            killing: 0,
+            misfortune: 0,
+            lives: 1,
+        }
+    }
+
     /// Whether nothing goes wrong but that things take their time.
     pub(super) fn is_quiet(&self) -> bool {
         self.lost + self.failing + self.killing + self.misfortune == 0

@@ -194,6 +194,126 @@ fn a_backend_that_its_handler_starts_may_move_on_by_itself() {
 }
 
 #[test]
+fn a_connection_that_is_lost_is_undone_and_told() {
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        for kind in [Kind::VBD, Kind::QDISK] {
+            let mut story = Story::connected(mode, kind.clone());
+            story.sees(in_use(&kind), None);
+            let Some(Action::Look(ticket)) = story.0.apply(&Event::Changed) else {
+                panic!("no look: {:?}", story.0)
+            };
+            story
+                .on(Event::Lost, Action::Release)
+                // It was under way.
+                .on(Event::Looked(ticket, in_use(&kind)), None)
+                .on(Event::Lost, None)
+                .on(Event::Released, Action::PublishFailure)
+                .then_sees(
+                    DONE,
+                    Observation {
+                        status: HotplugStatus::Error,
+                        ..in_use(&kind)
+                    },
+                    None,
+                )
+                .is(Phase::Failed { told: true });
+        }
+    }
+}
+
+#[test]
+fn a_qdisk_that_its_guests_qemu_took_up_first_still_gets_its_handler() {
+    let kind = Kind::QDISK;
+    for state in [XenbusState::InitWait, XenbusState::Connected] {
+        let taken_up = |served| Observation {
+            state,
+            served,
+            ..in_use(&kind)
+        };
+        Story::new(Mode::DriverDomain, kind.clone())
+            .sees(taken_up(true), Action::RunHandler)
+            .sees(taken_up(true), None)
+            .on(Event::HandlerDone, Action::Publish)
+            .on(DONE, None)
+            .sees(taken_up(true), None)
+            .is(Phase::Connected);
+        Story::new(Mode::DriverDomain, kind.clone())
+            .sees(taken_up(false), None)
+            .is(Phase::Foreign);
+        // One that has failed did so with another QEMU.
+        Story::new(Mode::DriverDomain, kind.clone())
+            .sees(
+                Observation {
+                    status: HotplugStatus::Error,
+                    ..taken_up(true)
+                },
+                None,
+            )
+            .is(Phase::Waiting);
+    }
+}
+
+#[test]
+fn a_qdisk_that_nobody_serves_is_over_as_soon_as_it_is_offline() {
+    let kind = Kind::QDISK;
+    let offline = |status| Observation {
+        state: XenbusState::Closing,
+        online: false,
+        status,
+        ..in_use(&kind)
+    };
+    for status in HotplugStatus::ALL {
+        assert_eq!(
+            offline(status).leaving(),
+            status != HotplugStatus::Connected,
+            "{status:?}"
+        );
+        let of_kernel = Observation {
+            identity: identity(&Kind::VBD, Some("a")),
+            ..offline(status)
+        };
+        assert!(!of_kernel.leaving(), "the kernel closes it");
+    }
+    Story::failed(Mode::DriverDomain, kind.clone())
+        .sees(offline(HotplugStatus::Error), Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory)
+        .on(DONE, Action::Forget);
+    assert!(
+        offline(HotplugStatus::Disconnected).leaving(),
+        "the condition of its removal"
+    );
+}
+
+#[test]
+fn a_qdisk_whose_qemu_ended_before_it_was_closed_is_over_once_that_is_told() {
+    let kind = Kind::QDISK;
+    let closing = |served, status| Observation {
+        state: XenbusState::Closing,
+        online: false,
+        served,
+        status,
+        ..in_use(&kind)
+    };
+    let (connected, error) = (HotplugStatus::Connected, HotplugStatus::Error);
+    // It is detached before its handler is done; another disk's QEMU goes on, and closes this one, or is about to.
+    Story::connected(Mode::DriverDomain, kind.clone())
+        .sees(
+            Observation {
+                frontend_gone: true,
+                ..closing(true, connected)
+            },
+            Action::Release,
+        )
+        .then_sees(Event::Released, closing(true, connected), None)
+        .is(Phase::Foreign)
+        // It ended with that other disk: whoever ended it has written this.
+        .sees(closing(false, error), Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory);
+    // What an unknown QEMU has taken up is closed by that one.
+    Story::new(Mode::DriverDomain, kind.clone()).sees(closing(false, connected), None);
+}
+
+#[test]
 fn a_directory_that_went_before_its_connection_was_published_is_undone() {
     let kind = Kind::VBD;
     Story::new(Mode::DriverDomain, kind.clone())
@@ -372,6 +492,42 @@ fn what_others_connected_is_left_to_them_and_removed_in_a_driver_domain() {
         .is(Phase::Waiting);
 }
 
+/// A connected device into whose state somebody has written 1.
+fn set_back(kind: &Kind) -> Observation {
+    Observation {
+        state: XenbusState::Initialising,
+        ..in_use(kind)
+    }
+}
+
+#[test]
+fn what_is_connected_is_taken_back_before_it_is_released_where_only_its_state_is_made_anew() {
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        let kind = Kind::VBD;
+        Story::connected(mode, kind.clone())
+            .sees(set_back(&kind), Action::Retract)
+            .is(Phase::Retracting)
+            .on(DONE, Action::Release);
+        // What cannot be taken back stays held, and is taken back later.
+        Story::connected(mode, kind.clone())
+            .sees(set_back(&kind), Action::Retract)
+            .on(REFUSED, None)
+            .is(Phase::Connected)
+            .sees(set_back(&kind), Action::Retract)
+            .then_sees(UNKNOWN, set_back(&kind), Action::Retract)
+            .then_sees(STALE, in_use(&kind), None)
+            .is(Phase::Connected);
+        // A directory that was made anew as a whole holds nothing to take back.
+        let anew = Observation {
+            status: HotplugStatus::None,
+            ..set_back(&kind)
+        };
+        Story::connected(mode, kind.clone()).sees(anew, Action::Release);
+        // A kind whose handler runs at that state is at it when its guest comes again.
+        Story::connected(mode, Kind::QDISK).sees(set_back(&Kind::QDISK), None);
+    }
+}
+
 #[test]
 fn what_cannot_be_released_is_tried_again_before_anything_else_happens() {
     let kind = Kind::VBD;
@@ -429,6 +585,39 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
     adopted(Adopted::Unfinished)
         .on(Event::Changed, Action::Release)
         .then_sees(Event::Released, wanted(&kind), Action::RunHandler);
+}
+
+#[test]
+fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        let kind = Kind::VIF;
+        let lost = || {
+            let mut story = Story(Machine::adopted(mode, identity(&kind, Some("a")), Adopted::Lost));
+            story
+                .on(Event::Changed, Action::Release)
+                .on(Event::Released, Action::PublishFailure)
+                .on(UNKNOWN, None)
+                .is(Phase::Failed { told: false });
+            story
+        };
+        lost()
+            .sees(in_use(&kind), Action::PublishFailure)
+            .on(DONE, None)
+            .is(Phase::Failed { told: true })
+            // Whoever connects it after that is somebody else.
+            .sees(in_use(&kind), None)
+            .is(Phase::Foreign);
+        lost().sees(absent(&kind), Action::Forget).is(Phase::Absent);
+    }
+    // What failed by itself was never connected by us.
+    let kind = Kind::VIF;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(wanted(&kind), Action::RunHandler)
+        .on(Event::HandlerFailed, Action::Release)
+        .on(Event::Released, Action::PublishFailure)
+        .on(UNKNOWN, None)
+        .sees(in_use(&kind), None)
+        .is(Phase::Foreign);
 }
 
 #[test]
