@@ -3,6 +3,7 @@
 
 mod dom0;
 mod ends;
+mod lost;
 mod moments;
 mod refusals;
 mod stage;

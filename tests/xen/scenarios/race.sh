@@ -4,7 +4,7 @@
 # time to log out of, the card has a hook that takes its time: what is slow is the same program on both sides.
 slow=12
 rounds=${rounds:-1}
-guests_at_once=$((rounds < 4 ? 1 : 4))
+guests_at_once=$((rounds < 20 ? 1 : 4))
 asker=/srv/xenplug/target/release/xenplug
 san=/run/iscsi
 race=/run/race
@@ -121,7 +121,7 @@ lane() {
 
 mkdir -p $race
 make_slow
-for lane in $(seq $guests_at_once); do start_guest g$lane 10.77.0.1$lane '' ''; done
+for lane in $(seq $guests_at_once); do timed "start a guest" start_guest g$lane 10.77.0.1$lane '' ''; done
 set +eE
 for lane in $(seq $guests_at_once); do lane $lane & done
 wait
