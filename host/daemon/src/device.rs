@@ -27,7 +27,7 @@ use job::{Finished, Job, finished};
 use crate::{
     directory::{Directory, Snapshot},
     host::Host,
-    patience::{AGAIN, is_final, patiently},
+    patience::{AGAIN, Pauses, is_final, patiently},
     quarantine::{Obstacle, Run},
     registry::{Entry, View},
     script::LIMIT,
@@ -63,6 +63,8 @@ struct Task {
     /// Until when its plugin is left alone, if its handler has to wait for that.
     paused: Option<Instant>,
     again: Option<Instant>,
+    /// Before what is held is given back once more.
+    pauses: Pauses,
     began: Instant,
     /// What the last word to the toolstack took.
     told_in: Duration,
@@ -94,6 +96,7 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         run: None,
         paused: None,
         again: None,
+        pauses: Pauses::default(),
         began: Instant::now(),
         told_in: Duration::ZERO,
     };
@@ -235,6 +238,13 @@ impl Task {
                 }
                 Some(Event::Published(published))
             }
+            Action::Retract => {
+                let outcome = match self.identity() {
+                    Some(identity) => self.directory.retract(&identity).await,
+                    None => Ok(Published::Stale),
+                };
+                Some(self.published(outcome, "that it is no longer connected"))
+            }
             Action::PublishFailure => {
                 let failure = self
                     .failure
@@ -274,7 +284,7 @@ impl Task {
 
     /// Looks at the device. One that waits for its handler is examined at once.
     async fn look(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
-        let waits = match self.host.mode {
+        let waits = match self.machine.mode() {
             Mode::DriverDomain => self.machine.phase() == Phase::Waiting,
             Mode::Dom0 => self.machine.adding(),
         };
@@ -415,19 +425,22 @@ impl Task {
     fn end_record(&mut self) {
         let Some(holding) = &self.holding else { return };
         match holding.end() {
-            Ok(()) => self.holding = None,
+            Ok(()) => (self.holding, self.pauses) = (None, Pauses::default()),
             Err(error) => {
                 warn!(device = %self.part, %error, "the journal's record could not be removed; that is tried again");
-                self.again = Some(Instant::now() + AGAIN);
+                self.again = Some(Instant::now() + self.pauses.next());
             }
         }
     }
 
     /// Takes what a worker thread brings back.
     fn ended(&mut self, done: Finished) -> Event {
-        self.permit = None;
+        let in_time = self.permit.take().is_some();
         match done {
             Finished::Handler(holding, answer) => {
+                // Of one that is late it was told that it has failed, which is not its plugin's fault.
+                let late = || Fault::Refused("the kernel came back from a call too late".to_owned());
+                let answer = if in_time { answer } else { Err(late()) };
                 debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
                 let holding = self.holding.insert(holding);
                 if answer.is_err() {
@@ -458,7 +471,7 @@ impl Task {
                 error!(device = %self.part, failures = failures.join("; "), "not everything could be given back");
                 self.failure = Some(Failure::new(&holding.header().plugin, &failures.join("; ")));
                 self.holding = Some(holding);
-                self.again = Some(Instant::now() + AGAIN);
+                self.again = Some(Instant::now() + self.pauses.next());
                 Event::ReleaseFailed
             }
         }
@@ -490,11 +503,12 @@ impl Task {
     /// it has done is undone when it returns.
     async fn is_late(&mut self) {
         self.permit = None;
-        let plugin = self.plugin_name();
-        self.failed(Failure::new(
-            &plugin,
+        let failure = Failure::new(
+            &self.plugin_name(),
             "the kernel does not come back from a call; it is undone when it does",
-        ));
+        );
+        self.asks.give_up(&failure.text);
+        self.failed(failure);
         self.tell_failure().await;
     }
 

@@ -8,7 +8,7 @@ use tracing::warn;
 use xenplug_runtime::{Claims, Connection};
 use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{
-    BackendPath, DomId, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState,
+    BackendPath, DomId, HotplugStatus, Identity, MADE_FOR, Observation, Part, Phase, Published, Role, XenbusState,
 };
 use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
@@ -22,7 +22,7 @@ pub(crate) const RETRY: Backoff = Backoff {
 };
 
 /// The nodes that say where a device is in its life.
-const LOOKED_AT: [&str; 3] = ["state", "online", "hotplug-status"];
+const LOOKED_AT: [&str; 4] = ["state", "online", "hotplug-status", MADE_FOR];
 
 /// What a handler works on.
 #[derive(Clone, Debug)]
@@ -288,10 +288,9 @@ impl Directory {
     /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be
     /// connected anew.
     pub(crate) async fn retract(&self, identity: &Identity) -> Outcome {
-        let waits = identity.key.kind.handler_state();
         self.conditionally(
             &[],
-            |seen| seen.is_of(identity) && seen.state == waits,
+            |seen| seen.retractable(identity),
             async |transaction| {
                 // blkback opens what it names at any time (linux/drivers/block/xen-blkback/xenbus.c, `backend_changed`).
                 match transaction.rm(&self.node("physical-device")).await {

@@ -220,9 +220,7 @@ async fn begin(
     let dispatch = Dispatch::begin(Arc::clone(host), questions).await?;
     recovery::run(host).await?;
     spawn_local(script::pass_on(Arc::clone(host), asked));
-    if host.mode == Mode::DriverDomain {
-        spawn_local(hotplug::follow(Arc::clone(host)));
-    }
+    spawn_local(hotplug::follow(Arc::clone(host)));
     Ok(spawn_local(dispatch.run()))
 }
 

@@ -97,7 +97,7 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
             }
             (false, false) => (Adopted::Unfinished, None),
         }
-    } else if host.mode == Mode::DriverDomain
+    } else if seen.mode(host.mode) == Mode::DriverDomain
         && seen.is_of(&header.identity)
         && !seen.leaving()
         && seen.status == HotplugStatus::Connected

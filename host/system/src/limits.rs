@@ -9,8 +9,8 @@ const ADDRESS_SPACE: u64 = 8 << 30;
 /// Seconds of processor time, over all threads. CPython's component takes some 10.
 const PROCESSOR: u64 = 120;
 
-/// Confines this process to what compiling a component takes: bounded memory and time, no core file, no file written.
-/// For good.
+/// Confines this process to what compiling a component takes: bounded memory and time, no core file, no file written; or
+/// to less, where whoever started it has. For good.
 pub fn confine_compiler() -> Result<(), Error> {
     let limits = [
         (Resource::As, ADDRESS_SPACE),
@@ -19,6 +19,7 @@ pub fn confine_compiler() -> Result<(), Error> {
         (Resource::Fsize, 0),
     ];
     for (resource, most) in limits {
+        let most = getrlimit(resource).maximum.map_or(most, |given| given.min(most));
         setrlimit(
             resource,
             Rlimit {

@@ -33,6 +33,8 @@ pub struct Config {
     pub text: String,
     /// The description of the machine, if the daemon is to plug into one that exists only in memory.
     pub simulated: Option<PathBuf>,
+    /// The seconds of processor time that the daemon may use, and so may each program that it starts, if that is limited.
+    pub processor: Option<u32>,
 }
 
 impl Config {
@@ -70,6 +72,7 @@ firewall = true
             directory: directory.to_owned(),
             text,
             simulated: None,
+            processor: None,
         })
     }
 
@@ -298,7 +301,14 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
         "{} is missing: `cargo xtask build` builds it",
         program.display()
     );
-    let mut command = namespace.map_or_else(|| Command::new(&program), |namespace| namespace.command(&program));
+    let (first, limit) = match config.processor {
+        Some(seconds) => (Path::new("prlimit"), Some(format!("--cpu={seconds}"))),
+        None => (&*program, None),
+    };
+    let mut command = namespace.map_or_else(|| Command::new(first), |namespace| namespace.command(first));
+    if let Some(limit) = limit {
+        command.arg(limit).arg(&program);
+    }
     command
         .arg("--config")
         .arg(config.file())

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{
-    Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Nodes, Rig, Scope, Scripts, Toolstack, Vif, Xenbus,
-    Xenstored, build_directory, detach_below,
+    Baseline, Config, Daemon, Device, Disk, Helper, Kernel, Namespace, Nodes, Rig, Scope, Scripts, Toolstack, Vif,
+    Xenbus, Xenstored, build_directory, detach_below,
 };
 use crate::store::Store;
 
@@ -37,6 +37,7 @@ pub struct Machine {
     toolstack: Toolstack,
     namespace: Arc<Namespace>,
     xenstored: Xenstored,
+    helpers: Vec<Helper>,
     directory: TempDir,
     rig: Rig,
 }
@@ -78,6 +79,7 @@ impl Machine {
             toolstack,
             namespace,
             xenstored,
+            helpers: Vec::new(),
             directory,
             rig,
         })
@@ -107,6 +109,11 @@ impl Machine {
         self.xenbus
             .as_ref()
             .map_or_else(|| self.xenstored.socket(), Xenbus::socket)
+    }
+
+    /// The xenbus of the domain of the backends, if that is a domain of its own.
+    pub fn xenbus(&self) -> Result<&Xenbus> {
+        self.xenbus.as_ref().context("the backends are in domain 0")
     }
 
     /// `xenplug` in dom0.
@@ -201,6 +208,11 @@ impl Machine {
     /// Where the unpacked packages are.
     pub fn rig(&self) -> &Rig {
         &self.rig
+    }
+
+    /// Keeps a helper, and what that makes, until its own end.
+    pub fn keep(&mut self, helper: Helper) {
+        self.helpers.push(helper);
     }
 
     /// The original scripts, on this machine.

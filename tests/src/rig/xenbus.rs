@@ -5,6 +5,8 @@
 //! a program leaves behind, its watches and transactions, goes when it does. The page is that of
 //! xen/include/public/io/xs_wire.h, `struct xenstore_domain_interface`, in a file that xenstored has mapped.
 
+mod suspension;
+
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Write},
@@ -26,6 +28,7 @@ use std::{
 
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use suspension::{Known, Schedule, WATCH};
 
 /// The size of the page, and of each of its two rings.
 const PAGE: u64 = 4096;
@@ -56,6 +59,7 @@ struct Ring {
 #[derive(Debug)]
 pub struct Xenbus {
     socket: PathBuf,
+    schedule: Arc<Schedule>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -79,18 +83,22 @@ impl Xenbus {
         let listener = UnixListener::bind(&socket)?;
         listener.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
+        let schedule = Arc::new(Schedule::default());
         let mut line = Line {
             page,
             wake,
             bell: domains.join(format!("{domid}.bell")),
             stop: Arc::clone(&stop),
+            schedule: Arc::clone(&schedule),
             heard: Vec::new(),
+            known: Known::default(),
         };
         let thread = thread::Builder::new()
             .name(format!("xenbus-{domid}"))
             .spawn(move || line.serve(&listener))?;
         Ok(Self {
             socket,
+            schedule,
             stop,
             thread: Some(thread),
         })
@@ -99,6 +107,17 @@ impl Xenbus {
     /// The socket, for `XENSTORED_PATH`.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
+    }
+
+    /// Has the domain suspended, and resumed at once, before that one of the requests that its program makes in
+    /// transactions from now on: 1 is the next.
+    pub fn suspend_before(&self, nth: usize) {
+        self.schedule.set(nth);
+    }
+
+    /// Whether that has happened.
+    pub fn suspended(&self) -> bool {
+        self.schedule.is_over()
     }
 }
 
@@ -117,6 +136,8 @@ struct Line {
     wake: UnixDatagram,
     bell: PathBuf,
     stop: Arc<AtomicBool>,
+    schedule: Arc<Schedule>,
+    known: Known,
     /// The beginning of a message that xenstored has not said to its end.
     heard: Vec<u8>,
 }
@@ -155,7 +176,7 @@ impl Line {
                 }
                 said.extend_from_slice(&room[..length]);
                 while let Some(message) = whole(&mut said) {
-                    self.say(&message, Some(&client))?;
+                    self.request(&message, &client)?;
                 }
             }
             self.hear(Some(&client))?;
@@ -165,12 +186,33 @@ impl Line {
 
     /// Ends what a client has left behind, and takes all that is still meant for it.
     fn hang_up(&mut self) -> io::Result<()> {
-        let words = [RESET_WATCHES, OWN_REQUEST, 0, 1];
-        let mut reset: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
-        reset.push(0);
-        self.say(&reset, None)?;
+        self.known = Known::default();
+        self.ask(RESET_WATCHES, b"\0", None)
+    }
+
+    /// Takes a request of the program's.
+    fn request(&mut self, message: &[u8], mut client: &UnixStream) -> io::Result<()> {
+        if self.schedule.is_due(message) {
+            self.known.suspended();
+            self.ask(RESET_WATCHES, b"\0", Some(client))?;
+            for watch in self.known.watches.clone() {
+                self.ask(WATCH, &watch, Some(client))?;
+            }
+        }
+        match self.known.request(message) {
+            Some(answer) => client.write_all(&answer),
+            None => self.say(message, Some(client)),
+        }
+    }
+
+    /// Asks for something of its own, and waits until that is done.
+    fn ask(&mut self, operation: u32, body: &[u8], client: Option<&UnixStream>) -> io::Result<()> {
+        let words = [operation, OWN_REQUEST, 0, body.len() as u32];
+        let mut message: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+        message.extend_from_slice(body);
+        self.say(&message, client)?;
         while !self.stop.load(Relaxed) {
-            if self.hear(None)? {
+            if self.hear(client)? {
                 return Ok(());
             }
             ready(&self.wake, None)?;
@@ -218,8 +260,10 @@ impl Line {
             fs::write(&self.bell, "")?;
             self.heard.extend_from_slice(&part);
             while let Some(message) = whole(&mut self.heard) {
-                answered |= word(&message, 1) == OWN_REQUEST;
-                if let Some(mut client) = client {
+                if word(&message, 1) == OWN_REQUEST {
+                    answered = true;
+                } else if let Some(mut client) = client {
+                    self.known.reply(&message);
                     client.write_all(&message)?;
                 }
             }

@@ -1,5 +1,6 @@
 //! Handlers that misbehave, beside good ones in the real daemon: what they break is their own device.
 
+mod bombs;
 mod guests;
 mod quarantine;
 mod refused;

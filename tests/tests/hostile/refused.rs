@@ -11,7 +11,7 @@ use xenplug_tests::rig::{Config, Machine, plugins_directory};
 use crate::guests::{DEADLINE, Fate, GUESTS, beside};
 
 /// The daemon ends with code 1 and one line that says all of these, and has served nothing.
-fn assert_refused(machine: &Machine, config: &Config, words: &[&str]) -> Result<()> {
+pub(crate) fn assert_refused(machine: &Machine, config: &Config, words: &[&str]) -> Result<()> {
     let output = machine.refused_daemon(config)?;
     let said = String::from_utf8(output.stderr)?;
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -109,7 +109,7 @@ fn a_file_that_is_no_component_is_refused() -> Result<()> {
 }
 
 /// A configuration with a plugin beside the good ones, and after them, of which this is the component.
-fn wrong(machine: &Machine, component: &Path) -> Result<Config> {
+pub(crate) fn wrong(machine: &Machine, component: &Path) -> Result<Config> {
     Ok(machine.config()?.with(&format!(
         "\n[plugin.wrong]\ncomponent = {component:?}\nkinds = [\"vbd\"]\nscripts = [\"wrong\"]\n\
          [plugin.wrong.limits]\ndeadline = \"{DEADLINE:?}\"\n"

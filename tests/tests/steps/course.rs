@@ -2,8 +2,13 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
+    path::Path,
     process::Command,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread::{self, available_parallelism},
     time::{Duration, Instant},
 };
@@ -11,11 +16,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
     loud::say,
-    rig::{Baseline, Device, Disk, Machine, Vif, attached_below, handlers},
+    rig::{Baseline, Device, Disk, Helper, Machine, Vif, attached_below, handlers},
     stepper::{Call, Deed, Point, Stepper, why_pure},
     trial::{Length, Trial, length},
 };
 
+/// The portal of an iSCSI target. Its address is for documentation (RFC 5737), and no machine's.
+const PORTAL: &str = "192.0.2.1";
 /// How long nothing may be called for the daemon to be done.
 const QUIET: Duration = Duration::from_millis(25);
 /// How long a device may take.
@@ -83,21 +90,57 @@ pub(crate) const BLOCK_DEVICE: Subject = Subject {
 
 /// A card that is routed.
 pub(crate) const ROUTED: Subject = Subject {
+    machine: machine_with_uplink,
+    attach: |machine| attach_card_of(machine, "vif-route"),
+    one_in: 12,
+};
+
+/// A card behind address translation.
+pub(crate) const NAT: Subject = Subject {
+    machine: machine_with_uplink,
+    attach: |machine| attach_card_of(machine, "vif-nat"),
+    one_in: 12,
+};
+
+/// A machine with a link to the world, and the handlers for cards that are routed there.
+fn machine_with_uplink() -> Result<Machine> {
+    let mut machine = Machine::new()?;
+    let network = machine.namespace();
+    network.ip("link add eth0 type veth peer name world")?;
+    network.ip("address add 192.0.2.1/24 dev eth0")?;
+    network.ip("link set eth0 up")?;
+    machine.start_daemon(machine.config()?.with(handlers::ROUTED))?;
+    Ok(machine)
+}
+
+fn attach_card_of(machine: &mut Machine, script: &str) -> Result<Device> {
+    let device = Device::card(3, 0);
+    let nodes = Vif::on("xenbr0")
+        .without("bridge")
+        .with("script", format!("/etc/xen/scripts/{script}"));
+    machine.attach(&device, &nodes.with("ip", "10.1.0.2"))?;
+    Ok(device)
+}
+
+/// A disk on an iSCSI target, whose helper is a stand-in that keeps its sessions.
+pub(crate) const TARGET: Subject = Subject {
     machine: || {
+        // Names in /dev are all tests', and machines'. As after `loop`, the number is no part of a call's name.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut machine = Machine::new()?;
-        let network = machine.namespace();
-        network.ip("link add eth0 type veth peer name world")?;
-        network.ip("address add 192.0.2.1/24 dev eth0")?;
-        network.ip("link set eth0 up")?;
-        machine.start_daemon(machine.config()?.with(handlers::ROUTED))?;
+        let number = COUNT.fetch_add(1, Relaxed);
+        let iqn = format!("iqn.2026-01.example:loop{}{number:04}", std::process::id());
+        let helpers = machine.directory().join("helpers");
+        machine.keep(Helper::iscsiadm(&helpers, PORTAL, &[&iqn])?);
+        fs::write(machine.directory().join("iqn"), iqn)?;
+        machine.start_daemon(machine.config()?.with(&handlers::block_iscsi(&helpers)))?;
         Ok(machine)
     },
     attach: |machine| {
-        let device = Device::card(3, 0);
-        let nodes = Vif::on("xenbr0")
-            .without("bridge")
-            .with("script", "/etc/xen/scripts/vif-route");
-        machine.attach(&device, &nodes.with("ip", "10.1.0.2"))?;
+        let device = Device::disk(3, 0);
+        let iqn = fs::read_to_string(machine.directory().join("iqn"))?;
+        let nodes = Disk::on(Path::new(&format!("iqn={iqn},portal={PORTAL}")));
+        machine.attach(&device, &nodes.with("script", "/etc/xen/scripts/block-iscsi"))?;
         Ok(device)
     },
     one_in: 12,
@@ -195,6 +238,7 @@ impl Course {
         }
         let always = always.unwrap_or_default();
         all.retain(|call| why_pure(call).is_none() || always.contains(call));
+        all.retain(|call| !call.is_of_another_process());
         Ok(all)
     }
 }

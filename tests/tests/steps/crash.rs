@@ -1,14 +1,18 @@
 //! The daemon is killed at every call.
 
-use std::time::Duration;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use xenplug_tests::{
+    rig::{Device, Loop, Machine, attached_below},
     stepper::{Call, Deed, Point, why_pure},
     trial::{Length, length},
 };
 
-use super::course::{BLOCK_DEVICE, CARD, Course, DISK, ROUTED, Step, every_point};
+use super::course::{BLOCK_DEVICE, CARD, Course, DISK, NAT, PATIENCE, ROUTED, Step, TARGET, every_point};
 
 /// Killed before every call that has an effect, and after it. At length also at all the others.
 fn deaths(_: usize, call: &Call) -> Vec<Deed> {
@@ -30,12 +34,43 @@ fn killed_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
     match step {
         Step::Attach => {
             course.machine.expect_connected(&device)?;
+            reboot(&course.machine, &device)?;
             course.machine.detach(&device)?;
         }
         Step::Detach => course.machine.toolstack().finish(&device, Duration::from_secs(10))?,
     }
     course.baseline.assert_same(&course.machine)?;
     Ok(hit)
+}
+
+/// The guest starts another kernel: its frontend goes and comes again, and blkback closes the disk meanwhile. What was
+/// adopted after a crash stays attached then; the kernel would clear it by itself.
+fn reboot(machine: &Machine, device: &Device) -> Result<()> {
+    let loops = attached_below(machine.directory())?;
+    let mut store = machine.connect()?;
+    let state = format!("{}/state", device.backend());
+    store.write(&state, "6")?;
+    let until = Instant::now() + PATIENCE;
+    while opened(&loops)? {
+        ensure!(Instant::now() < until, "the played kernel does not close {loops:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    store.write(&state, "2")?;
+    machine.expect_connected(device)?;
+    let now = attached_below(machine.directory())?;
+    ensure!(now == loops, "{loops:?} before the guest came again, {now:?} after");
+    Ok(())
+}
+
+/// Whether this process, which plays the kernel, has one of these open.
+fn opened(loops: &[Loop]) -> Result<bool> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let target = fs::read_link(entry?.path()).unwrap_or_default();
+        if loops.iter().any(|attached| attached.device == target) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[test]
@@ -56,4 +91,14 @@ fn a_block_device_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Re
 #[test]
 fn a_routed_card_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
     every_point("a routed card", ROUTED, deaths, killed_at)
+}
+
+#[test]
+fn a_card_behind_translation_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+    every_point("a card behind translation", NAT, deaths, killed_at)
+}
+
+#[test]
+fn a_target_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+    every_point("a target", TARGET, deaths, killed_at)
 }

@@ -12,7 +12,7 @@ use xenplug_tests::{
     trial::{Length, length},
 };
 
-use super::course::{BLOCK_DEVICE, CARD, Course, DISK, PATIENCE, ROUTED, Step, every_point};
+use super::course::{BLOCK_DEVICE, CARD, Course, DISK, NAT, PATIENCE, ROUTED, Step, TARGET, every_point};
 
 /// One of the ways in which a call can fail, another for the next. At length all of them.
 fn in_turn(index: usize, call: &Call) -> Vec<Deed> {
@@ -116,4 +116,14 @@ fn a_block_device_comes_or_says_why_not_and_goes_whichever_call_fails() -> Resul
 #[test]
 fn a_routed_card_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
     every_point("a routed card", ROUTED, in_turn, failing_at)
+}
+
+#[test]
+fn a_card_behind_translation_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+    every_point("a card behind translation", NAT, in_turn, failing_at)
+}
+
+#[test]
+fn a_target_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+    every_point("a target", TARGET, in_turn, failing_at)
 }

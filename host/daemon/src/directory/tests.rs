@@ -56,6 +56,40 @@ async fn a_card_whose_link_has_gone_is_not_published_as_connected() {
 }
 
 #[tokio::test]
+async fn what_nobody_has_taken_up_is_taken_back_with_its_number() {
+    let server = Server::new(Options::default());
+    let client = Client::connect(Endpoint::Memory(server.place(0, None))).await;
+    let client = client.expect("a connection");
+    let path = BackendPath {
+        backend: DomId(0),
+        key: "vbd/3/51712".parse().expect("a device"),
+    };
+    let node = |name: &str| path.node(name).parse::<Path>().expect("a path");
+    let directory = directory(&client, System::simulated().0, path.clone());
+    for (state, expected) in [("4", Published::Stale), ("1", Published::Done), ("2", Published::Done)] {
+        for (name, value) in [
+            ("state", state),
+            ("online", "1"),
+            ("physical-device", "7:0"),
+            ("hotplug-status", "connected"),
+        ] {
+            client.write(&node(name), value).await.expect("written");
+        }
+        let seen = directory.look().await.expect("a look");
+        let retracted = directory.retract(&seen.identity).await.expect("the store answers");
+        assert_eq!(retracted, expected, "in state {state}");
+        let number = client.read(&node("physical-device")).await.ok();
+        assert_eq!(number.is_none(), expected == Published::Done, "in state {state}");
+        let status = directory.look().await.expect("a look").status;
+        assert_eq!(
+            status == HotplugStatus::None,
+            expected == Published::Done,
+            "in state {state}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_device_is_its_domains_and_shares_with_the_domain_that_one_stands_in_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("socket");

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::patience::grown;
+
 /// When a plugin is quarantined, and for how long: the configuration's `[quarantine]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
@@ -196,11 +198,6 @@ impl Streak {
         };
         self.quarantine.insert(quarantine).clone()
     }
-}
-
-/// A time that has doubled so many times, up to a most.
-fn grown(time: Duration, times: u32, most: Duration) -> Duration {
-    time.saturating_mul(2_u32.saturating_pow(times)).min(most)
 }
 
 #[cfg(test)]

@@ -16,15 +16,19 @@ mod daemon;
 mod guest;
 mod hand;
 mod kernel;
+mod late;
 mod plan;
 mod toolstack;
 mod trace;
+mod unreleased;
 mod workers;
 mod world;
 
 use std::{
     cell::RefCell,
-    env, fs, panic,
+    env, fs,
+    future::Future,
+    panic,
     path::PathBuf,
     rc::Rc,
     sync::{
@@ -45,6 +49,7 @@ use xenplug_xenstore::Permission;
 
 use check::Judge;
 use hand::Hand;
+use plan::Plan;
 use toolstack::Slot;
 use trace::Trace;
 pub(crate) use workers::Workers;
@@ -109,7 +114,7 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
         "{}\nseed {seed}, {:?}: {reason}\n(with the trace: {again:?}; others: {:?})\n\
          play it again: XENPLUG_SEED={seed} cargo xtask test --package xenplugd --lib -- simulation",
         trace.text(),
-        plan::Plan::of(*seed),
+        Plan::of(*seed),
         failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>(),
     );
 }
@@ -133,6 +138,11 @@ fn a_seed_plays_the_same_to_the_letter() {
 
 /// Plays a seed. What has gone wrong, if something has.
 fn play(seed: u64, stage: &Stage, trace: Option<&Trace>) -> Result<(), String> {
+    enact(story(seed, stage), trace)
+}
+
+/// Tells a story on a thread whose clock jumps. What has gone wrong, if something has.
+fn enact(story: impl Future<Output = Vec<String>>, trace: Option<&Trace>) -> Result<(), String> {
     watch_panics();
     PANIC.take();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -140,7 +150,7 @@ fn play(seed: u64, stage: &Stage, trace: Option<&Trace>) -> Result<(), String> {
         .start_paused(true)
         .build()
         .expect("a runtime");
-    let played = || LocalSet::new().block_on(&runtime, story(seed, stage));
+    let played = || LocalSet::new().block_on(&runtime, story);
     let violations = match trace {
         Some(trace) => tracing::dispatcher::with_default(&trace.log(), played),
         None => played(),
@@ -155,44 +165,52 @@ fn play(seed: u64, stage: &Stage, trace: Option<&Trace>) -> Result<(), String> {
 /// One seed: guests come and go in a storm; it ends, and every device is what it should be; they go, and nothing is
 /// left.
 async fn story(seed: u64, stage: &Stage) -> Vec<String> {
-    let world = World::new(seed, stage);
+    let world = World::new(seed, Plan::of(seed), stage);
+    in_world(&world, stage, async |judge| {
+        let baseline = judge.baseline();
+        world.storm(true);
+        let (mut settled, mut slots) = (Vec::new(), Vec::new());
+        let last = CancellationToken::new();
+        for domain in GUESTS {
+            let there = CancellationToken::new();
+            let slot = Slot::new(Rc::clone(&world), domain).await;
+            slots.push(spawn_local(slot.run(there.clone(), last.clone())));
+            settled.push(there);
+        }
+        for there in settled {
+            there.cancelled().await;
+        }
+        world.storm(false);
+        judge.all_decided().await;
+        last.cancel();
+        for slot in slots {
+            slot.await.expect("a toolstack goes on");
+        }
+        judge.all_gone(&baseline).await;
+    })
+    .await
+}
+
+/// What happens in a world with its kernel and its daemons, from when one of these serves. What has gone wrong.
+async fn in_world(world: &Rc<World>, stage: &Stage, happens: impl AsyncFnOnce(Judge)) -> Vec<String> {
     let end = CancellationToken::new();
     let played = async {
-        prepare(&world).await;
-        let kernel = spawn_local(kernel::run(Rc::clone(&world), end.clone()));
+        prepare(world).await;
+        let kernel = spawn_local(kernel::run(Rc::clone(world), end.clone()));
         let play = async {
-            let judge = Judge::new(&world).await;
+            let judge = Judge::new(world).await;
             while world.daemon.borrow().upgrade().is_none() {
                 sleep(Duration::from_secs(1)).await;
             }
             // It sets its watches.
             sleep(Duration::from_secs(1)).await;
-            let baseline = judge.baseline();
-            world.storm(true);
-            let (mut settled, mut slots) = (Vec::new(), Vec::new());
-            let last = CancellationToken::new();
-            for domain in GUESTS {
-                let there = CancellationToken::new();
-                let slot = Slot::new(Rc::clone(&world), domain).await;
-                slots.push(spawn_local(slot.run(there.clone(), last.clone())));
-                settled.push(there);
-            }
-            for there in settled {
-                there.cancelled().await;
-            }
-            world.storm(false);
-            judge.all_decided().await;
-            last.cancel();
-            for slot in slots {
-                slot.await.expect("a toolstack goes on");
-            }
-            judge.all_gone(&baseline).await;
+            happens(judge).await;
         };
         tokio::select! {
             biased;
             () = world.over.cancelled() => {}
             () = play => {}
-            () = daemon::run(Rc::clone(&world), stage, end.clone()) => {}
+            () = daemon::run(Rc::clone(world), stage, end.clone()) => {}
         }
         end.cancel();
         if let Err(error) = kernel.await {

@@ -1,6 +1,11 @@
 //! What a machine is told, and what it asks for.
 
+use super::Mode;
 use crate::{HotplugStatus, Identity, XenbusState};
+
+/// The node of a backend's directory that names the request that it was made for (`docs/hotplug-protocol.md`): the store
+/// alone tells whose it is.
+pub const MADE_FOR: &str = "hotplug-request";
 
 /// What one look at a device found: one transaction over its directory, and what the kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Observation {
     pub served: bool,
     /// What `hotplug-status` says.
     pub status: HotplugStatus,
+    /// Whether it was made for a request, and not by the toolstack itself: it has [`MADE_FOR`].
+    pub requested: bool,
 }
 
 impl Observation {
@@ -46,7 +53,13 @@ impl Observation {
             netdev: true,
             served: false,
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+            requested: value(MADE_FOR).is_some(),
         }
+    }
+
+    /// Who removes the directory, to a daemon of that mode: what was made for a request is for the daemon to remove.
+    pub fn mode(&self, daemon: Mode) -> Mode {
+        if self.requested { Mode::DriverDomain } else { daemon }
     }
 
     /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
@@ -77,6 +90,13 @@ impl Observation {
             at => self.state == at && self.status != HotplugStatus::Connected,
         };
         self.is_of(identity) && self.online && !self.frontend_gone && waits
+    }
+
+    /// Whether a connected device is at a state in which nobody has taken up yet what was published: the condition of
+    /// [`Action::Retract`].
+    pub fn retractable(&self, identity: &Identity) -> bool {
+        let waits = [XenbusState::Initialising, identity.key.kind.handler_state()].contains(&self.state);
+        self.is_of(identity) && waits
     }
 
     /// Whether the directory is there and, as far as can be told, the same device's: the condition of
@@ -123,7 +143,8 @@ pub enum Event {
     HandlerDone,
     /// The handler refused, trapped, took too long or was stopped; what it acquired is held.
     HandlerFailed,
-    /// `Publish`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in flight.
+    /// `Publish`, `Retract`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in
+    /// flight.
     Published(Published),
     /// Nothing is held any more.
     Released,
@@ -147,6 +168,9 @@ pub enum Action {
     /// Publish the handler's nodes and `hotplug-status=connected`, if [`Observation::connectable`] holds in the same
     /// transaction; answer [`Event::Published`].
     Publish,
+    /// Take back that it is connected and what a kernel backend would take up, if [`Observation::retractable`]; answer
+    /// [`Event::Published`].
+    Retract,
     /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`Observation::is_of`]; answer
     /// [`Event::Published`].
     PublishFailure,

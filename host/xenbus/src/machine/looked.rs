@@ -10,6 +10,8 @@ impl Machine {
                 self.stop_handler()
             }
             Phase::Connecting { .. } => None,
+            // Nobody is to read what is no longer held.
+            Phase::Connected if self.is_set_back(seen) => self.begin(Phase::Retracting, Action::Retract),
             Phase::Connected if self.removing || !self.is_own(seen) || seen.leaving() || self.made_anew(seen) => {
                 self.release(AfterRelease::Look)
             }
@@ -28,7 +30,7 @@ impl Machine {
                     || self.removing
                     || !self.is_own(seen)
                     || seen.leaving()
-                    || seen.status == HotplugStatus::Connected
+                    || (seen.status == HotplugStatus::Connected && !self.lost)
                     || self.made_anew_after_failure(seen, told);
                 match (over, told) {
                     (true, _) => self.looked_at_rest(seen),
@@ -38,9 +40,8 @@ impl Machine {
             }
             Phase::Absent | Phase::Waiting | Phase::Released { .. } | Phase::Foreign => self.looked_at_rest(seen),
             // No look is asked for in these, and those asked for before are out of date.
-            Phase::Publishing | Phase::Releasing { .. } | Phase::Failing | Phase::Disconnecting | Phase::Removing => {
-                None
-            }
+            Phase::Publishing | Phase::Retracting | Phase::Releasing { .. } => None,
+            Phase::Failing | Phase::Disconnecting | Phase::Removing => None,
         }
     }
 
@@ -51,6 +52,7 @@ impl Machine {
         }
         let over = self.is_over(seen);
         self.identity = Some(seen.identity.clone());
+        self.lost = false;
         match (self.mode, seen.status) {
             (Mode::DriverDomain, HotplugStatus::Disconnected) if seen.leaving() => {
                 return self.begin(Phase::Removing, Action::RemoveDirectory);
@@ -106,6 +108,12 @@ impl Machine {
     fn made_anew_after_failure(&self, seen: &Observation, told: bool) -> bool {
         let ours = matches!(seen.status, HotplugStatus::Error | HotplugStatus::Busy);
         self.set_back(seen) || (told && seen.state == self.kind.handler_state() && !ours)
+    }
+
+    /// Whether somebody wrote a connected device's state anew, and nothing else of its directory.
+    fn is_set_back(&self, seen: &Observation) -> bool {
+        let ours = seen.status == HotplugStatus::Connected && self.is_own(seen) && !seen.leaving();
+        ours && !self.removing && self.set_back(seen)
     }
 
     /// Whether the state is the one that only the toolstack writes, when it creates a device.

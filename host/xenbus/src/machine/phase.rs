@@ -16,6 +16,8 @@ pub enum Phase {
     Publishing,
     /// Connected, and what it needs is held.
     Connected,
+    /// That it is connected is being taken back, while what it needs is still held.
+    Retracting,
     /// Connected by somebody else; nothing of it is ours.
     Foreign,
     /// What it held is being given back.
@@ -58,19 +60,19 @@ pub enum AfterRelease {
 impl Phase {
     /// Whether something may be held for the device.
     pub fn holds(self) -> bool {
-        use Phase::{Connected, Connecting, Publishing, Releasing, Unreleased};
+        use Phase::{Connected, Connecting, Publishing, Releasing, Retracting, Unreleased};
         matches!(
             self,
-            Connecting { .. } | Publishing | Connected | Releasing { .. } | Unreleased { .. }
+            Connecting { .. } | Publishing | Connected | Retracting | Releasing { .. } | Unreleased { .. }
         )
     }
 
     /// Whether an operation is in flight, whose completion is awaited.
     pub fn busy(self) -> bool {
-        use Phase::{Connecting, Disconnecting, Failing, Publishing, Releasing, Removing};
+        use Phase::{Connecting, Disconnecting, Failing, Publishing, Releasing, Removing, Retracting};
         matches!(
             self,
-            Connecting { .. } | Publishing | Releasing { .. } | Failing | Disconnecting | Removing
+            Connecting { .. } | Publishing | Retracting | Releasing { .. } | Failing | Disconnecting | Removing
         )
     }
 
@@ -88,6 +90,7 @@ impl Phase {
             Self::Connecting { .. } => "connecting",
             Self::Publishing => "publishing",
             Self::Connected => "connected",
+            Self::Retracting => "retracting",
             Self::Foreign => "foreign",
             Self::Releasing { .. } => "releasing",
             Self::Unreleased { .. } => "unreleased",

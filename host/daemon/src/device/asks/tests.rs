@@ -59,6 +59,7 @@ fn device(state: XenbusState, status: HotplugStatus) -> Observation {
         netdev: true,
         served: false,
         status,
+        requested: false,
     }
 }
 

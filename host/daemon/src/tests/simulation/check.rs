@@ -13,8 +13,10 @@ use super::{
     world::{Made, World},
 };
 
-/// Longer than the daemon goes without looking at everything.
+/// Longer than the daemon goes without looking at everything, as it has to where events were lost.
 const PATIENCE: Duration = Duration::from_secs(330);
+/// Longer than the daemon waits before it tries again by itself; no reason to wait for a look at everything.
+const ALERT: Duration = Duration::from_secs(90);
 /// How often to look.
 const PAUSE: Duration = Duration::from_secs(3);
 
@@ -58,7 +60,8 @@ impl Judge {
 
     /// Waits until there is nothing to tell any more.
     async fn within(&self, what: &str, look: impl AsyncFn() -> Vec<String>) {
-        let until = Instant::now() + PATIENCE;
+        let lost = self.world.plan.lost > 0;
+        let until = Instant::now() + if lost { PATIENCE } else { ALERT };
         loop {
             let told = look().await;
             if told.is_empty() {
@@ -96,8 +99,8 @@ impl Judge {
             "connected" if key.kind == Kind::VIF => {
                 let links = self.world.machine.links();
                 let bridge = links.iter().find(|link| link.bridge).map(|bridge| bridge.index);
-                let name = format!("vif{}.{}", key.frontend, key.devid);
-                match links.iter().find(|link| link.name.as_str() == name) {
+                let name = self.world.link(key);
+                match links.iter().find(|link| link.name == name) {
                     Some(link) if link.master == bridge && link.up => None,
                     Some(_) => tell("is connected, and its link is not on the bridge"),
                     None => tell("is connected, and its link is not there"),
@@ -115,12 +118,17 @@ impl Judge {
             }
             // In dom0 a script that failed has told its toolstack.
             _ if self.world.plan.mode == xenplug_xenbus::Mode::Dom0 && status != "connected" => None,
-            "error" | "busy" if !error.is_empty() && self.world.plan.failing > 0 => None,
+            "error" | "busy" if !error.is_empty() && self.may_fail(made) => None,
             _ => tell(&format!(
                 "says {status:?} and {error:?} in state {}",
                 node("state").await
             )),
         }
+    }
+
+    /// Whether there is a reason for a device not to come.
+    fn may_fail(&self, made: &Made) -> bool {
+        made.harmed || self.world.plan.failing + self.world.plan.held_up > 0
     }
 
     async fn left(&self, baseline: &Baseline) -> Vec<String> {

@@ -12,10 +12,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Cache, Compiler, Services};
 use xenplug_system::System;
+use xenplug_xenbus::{DeviceKey, Kind};
 use xenplug_xenstore::{Client, Endpoint, Options};
 
 use super::{
     chance::Chance,
+    hand::Hand,
     workers::Workers as Simulated,
     world::{Asked, Stage, World},
 };
@@ -36,6 +38,7 @@ const RESTART: Duration = Duration::from_secs(1);
 /// Runs daemons until the end of the seed, and kills and ends them as it has it.
 pub(super) async fn run(world: Rc<World>, stage: &Stage, end: CancellationToken) {
     let chance = Chance::of(world.seed, "operator");
+    let hand = Hand::new(&world).await;
     loop {
         let (workers, killed) = world.workers.daemon();
         let stop = CancellationToken::new();
@@ -53,7 +56,28 @@ pub(super) async fn run(world: Rc<World>, stage: &Stage, end: CancellationToken)
         }
         drop(tasks);
         world.socket.take();
+        harm(&world, &hand, &chance).await;
         sleep(RESTART + chance.upto(if chance.permille(200) { 30_000 } else { 0 })).await;
+    }
+}
+
+/// What befalls the machine while no daemon lives: now and then somebody deletes the link of a card that is in use.
+async fn harm(world: &World, hand: &Hand, chance: &Chance) {
+    if !world.is_stormy() || world.plan.misfortune == 0 || !chance.permille(500) {
+        return;
+    }
+    let cards: Vec<DeviceKey> = world.made.borrow().keys().cloned().collect();
+    for key in cards.into_iter().filter(|key| key.kind == Kind::VIF) {
+        let backend = world.backend(&key);
+        let status = hand.read(&format!("{backend}/hotplug-status")).await;
+        if status.as_deref() != Some("connected") || hand.number(&format!("{backend}/state")).await != 4 {
+            continue;
+        }
+        if let Some(made) = world.made.borrow_mut().get_mut(&key) {
+            world.say(format!("{key}: somebody deletes its link"));
+            world.machine.remove_link(&world.link(&key));
+            made.harmed = true;
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl Kernel {
         if key.kind == Kind::VIF {
             // It announces itself before its link is there.
             sleep(self.chance.upto(self.world.plan.others)).await;
-            let link: IfName = format!("vif{}.{}", key.frontend, key.devid).parse().expect("a name");
+            let link = self.world.link(key);
             self.world.machine.add_link(&link);
             self.world.workers.appeared(&link);
             probed.link = Some(link);

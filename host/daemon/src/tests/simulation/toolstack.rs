@@ -49,7 +49,11 @@ impl Slot {
     /// there.
     pub(super) async fn run(mut self, settled: CancellationToken, end: CancellationToken) {
         for life in 1..=self.world.plan.lives {
-            self.create().await;
+            let keys = ["vbd/D/51712", "vbd/D/51728", "vif/D/0"];
+            let keys = keys.map(|key| key.replace('D', &self.domain.to_string()));
+            let devices = keys.iter().filter(|_| self.chance.permille(700));
+            let devices: Vec<_> = devices.map(|key| key.parse().expect("a device")).collect();
+            self.create(devices).await;
             for _ in 0..self.chance.below(6) {
                 self.pause().await;
                 self.act().await;
@@ -77,7 +81,8 @@ impl Slot {
         format!("/local/domain/{}", self.domain)
     }
 
-    async fn create(&mut self) {
+    /// Makes a guest with these devices.
+    pub(super) async fn create(&mut self, devices: Vec<DeviceKey>) {
         let world = Rc::clone(&self.world);
         let vm = world.count.get() + 1;
         world.count.set(vm);
@@ -92,11 +97,8 @@ impl Slot {
         if introduce_first {
             self.introduce().await;
         }
-        for key in ["vbd/D/51712", "vbd/D/51728", "vif/D/0"] {
-            if self.chance.permille(700) {
-                let key = key.replace('D', &self.domain.to_string());
-                self.attach(key.parse().expect("a device")).await;
-            }
+        for key in devices {
+            self.attach(key).await;
         }
         if !introduce_first {
             self.introduce().await;
@@ -130,9 +132,32 @@ impl Slot {
         }
     }
 
-    /// Makes a device, and waits for its backend.
+    /// Makes a device, and waits for it to be connected.
     async fn attach(&mut self, key: DeviceKey) {
-        self.end(&key);
+        self.make(&key).await;
+        let world = Rc::clone(&self.world);
+        let asked =
+            (world.plan.mode == Mode::Dom0).then(|| spawn_local(script(Rc::clone(&world), key.clone(), Action::Add)));
+        if self.chance.permille(400) {
+            // In haste: it is made once more while its handler runs, or what that did is being published.
+            sleep(self.chance.upto(2 * world.plan.worker + world.plan.message)).await;
+            self.make(&key).await;
+        }
+        if let Some(asked) = asked {
+            asked.await.expect("a script ends");
+        } else if world.plan.is_quiet() && world.plan.message <= 50 {
+            let status = format!("{}/hotplug-status", world.backend(&key));
+            if !self.until(&status, |status| status == Some("connected")).await {
+                world.wrong(format!(
+                    "{key} is not connected within {PATIENCE:?}, and nothing was in the way"
+                ));
+            }
+        }
+    }
+
+    /// Makes a device, and waits for its backend.
+    pub(super) async fn make(&mut self, key: &DeviceKey) {
+        self.end(key);
         let world = Rc::clone(&self.world);
         let number = world.count.get() + 1;
         world.count.set(number);
@@ -149,9 +174,10 @@ impl Slot {
         let made = Made {
             number,
             params: params.clone(),
+            harmed: false,
         };
         world.made.borrow_mut().insert(key.clone(), made);
-        self.write(&key, &params).await;
+        self.write(key, &params).await;
         let dead = CancellationToken::new();
         self.devices.insert(key.clone(), dead.clone());
         spawn_local(frontend(
@@ -161,18 +187,8 @@ impl Slot {
             manners,
             dead,
         ));
-        let state = format!("{}/state", world.backend(&key));
+        let state = format!("{}/state", world.backend(key));
         self.until(&state, |state| matches!(state, Some("2" | "4"))).await;
-        if world.plan.mode == Mode::Dom0 {
-            self.script(&key, Action::Add).await;
-        } else if world.plan.is_quiet() && world.plan.message <= 50 {
-            let status = format!("{}/hotplug-status", world.backend(&key));
-            if !self.until(&status, |status| status == Some("connected")).await {
-                world.wrong(format!(
-                    "{key} is not connected within {PATIENCE:?}, and nothing was in the way"
-                ));
-            }
-        }
     }
 
     async fn write(&self, key: &DeviceKey, params: &str) {
@@ -231,7 +247,7 @@ impl Slot {
     }
 
     /// Asks for a device's end, waits for it, and removes what is the toolstack's to remove.
-    async fn detach(&mut self, key: &DeviceKey) {
+    pub(super) async fn detach(&mut self, key: &DeviceKey) {
         let world = Rc::clone(&self.world);
         world.say(format!("{key} is to go"));
         world.made.borrow_mut().remove(key);
@@ -258,7 +274,7 @@ impl Slot {
             self.until(&state, |state| matches!(state, None | Some("6"))).await;
         }
         match world.plan.mode {
-            Mode::Dom0 => self.script(key, Action::Remove).await,
+            Mode::Dom0 => script(Rc::clone(&world), key.clone(), Action::Remove).await,
             Mode::DriverDomain if patient => drop(self.until(&state, |state| state.is_none()).await),
             Mode::DriverDomain => {}
         }
@@ -308,21 +324,21 @@ impl Slot {
         };
         timeout(PATIENCE, waiting).await.is_ok()
     }
+}
 
-    /// Runs a script, whose stand-in asks the daemon.
-    async fn script(&self, key: &DeviceKey, action: Action) {
-        let call = Call {
-            script: if key.kind == Kind::VIF { "vif-bridge" } else { "block" }.to_owned(),
-            action,
-            backend: format!("backend/{key}"),
-            emulated: false,
-            parameters: BTreeMap::new(),
-        };
-        match timeout(SCRIPT, self.world.call(call)).await {
-            Ok(answer) => self.world.say(format!("{key}: {action:?} is answered {answer:?}")),
-            Err(_) => self.world.wrong(format!(
-                "{key}: {action:?} is not answered before libxl kills the script"
-            )),
-        }
+/// Runs a script, whose stand-in asks the daemon.
+async fn script(world: Rc<World>, key: DeviceKey, action: Action) {
+    let call = Call {
+        script: if key.kind == Kind::VIF { "vif-bridge" } else { "block" }.to_owned(),
+        action,
+        backend: format!("backend/{key}"),
+        emulated: false,
+        parameters: BTreeMap::new(),
+    };
+    match timeout(SCRIPT, world.call(call)).await {
+        Ok(answer) => world.say(format!("{key}: {action:?} is answered {answer:?}")),
+        Err(_) => world.wrong(format!(
+            "{key}: {action:?} is not answered before libxl kills the script"
+        )),
     }
 }

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -26,7 +27,7 @@ use xenplug_system::{
     simulated::{Operation, Trouble},
 };
 
-use super::chance::Chance;
+use super::{chance::Chance, plan::Plan};
 
 thread_local! {
     /// Whether this thread is a worker's.
@@ -43,6 +44,13 @@ pub(crate) struct Workers(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     chance: Chance,
     longest: u64,
+    /// Of a thousand calls, and of a thousand workers that end.
+    killing: u64,
+    held_up: u64,
+    /// For how long the next one is held up, if that is not left to chance.
+    hold_up: Mutex<Option<Duration>>,
+    /// Whether misfortunes happen still.
+    stormy: Arc<AtomicBool>,
     /// Where tokio's parts of a worker live.
     runtime: Handle,
     killed: Mutex<CancellationToken>,
@@ -51,10 +59,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(seed: u64, longest: u64, journal: PathBuf, runtime: Handle) -> Self {
+    pub(super) fn new(seed: u64, plan: &Plan, journal: PathBuf, runtime: Handle, stormy: Arc<AtomicBool>) -> Self {
         Self {
             chance: Chance::of(seed, "workers"),
-            longest,
+            longest: plan.worker,
+            killing: plan.killing,
+            held_up: plan.held_up,
+            hold_up: Mutex::default(),
+            stormy,
             runtime,
             killed: Mutex::default(),
             links: Mutex::default(),
@@ -77,14 +89,38 @@ impl Shared {
     }
 
     /// What befalls the machine's calls.
-    pub(super) fn trouble(self: &Arc<Self>, seed: u64, failing: u64, killing: u64, on: Arc<AtomicBool>) -> Misfortune {
+    pub(super) fn trouble(self: &Arc<Self>, seed: u64, failing: u64) -> Misfortune {
         Misfortune {
             shared: Arc::clone(self),
             chance: Chance::of(seed, "trouble"),
             failing,
-            killing,
-            on,
         }
+    }
+
+    /// Holds up the next worker for so long after its work.
+    pub(super) fn hold_up(&self, time: Duration) {
+        *lock(&self.hold_up) = Some(time);
+    }
+
+    /// How long a worker takes to tell that it has ended.
+    fn coming_back(&self) -> Duration {
+        if let Some(time) = lock(&self.hold_up).take() {
+            return time;
+        }
+        match self.is_stormy() && self.chance.permille(self.held_up) {
+            true => self.chance.upto(60_000),
+            false => self.chance.upto(self.longest),
+        }
+    }
+
+    /// Kills the daemon, and so never returns.
+    async fn kill<T>(&self) -> T {
+        lock(&self.killed).cancel();
+        std::future::pending().await
+    }
+
+    fn is_stormy(&self) -> bool {
+        self.stormy.load(Ordering::Relaxed)
     }
 }
 
@@ -94,14 +130,13 @@ impl Workers {
         spawn_local(async move {
             sleep(shared.chance.upto(shared.longest)).await;
             match on_thread(&shared, work) {
+                // Its work is done and written down, and nobody else knows of it.
+                Ok(_) if shared.is_stormy() && shared.chance.permille(shared.killing) => shared.kill().await,
                 Ok(done) => {
-                    sleep(shared.chance.upto(shared.longest)).await;
+                    sleep(shared.coming_back()).await;
                     done
                 }
-                Err(reason) if reason.is::<Killed>() => {
-                    lock(&shared.killed).cancel();
-                    std::future::pending().await
-                }
+                Err(reason) if reason.is::<Killed>() => shared.kill().await,
                 Err(reason) => panic::resume_unwind(reason),
             }
         })
@@ -178,8 +213,6 @@ pub(super) struct Misfortune {
     shared: Arc<Shared>,
     chance: Chance,
     failing: u64,
-    killing: u64,
-    on: Arc<AtomicBool>,
 }
 
 impl Trouble for Misfortune {
@@ -189,10 +222,10 @@ impl Trouble for Misfortune {
         }
         let mut fate = lock(&self.shared.fate);
         fate.strike();
-        if !self.on.load(Ordering::Relaxed) {
+        if !self.shared.is_stormy() {
             return Ok(());
         }
-        if self.chance.permille(self.killing) {
+        if self.chance.permille(self.shared.killing) {
             fate.decide();
             if self.chance.permille(500) {
                 // Right before it.

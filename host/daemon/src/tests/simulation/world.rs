@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use xenplug_control::script::{Answer, Call};
 use xenplug_runtime::Engine;
-use xenplug_system::{System, simulated};
+use xenplug_system::{System, network::IfName, simulated};
 use xenplug_xenbus::{DeviceKey, DomId, Mode};
 use xenplug_xenstore::{
     memory::{Fate, Message, Place, Road},
@@ -61,6 +61,8 @@ pub(super) struct Made {
     pub(super) number: u64,
     /// What it is made of: an image.
     pub(super) params: String,
+    /// Whether something of it was taken away by others.
+    pub(super) harmed: bool,
 }
 
 /// A script's call, and where its answer goes.
@@ -95,8 +97,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, stage: &Stage) -> Rc<Self> {
-        let plan = Plan::of(seed);
+    pub(super) fn new(seed: u64, plan: Plan, stage: &Stage) -> Rc<Self> {
         let server = Server::new(server::Options::default());
         let own = match plan.mode {
             Mode::Dom0 => DomId(0),
@@ -115,13 +116,9 @@ impl World {
         let (_, machine) = System::simulated();
         let folder = tempfile::tempdir_in(stage.folder.path()).expect("a folder");
         let journal = folder.path().join("journal");
-        let workers = Arc::new(Shared::new(seed, plan.worker, journal, stage.workers.handle().clone()));
-        machine.expect(Box::new(workers.trouble(
-            seed,
-            plan.failing,
-            plan.killing,
-            Arc::clone(&stormy),
-        )));
+        let runtime = stage.workers.handle().clone();
+        let workers = Arc::new(Shared::new(seed, &plan, journal, runtime, Arc::clone(&stormy)));
+        machine.expect(Box::new(workers.trouble(seed, plan.failing)));
         machine.add_bridge(&"xenbr0".parse().expect("a name"));
         let config = stage.folder.path().join(match plan.mode {
             Mode::Dom0 => "dom0.toml",
@@ -154,6 +151,12 @@ impl World {
 
     pub(super) fn backend(&self, key: &DeviceKey) -> String {
         format!("/local/domain/{}/backend/{key}", self.own)
+    }
+
+    /// The name of a card's link.
+    pub(super) fn link(&self, key: &DeviceKey) -> IfName {
+        let name = format!("vif{}.{}", key.frontend, key.devid);
+        name.parse().expect("a name")
     }
 
     /// From here on things go wrong, or well.

@@ -492,6 +492,42 @@ fn what_others_connected_is_left_to_them_and_removed_in_a_driver_domain() {
         .is(Phase::Waiting);
 }
 
+/// A connected device into whose state somebody has written 1.
+fn set_back(kind: &Kind) -> Observation {
+    Observation {
+        state: XenbusState::Initialising,
+        ..in_use(kind)
+    }
+}
+
+#[test]
+fn what_is_connected_is_taken_back_before_it_is_released_where_only_its_state_is_made_anew() {
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        let kind = Kind::VBD;
+        Story::connected(mode, kind.clone())
+            .sees(set_back(&kind), Action::Retract)
+            .is(Phase::Retracting)
+            .on(DONE, Action::Release);
+        // What cannot be taken back stays held, and is taken back later.
+        Story::connected(mode, kind.clone())
+            .sees(set_back(&kind), Action::Retract)
+            .on(REFUSED, None)
+            .is(Phase::Connected)
+            .sees(set_back(&kind), Action::Retract)
+            .then_sees(UNKNOWN, set_back(&kind), Action::Retract)
+            .then_sees(STALE, in_use(&kind), None)
+            .is(Phase::Connected);
+        // A directory that was made anew as a whole holds nothing to take back.
+        let anew = Observation {
+            status: HotplugStatus::None,
+            ..set_back(&kind)
+        };
+        Story::connected(mode, kind.clone()).sees(anew, Action::Release);
+        // A kind whose handler runs at that state is at it when its guest comes again.
+        Story::connected(mode, Kind::QDISK).sees(set_back(&Kind::QDISK), None);
+    }
+}
+
 #[test]
 fn what_cannot_be_released_is_tried_again_before_anything_else_happens() {
     let kind = Kind::VBD;
@@ -549,6 +585,39 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
     adopted(Adopted::Unfinished)
         .on(Event::Changed, Action::Release)
         .then_sees(Event::Released, wanted(&kind), Action::RunHandler);
+}
+
+#[test]
+fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        let kind = Kind::VIF;
+        let lost = || {
+            let mut story = Story(Machine::adopted(mode, identity(&kind, Some("a")), Adopted::Lost));
+            story
+                .on(Event::Changed, Action::Release)
+                .on(Event::Released, Action::PublishFailure)
+                .on(UNKNOWN, None)
+                .is(Phase::Failed { told: false });
+            story
+        };
+        lost()
+            .sees(in_use(&kind), Action::PublishFailure)
+            .on(DONE, None)
+            .is(Phase::Failed { told: true })
+            // Whoever connects it after that is somebody else.
+            .sees(in_use(&kind), None)
+            .is(Phase::Foreign);
+        lost().sees(absent(&kind), Action::Forget).is(Phase::Absent);
+    }
+    // What failed by itself was never connected by us.
+    let kind = Kind::VIF;
+    Story::new(Mode::DriverDomain, kind.clone())
+        .sees(wanted(&kind), Action::RunHandler)
+        .on(Event::HandlerFailed, Action::Release)
+        .on(Event::Released, Action::PublishFailure)
+        .on(UNKNOWN, None)
+        .sees(in_use(&kind), None)
+        .is(Phase::Foreign);
 }
 
 #[test]

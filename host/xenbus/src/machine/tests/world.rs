@@ -88,6 +88,8 @@ enum Step {
     Serve,
     /// The guest closes its device, as when it reboots.
     Close,
+    /// Somebody writes the state anew of a device that is connected.
+    SetBack,
     /// The link appears.
     Link,
     /// Somebody else sets the device up.
@@ -139,6 +141,7 @@ impl World {
             served: false,
             netdev: !self.kind.needs_netdev() || (self.link && self.hold.is_none()),
             status: found.status,
+            requested: false,
         }
     }
 
@@ -191,6 +194,13 @@ impl World {
                     .filter(|found| found.state == XenbusState::Connected)
                 {
                     found.state = XenbusState::Closed;
+                }
+            }
+            Step::SetBack => {
+                let gone = self.frontend_gone;
+                let used = |found: &&mut Directory| found.ours && found.online && !gone;
+                if let Some(found) = self.directory.as_mut().filter(used) {
+                    found.state = XenbusState::Initialising;
                 }
             }
             Step::Link => {
@@ -259,19 +269,16 @@ impl World {
         let published = seen.status == HotplugStatus::Connected;
         let complete = self.hold.as_ref().is_some_and(|hold| hold.complete);
         let found = match (complete && !lost, seen.is_of(&identity) && !seen.leaving()) {
+            (_, true) if releasing && published && self.mode == Mode::DriverDomain => Adopted::Lost,
             _ if releasing => Adopted::Unfinished,
             (true, true) => Adopted::Connected,
             // What the kernel has not taken up is taken back and, since it was asked for, done again.
-            (false, true) if published && seen.state == self.kind.handler_state() => {
+            (false, true) if published && seen.retractable(&identity) => {
                 self.directory.as_mut().unwrap().status = HotplugStatus::None;
                 self.pending.push(Pending::Tell(Event::Add));
                 Adopted::Unfinished
             }
-            (false, true) if published => {
-                // If the next daemon ends before it has told, the one after it finds it connected by nobody.
-                self.directory.as_mut().unwrap().ours = false;
-                Adopted::Lost
-            }
+            (false, true) if published => Adopted::Lost,
             _ => Adopted::Unfinished,
         };
         self.machine = Machine::adopted(self.mode, identity, found);
@@ -356,6 +363,7 @@ impl World {
                 return Some(Event::Released);
             }
             Action::Publish => own(seen.connectable(&identity)),
+            Action::Retract => own(seen.retractable(&identity)),
             Action::PublishFailure | Action::PublishDisconnected => own(seen.is_of(&identity)),
             Action::RemoveDirectory => own(seen.is_of(&identity) && seen.leaving()),
             Action::StopHandler | Action::Forget => unreachable!("taken at once"),
@@ -383,6 +391,10 @@ impl World {
                 );
                 directory.status = HotplugStatus::Connected;
                 directory.ours = true;
+            }
+            Action::Retract => {
+                assert!(self.hold.is_some(), "what is taken back is not held any more");
+                directory.status = HotplugStatus::None;
             }
             Action::PublishFailure => directory.status = HotplugStatus::Error,
             Action::PublishDisconnected => {
@@ -494,6 +506,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Destroy),
         8 => Just(Step::Serve),
         1 => Just(Step::Close),
+        1 => Just(Step::SetBack),
         3 => Just(Step::Link),
         1 => Just(Step::Meddle),
         4 => Just(Step::Ask(Event::Add)),

@@ -1,5 +1,7 @@
 //! The daemon is killed, and the store: what was connected stays, what has gone is cleaned, and nothing is left.
 
+mod suspension;
+
 use std::{
     fs::{self, File},
     os::unix::fs::{FileExt, OpenOptionsExt},
