@@ -75,7 +75,9 @@ fn main() -> Result<ExitCode> {
         Some(WhichSide::Theirs) => vec![Side::Theirs],
         Some(WhichSide::Ours) => vec![Side::Ours],
     };
-    let report = xen::run(&scenarios, &places, &sides, arguments.rounds, &|ran| eprintln!("    {ran}"))?;
+    let report = xen::run(&scenarios, &places, &sides, arguments.rounds, &|ran| {
+        eprintln!("    {ran}")
+    })?;
     println!("{}", xen::table(&scenarios, &report));
     Ok(if xen::ours_passed(&report) {
         ExitCode::SUCCESS

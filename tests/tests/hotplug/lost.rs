@@ -94,12 +94,20 @@ impl Stage {
         let used = self.machine.connect()?.control(&["quota", "1"])?;
         let nodes = used.lines().find_map(|line| line.strip_prefix("nodes"));
         let nodes = nodes.with_context(|| format!("no number of nodes in {used:?}"))?;
-        Ok(nodes.trim_start_matches([' ', ':']).split(' ').next().unwrap_or_default().parse()?)
+        Ok(nodes
+            .trim_start_matches([' ', ':'])
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .parse()?)
     }
 
     /// Lets it own no more than that.
     fn allow_nodes(&self, number: u32) -> Result<()> {
-        let said = self.machine.connect()?.control(&["quota", "set", "nodes", &number.to_string()])?;
+        let said = self
+            .machine
+            .connect()?
+            .control(&["quota", "set", "nodes", &number.to_string()])?;
         ensure!(said == "OK", "quota set: {said}");
         Ok(())
     }
