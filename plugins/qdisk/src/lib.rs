@@ -16,7 +16,7 @@
 //! | `formats` | the formats that are served; `["aio", "qcow2"]` if it is not set |
 //! | `user` | the user that QEMU becomes; it needs the images and Xen's devices |
 //! | `sandbox` | what QEMU may not do, as its option `-sandbox` has it; if it is not set, none: Debian's QEMU for Xen has no such option |
-//! | `patience` | milliseconds in which QEMU has to take a disk up; 9000 if it is not set |
+//! | `patience` | milliseconds in which QEMU has to take a disk up; 60000 if it is not set. The deadline has to be longer |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -28,9 +28,9 @@ use xenplug_sdk::{
 /// The formats that are served unless the operator says otherwise.
 const FORMATS: &str = "aio qcow2";
 
-/// Milliseconds in which QEMU has to take a disk up: within the 10 s for which libxl waits (libxl_internal.h,
-/// `LIBXL_INIT_TIMEOUT`).
-const PATIENCE: u32 = 9000;
+/// Milliseconds in which QEMU has to take a disk up: for as long libxl waits for one to start (libxl_internal.h,
+/// `LIBXL_DEVICE_MODEL_START_TIMEOUT`). For the disk itself it does not wait (libxl_device.c, `libxl__wait_device_connection`).
+const PATIENCE: u32 = 60_000;
 
 /// Disks that QEMU serves.
 struct Qdisk;
