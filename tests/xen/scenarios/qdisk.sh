@@ -37,7 +37,7 @@ fi
 timed "block-detach" xl block-detach g xvdb
 wait_for 20 "the backend's directory to go" gone "$(nodes qdisk g $xvdb)"
 timed "write, read" checked xvda
-# libxl closes the disks of a guest that is paused by itself, and leaves `online` at 1 (libxl_device.c, `device_qemu_timeout`):
+# Of a guest that is destroyed libxl closes the disks by itself, and leaves `online` at 1 (libxl_device.c, `device_qemu_timeout`):
 # no driver domain takes that for a removal, and libxl complains after 10 s, with whichever daemon.
 [ $place = dom0 ] || xl_may_complain
 timed "destroy" end_guest g
