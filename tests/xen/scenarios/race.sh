@@ -1,5 +1,6 @@
 # Giving back takes longer than libxl waits: detach returns when it is over, and the same is attached again at once.
 # Only in: driver-domain
+# Only by name.
 # A disk and a card for each guest come and go, round after round without a pause. The disk is of a target that takes its
 # time to log out of, the card has a hook that takes its time: what is slow is the same program on both sides.
 slow=12
