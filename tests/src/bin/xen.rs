@@ -60,7 +60,12 @@ fn main() -> Result<ExitCode> {
         for scenario in &all {
             let places: Vec<_> = scenario.places.iter().map(|place| place.name()).collect();
             let by_name = if scenario.by_name { ", only by name" } else { "" };
-            println!("{:<14} {} [{}{by_name}]", scenario.name, scenario.title, places.join(", "));
+            println!(
+                "{:<14} {} [{}{by_name}]",
+                scenario.name,
+                scenario.title,
+                places.join(", ")
+            );
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -80,7 +85,9 @@ fn main() -> Result<ExitCode> {
         Some(WhichSide::Theirs) => vec![Side::Theirs],
         Some(WhichSide::Ours) => vec![Side::Ours],
     };
-    let report = xen::run(&scenarios, &places, &sides, arguments.rounds, &|ran| eprintln!("    {ran}"))?;
+    let report = xen::run(&scenarios, &places, &sides, arguments.rounds, &|ran| {
+        eprintln!("    {ran}")
+    })?;
     println!("{}", xen::table(&scenarios, &report));
     Ok(if xen::ours_passed(&report) {
         ExitCode::SUCCESS

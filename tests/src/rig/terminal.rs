@@ -1,5 +1,8 @@
 //! A terminal with a program on it: what a person sees there, and what they type.
-#![allow(unsafe_code, reason = "rustix opens no terminal without a feature that wasmtime is not built with")]
+#![allow(
+    unsafe_code,
+    reason = "rustix opens no terminal without a feature that wasmtime is not built with"
+)]
 
 use std::{
     fs::File,
@@ -36,7 +39,10 @@ impl Terminal {
         let before = tcgetattr(&line)?;
         // In a session of its own, as what is typed reaches only those whose terminal it is.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program.get_program()).args(program.get_args());
+        command
+            .arg("--ctty")
+            .arg(program.get_program())
+            .args(program.get_args());
         for (name, value) in program.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
@@ -55,7 +61,10 @@ impl Terminal {
             let mut bytes = [0; 4096];
             // It ends when nobody has the terminal open any longer.
             while let Ok(count @ 1..) = output.read(&mut bytes) {
-                shown.lock().unwrap_or_else(PoisonError::into_inner).process(&bytes[..count]);
+                shown
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .process(&bytes[..count]);
             }
         });
         Ok(Self {

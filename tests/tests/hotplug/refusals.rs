@@ -60,7 +60,10 @@ fn a_failure_is_told_within_a_second_of_the_driver_domains_word() -> Result<()> 
     }
     took.sort();
     let median = took.get(took.len() / 2).context("every word was missed")?;
-    println!("from the word to the end, {} times: median {median:?}, all {took:?}", took.len());
+    println!(
+        "from the word to the end, {} times: median {median:?}, all {took:?}",
+        took.len()
+    );
     ensure!(*median < Duration::from_secs(1), "{took:?}");
     Ok(())
 }

@@ -74,7 +74,10 @@ mod tests {
         let shown = |table: &str, columns, rows| fit(table, &told, columns, rows);
         assert_eq!(shown("a\nb\n", 80, 24), ["a", "b", "", "one", "two", "three"]);
         assert_eq!(shown("a\nb\n", 80, 5), ["a", "b", "", "two", "three"]);
-        assert_eq!(shown("a\nb\nc\nd\ne\n", 80, 6), ["a", "… 4 lines more", "", "one", "two", "three"]);
+        assert_eq!(
+            shown("a\nb\nc\nd\ne\n", 80, 6),
+            ["a", "… 4 lines more", "", "one", "two", "three"]
+        );
         assert_eq!(shown("a\nb\nc\nd\ne\n", 3, 6)[..2], ["a", "… 4"]);
         for rows in 0..4 {
             assert!(shown("a\nb\nc\nd\n", 80, rows).len() <= rows);

@@ -277,7 +277,11 @@ fn what_was_made_for_a_request_is_served_without_an_ask_and_removed_by_us() {
         .on(DONE, None)
         .is(Phase::Connected)
         .sees(requested(unplugged(&kind)), Action::Release)
-        .then_sees(Event::Released, requested(unplugged(&kind)), Action::PublishDisconnected)
+        .then_sees(
+            Event::Released,
+            requested(unplugged(&kind)),
+            Action::PublishDisconnected,
+        )
         .on(DONE, Action::RemoveDirectory)
         .on(DONE, Action::Forget);
     // The next one at this place is the toolstack's own.
