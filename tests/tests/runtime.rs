@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use xenplug_journal::Journal;
 use xenplug_runtime::{
     Cache, Cancel, Claims, Compiler, Connection, Device, Effect, Engine, Fault, Grants, Header, Holding, Limits,
-    Plugin, PluginSpec, Services,
+    Plugin, PluginSpec,
 };
 use xenplug_system::{
     Error, System,
@@ -28,7 +28,6 @@ struct Stage {
     machine: Arc<Machine>,
     system: System,
     claims: Arc<Claims>,
-    services: Arc<Services>,
     journal: Journal,
     directory: TempDir,
     runtime: Runtime,
@@ -52,7 +51,6 @@ impl Stage {
         machine.add_file(IMAGE, 4 << 20);
         machine.add_file("/etc/shadow", 4 << 10);
         let claims = Arc::<Claims>::default();
-        let services = Arc::<Services>::default();
         let rule = PathRule {
             path: "/srv".into(),
             access: Access::ReadWrite,
@@ -72,7 +70,7 @@ impl Stage {
         let plugin = {
             let _within = runtime.enter();
             let cache = Cache::open(&directory.path().join("cache"), Compiler::InProcess)?;
-            Plugin::load(&Engine::new()?, &cache, &system, &claims, &services, spec)?
+            Plugin::load(&Engine::new()?, &cache, &system, &claims, spec)?
         };
         let journal = Journal::open(&directory.path().join("journal"))?;
         Ok(Self {
@@ -80,7 +78,6 @@ impl Stage {
             machine,
             system,
             claims,
-            services,
             journal,
             directory,
             runtime,
@@ -125,7 +122,6 @@ impl Stage {
             &self.system,
             &Grants::to_release(&Operator::of_configuration()),
             &self.claims,
-            &self.services,
         )
     }
 

@@ -250,10 +250,13 @@ start_daemon() {
         backend 'setsid xl -vvv devd -F < /dev/null >> /run/daemon.log 2>&1 & echo $! > /run/daemon.pid; sleep 1'
     fi
 }
-# enable_qdisk: the example's table for disks that QEMU serves, which is a comment there. In dom0 the toolstack starts QEMU.
+# enable_qdisk IMAGE...: the example's table for disks that QEMU serves, which is a comment there; and a user for QEMU, who
+# owns the images and may use Xen's devices. In dom0 the toolstack starts QEMU, as root.
 enable_qdisk() {
     [ $side = ours ] && [ $place = driver-domain ] || return 0
     backend "install -D -m 644 -t /usr/lib/xenplug/plugins /srv/xenplug/target/plugins/qdisk.wasm
+        echo xenplug-qemu:x:990:990::/nonexistent:/usr/sbin/nologin >> /etc/passwd; echo xenplug-qemu:x:990: >> /etc/group
+        chown xenplug-qemu $*; chgrp xenplug-qemu /dev/xen/evtchn /dev/xen/gntdev && chmod 660 /dev/xen/evtchn /dev/xen/gntdev
         sed -i '/^# \\[plugin.qdisk\\]/,/^\$/s/^# //' /etc/xenplug/xenplugd.toml && xenplugd --check && kill -HUP \$(cat /run/daemon.pid)"
 }
 no_device_model() { ! xenstore-exists "/local/domain/$back/device-model/$guest_id"; }

@@ -435,9 +435,12 @@ impl Task {
 
     /// Takes what a worker thread brings back.
     fn ended(&mut self, done: Finished) -> Event {
-        self.permit = None;
+        let in_time = self.permit.take().is_some();
         match done {
             Finished::Handler(holding, answer) => {
+                // Of one that is late it was told that it has failed, which is not its plugin's fault.
+                let late = || Fault::Refused("the kernel came back from a call too late".to_owned());
+                let answer = if in_time { answer } else { Err(late()) };
                 debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
                 let holding = self.holding.insert(holding);
                 if answer.is_err() {
@@ -500,11 +503,12 @@ impl Task {
     /// it has done is undone when it returns.
     async fn is_late(&mut self) {
         self.permit = None;
-        let plugin = self.plugin_name();
-        self.failed(Failure::new(
-            &plugin,
+        let failure = Failure::new(
+            &self.plugin_name(),
             "the kernel does not come back from a call; it is undone when it does",
-        ));
+        );
+        self.asks.give_up(&failure.text);
+        self.failed(failure);
         self.tell_failure().await;
     }
 

@@ -279,9 +279,9 @@ impl Directory {
         ]
     }
 
-    /// Publishes that nobody serves the device any more, if it says that it is connected.
+    /// Publishes that nobody serves the device any more, if it says that it is connected. One that is closed is to go.
     pub(crate) async fn abandon(&self, error: &str) -> Outcome {
-        let abandoned = |seen: &Observation| seen.present && seen.status == HotplugStatus::Connected;
+        let abandoned = |seen: &Observation| seen.present && seen.status == HotplugStatus::Connected && !seen.leaving();
         self.write(Self::failure("error", error), &[], abandoned).await
     }
 

@@ -25,6 +25,11 @@ impl fmt::Display for Call {
 }
 
 impl Call {
+    /// Whether the like of it is made for each process that there is, and this is one of many.
+    pub fn is_of_another_process(&self) -> bool {
+        self.target.starts_with("/proc//") && self.nth > 2
+    }
+
     /// The call that a thread is about to make, as the first of its sort. Files below `home` are named from there.
     pub(super) fn of(process: pid_t, registers: &Registers, home: &Path) -> Self {
         let (name, about) = name(registers.number());
@@ -32,6 +37,8 @@ impl Call {
         let target = match about {
             About::Nothing => String::new(),
             About::Descriptor => descriptor(process, arguments[0]),
+            About::Child if arguments[2] & libc::WNOHANG as u64 != 0 => "that does not wait".to_owned(),
+            About::Child => String::new(),
             About::Path(argument) => path(process, arguments[argument]).unwrap_or_default(),
         };
         let target = target.strip_prefix(&*home.to_string_lossy()).unwrap_or(&target);
@@ -50,6 +57,8 @@ enum About {
     Descriptor,
     /// The argument of this number is a path.
     Path(usize),
+    /// The third argument says whether it waits.
+    Child,
 }
 
 /// The calls that have a name here. Those of others are told by their numbers.
@@ -69,7 +78,8 @@ calls! {
         SYS_futex SYS_getpid SYS_getrandom SYS_gettid SYS_kill SYS_madvise SYS_mmap SYS_mprotect SYS_munmap
         SYS_pidfd_open SYS_pidfd_send_signal SYS_pipe2 SYS_poll SYS_ppoll SYS_prctl SYS_restart_syscall SYS_rseq
         SYS_rt_sigaction SYS_rt_sigprocmask SYS_sched_getaffinity SYS_sched_yield SYS_set_robust_list SYS_sigaltstack
-        SYS_socket SYS_vfork SYS_waitid SYS_wait4;
+        SYS_socket SYS_vfork SYS_waitid;
+    About::Child => SYS_wait4;
     About::Descriptor => SYS_bind SYS_close SYS_connect SYS_epoll_ctl SYS_fallocate SYS_fchmod SYS_fcntl SYS_flock
         SYS_fstat SYS_ftruncate SYS_getdents64 SYS_getsockname SYS_ioctl SYS_lseek SYS_pread64 SYS_pwrite64 SYS_read
         SYS_recvfrom SYS_recvmsg SYS_sendmsg SYS_sendto SYS_setsockopt SYS_write SYS_writev;
@@ -110,14 +120,15 @@ fn path(process: pid_t, address: u64) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
 }
 
-/// Without the numbers of what the kernel numbers as it likes: sockets and pipes, loop devices, descriptors in paths.
+/// Without the numbers of what the kernel numbers as it likes: sockets and pipes, loop devices, processes, descriptors in
+/// paths.
 fn lasting(target: &str) -> String {
     if let Some((kind, _)) = target.split_once(":[").filter(|_| !target.starts_with("anon_inode")) {
         return kind.to_owned();
     }
     let mut text = String::new();
     let mut rest = target;
-    for mark in ["/proc/self/fd/", "loop"] {
+    for mark in ["/proc/self/fd/", "/proc/", "loop"] {
         if let Some((before, after)) = rest.split_once(mark) {
             text += before;
             text += mark;
@@ -139,6 +150,7 @@ mod tests {
             ("/dev/loop7", "/dev/loop"),
             ("/sys/block/loop12/ro", "/sys/block/loop/ro"),
             ("/proc/self/fd/9", "/proc/self/fd/"),
+            ("/proc/77/stat", "/proc//stat"),
             ("socket that does not wait:[5]", "socket that does not wait"),
             ("/run/vbd-3-51712.record", "/run/vbd-3-51712.record"),
         ] {

@@ -48,6 +48,7 @@ pub fn faults(call: &Call) -> Vec<Deed> {
             "read" | "write" if on("eventfd") => &[],
             // It has closed the descriptor all the same, whatever it says: the fault comes after the call.
             "close" => return [EINTR, EIO, ENOSPC].map(Deed::FailAfter).to_vec(),
+            "wait4" if on("does not wait") => &[],
             // A futex is woken without fail, and who waits for one is the standard library.
             "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" | "waitid" | "wait4" | "flock" => &[EINTR],
             // EINTR where opening waits for another who has the device open; EIO and ENOMEM of the file system.

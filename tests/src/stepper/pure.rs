@@ -16,6 +16,7 @@ pub fn why_pure(call: &Call) -> Option<&'static str> {
         "access" | "fstat" | "newfstatat" | "stat" | "statx" | "statfs" | "readlink" | "readlinkat" | "getdents64"
         | "lseek" | "pread64" => "it only looks",
         "fcntl" | "epoll_ctl" | "setsockopt" | "socket" | "pipe2" => "its descriptors go with the process",
+        "openat" | "close" if call.target.starts_with("/proc//") => "it only looks at processes",
         // Messages that nobody has read go with the connection, and the store gives them to no one else.
         "read" | "recvfrom" | "recvmsg" => "it only reads",
         "write" if on("eventfd") => "it wakes another of its threads",

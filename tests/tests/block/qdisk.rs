@@ -306,12 +306,16 @@ fn a_daemon_that_was_killed_takes_up_the_qemus_that_run() -> Result<()> {
     qemus.attach(A, "aio:a.img", "w")?;
     qemus.expect_connected(A)?;
 
-    // One that dies while the daemon is away.
+    // One that dies while the daemon is away, and that has taken up a disk of which the daemon never heard.
     qemus.machine.daemon_mut()?.kill()?;
+    qemus.attach(B, "aio:b.img", "w")?;
+    qemus.expect(&B.node("state"), Some("2"))?;
     qemus.kill(qemus.running()[0])?;
     qemus.machine.daemon_mut()?.restart()?;
     qemus.expect_failure(A, "error", &["qdisk: was lost while xenplugd was away: qemu has ended"])?;
+    qemus.expect_failure(B, "error", &["qdisk: qemu has ended, which had taken it up"])?;
     qemus.detach(A)?;
+    qemus.detach(B)?;
     qemus.nothing_is_left()
 }
 

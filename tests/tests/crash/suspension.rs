@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
     loud::say,
     rig::{Device, Disk, Machine, Nodes, Vif},
@@ -52,7 +52,9 @@ fn suspended_within_any_transaction_a_driver_domain_serves_on() -> Result<()> {
         for nth in (1..).step_by(step) {
             machine.xenbus()?.suspend_before(nth);
             machine.attach(&device, &nodes)?;
-            machine.expect_connected(&device)?;
+            machine
+                .expect_connected(&device)
+                .with_context(|| format!("suspended before request {nth} of its transactions"))?;
             machine.detach(&device)?;
             baseline.assert_same(&machine)?;
             if !machine.xenbus()?.suspended() {

@@ -138,3 +138,37 @@ fn a_component_that_the_compiler_has_no_memory_for_ends_it() -> Result<()> {
     ensure!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
     Ok(())
 }
+
+#[test]
+fn the_compiler_sets_itself_limits_before_it_reads() -> Result<()> {
+    let mut compiler = Command::new(build_directory()?.join("xenplugd"))
+        .arg("compile-component")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let expected = [
+        ("Max cpu time", "120"),
+        ("Max address space", "8589934592"),
+        ("Max file size", "0"),
+        ("Max core file size", "0"),
+    ];
+    let until = Instant::now() + PATIENCE;
+    let limited = loop {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", compiler.id()))?;
+        let is_so = |(name, most): &(&str, &str)| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name));
+            line.is_some_and(|values| values.split_whitespace().take(2).all(|value| value == *most))
+        };
+        if expected.iter().all(is_so) {
+            break Ok(());
+        }
+        if Instant::now() > until {
+            break Err(limits);
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    compiler.kill()?;
+    compiler.wait()?;
+    ensure!(limited.is_ok(), "{limited:?}");
+    Ok(())
+}

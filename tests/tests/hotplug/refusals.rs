@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::store::Store;
+use xenplug_tests::{loud::say, store::Store};
 
 use crate::stage::Stage;
 
@@ -60,10 +60,10 @@ fn a_failure_is_told_within_a_second_of_the_driver_domains_word() -> Result<()> 
     }
     took.sort();
     let median = took.get(took.len() / 2).context("every word was missed")?;
-    println!(
-        "from the word to the end, {} times: median {median:?}, all {took:?}",
-        took.len()
-    );
+    let times = took.len();
+    say(&format!(
+        "from the word to the end, {times} times: median {median:?}, all {took:?}"
+    ));
     ensure!(*median < Duration::from_secs(1), "{took:?}");
     Ok(())
 }

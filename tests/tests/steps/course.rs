@@ -125,14 +125,11 @@ fn attach_card_of(machine: &mut Machine, script: &str) -> Result<Device> {
 /// A disk on an iSCSI target, whose helper is a stand-in that keeps its sessions.
 pub(crate) const TARGET: Subject = Subject {
     machine: || {
-        // Names in /dev are all tests', and machines'.
+        // Names in /dev are all tests', and machines'. As after `loop`, the number is no part of a call's name.
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut machine = Machine::new()?;
-        let iqn = format!(
-            "iqn.2026-01.example:steps-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Relaxed)
-        );
+        let number = COUNT.fetch_add(1, Relaxed);
+        let iqn = format!("iqn.2026-01.example:loop{}{number:04}", std::process::id());
         let helpers = machine.directory().join("helpers");
         machine.keep(Helper::iscsiadm(&helpers, PORTAL, &[&iqn])?);
         fs::write(machine.directory().join("iqn"), iqn)?;
@@ -241,6 +238,7 @@ impl Course {
         }
         let always = always.unwrap_or_default();
         all.retain(|call| why_pure(call).is_none() || always.contains(call));
+        all.retain(|call| !call.is_of_another_process());
         Ok(all)
     }
 }

@@ -148,6 +148,11 @@ impl Asks {
         Overdue { waiting, begun }
     }
 
+    /// Answers those whose handler has begun: whenever it ends, nothing comes of it.
+    pub(super) fn give_up(&mut self, why: &str) {
+        answer(&mut self.begun, || failed(why));
+    }
+
     /// Whether anybody waits for a handler to begin.
     pub(super) fn any_add(&self) -> bool {
         !self.adds.is_empty()

@@ -16,6 +16,7 @@ mod daemon;
 mod guest;
 mod hand;
 mod kernel;
+mod late;
 mod plan;
 mod toolstack;
 mod trace;

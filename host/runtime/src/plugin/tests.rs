@@ -17,7 +17,6 @@ fn loaded(text: &str) -> Result<Plugin, LoadError> {
         &Cache::open(&directory.path().join("cache"), Compiler::InProcess).expect("a cache"),
         &System::simulated().0,
         &Arc::default(),
-        &Arc::default(),
         PluginSpec {
             name: "handler".to_owned(),
             component,

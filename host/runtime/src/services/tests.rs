@@ -131,7 +131,7 @@ fn nobody_joins_one_that_is_being_started_or_has_ended() {
         "it has ended, which nobody has noticed yet"
     );
     assert_eq!(stage.services.lost(&tag), None);
-    assert_eq!(stage.services.tend(stage.process()), [b.clone()]);
+    assert_eq!(stage.services.tend(stage.process()), std::slice::from_ref(&b));
     assert_eq!(stage.services.tend(stage.process()), [], "it is told once");
     assert_eq!(stage.services.lost(&tag), Some("qemu has ended by itself".to_owned()));
     assert!(

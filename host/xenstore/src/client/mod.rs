@@ -199,9 +199,10 @@ impl Client {
             .map(|(transaction, _)| transaction)
     }
 
-    /// Does something in a transaction, and again from the start as long as others' changes conflict with it.
+    /// Does something in a transaction, and again from the start as long as others' changes conflict with it, or the store
+    /// no longer knows it.
     ///
-    /// If `f` fails, the transaction is aborted and the error handed on. Errors: [`Error::Conflict`] when `retry` is used
+    /// If `f` fails otherwise, the transaction is aborted and the error handed on. Errors: [`Error::Conflict`] when `retry` is used
     /// up, besides what `f` and the store say.
     ///
     /// The compiler cannot yet see that the future is `Send` if `f` borrows something; what is spawned on several threads
@@ -231,11 +232,15 @@ impl Client {
         let mut attempts = self.attempts(retry);
         loop {
             let transaction = self.begin().await?;
-            let done = f(&transaction).await?;
-            match transaction.commit().await {
-                Ok(()) => return Ok(done),
-                Err(error) if error.is_conflict() => attempts.pause().await?,
-                Err(error) => return Err(error.into()),
+            match f(&transaction).await {
+                Ok(done) => match transaction.commit().await {
+                    Ok(()) => return Ok(done),
+                    Err(error) if error.is_conflict() => attempts.pause().await?,
+                    Err(error) => return Err(error.into()),
+                },
+                // What was found in there says nothing.
+                Err(_) if transaction.is_lost().await => attempts.pause().await?,
+                Err(error) => return Err(error),
             }
         }
     }

@@ -115,6 +115,13 @@ impl Transaction {
             .map(drop)
     }
 
+    /// Whether the store does not know it, to which nothing exists there: this domain was suspended since it began, and is
+    /// served by another xenstored (drivers/xen/xenbus/xenbus_dev_frontend.c, `xenbus_write_transaction`).
+    pub(super) async fn is_lost(&self) -> bool {
+        let root = self.ask(Request::Read(Path::root())).await;
+        root.is_err_and(|error| error.is_not_found())
+    }
+
     async fn ask(&self, request: Request) -> Result<Reply, Error> {
         self.client
             .call(vec![request], Some(self.id))

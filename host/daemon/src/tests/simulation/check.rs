@@ -118,12 +118,17 @@ impl Judge {
             }
             // In dom0 a script that failed has told its toolstack.
             _ if self.world.plan.mode == xenplug_xenbus::Mode::Dom0 && status != "connected" => None,
-            "error" | "busy" if !error.is_empty() && (self.world.plan.failing > 0 || made.harmed) => None,
+            "error" | "busy" if !error.is_empty() && self.may_fail(made) => None,
             _ => tell(&format!(
                 "says {status:?} and {error:?} in state {}",
                 node("state").await
             )),
         }
+    }
+
+    /// Whether there is a reason for a device not to come.
+    fn may_fail(&self, made: &Made) -> bool {
+        made.harmed || self.world.plan.failing + self.world.plan.held_up > 0
     }
 
     async fn left(&self, baseline: &Baseline) -> Vec<String> {

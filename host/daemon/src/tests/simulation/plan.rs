@@ -22,6 +22,8 @@ pub(super) struct Plan {
     /// Calls of the machine's that fail, and after which the daemon is killed.
     pub(super) failing: u64,
     pub(super) killing: u64,
+    /// Workers that are held up in the kernel, after what they did.
+    pub(super) held_up: u64,
     /// Between two misfortunes of those that come by themselves; none if 0.
     pub(super) misfortune: u64,
     /// How many guests each domain id has, one after the other.
@@ -41,12 +43,14 @@ impl Plan {
             others: chance.pick(&[1, 10, 100, 1000]),
             failing: chance.pick(&[0, 0, 5, 50]),
             killing: chance.pick(&[0, 0, 5, 50]),
+            held_up: chance.pick(&[0, 0, 0, 20]),
             misfortune: chance.pick(&[0, 1000, 10_000, 40_000]),
             lives: 1 + chance.below(3),
         };
         if chance.permille(200) {
             // A quiet one, in which everything has to go well.
-            (plan.lost, plan.failing, plan.killing, plan.misfortune) = (0, 0, 0, 0);
+            (plan.lost, plan.failing, plan.killing) = (0, 0, 0);
+            (plan.held_up, plan.misfortune) = (0, 0);
         }
         plan
     }
@@ -63,6 +67,7 @@ impl Plan {
             others: 1,
             failing: 0,
             killing: 0,
+            held_up: 0,
             misfortune: 0,
             lives: 1,
         }
@@ -70,6 +75,6 @@ impl Plan {
 
     /// Whether nothing goes wrong but that things take their time.
     pub(super) fn is_quiet(&self) -> bool {
-        self.lost + self.failing + self.killing + self.misfortune == 0
+        self.lost + self.failing + self.killing + self.held_up + self.misfortune == 0
     }
 }

@@ -156,7 +156,7 @@ impl Slot {
     }
 
     /// Makes a device, and waits for its backend.
-    async fn make(&mut self, key: &DeviceKey) {
+    pub(super) async fn make(&mut self, key: &DeviceKey) {
         self.end(key);
         let world = Rc::clone(&self.world);
         let number = world.count.get() + 1;

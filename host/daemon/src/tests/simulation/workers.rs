@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -45,6 +46,9 @@ pub(super) struct Shared {
     longest: u64,
     /// Of a thousand calls, and of a thousand workers that end.
     killing: u64,
+    held_up: u64,
+    /// For how long the next one is held up, if that is not left to chance.
+    hold_up: Mutex<Option<Duration>>,
     /// Whether misfortunes happen still.
     stormy: Arc<AtomicBool>,
     /// Where tokio's parts of a worker live.
@@ -60,6 +64,8 @@ impl Shared {
             chance: Chance::of(seed, "workers"),
             longest: plan.worker,
             killing: plan.killing,
+            held_up: plan.held_up,
+            hold_up: Mutex::default(),
             stormy,
             runtime,
             killed: Mutex::default(),
@@ -91,6 +97,22 @@ impl Shared {
         }
     }
 
+    /// Holds up the next worker for so long after its work.
+    pub(super) fn hold_up(&self, time: Duration) {
+        *lock(&self.hold_up) = Some(time);
+    }
+
+    /// How long a worker takes to tell that it has ended.
+    fn coming_back(&self) -> Duration {
+        if let Some(time) = lock(&self.hold_up).take() {
+            return time;
+        }
+        match self.is_stormy() && self.chance.permille(self.held_up) {
+            true => self.chance.upto(60_000),
+            false => self.chance.upto(self.longest),
+        }
+    }
+
     /// Kills the daemon, and so never returns.
     async fn kill<T>(&self) -> T {
         lock(&self.killed).cancel();
@@ -111,7 +133,7 @@ impl Workers {
                 // Its work is done and written down, and nobody else knows of it.
                 Ok(_) if shared.is_stormy() && shared.chance.permille(shared.killing) => shared.kill().await,
                 Ok(done) => {
-                    sleep(shared.chance.upto(shared.longest)).await;
+                    sleep(shared.coming_back()).await;
                     done
                 }
                 Err(reason) if reason.is::<Killed>() => shared.kill().await,

@@ -85,6 +85,44 @@ async fn requests_under_way_fail_when_the_connection_is_lost() {
 }
 
 #[tokio::test]
+async fn what_fails_within_a_transaction_that_the_store_does_not_know_is_done_again() {
+    let fake = Fake::new();
+    let (client, mut peer) = fake.connect().await;
+    let path = node("/a");
+    for suspended in [true, false] {
+        let retry = Backoff::default();
+        let doing = client.transaction(&retry, async |transaction| transaction.read(&path).await);
+        let answering = async {
+            let asked = peer.asked().await;
+            peer.answer(&asked, b"1\0").await;
+            let asked = peer.asked().await;
+            assert_eq!((asked.kind, &*asked.payload), (Kind::Read, &b"/a\0"[..]));
+            peer.say(Kind::Error as u32, asked.request, b"ENOENT\0").await;
+            let asked = peer.asked().await;
+            assert_eq!((asked.kind, &*asked.payload), (Kind::Read, &b"/\0"[..]));
+            if !suspended {
+                return peer.answer(&asked, b"").await;
+            }
+            peer.say(Kind::Error as u32, asked.request, b"ENOENT\0").await;
+            let asked = peer.asked().await;
+            assert_eq!((asked.kind, &*asked.payload), (Kind::TransactionEnd, &b"F\0"[..]));
+            peer.answer(&asked, b"OK\0").await;
+            let asked = peer.asked().await;
+            peer.answer(&asked, b"2\0").await;
+            let asked = peer.asked().await;
+            peer.answer(&asked, b"value").await;
+            let asked = peer.asked().await;
+            assert_eq!((asked.kind, &*asked.payload), (Kind::TransactionEnd, &b"T\0"[..]));
+            peer.answer(&asked, b"OK\0").await;
+        };
+        match tokio::join!(doing, answering).0 {
+            Ok(value) => assert!(suspended && value == b"value"),
+            Err(error) => assert!(!suspended && error.is_not_found(), "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_event_may_come_before_the_reply_to_its_watch() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
