@@ -79,11 +79,19 @@ pub struct Scenario {
     pub title: String,
     /// Where it runs: everywhere, unless its second line is `# Only in: PLACE`.
     pub places: Vec<Place>,
+    /// Whether it runs only if it is asked for by name: its third line is `# Only by name.`.
+    pub by_name: bool,
 }
 
 /// The folder with the scripts.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("xen")
+}
+
+/// Those that run unless others are named.
+pub fn usual_scenarios() -> Result<Vec<Scenario>> {
+    let all = scenarios()?.into_iter();
+    Ok(all.filter(|scenario| !scenario.by_name).collect())
 }
 
 /// All scenarios, in the order of their names.
@@ -114,10 +122,12 @@ impl Scenario {
                 .collect(),
         };
         ensure!(!places.is_empty(), "its second line names no place");
+        let by_name = text.lines().nth(2) == Some("# Only by name.");
         Ok(Self {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             title: title.to_owned(),
             places,
+            by_name,
         })
     }
 }

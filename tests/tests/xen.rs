@@ -15,7 +15,7 @@ fn every_scenario_passes_on_real_xen() -> Result<()> {
         say(&format!("SKIPPED, real Xen did not run: {missing:#}"));
         return Ok(());
     }
-    let scenarios = xen::scenarios()?;
+    let scenarios = xen::usual_scenarios()?;
     say("    real Xen boots under emulation; this takes some minutes");
     let report = xen::run(&scenarios, &Place::ALL, &[Side::Ours], None, &|ran| {
         say(&format!("    {ran}"))

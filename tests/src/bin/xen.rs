@@ -15,7 +15,7 @@ use xenplug_tests::xen::{self, Place, Side};
 #[derive(Parser)]
 #[command(name = "cargo xtask xen", bin_name = "cargo xtask xen")]
 struct Arguments {
-    /// The scenarios to run, by name; all of them without it.
+    /// The scenarios to run, by name; without it all but those that run only by name.
     scenarios: Vec<String>,
     /// Lists the scenarios, and runs none.
     #[arg(long)]
@@ -45,26 +45,36 @@ enum WhichSide {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let mut scenarios = xen::scenarios()?;
+    let all = xen::scenarios()?;
     for name in &arguments.scenarios {
         ensure!(
-            scenarios.iter().any(|scenario| scenario.name == *name),
+            all.iter().any(|scenario| scenario.name == *name),
             "no scenario {name}; there are {}",
-            scenarios
-                .iter()
+            all.iter()
                 .map(|scenario| scenario.name.as_str())
                 .collect::<Vec<_>>()
                 .join(", ")
         );
     }
-    scenarios.retain(|scenario| arguments.scenarios.is_empty() || arguments.scenarios.contains(&scenario.name));
     if arguments.list {
-        for scenario in &scenarios {
+        for scenario in &all {
             let places: Vec<_> = scenario.places.iter().map(|place| place.name()).collect();
-            println!("{:<14} {} [{}]", scenario.name, scenario.title, places.join(", "));
+            let by_name = if scenario.by_name { ", only by name" } else { "" };
+            println!(
+                "{:<14} {} [{}{by_name}]",
+                scenario.name,
+                scenario.title,
+                places.join(", ")
+            );
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let scenarios = if arguments.scenarios.is_empty() {
+        xen::usual_scenarios()?
+    } else {
+        let named = |scenario: &xen::Scenario| arguments.scenarios.contains(&scenario.name);
+        all.into_iter().filter(named).collect()
+    };
     let places = match arguments.place {
         None => Place::ALL.to_vec(),
         Some(WhichPlace::DriverDomain) => vec![Place::DriverDomain],

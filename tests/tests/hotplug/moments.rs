@@ -55,8 +55,12 @@ impl Stage {
                 child
             }
             Moment::Used => {
-                let child = self.spawn("attach", disk, &WAITING)?;
-                self.expect(disk, "4")?;
+                let mut child = self.spawn("attach", disk, &WAITING)?;
+                if let Err(error) = self.expect(disk, "4") {
+                    child.kill()?;
+                    let said = child.wait_with_output()?.stderr;
+                    return Err(error.context(String::from_utf8_lossy(&said).into_owned()));
+                }
                 child
             }
             Moment::Unwanted => {

@@ -1,7 +1,10 @@
 # Giving back takes longer than libxl waits: detach returns when it is over, and the same is attached again at once.
 # Only in: driver-domain
+# Only by name.
 # A disk and a card for each guest come and go, round after round without a pause. The disk is of a target that takes its
-# time to log out of, the card has a hook that takes its time: what is slow is the same program on both sides.
+# time to log out of, the card has a hook that takes its time: what is slow is the same program on both sides. It is more
+# than the 10 s that libxl waits, and less than the 20 s that xenplugd gives a helper: a machine that is busy with other
+# things makes it more than both.
 slow=12
 rounds=${rounds:-1}
 guests_at_once=$((rounds < 20 ? 1 : 4))
@@ -33,7 +36,7 @@ process = [
     { name = "iscsiadm", path = "/usr/bin/iscsiadm", args = ["-m", "node", "--targetname", "iqn.*", "-p", "*", "--logout"] },
 ]
 [plugin.block-iscsi.limits]
-deadline = "25s"
+deadline = "35s"
 CONFIG
         xenplugd --check'
     kill_daemon
@@ -79,7 +82,7 @@ comes() {
     local began=$EPOCHREALTIME
     until holds "$1/state" 4; do
         ! xenstore-exists "$1/hotplug-error" || return
-        awk "BEGIN { exit !($EPOCHREALTIME - $began > 30) }" && return 1
+        awk "BEGIN { exit !($EPOCHREALTIME - $began > 120) }" && return 1
         sleep 0.4
     done
 }
