@@ -133,7 +133,7 @@ impl Slot {
     }
 
     /// Makes a device, and waits for it to be connected.
-    async fn attach(&mut self, key: DeviceKey) {
+    pub(super) async fn attach(&mut self, key: DeviceKey) {
         self.make(&key).await;
         let world = Rc::clone(&self.world);
         let asked =
