@@ -122,10 +122,17 @@ impl Scenario {
     }
 }
 
-/// Runs scenarios in these places and on these sides. `tell` hears of each scenario as it ends.
+/// Runs scenarios in these places and on these sides, with as many rounds as said where they do something in rounds.
+/// `tell` hears of each scenario as it ends.
 ///
 /// One machine is emulated at a time: it wants two processors, and with fewer domains were seen to stall.
-pub fn run(scenarios: &[Scenario], places: &[Place], sides: &[Side], tell: &dyn Fn(&Ran)) -> Result<Vec<Ran>> {
+pub fn run(
+    scenarios: &[Scenario],
+    places: &[Place],
+    sides: &[Side],
+    rounds: Option<u32>,
+    tell: &dyn Fn(&Ran),
+) -> Result<Vec<Ran>> {
     let parts = Parts::find()?;
     boot::assemble(&parts)?;
     let mut report = Vec::new();
@@ -133,7 +140,13 @@ pub fn run(scenarios: &[Scenario], places: &[Place], sides: &[Side], tell: &dyn 
         for &side in sides {
             let scenarios: Vec<_> = scenarios.iter().filter(|one| one.places.contains(&place)).collect();
             if !scenarios.is_empty() {
-                report.extend(Boot { place, side, scenarios }.run(&parts, tell)?);
+                let boot = Boot {
+                    place,
+                    side,
+                    scenarios,
+                    rounds,
+                };
+                report.extend(boot.run(&parts, tell)?);
             }
         }
     }

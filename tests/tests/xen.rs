@@ -17,7 +17,7 @@ fn every_scenario_passes_on_real_xen() -> Result<()> {
     }
     let scenarios = xen::scenarios()?;
     say("    real Xen boots under emulation; this takes some minutes");
-    let report = xen::run(&scenarios, &Place::ALL, &[Side::Ours], &|ran| {
+    let report = xen::run(&scenarios, &Place::ALL, &[Side::Ours], None, &|ran| {
         say(&format!("    {ran}"))
     })?;
     // Every scenario runs in one place at least.

@@ -7,7 +7,7 @@ images=/var/lib/xen/images
 
 # --- reports ---------------------------------------------------------------------------------------------------------
 
-report() { (IFS=$'\t'; echo "$*") >> /out/results; }
+report() { (IFS=$'\t'; flock 8; echo "$*" >> /out/results) 8> /run/report; }
 since() { awk "BEGIN { printf \"%.2f\", $EPOCHREALTIME - $1 }"; }
 # A line in every log, so that they can be read side by side.
 mark() { echo "=== $EPOCHREALTIME $1"; echo "$EPOCHREALTIME === $1" >> /out/store-trace; }
@@ -31,6 +31,9 @@ timed() {
 
 # found NAME TEXT: what was seen, for the report.
 found() { echo "--- $1: $2"; report found "$scenario" "$1" "$(tr '\n\t' '; ' <<< "$2")"; }
+
+# count NAME NUMBER OF: how often it was so, for the report.
+count() { echo "--- $1: $2 of $3"; report count "$scenario" "$1" "$2 of $3"; }
 
 # does_not_apply WHY: ends the scenario; there is nothing of the kind on this side.
 does_not_apply() {
@@ -101,7 +104,7 @@ start_guest() {
     xl create -q "$guests/$1" && await_guest "$1"
 }
 
-await_guest() { wait_for 60 "the shell of $1" has_shell "$1"; }
+await_guest() { wait_for 180 "the shell of $1" has_shell "$1"; }
 # Its devices are there before its shell is; one that failed is why the shell never comes.
 has_shell() {
     grep -aq '^@ready' "/out/consoles/guest-$1.log" && return
@@ -247,6 +250,16 @@ start_daemon() {
         backend 'setsid xl -vvv devd -F < /dev/null >> /run/daemon.log 2>&1 & echo $! > /run/daemon.pid; sleep 1'
     fi
 }
+# enable_qdisk IMAGE...: the example's table for disks that QEMU serves, which is a comment there; and a user for QEMU, who
+# owns the images and may use Xen's devices. In dom0 the toolstack starts QEMU, as root.
+enable_qdisk() {
+    [ $side = ours ] && [ $place = driver-domain ] || return 0
+    backend "install -D -m 644 -t /usr/lib/xenplug/plugins /srv/xenplug/target/plugins/qdisk.wasm
+        echo xenplug-qemu:x:990:990::/nonexistent:/usr/sbin/nologin >> /etc/passwd; echo xenplug-qemu:x:990: >> /etc/group
+        chown xenplug-qemu $*; chgrp xenplug-qemu /dev/xen/evtchn /dev/xen/gntdev && chmod 660 /dev/xen/evtchn /dev/xen/gntdev
+        sed -i '/^# \\[plugin.qdisk\\]/,/^\$/s/^# //' /etc/xenplug/xenplugd.toml && xenplugd --check && kill -HUP \$(cat /run/daemon.pid)"
+}
+no_device_model() { ! xenstore-exists "/local/domain/$back/device-model/$guest_id"; }
 kill_daemon() { backend 'kill -9 $(cat /run/daemon.pid); while kill -0 $(cat /run/daemon.pid) 2> /dev/null; do sleep 0.1; done'; }
 
 save_logs() {

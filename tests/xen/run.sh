@@ -23,7 +23,7 @@ vcpus = 1
 driver_domain = 1
 on_crash = "preserve"
 CONFIG
-    xl create -q /run/dd.cfg && wait_for 90 "the driver domain's shell" grep -q '^@ready' /out/consoles/guest-dd.log
+    xl create -q /run/dd.cfg && wait_for 180 "the driver domain's shell" grep -q '^@ready' /out/consoles/guest-dd.log
 }
 
 began=$EPOCHREALTIME

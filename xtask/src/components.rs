@@ -18,6 +18,7 @@ use crate::{
 /// The handlers that are shipped, by the name of their package.
 const HANDLERS: &[&str] = &[
     "phy",
+    "qdisk",
     "block-dummy",
     "block-iscsi",
     "block-nbd",

@@ -15,6 +15,8 @@ pub(crate) struct Apt {
     folder: PathBuf,
     /// Another release of Debian's than the machine's.
     release: Option<&'static str>,
+    /// Whether the machine's own packages count: what is there needs no download, and what it breaks cannot be had.
+    machine_counts: bool,
 }
 
 impl Apt {
@@ -28,6 +30,7 @@ impl Apt {
         Ok(Self {
             folder: workspace.target.join("apt"),
             release: None,
+            machine_counts: true,
         })
     }
 
@@ -39,6 +42,7 @@ impl Apt {
         let other = Self {
             folder: workspace.target.join(format!("apt-{release}")),
             release: Some(release),
+            machine_counts: true,
         };
         fs::create_dir_all(other.sources())?;
         fs::write(
@@ -51,6 +55,16 @@ impl Apt {
         Ok(other)
     }
 
+    /// The same, as if nothing were installed here: the machine's packages neither replace nor break any.
+    pub(crate) fn on_bare_machine(self) -> Result<Self> {
+        fs::create_dir_all(&self.folder)?;
+        fs::write(self.nothing_installed(), "")?;
+        Ok(Self {
+            machine_counts: false,
+            ..self
+        })
+    }
+
     /// Downloads packages, with those they depend on that the machine lacks, and unpacks them into `folder`, but for
     /// the dependencies that are needless there. Does nothing if the same packages were unpacked there before.
     pub(crate) fn unpack(&self, packages: &[&str], needless: fn(&str) -> bool, folder: &Path) -> Result<()> {
@@ -60,8 +74,6 @@ impl Apt {
             return Ok(());
         }
         let archives = self.folder.join("archives");
-        remove(&archives)?;
-        fs::create_dir_all(archives.join("partial"))?;
         terminal::note("apt downloads these packages; nothing is installed on this machine");
         self.download(packages)?;
 
@@ -113,11 +125,20 @@ impl Apt {
 
     fn download(&self, packages: &[&str]) -> Result<()> {
         let machine_lists = self.find_lists()?;
+        self.clear_archives()?;
         terminal::run(&mut self.install(packages, machine_lists)).or_else(|_| {
             terminal::note("the package lists may be out of date: fetch new ones");
             self.update()?;
+            // What has come already may be of an older version than the rest will be.
+            self.clear_archives()?;
             terminal::run(&mut self.install(packages, false))
         })
+    }
+
+    fn clear_archives(&self) -> Result<()> {
+        let archives = self.folder.join("archives");
+        remove(&archives)?;
+        Ok(fs::create_dir_all(archives.join("partial"))?)
     }
 
     /// Where the machine has Debian's packages from.
@@ -141,6 +162,11 @@ impl Apt {
     /// The folder of our own list of sources.
     fn sources(&self) -> PathBuf {
         self.folder.join("sources")
+    }
+
+    /// A file that says what is installed, and is empty.
+    fn nothing_installed(&self) -> PathBuf {
+        self.folder.join("nothing-installed")
     }
 
     /// Whether to use the machine's package lists; if not, ours are there.
@@ -200,6 +226,12 @@ impl Apt {
             options.push(format!(
                 "--option=Dir::State::Lists={}",
                 self.folder.join("lists").display()
+            ));
+        }
+        if !self.machine_counts {
+            options.push(format!(
+                "--option=Dir::State::Status={}",
+                self.nothing_installed().display()
             ));
         }
         if self.release.is_some() {

@@ -92,7 +92,8 @@ pub(crate) fn set_up_xen(workspace: &Workspace) {
 }
 
 fn fetch_xen(workspace: &Workspace) -> Result<()> {
-    let apt = Apt::find(workspace)?;
+    // Debian's QEMU for Xen is older than the machine's own may be, and the two exclude each other.
+    let apt = Apt::find(workspace)?.on_bare_machine()?;
     let xen_utils = xen_utils(&apt)?;
     let hypervisor = newest(&apt, "xen-hypervisor-4.", "-amd64")?;
     // By its full name, so that it is fetched also where it is installed.
@@ -104,6 +105,8 @@ fn fetch_xen(workspace: &Workspace) -> Result<()> {
         "xen-utils-common",
         "xenstore-utils",
         "qemu-system-x86",
+        "qemu-system-xen",
+        "qemu-utils",
         "busybox-static",
         "bash",
         "coreutils",
@@ -119,9 +122,19 @@ fn fetch_xen(workspace: &Workspace) -> Result<()> {
         "bsdutils",
     ];
     let needless = |dependency: &str| {
-        ["systemd", "udev", "initramfs", "linux-base", "grub", "perl", "python"]
-            .iter()
-            .any(|part| dependency.contains(part))
+        // The loader is the machine's own, and so has to be the C library.
+        [
+            "libc6",
+            "systemd",
+            "udev",
+            "initramfs",
+            "linux-base",
+            "grub",
+            "perl",
+            "python",
+        ]
+        .iter()
+        .any(|part| dependency.contains(part))
     };
     apt.unpack(&packages, needless, &xen_folder(workspace))
 }

@@ -15,6 +15,7 @@ use crate::{rig, terminal};
 /// Packages that exist to be components. A native build of them serves their unit tests alone.
 pub(crate) const WASM_PACKAGES: &[&str] = &[
     "phy",
+    "qdisk",
     "block-dummy",
     "block-iscsi",
     "block-nbd",

@@ -20,7 +20,7 @@ use crate::complain;
 pub(crate) const ATTACH: &str = "\
 Asks a driver domain for a disk or a network card of a guest, which may be running.
 
-The driver domain has to run xenplugd, and to be prepared: `xenplug prepare DOM`. The device is described as in xl's
+The driver domain, which may be dom0, has to run xenplugd, and to be prepared: `xenplug prepare DOM`. The device is described as in xl's
 configuration of a guest:
 
   vbd  as xl-disk-configuration(5) says, such as vdev=xvdb,target=/srv/a.img,access=rw

@@ -1,23 +1,29 @@
 //! `xenplug watch`: what becomes of the devices, as it happens.
 
+mod screen;
+
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     time::{Duration, SystemTime},
 };
 
 use clap::Args;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 use xenplug_control::{Client, Device, Error, Status};
 
 use crate::status;
+use screen::Screen;
 
 /// What it is for.
 pub(crate) const ABOUT: &str = "\
 Shows the devices, and what becomes of them, until it is interrupted.
 
-On a terminal it shows the table of `xenplug status` with the last events below it, else a line for each event: the time,
+On a terminal it shows the table of `xenplug status` with the last events below it, until Ctrl-C, else a line for each event: the time,
 the device, the state it was in and the one it is in now, then plugin, what is held, and the error. With --json each event
 is an object on a line of its own, with the device as in `xenplug status --json`.
 
@@ -25,8 +31,6 @@ The daemon is asked every --every; a state that does not last that long may not 
 
 /// How many events stand below the table.
 const EVENTS: usize = 10;
-/// Home, and clear the screen (ECMA-48).
-const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// `xenplug watch`.
 #[derive(Args)]
@@ -56,12 +60,13 @@ struct Change {
 }
 
 impl Watch {
-    /// Shows what happens until the output is closed. A daemon that goes away is waited for; one that was never there is
-    /// an error.
+    /// Shows what happens until the output is closed, or a terminal's user has seen enough. A daemon that goes away is
+    /// waited for; one that was never there is an error.
     pub(crate) async fn run(&self, client: &Client) -> Result<(), Failure> {
         let (mut known, mut told) = (BTreeMap::new(), Vec::new());
         let mut status = Some(client.status().await?);
-        let table = !self.json && io::stdout().is_terminal();
+        let mut screen = if self.json { None } else { Screen::take()? };
+        let mut end = if screen.is_some() { Some(End::new()?) } else { None };
         loop {
             let at = Instant::now() + self.every;
             let now = devices(status.as_ref());
@@ -74,19 +79,43 @@ impl Watch {
             for change in &changes {
                 told.push(if self.json { change.json() } else { change.line() });
             }
-            if table {
-                let skip = told.len().saturating_sub(EVENTS);
-                let head = status.as_ref().map_or("xenplugd is away\n".to_owned(), status::table);
-                let text = format!("{CLEAR}{head}\n{}\n", told.split_off(skip).join("\n"));
-                write(&text)?;
+            if let Some(screen) = &mut screen {
+                told.drain(..told.len().saturating_sub(EVENTS));
+                let table = status.as_ref().map_or("xenplugd is away\n".to_owned(), status::table);
+                screen.show(&table, &told)?;
             } else if !told.is_empty() {
                 write(&(std::mem::take(&mut told).join("\n") + "\n"))?;
             }
             if status.is_some() {
                 known = now;
             }
-            sleep_until(at).await;
+            tokio::select! {
+                () = sleep_until(at) => {}
+                () = End::comes(&mut end) => return Ok(()),
+            }
             status = client.status().await.ok();
+        }
+    }
+}
+
+/// The signals that end a picture. Where lines are written they end the program as ever.
+struct End([Signal; 3]);
+
+impl End {
+    fn new() -> io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn comes(end: &mut Option<Self>) {
+        match end {
+            None => std::future::pending().await,
+            Some(Self([interrupt, terminate, hangup])) => tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            },
         }
     }
 }

@@ -182,6 +182,7 @@ impl Task {
     async fn act(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Look(ticket) => match self.look().await {
+                Ok(_) if self.is_lost() => Some(Event::Lost),
                 Ok(observation) => Some(Event::Looked(ticket, observation)),
                 Err(error) => {
                     // A lost connection tells by itself when it is back.
@@ -283,7 +284,7 @@ impl Task {
 
     /// Looks at the device. One that waits for its handler is examined at once.
     async fn look(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
-        let waits = match self.host.mode {
+        let waits = match self.machine.mode() {
             Mode::DriverDomain => self.machine.phase() == Phase::Waiting,
             Mode::Dom0 => self.machine.adding(),
         };
@@ -298,6 +299,22 @@ impl Task {
         };
         self.seen = Some(observation.clone());
         Ok(observation)
+    }
+
+    /// Whether a helper has ended that the connected device needs; says so if it has.
+    fn is_lost(&mut self) -> bool {
+        if self.machine.phase() != Phase::Connected {
+            return false;
+        }
+        let lost = self
+            .holding
+            .as_ref()
+            .and_then(|holding| holding.lost(&self.host.claims));
+        if let Some(cause) = &lost {
+            let plugin = self.plugin_name();
+            self.failed(Failure::new(&plugin, cause));
+        }
+        lost.is_some()
     }
 
     /// Has the handler run, now or when its plugin may. If it cannot, that is an event.

@@ -5,9 +5,11 @@
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
-use xenplug_runtime::Connection;
+use xenplug_runtime::{Claims, Connection};
 use xenplug_system::{System, network::IfName};
-use xenplug_xenbus::{BackendPath, HotplugStatus, Identity, Observation, Part, Phase, Published, Role, XenbusState};
+use xenplug_xenbus::{
+    BackendPath, DomId, HotplugStatus, Identity, MADE_FOR, Observation, Part, Phase, Published, Role, XenbusState,
+};
 use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
 use crate::{domains::Domains, host::Host, hotplug::Requests};
@@ -20,7 +22,7 @@ pub(crate) const RETRY: Backoff = Backoff {
 };
 
 /// The nodes that say where a device is in its life.
-const LOOKED_AT: [&str; 3] = ["state", "online", "hotplug-status"];
+const LOOKED_AT: [&str; 4] = ["state", "online", "hotplug-status", MADE_FOR];
 
 /// What a handler works on.
 #[derive(Clone, Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Directory {
     system: System,
     domains: Arc<Domains>,
     requests: Arc<Requests>,
+    claims: Arc<Claims>,
     path: BackendPath,
     role: Role,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
@@ -61,7 +64,8 @@ impl Directory {
         };
         let (client, system) = (host.client.clone(), host.system.clone());
         let (domains, requests) = (Arc::clone(&host.domains), Arc::clone(&host.requests));
-        let directory = Self::new(client, system, domains, requests, path, part.role);
+        let claims = Arc::clone(&host.claims);
+        let directory = Self::new(client, system, domains, requests, claims, path, part.role);
         if phase == Phase::Connected {
             directory.of_tap.set(HotplugStatus::Connected);
         }
@@ -73,6 +77,7 @@ impl Directory {
         system: System,
         domains: Arc<Domains>,
         requests: Arc<Requests>,
+        claims: Arc<Claims>,
         path: BackendPath,
         role: Role,
     ) -> Self {
@@ -89,6 +94,7 @@ impl Directory {
             system,
             domains,
             requests,
+            claims,
             path,
             role,
             of_tap: Cell::default(),
@@ -187,7 +193,10 @@ impl Directory {
             vm,
         };
         let gone = self.domains.gone(self.path.key.frontend);
-        let seen = Observation::read(identity, present, gone, value);
+        let seen = Observation {
+            served: self.claims.services.serve(&self.path.key),
+            ..Observation::read(identity, present, gone, value)
+        };
         match self.role {
             Role::Paravirtual => seen,
             Role::Emulated => self.as_tap(seen),
@@ -259,11 +268,21 @@ impl Directory {
 
     /// Publishes why a device failed.
     pub(crate) async fn publish_failure(&self, identity: &Identity, status: &str, error: &str) -> Outcome {
-        let nodes = vec![
+        self.write(Self::failure(status, error), &[], |seen| seen.is_of(identity))
+            .await
+    }
+
+    fn failure(status: &str, error: &str) -> Vec<(String, String)> {
+        vec![
             ("hotplug-error".to_owned(), error.to_owned()),
             ("hotplug-status".to_owned(), status.to_owned()),
-        ];
-        self.write(nodes, &[], |seen| seen.is_of(identity)).await
+        ]
+    }
+
+    /// Publishes that nobody serves the device any more, if it says that it is connected. One that is closed is to go.
+    pub(crate) async fn abandon(&self, error: &str) -> Outcome {
+        let abandoned = |seen: &Observation| seen.present && seen.status == HotplugStatus::Connected && !seen.leaving();
+        self.write(Self::failure("error", error), &[], abandoned).await
     }
 
     /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be
@@ -418,6 +437,20 @@ pub(crate) async fn remove(transaction: &Transaction, backend: &Path) -> Result<
         above = directory.parent();
     }
     Ok(())
+}
+
+/// Removes what a guest's QEMU wrote about itself (`xenstore_record_dm_state` in QEMU's hw/xen/xen-operations.c; libxl_dm.c,
+/// `libxl__destroy_qemu_xenpv_backend`, does the same). In dom0 that may be the guest's device model, which is the
+/// toolstack's.
+pub(crate) async fn forget_device_model(host: &Host, guest: DomId) -> Result<(), Error> {
+    if host.own == DomId(0) {
+        return Ok(());
+    }
+    let node = format!("/local/domain/{}/device-model/{guest}", host.own);
+    match host.client.rm(&node.parse()?).await {
+        Err(error) if error.is_not_found() || error.is_denied() => Ok(()),
+        done => done,
+    }
 }
 
 /// A reply's value as text; an absent node, or one that may not be read, is none.

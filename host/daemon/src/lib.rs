@@ -17,6 +17,7 @@ mod quarantine;
 mod recovery;
 mod registry;
 mod script;
+mod services;
 mod simulated;
 #[cfg(test)]
 mod tests;
@@ -132,7 +133,8 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         Mode::Dom0 if arguments.simulated.is_none() => system.beside_scripts(),
         Mode::Dom0 | Mode::DriverDomain => system,
     };
-    let (claims, questions) = neighbours::claims(config.mode);
+    let (services, told) = services::services();
+    let (claims, questions) = neighbours::claims(config.mode, services);
     let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
@@ -159,6 +161,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             workers: Workers::Threads,
         })
         .await?;
+        spawn_local(services::answer(Arc::clone(&host), told));
         serve(host, &arguments.config, loader, listener, asked, questions).await?;
         let _ = std::fs::remove_file(control);
         Ok(())
@@ -184,6 +187,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut dispatching = begin(&host, asked, questions).await?;
+    spawn_local(services::tend(Arc::clone(&host)));
     spawn_local(logging::tell_of_floods());
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
@@ -216,9 +220,7 @@ async fn begin(
     let dispatch = Dispatch::begin(Arc::clone(host), questions).await?;
     recovery::run(host).await?;
     spawn_local(script::pass_on(Arc::clone(host), asked));
-    if host.mode == Mode::DriverDomain {
-        spawn_local(hotplug::follow(Arc::clone(host)));
-    }
+    spawn_local(hotplug::follow(Arc::clone(host)));
     Ok(spawn_local(dispatch.run()))
 }
 

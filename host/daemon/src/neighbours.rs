@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use xenplug_runtime::{Claim, Claims, Neighbours as Neighbourhood, Sharing};
+use xenplug_runtime::{Claim, Claims, Neighbours as Neighbourhood, Services, Sharing};
 use xenplug_xenbus::{DeviceKey, DomId, Kind, Mode};
 use xenplug_xenstore::{Client, Error, Path, Reply, Request};
 
@@ -31,11 +31,12 @@ struct Asker(UnboundedSender<Question>);
 
 /// The claims of a daemon, and where it is asked about those who make none: in dom0, where original scripts may plug
 /// devices as well.
-pub(crate) fn claims(mode: Mode) -> (Arc<Claims>, UnboundedReceiver<Question>) {
+pub(crate) fn claims(mode: Mode, services: Services) -> (Arc<Claims>, UnboundedReceiver<Question>) {
     let (asker, asked) = unbounded_channel();
+    let claims = Claims::with(services);
     let claims = match mode {
-        Mode::Dom0 => Claims::beside(Box::new(Asker(asker))),
-        Mode::DriverDomain => Claims::default(),
+        Mode::Dom0 => claims.beside(Box::new(Asker(asker))),
+        Mode::DriverDomain => claims,
     };
     (Arc::new(claims), asked)
 }

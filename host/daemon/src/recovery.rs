@@ -77,6 +77,8 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
         let (back, gone) = take_hold(host, holding).await?;
         holding = back;
         match (gone.is_empty(), seen.status == HotplugStatus::Connected) {
+            // The helper of another device took it up: its own handler had not come as far.
+            (true, true) if key.kind.connects_itself() && !holding.takes_part() => (Adopted::Unfinished, None),
             (true, _) => (Adopted::Connected, None),
             // If the kernel has not taken up what was published, it still can take up something else: that it was is
             // taken back, and the handler runs once more.
@@ -95,7 +97,7 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
             }
             (false, false) => (Adopted::Unfinished, None),
         }
-    } else if host.mode == Mode::DriverDomain
+    } else if seen.mode(host.mode) == Mode::DriverDomain
         && seen.is_of(&header.identity)
         && !seen.leaving()
         && seen.status == HotplugStatus::Connected

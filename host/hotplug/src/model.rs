@@ -50,6 +50,8 @@ struct Rules {
     mortal: bool,
     /// Nobody loses patience with a guest.
     patient: bool,
+    /// Somebody removes requests by hand; nobody asks for anything after that.
+    careless: bool,
 }
 
 impl Rules {

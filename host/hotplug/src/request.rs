@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+pub use xenplug_xenbus::MADE_FOR;
+
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u32 = 1;
 
@@ -11,10 +13,6 @@ pub const ERROR_MAX: usize = 1024;
 
 /// The nodes of a request that are the protocol's own. All others are nodes of the backend's directory.
 pub const OWN_NODES: [&str; 8] = ["version", "id", "vm", "kind", "state", "error", "force", "frontend"];
-
-/// The backend's node that names the request that it was made for: with it the store alone tells after a crash whose
-/// it is, and that it is not libxl's.
-pub const MADE_FOR: &str = "hotplug-request";
 
 /// Nodes of a backend's directory that its driver domain decides: a request with one of them is refused.
 pub const DECIDED_BY_BACKEND: [&str; 8] = [

@@ -37,6 +37,8 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -49,6 +51,10 @@ const SUFFIX: &str = ".record";
 
 /// The longest name of a record, in bytes: room for [`SUFFIX`] and what setting aside adds in a file name of 255.
 const NAME_MAX: usize = 128;
+
+/// How long the lock is waited for, and how often it is tried.
+const PATIENCE: Duration = Duration::from_secs(2);
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// Why the journal could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -118,14 +124,16 @@ impl Error {
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
-    /// Locked for as long as it is open, and by this process alone: a child does not inherit it.
+    /// Locked for as long as it is open, and by this process alone: a child does not inherit it, once it has become another
+    /// program.
     _lock: File,
 }
 
 impl Journal {
     /// Opens a directory, made with its parents and with mode 0700 if need be, and locks it.
     ///
-    /// Errors: [`Error::Locked`] if another daemon has it open, [`Error::Io`].
+    /// Errors: [`Error::Locked`] if another daemon has it open, [`Error::Io`]. For a daemon that has just been killed it
+    /// waits: a child that this one had forked, and that has not become its program yet, keeps the lock for that long.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         DirBuilder::new()
             .recursive(true)
@@ -142,18 +150,25 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(Error::io("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                dir: dir.to_owned(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked(dir.to_owned())),
-            Err(TryLockError::Error(source)) => Err(Error::Io {
-                what: "lock",
-                path,
-                source,
-            }),
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(MOMENT),
+                Err(TryLockError::WouldBlock) => return Err(Error::Locked(dir.to_owned())),
+                Err(TryLockError::Error(source)) => {
+                    return Err(Error::Io {
+                        what: "lock",
+                        path,
+                        source,
+                    });
+                }
+            }
         }
+        Ok(Self {
+            dir: dir.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Begins the record of a device. `name` is `vbd-3-51712` or the like; `header` says whose it is.

@@ -270,6 +270,18 @@ fn a_second_daemon_is_told_that_there_is_one() {
 }
 
 #[test]
+fn a_daemon_waits_for_what_one_that_was_killed_has_left_behind() {
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let ends = std::thread::spawn(move || {
+        sleep(Duration::from_millis(300));
+        drop(journal);
+    });
+    Journal::open(dir.path()).unwrap();
+    ends.join().unwrap();
+}
+
+#[test]
 fn the_directory_and_its_files_are_for_their_owner_alone() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("run/journal");

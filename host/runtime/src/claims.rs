@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xenplug_system::block::SourceIdentity;
 use xenplug_xenbus::DeviceKey;
 
-use crate::shared::Undoings;
+use crate::{Services, shared::Undoings};
 
 /// How a device uses a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub trait Neighbours: Send + Sync {
     fn users(&self, major: u32, minor: u32) -> Result<Vec<Claim>, String>;
 }
 
-/// All claims of this daemon, by what is claimed.
+/// What the devices of this daemon use together: all claims, by what is claimed, and what helpers do for several.
 #[derive(Default)]
 pub struct Claims {
     /// In the order in which they were granted.
@@ -68,14 +68,24 @@ pub struct Claims {
     neighbours: Option<Box<dyn Neighbours>>,
     /// Who counts on what helpers did.
     pub(crate) undoings: Undoings,
+    /// The helpers that go on.
+    pub services: Services,
 }
 
 impl Claims {
+    /// With these helpers, and none but our devices.
+    pub fn with(services: Services) -> Self {
+        Self {
+            services,
+            ..Self::default()
+        }
+    }
+
     /// With neighbours, who have to be asked.
-    pub fn beside(neighbours: Box<dyn Neighbours>) -> Self {
+    pub fn beside(self, neighbours: Box<dyn Neighbours>) -> Self {
         Self {
             neighbours: Some(neighbours),
-            ..Self::default()
+            ..self
         }
     }
 

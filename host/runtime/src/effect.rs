@@ -12,11 +12,11 @@ use xenplug_system::{
     network::{IfName, LinkChanges, Prefix, Route},
     process::{Command, Kept},
 };
-use xenplug_xenbus::DeviceKey;
+use xenplug_xenbus::Part;
 
-use crate::{Claims, Grants, Sharing};
+use crate::{Claims, Grants, Role, Sharing};
 
-/// How long a helper has between SIGTERM and SIGKILL.
+/// How long what a helper left running has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How long the undoing of a command may take. A call of a script leaves the daemon 35 s.
@@ -79,6 +79,9 @@ pub enum Effect {
         tag: String,
         /// The process, once it is known.
         kept: Option<Kept>,
+        /// What it does for other devices as well; it ends with the last of them.
+        #[serde(default)]
+        role: Option<Role>,
     },
     /// An entry of a DHCP server's.
     Lease {
@@ -109,12 +112,12 @@ pub enum Effect {
     },
 }
 
-/// What undoing takes: the machine, the authority, and the claims.
+/// What undoing takes: the machine, the authority, and what devices share.
 pub(crate) struct Undo<'a> {
     pub(crate) system: &'a System,
     pub(crate) authority: &'a Grants,
     pub(crate) claims: &'a Claims,
-    pub(crate) device: &'a DeviceKey,
+    pub(crate) part: &'a Part,
 }
 
 impl Undo<'_> {
@@ -132,7 +135,7 @@ impl Effect {
     pub(crate) fn undo(&self, by: &Undo<'_>) -> Result<(), Error> {
         let not_held = |what: &str| Error::Denied(format!("{what}: the authority to release it is missing"));
         match self {
-            Self::Claim { source, .. } => by.claims.release(*source, by.device),
+            Self::Claim { source, .. } => by.claims.release(*source, &by.part.device),
             Self::Loop {
                 device: Some(device), ..
             } => by.system.block.detach_loop(device)?,
@@ -169,8 +172,11 @@ impl Effect {
                 let grant = by.authority.firewall.as_ref().ok_or_else(|| not_held("rules"))?;
                 by.system.firewall.lift(grant, link)?;
             }
-            Self::Helper { kept: Some(kept), .. } => by.system.process.end(kept, GRACE)?,
-            Self::Helper { tag, kept: None } => by.end_tagged(tag)?,
+            Self::Helper { tag, kept, role } => {
+                by.claims
+                    .services
+                    .leave(by.system.process.as_ref(), tag, kept.as_ref(), role.as_ref(), by.part)?;
+            }
             Self::Lease { tag, server, lease } => {
                 let grant = by.authority.dhcp.as_ref().ok_or_else(|| not_held("lease"))?;
                 by.system.dhcp.strike(grant, server, lease)?;
@@ -194,7 +200,7 @@ impl Effect {
                 settled,
                 ended,
             } => {
-                if !by.claims.undoings.give_up(undo, by.device) {
+                if !by.claims.undoings.give_up(undo, &by.part.device) {
                     return Ok(());
                 }
                 // It may still be at what is to be undone.
@@ -242,7 +248,16 @@ impl Effect {
             Self::Route { route, .. } => format!("route to {}", route.to),
             Self::ProxyArp { .. } => "proxy_arp".to_owned(),
             Self::Firewall { link } => format!("rules for {link}"),
-            Self::Helper { kept: Some(kept), .. } => format!("{} as process {}", kept.helper, kept.pid),
+            Self::Helper {
+                kept: Some(kept),
+                role: None,
+                ..
+            } => format!("{} as process {}", kept.helper, kept.pid),
+            Self::Helper {
+                kept: Some(kept),
+                role: Some(_),
+                ..
+            } => format!("its part of {}, process {}", kept.helper, kept.pid),
             Self::Helper { kept: None, .. } => "what a helper has left running".to_owned(),
             Self::Command { undo, .. } => format!("what is undone by {undo}"),
             Self::Lease { lease, .. } => format!("lease of {} to {}", lease.address, lease.host),

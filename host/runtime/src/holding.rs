@@ -9,10 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use xenplug_journal::{Held, Journal, Record, Replayed};
-use xenplug_system::{Error, Locks, System};
+use xenplug_system::{Error, Locks, System, process::Kept};
 use xenplug_xenbus::{Identity, Part, Role};
 
-use crate::{Claims, Effect, Grants, Limits, effect::Undo};
+use crate::{Claims, Effect, Grants, Limits, effect::Undo, services};
 
 /// The note of a record whose effects are being given back, or have been.
 const RELEASING: &str = "releasing";
@@ -42,6 +42,16 @@ impl Header {
         Part {
             device: self.identity.key.clone(),
             role: self.role,
+        }
+    }
+
+    /// What a helper does that serves all devices of the guest.
+    pub(crate) fn service(&self, helper: &str) -> services::Role {
+        services::Role {
+            plugin: self.plugin.clone(),
+            helper: helper.to_owned(),
+            kind: self.identity.key.kind.clone(),
+            guest: self.identity.key.frontend,
         }
     }
 }
@@ -90,6 +100,12 @@ impl fmt::Debug for Locked {
     }
 }
 
+/// The helper with a tag, if it runs.
+fn find_running(system: &System, tag: &str) -> Option<Kept> {
+    let found = system.process.find(tag).unwrap_or_default();
+    found.into_iter().find(|kept| system.process.running(kept))
+}
+
 impl Holding {
     /// Begins a record, before anything is done for the device.
     pub fn begin(journal: &Journal, header: Header) -> Result<Self, HoldingError> {
@@ -108,9 +124,15 @@ impl Holding {
     /// Takes up a record that an earlier daemon left. All have to be taken up before one is released: what several hold
     /// is undone with the last of them.
     pub fn resume(replayed: Replayed<Header, Effect>, claims: &Claims) -> Self {
+        let header = &replayed.header;
         for held in &replayed.held {
-            if let Effect::Command { undo, .. } = &held.effect {
-                claims.undoings.hold(undo, &replayed.header.identity.key);
+            match &held.effect {
+                Effect::Command { undo, .. } => claims.undoings.hold(undo, &header.identity.key),
+                Effect::Helper { tag, kept, role } if kept.is_some() || role.is_some() => {
+                    let services = &claims.services;
+                    services.resume(tag, kept.as_ref(), role.clone(), &header.part());
+                }
+                _ => {}
             }
         }
         Self {
@@ -233,10 +255,24 @@ impl Holding {
         Ok(())
     }
 
-    /// Takes hold again, after a restart, of what the record says: loop devices and claims. Answers with what is gone.
+    /// Takes hold again, after a restart, of what the record says: loop devices, claims and helpers. Answers with what is
+    /// gone.
     pub fn adopt(&mut self, system: &System, grants: &Grants, claims: &Claims) -> Vec<String> {
         let mut gone = Vec::new();
+        let part = self.header.part();
         for held in &mut self.held {
+            if let Effect::Helper {
+                tag,
+                kept: kept @ None,
+                role: Some(_),
+            } = &mut held.effect
+                && let Some(found) = find_running(system, tag)
+            {
+                // It was started, or joined, and that could not be written any more.
+                claims.services.runs(tag, &found, &part);
+                *kept = Some(found);
+                held.completed = self.record.completed(held.seq, &held.effect).is_ok();
+            }
             if !held.completed {
                 gone.push(format!("{}: was not finished", held.effect.describe()));
                 continue;
@@ -271,6 +307,20 @@ impl Holding {
         gone
     }
 
+    /// Whether it takes part in a helper that serves the whole guest.
+    pub fn takes_part(&self) -> bool {
+        let shared = |held: &Held<Effect>| matches!(held.effect, Effect::Helper { role: Some(_), .. });
+        self.held.iter().any(shared)
+    }
+
+    /// How a helper was lost that the device needs, if one was.
+    pub fn lost(&self, claims: &Claims) -> Option<String> {
+        self.held.iter().find_map(|held| match &held.effect {
+            Effect::Helper { tag, .. } => claims.services.lost(tag),
+            _ => None,
+        })
+    }
+
     /// Whether it is being given back, or has been: what is left of it is no longer a whole.
     pub fn is_releasing(&self) -> bool {
         self.note.as_deref() == Some(RELEASING)
@@ -286,12 +336,12 @@ impl Holding {
         }
         let mut failures = Vec::new();
         let mut kept = Vec::new();
-        let key = self.header.identity.key.clone();
+        let part = self.header.part();
         let by = Undo {
             system,
             authority,
             claims,
-            device: &key,
+            part: &part,
         };
         let mut undone = Vec::new();
         while let Some(held) = self.held.pop() {

@@ -22,6 +22,7 @@ mod hooks;
 mod limits;
 mod manifest;
 mod plugin;
+mod services;
 mod shared;
 mod text;
 
@@ -34,4 +35,5 @@ pub use grants::{Grants, Interface};
 pub use holding::{Header, Holding, HoldingError};
 pub use limits::Limits;
 pub use plugin::{Cancel, Fault, LoadError, Plugin, PluginSpec};
+pub use services::{Backends, Role, Services};
 pub use text::clean;

@@ -45,6 +45,9 @@ impl fmt::Display for Command {
     }
 }
 
+/// The bytes that are kept of what a started helper writes until somebody asks: what a pipe holds (pipe(7)).
+pub const SAID_MAX: usize = 64 * 1024;
+
 /// The variables that a hook finds in its environment.
 pub type Variables = BTreeMap<String, String>;
 
@@ -108,11 +111,15 @@ pub trait Process: Send + Sync {
     /// that is not there has none.
     fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error>;
 
-    /// Starts a helper that goes on.
+    /// Starts a helper that goes on. What it writes is kept for [`Process::said`].
     fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error>;
 
     /// Whether it runs.
     fn running(&self, kept: &Kept) -> bool;
+
+    /// What it has written, to either stream, since this was last asked, also under an earlier daemon: at most
+    /// [`SAID_MAX`] bytes. What comes while these wait to be asked for is lost, and nobody waits.
+    fn said(&self, kept: &Kept) -> Vec<u8>;
 
     /// Ends it with its whole tree: SIGTERM, and SIGKILL after `grace`. One that is gone is no error.
     fn end(&self, kept: &Kept, grace: Duration) -> Result<(), Error>;

@@ -12,7 +12,7 @@ use std::{
 use stage::{Stage, process_grant, tag};
 use xenplug_system::{
     Error, System,
-    process::{Kept, Output},
+    process::{Kept, Output, SAID_MAX},
     simulated::Program,
 };
 
@@ -195,6 +195,49 @@ fn a_helper_that_ends_by_itself_no_longer_runs() {
         assert!(start.elapsed() < LONG);
     }
     assert_eq!(stage.system.process.find(&tag("short")).unwrap(), []);
+}
+
+#[test]
+fn what_a_helper_that_goes_on_writes_is_heard_also_by_another_daemon() {
+    let stage = Stage::linux();
+    let path = stage.path("told");
+    let script =
+        format!("echo one; echo two >&2; echo . >{path}; read line <{path}.go; echo three; echo . >>{path}; sleep 60");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        format!("{path}.go"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let started = start(&stage.system, &script, "heard");
+    written(&path);
+    let said = |system: &System, kept: &Kept| String::from_utf8(system.process.said(kept)).unwrap();
+    assert_eq!(said(&stage.system, &started.1), "one\ntwo\n");
+    assert_eq!(said(&stage.system, &started.1), "");
+    let next = System::linux().unwrap();
+    fs::write(format!("{path}.go"), "\n").unwrap();
+    while !written(&path).contains(".\n.\n") {}
+    assert_eq!(said(&next, &started.1), "three\n");
+
+    // Another process that has its number now is not it.
+    let another = Kept {
+        started: started.1.started + 1,
+        ..started.1.clone()
+    };
+    assert_eq!(said(&System::linux().unwrap(), &another), "");
+}
+
+#[test]
+fn a_helper_that_nobody_hears_goes_on_and_loses_what_is_too_much() {
+    let stage = Stage::linux();
+    let path = stage.path("told");
+    let script = format!("dd if=/dev/zero bs=4k count=100 2>/dev/null; echo $? >{path}; sleep 60");
+    let started = start(&stage.system, &script, "unheard");
+    assert_ne!(written(&path), "0\n", "the pipe takes less than that");
+    assert_eq!(stage.system.process.said(&started.1).len(), SAID_MAX);
+    assert!(stage.system.process.running(&started.1));
 }
 
 #[test]

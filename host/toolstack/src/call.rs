@@ -33,9 +33,6 @@ pub enum Error {
     /// The guest is not there.
     #[error("there is no domain {0}")]
     NoGuest(DomId),
-    /// The toolstack's own domain, whose backends the toolstack makes.
-    #[error("domain 0 is no driver domain: its devices are attached with `xl`")]
-    NoDriver,
     /// The driver domain is not there, or not prepared.
     #[error("domain {0} has gone, or is not prepared to serve devices: run `xenplug prepare {0}`")]
     NoDriverDomain(DomId),
@@ -130,9 +127,6 @@ impl Toolstack {
 
     /// Gives a driver domain the permissions that it needs. Doing it again changes nothing.
     pub async fn prepare(&self, domain: DomId) -> Result<(), Error> {
-        if domain == DomId(0) {
-            return Err(Error::NoDriver);
-        }
         let prepared = self
             .client
             .transaction(&Backoff::default(), async |transaction| {
@@ -154,9 +148,6 @@ impl Toolstack {
         patience: Patience,
         mut progress: impl FnMut(RequestPath, Progress),
     ) -> Result<RequestPath, Error> {
-        if backend == DomId(0) {
-            return Err(Error::NoDriver);
-        }
         let class = spec.class();
         let mut tries = 0;
         loop {

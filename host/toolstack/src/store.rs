@@ -140,7 +140,7 @@ impl Device<'_> {
 
 /// Makes what a driver domain needs. `false` if there is no such domain.
 pub(crate) async fn prepare(transaction: &Transaction, domain: DomId) -> Result<bool, Error> {
-    let Some(vm) = vm(transaction, domain).await? else {
+    let Some(vm) = of_driver_domain(transaction, domain).await? else {
         return Ok(false);
     };
     let at: Path = driver_domain(domain).parse()?;
@@ -192,7 +192,13 @@ pub(crate) async fn free_devid(transaction: &Transaction, class: Class, guest: D
 /// Whether the domain is there, and the one that was prepared.
 async fn is_prepared(transaction: &Transaction, domain: DomId) -> Result<bool, Error> {
     let prepared = text(transaction, &format!("{}/vm", driver_domain(domain))).await?;
-    Ok(prepared.is_some() && prepared == vm(transaction, domain).await?)
+    Ok(prepared.is_some() && prepared == of_driver_domain(transaction, domain).await?)
+}
+
+/// What tells a driver domain from the next of its number: its `vm` node. dom0 has none, and there is no next.
+async fn of_driver_domain(transaction: &Transaction, domain: DomId) -> Result<Option<String>, Error> {
+    let vm = vm(transaction, domain).await?;
+    Ok(vm.or_else(|| (domain == DomId(0)).then(String::new)))
 }
 
 /// A domain's `vm` node. A save or a local migration appends "-1" to it for a moment

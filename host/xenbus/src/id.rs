@@ -71,6 +71,12 @@ impl Kind {
         }
     }
 
+    /// Whether the backend is a helper that the handler starts, and that also does what scripts do for others: QEMU takes up
+    /// all devices of its guest by itself, and writes `connected` when it has (hw/block/xen-block.c, `xen_block_realize`).
+    pub fn connects_itself(&self) -> bool {
+        *self == Self::QDISK
+    }
+
     /// Whether the handler needs a network interface that the kernel makes: netback announces `InitWait` before it
     /// creates it (drivers/net/xen-netback/xenbus.c, `netback_probe`).
     pub fn needs_netdev(&self) -> bool {

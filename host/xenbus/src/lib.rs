@@ -18,7 +18,9 @@ mod tests;
 
 pub use device::{DeviceKey, Identity, Part, Role};
 pub use id::{DevId, DomId, Kind};
-pub use machine::{Action, Adopted, AfterRelease, Event, Machine, Mode, Observation, Phase, Published, Ticket, step};
+pub use machine::{
+    Action, Adopted, AfterRelease, Event, MADE_FOR, Machine, Mode, Observation, Phase, Published, Ticket, step,
+};
 pub use path::{BackendPath, Place, WatchedPath};
 pub use script::ScriptName;
 pub use state::{HotplugStatus, XenbusState};

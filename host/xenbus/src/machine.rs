@@ -30,7 +30,7 @@
 //!     Connecting --> Releasing: HandlerFailed, or doomed / Release
 //!     Publishing --> Connected: Done, Unknown
 //!     Publishing --> Releasing: Stale, Failed / Release
-//!     Connected --> Releasing: leaving, gone, another's, made anew, Remove / Release
+//!     Connected --> Releasing: leaving, gone, another's, made anew, Remove, Lost / Release
 //!     Connected --> Retracting: set back / Retract
 //!     Retracting --> Releasing: Done / Release
 //!     Retracting --> Connected: Stale, Unknown, Failed
@@ -51,13 +51,16 @@
 //! ```
 //!
 //! # Transitions
+//! *Driver domain* and *dom0* are a device's mode: what was made for a request is *driver domain* in dom0 as well.
 //! *Wanted*: at the state at which the kind's handler runs, online, not *leaving*, not `connected`, and its link is
-//! there. *Asked*: in dom0 an `Add` stands; a driver domain needs none. *Leaving*: state 6 with `online` 0, or the
-//! frontend's domain has gone. *Made anew*: state 1 where the handler runs at 2, or the handler's state with a status
-//! that is not what we wrote there: somebody removed the directory and wrote it again. *Set back*: that state 1, beside
-//! the `connected` that we wrote: somebody wrote the state alone. *Lost*: start-up found it so, and nobody was told. *Ours*: after `Released` not
-//! told, or with our own `error` or `busy` after `Failed`, and nobody else's directory. *Over*, in dom0: ours, not
-//! `disconnected`, and *leaving* or still `connected` or, with no `Add` after it, a `Remove` stands.
+//! there; or taken up by a helper of ours that serves the guest, without the handler. *Asked*: in dom0 an `Add` stands; a
+//! driver domain needs none. *Leaving*: state 6 with `online` 0, or the frontend's domain has gone; a `qdisk` that is not
+//! `connected`, which nobody will close, with `online` 0. *Made anew*: state 1 where the handler runs at 2, or the handler's
+//! state with a status that is not what we wrote there: somebody removed the directory and wrote it again. *Set back*: that
+//! state 1, beside the `connected` that we wrote: somebody wrote the state alone. *Lost*: start-up found it so, or `Lost`
+//! came, and nobody was told. *Ours*: after `Released` not told, or with our own `error` or `busy` after `Failed`, and
+//! nobody else's directory. *Over*, in dom0: ours, not `disconnected`, and *leaving* or still `connected` or, with no `Add`
+//! after it, a `Remove` stands.
 //! *Resting* stands for `Absent`, `Waiting`, `Released` and `Foreign`, in which nothing is held and one rule serves.
 //!
 //! | phase | event | next phase | action |
@@ -85,6 +88,7 @@
 //! | `Publishing` | `Published(Failed)` | `Releasing`, then fail | `Release` |
 //! | `Connected` | *set back* | `Retracting` | `Retract` |
 //! | `Connected` | absent, *leaving*, another's, *made anew* | `Releasing`, then look | `Release` |
+//! | `Connected` | `Lost` | `Releasing`, then fail | `Release` |
 //! | `Connected` | any other look: also state 6 with `online` 1, a guest that reboots | the same | - |
 //! | `Retracting` | `Published(Done)` | `Releasing`, then look | `Release` |
 //! | `Retracting` | `Published(Stale)`, `Published(Unknown)` | `Connected` | `Look` |
@@ -125,6 +129,8 @@
 //!   emptying `hotplug-status` counts as that, and is how an operator asks for another try.
 //! - A `connected` device without a record of ours was set up by somebody else (`xl devd`, the scripts): no handler
 //!   runs for it. A driver domain still owes its toolstack the removal; in dom0 whoever set it up takes it down.
+//! - A device's mode is that of the last look, as the store alone says what was made for a request. It is another than
+//!   the one before only if the directory was removed meanwhile, and then *made anew* or *another's* leads through rest.
 //! - In dom0 other devices have other scripts, so what we were not asked for is looked at and never written to. One ask
 //!   is one handler: a directory made anew under a running handler waits for its own ask, and an ask that comes while a
 //!   handler runs is not answered by that one if it fails.
@@ -143,10 +149,11 @@ mod phase;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Action, Event, Observation, Published, Ticket};
+pub use event::{Action, Event, MADE_FOR, Observation, Published, Ticket};
 pub use phase::{AfterRelease, Phase};
 
-/// Who removes a device's directory.
+/// Who removes a device's directory: a daemon's mode, but for devices that were made for a request
+/// ([`Observation::mode`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -170,6 +177,9 @@ pub enum Adopted {
 /// One device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
+    /// The daemon's.
+    daemon: Mode,
+    /// The device's, as it was last seen.
     mode: Mode,
     kind: Kind,
     phase: Phase,
@@ -200,6 +210,7 @@ impl Machine {
     /// A device of which nothing is known. Its first [`Event::Changed`] makes it look.
     pub fn new(mode: Mode, kind: Kind) -> Self {
         Self {
+            daemon: mode,
             mode,
             kind,
             phase: Phase::Absent,
@@ -236,6 +247,11 @@ impl Machine {
     /// Where the device is in its life.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Who removes its directory.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Whose device it is: the identity that the conditions of [`Action::Publish`] and the like are about.
@@ -287,6 +303,9 @@ impl Machine {
                     return None;
                 }
                 self.heard = *ticket;
+                if seen.present {
+                    self.mode = seen.mode(self.daemon);
+                }
                 self.looked(phase, seen)
             }
 
@@ -330,6 +349,13 @@ impl Machine {
             (Event::Published(Done), Phase::Removing) if self.look_again => self.look_from(Phase::Absent),
             (Event::Published(Done), Phase::Removing) => self.forget(),
             (Event::Published(Published::Failed), Phase::Removing) => self.rest(Phase::Released { told: false }),
+
+            (Event::Lost, Phase::Connected) => {
+                self.lost = true;
+                self.release(Fail)
+            }
+            // It is about what the phase before held.
+            (Event::Lost, _) => None,
 
             // A completion of what is not in flight.
             (Event::HandlerDone | Event::HandlerFailed, _) => None,

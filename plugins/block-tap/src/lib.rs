@@ -19,12 +19,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
-mod image;
 mod tapdisk;
 
-use image::Image;
 use tapdisk::{List, Tapdisk};
-use xenplug_sdk::{Connection, Description, Device, Error, Handler, disk::Disk};
+use xenplug_sdk::{
+    Connection, Description, Device, Error, Handler,
+    disk::{Disk, Image},
+};
 
 /// Disks that tapdisk serves.
 struct Tap;

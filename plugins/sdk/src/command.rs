@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     Error,
-    process::{self, Output},
+    process::{self, Kept, Output},
 };
 
 /// A call of a helper that the operator granted: `Command::of("iscsiadm").args(["-m", "session"]).run()`.
@@ -52,6 +52,12 @@ impl Command {
     /// Runs it to its end, and has what it did undone when the device goes or the handler fails, however it ends.
     pub fn apply(&self, undo: Undo) -> Result<Output, Error> {
         process::apply(&self.helper, &self.arguments, &undo.0)
+    }
+
+    /// Takes part in the one that serves all devices of this guest, as one QEMU serves all its disks; starts it if there is
+    /// none.
+    pub fn join(&self) -> Result<Kept, Error> {
+        Kept::join(&self.helper, &self.arguments)
     }
 
     /// What it wrote to standard output, if it ended with exit code 0.

@@ -1,5 +1,6 @@
 //! A disk as its device's nodes ask for it, and what every handler for disks does with it: open, claim, publish.
 
+pub use crate::image::Image;
 use crate::{
     Connection, Device, Error,
     block::{Access, LoopOptions, Sharing, Source, SourceFacts, SourceKind},

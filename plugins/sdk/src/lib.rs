@@ -62,6 +62,7 @@ pub mod disk;
 mod error;
 mod export;
 mod handler;
+mod image;
 mod link;
 pub mod log;
 

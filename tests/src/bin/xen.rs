@@ -26,6 +26,9 @@ struct Arguments {
     /// Only on this side.
     #[arg(long, value_enum)]
     side: Option<WhichSide>,
+    /// How often `attach`, `hotplug` and `race` do what they do in rounds; a few times without it.
+    #[arg(long)]
+    rounds: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -72,7 +75,9 @@ fn main() -> Result<ExitCode> {
         Some(WhichSide::Theirs) => vec![Side::Theirs],
         Some(WhichSide::Ours) => vec![Side::Ours],
     };
-    let report = xen::run(&scenarios, &places, &sides, &|ran| eprintln!("    {ran}"))?;
+    let report = xen::run(&scenarios, &places, &sides, arguments.rounds, &|ran| {
+        eprintln!("    {ran}")
+    })?;
     println!("{}", xen::table(&scenarios, &report));
     Ok(if xen::ours_passed(&report) {
         ExitCode::SUCCESS

@@ -3,7 +3,8 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -52,9 +53,9 @@ pub fn with_card(machine: &Namespace, card: &Device) -> Result<Namespace> {
 
 /// Whether a datagram that is sent from an address in one network arrives at another one's.
 pub fn arrives(here: &Namespace, from: SocketAddr, there: &Namespace, to: SocketAddr) -> Result<bool> {
-    let receiver = there.within(|| UdpSocket::bind(to))??;
+    let receiver = bound(there, to)?;
     receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
-    let sender = here.within(|| UdpSocket::bind(from))??;
+    let sender = bound(here, from)?;
     // The first ones may be lost while the neighbour is asked for.
     for _ in 0..10 {
         match sender.send_to(b"hello", to) {
@@ -74,4 +75,18 @@ pub fn arrives(here: &Namespace, from: SocketAddr, there: &Namespace, to: Socket
         }
     }
     Ok(false)
+}
+
+/// A socket at that address.
+fn bound(network: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match network.within(|| UdpSocket::bind(address))? {
+            // A program that another thread was starting may have the last one's socket until it has begun.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            socket => return socket.with_context(|| format!("binding to {address}")),
+        }
+    }
 }

@@ -10,6 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+/// `iscsiadm`'s stand-in, but for the line that says where its state is.
+pub const ISCSIADM: &str = include_str!("helper/iscsiadm.sh");
+
 /// What tapdisk's stand-in is, as /proc shows it.
 const TAPDISK: &[u8] = b"sleep\x0086421\0";
 
@@ -48,7 +51,7 @@ impl Helper {
 
     /// `iscsiadm`, of a portal that has these targets.
     pub fn iscsiadm(folder: &Path, portal: &str, targets: &[&str]) -> Result<Self> {
-        let helper = Self::new(folder, "iscsiadm", include_str!("helper/iscsiadm.sh"))?;
+        let helper = Self::new(folder, "iscsiadm", ISCSIADM)?;
         let lines = targets.iter().map(|target| format!("{portal}:3260,1 {target}\n"));
         fs::write(helper.file("targets"), lines.collect::<String>())?;
         fs::File::create(helper.file("disk.img"))?.set_len(4 << 20)?;

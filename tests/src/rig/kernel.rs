@@ -112,7 +112,7 @@ impl Backends {
     /// All devices in the store, and those held.
     fn devices(&self, store: &mut Store) -> Result<Vec<Device>> {
         let mut devices: Vec<Device> = self.held.keys().copied().collect();
-        for kind in ["vbd", "vif"] {
+        for kind in ["vbd", "vbd3", "vif"] {
             for domid in store.children(&format!("{}/{kind}", self.top))? {
                 let directory = format!("{}/{kind}/{domid}", self.top);
                 let names = store.children(&directory)?;

@@ -13,10 +13,9 @@ use anyhow::{Context, Result, ensure};
 use super::{Parts, Place, Scenario, Side, root};
 
 /// How long domains may take to come up.
-const START: Duration = Duration::from_secs(240);
-/// How long one scenario may take: the original scripts need most of it for `attach`. It ends with its boot, as nothing
-/// else would be sure to end it.
-const SCENARIO: Duration = Duration::from_secs(1200);
+const START: Duration = Duration::from_secs(600);
+/// How long nothing may be heard of a scenario. It ends with its boot, as nothing else would be sure to end it.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// A machine that is to be switched on.
 pub(super) struct Boot<'a> {
@@ -26,6 +25,8 @@ pub(super) struct Boot<'a> {
     pub side: Side,
     /// What it runs, in this order.
     pub scenarios: Vec<&'a Scenario>,
+    /// How often the scenarios repeat what they repeat; each as it likes without it.
+    pub rounds: Option<u32>,
 }
 
 /// How a scenario went.
@@ -54,6 +55,8 @@ pub struct Ran {
     pub seconds: f64,
     /// Its steps, and the seconds of each.
     pub steps: Vec<(String, f64)>,
+    /// What it counted, by what it looked for.
+    pub counts: Vec<(String, String)>,
     /// What it saw on the way, by what it looked for.
     pub found: Vec<(String, String)>,
 }
@@ -90,10 +93,11 @@ impl Boot<'_> {
         }
         let names: Vec<_> = self.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
         let plan = format!(
-            "place={}\nside={}\nscenarios='{}'\n",
+            "place={}\nside={}\nscenarios='{}'\nrounds={}\n",
             self.place.name(),
             self.side.name(),
-            names.join(" ")
+            names.join(" "),
+            self.rounds.map(|rounds| rounds.to_string()).unwrap_or_default(),
         );
         fs::write(out.join("plan"), plan)?;
         fs::write(out.join("results"), "")?;
@@ -103,7 +107,7 @@ impl Boot<'_> {
         let mut limit = Instant::now() + START;
         let end = loop {
             if reader.read(tell)? {
-                limit = Instant::now() + SCENARIO;
+                limit = Instant::now() + SILENCE;
             }
             if reader.over {
                 break None;
@@ -202,22 +206,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes what is new; whether a scenario, or the first of them, has begun or ended.
+    /// Takes what is new; whether there was any.
     fn read(&mut self, tell: &dyn Fn(&Ran)) -> Result<bool> {
         let text = String::from_utf8_lossy(&fs::read(&self.file)?).into_owned();
         let new = text.get(self.taken..).unwrap_or_default();
         let whole = new.rfind('\n').map_or(0, |at| at + 1);
         self.taken += whole;
-        let mut moved = false;
         for line in new[..whole].lines() {
             let words: Vec<_> = line.split('\t').collect();
             let seconds = |word: &str| word.parse().unwrap_or(f64::NAN);
             match (words.as_slice(), &mut self.current) {
                 (["begin", name], current) => {
                     *current = Some(self.boot.begun(name));
-                    moved = true;
                 }
                 (["step", _, name, time], Some(ran)) => ran.steps.push(((*name).to_owned(), seconds(time))),
+                (["count", _, name, text], Some(ran)) => ran.counts.push(((*name).to_owned(), (*text).to_owned())),
                 (["found", _, name, text], Some(ran)) => ran.found.push(((*name).to_owned(), (*text).to_owned())),
                 (["end", _, status, time, text], current) => {
                     if let Some(mut ran) = current.take() {
@@ -230,13 +233,12 @@ impl<'a> Reader<'a> {
                         tell(&ran);
                         self.ran.push(ran);
                     }
-                    moved = true;
                 }
                 (["over"], _) => self.over = true,
                 _ => {}
             }
         }
-        Ok(moved)
+        Ok(whole > 0)
     }
 
     /// What ran, and what did not because of `why`.
@@ -267,6 +269,7 @@ impl Boot<'_> {
             outcome: Outcome::Failed("it did not end".to_owned()),
             seconds: 0.0,
             steps: Vec::new(),
+            counts: Vec::new(),
             found: Vec::new(),
         }
     }

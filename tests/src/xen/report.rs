@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{Outcome, Place, Ran, Scenario, Side};
 
-/// The table: a row for each scenario and place, below it a row for each step; then what was found and what failed.
+/// The table: a row for each scenario and place, below it a row for each step and each count; then what was found and what
+/// failed.
 pub fn table(scenarios: &[Scenario], report: &[Ran]) -> String {
     let of = |scenario: &str, place, side| {
         report
@@ -24,15 +25,16 @@ pub fn table(scenarios: &[Scenario], report: &[Ran]) -> String {
                 cell(sides[0]),
                 cell(sides[1]),
             ]);
-            let mut steps: Vec<&str> = Vec::new();
-            for (name, _) in sides.iter().flatten().flat_map(|ran| &ran.steps) {
-                if !steps.contains(&name.as_str()) {
-                    steps.push(name);
-                }
-            }
-            for step in steps {
+            for step in names(sides.iter().flatten().flat_map(|ran| &ran.steps)) {
                 let time = |ran: Option<&Ran>| ran.map_or_else(String::new, |ran| step_times(ran, step));
                 rows.push([format!("    {step}"), time(sides[0]), time(sides[1])]);
+            }
+            for count in names(sides.iter().flatten().flat_map(|ran| &ran.counts)) {
+                let text = |ran: Option<&Ran>| {
+                    let counted = ran.and_then(|ran| ran.counts.iter().find(|(name, _)| name == count));
+                    counted.map_or_else(String::new, |(_, text)| text.clone())
+                };
+                rows.push([format!("    {count}"), text(sides[0]), text(sides[1])]);
             }
             for ran in sides.into_iter().flatten() {
                 remark(&mut remarks, ran);
@@ -45,6 +47,17 @@ pub fn table(scenarios: &[Scenario], report: &[Ran]) -> String {
         Side::Ours.name().to_owned(),
     ];
     format!("{}{remarks}", lines(&head, &rows))
+}
+
+/// The names, each once, in the order in which they come first.
+fn names<'a, T: 'a>(named: impl Iterator<Item = &'a (String, T)>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in named {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn cell(ran: Option<&Ran>) -> String {

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{Place, archive::Archive, folder, kernel, parts::Parts};
-use crate::{readme, rig::build_directory};
+use crate::{
+    readme,
+    rig::{self, ISCSIADM, build_directory},
+};
 
 /// What scripts expect of a Debian; busybox has the rest.
 const PROGRAMS: &[&str] = &[
@@ -69,6 +72,8 @@ const PROGRAMS: &[&str] = &[
     "ip",
     "bridge",
     "nft",
+    // qemu-utils
+    "qemu-img",
     // Xen's
     "xl",
     "xenstored",
@@ -107,6 +112,9 @@ const MODULES: &[&str] = &[
     "xen-netfront",
 ];
 const GUEST_MODULES: &[&str] = &["xen-blkfront", "xen-netfront"];
+
+/// Debian's QEMU for Xen, below the root.
+const QEMU: &str = "usr/libexec/xen-qemu-system-i386";
 
 /// Where users have the checkout that they install from, below the root.
 const CLONE: &str = "srv/xenplug";
@@ -196,7 +204,9 @@ fn root(parts: &Parts, into: &Path) -> Result<Archive> {
         );
     }
     add_modules(&mut root, parts, MODULES)?;
+    add_qemu(&mut root, parts)?;
     root.file("init", &folder().join("init"));
+    add_iscsi(&mut root, into)?;
     add_product(&mut root, parts, into)?;
     Ok(root)
 }
@@ -251,6 +261,21 @@ fn add_program(root: &mut Archive, parts: &Parts, path: &str, from: &Path) -> Re
     Ok(())
 }
 
+/// QEMU, which serves disks of the kind `qdisk`.
+fn add_qemu(root: &mut Archive, parts: &Parts) -> Result<()> {
+    add_program(root, parts, QEMU, &parts.file(QEMU))?;
+    // It reads the keys of a keyboard, also where it shows no screen.
+    let keymaps = "usr/share/qemu/keymaps";
+    for keymap in fs::read_dir(parts.file(keymaps)).context("the keymaps of qemu-system-data")? {
+        let keymap = keymap?;
+        root.file(
+            format!("{keymaps}/{}", keymap.file_name().to_string_lossy()),
+            &keymap.path(),
+        );
+    }
+    Ok(())
+}
+
 /// busybox, under all names that are not taken.
 fn add_busybox(root: &mut Archive, parts: &Parts) -> Result<()> {
     let busybox = parts.program("busybox")?;
@@ -272,6 +297,14 @@ fn add_modules(root: &mut Archive, parts: &Parts, names: &[&str]) -> Result<()> 
     Ok(())
 }
 
+/// The stand-in for `iscsiadm`, for both sides: there is no target to log in to.
+fn add_iscsi(root: &mut Archive, into: &Path) -> Result<()> {
+    let program = into.join("iscsiadm");
+    rig::install(&program, &format!("#!/bin/sh\nhere=/run/iscsi\n{ISCSIADM}"))?;
+    root.file("usr/bin/iscsiadm", &program);
+    Ok(())
+}
+
 /// The built project, where a clone would have it after `cargo xtask build`: scenarios install it as the README says.
 fn add_product(root: &mut Archive, parts: &Parts, into: &Path) -> Result<()> {
     let release = build_directory()?;
@@ -288,7 +321,7 @@ fn add_product(root: &mut Archive, parts: &Parts, into: &Path) -> Result<()> {
         add_program(root, parts, &format!("{CLONE}/target/release/{name}"), &program)?;
     }
     let plugins = std::env::var_os("XENPLUG_PLUGINS").context("XENPLUG_PLUGINS is not set: use `cargo xtask xen`")?;
-    for plugin in ["phy.wasm", "vif-bridge.wasm"] {
+    for plugin in ["phy.wasm", "vif-bridge.wasm", "block-iscsi.wasm", "qdisk.wasm"] {
         root.file(
             format!("{CLONE}/target/plugins/{plugin}"),
             &Path::new(&plugins).join(plugin),

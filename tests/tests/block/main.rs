@@ -1,4 +1,5 @@
-//! The block family in dom0, on the real xenstored, loop devices and the kernel's own rules, each handler with its helper.
+//! The block family in dom0, and in a driver domain what has a process for a backend, on the real xenstored, loop devices and
+//! the kernel's own rules, each handler with its helper.
 //!
 //! The helpers are stand-ins: programs that keep state as the real ones do, and write down how they were called. What
 //! they stand in for needs a kernel module (iscsi_tcp, nbd) or a program (tapdisk) that is not here.
@@ -7,7 +8,9 @@ mod iscsi;
 mod nbd;
 mod neighbours;
 mod others;
+mod qdisk;
 mod tap;
+mod tapback;
 
 use std::{
     fs,

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use xenplug_tests::rig::attached_below;
 
-use crate::stage::{Asked, Stage};
+use crate::stage::Stage;
 
 #[test]
 fn an_attach_that_takes_too_long_says_so_and_leaves_nothing() -> Result<()> {
@@ -46,7 +46,7 @@ fn a_guest_that_does_not_let_go_is_waited_for_unless_forced() -> Result<()> {
 fn a_guest_that_dies_takes_its_devices_along_and_its_number_is_free() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
-    let (disk, card) = (stage.disk("a.img")?, Asked::card());
+    let (disk, card) = (stage.disk("a.img")?, stage.card());
     for asked in [&disk, &card] {
         stage.attach(asked)?;
         stage.expect(asked, "4")?;

@@ -1,15 +1,18 @@
 //! The `/hotplug` protocol: `xenplug` in dom0 asks the daemon in a driver domain for real disks and cards, on the real
-//! xenstored, with the rights that a driver domain has.
+//! xenstored, with the rights that a driver domain has; and the daemon in dom0.
 
+mod dom0;
 mod ends;
+mod lost;
 mod moments;
 mod refusals;
 mod stage;
+mod word;
 
 use std::{fs::File, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use stage::{Asked, Stage};
+use stage::Stage;
 use xenplug_tests::rig::attached_below;
 
 #[test]
@@ -19,15 +22,15 @@ fn a_disk_and_a_card_come_and_go_and_nothing_is_held_when_detach_returns() -> Re
     for _ in 0..3 {
         let disk = stage.disk("a.img")?;
         stage.attach(&disk)?;
-        stage.attach(&Asked::card())?;
+        stage.attach(&stage.card())?;
         stage.expect(&disk, "4")?;
-        stage.expect(&Asked::card(), "4")?;
+        stage.expect(&stage.card(), "4")?;
         assert_eq!(attached_below(stage.machine.directory())?.len(), 1);
         assert_eq!(stage.machine.namespace().ports("xenbr0")?, ["vif3.0"]);
         // At once, without a look back.
         stage.detach(&disk)?;
         assert_eq!(attached_below(stage.machine.directory())?, []);
-        stage.detach(&Asked::card())?;
+        stage.detach(&stage.card())?;
         assert_eq!(stage.machine.namespace().ports("xenbr0")?, [""; 0]);
     }
     baseline.assert_same(&stage.machine)

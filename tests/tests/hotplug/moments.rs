@@ -9,7 +9,7 @@ use crate::stage::{Asked, Stage};
 
 /// How far a device is when somebody dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
+pub(crate) enum Moment {
     /// 1: nobody has taken it up.
     Wanted,
     /// 2: both directories are there, and the kernel's backend has not come to what a handler waits for.
@@ -22,7 +22,7 @@ enum Moment {
     Lingering,
 }
 
-const MOMENTS: [Moment; 5] = [
+pub(crate) const MOMENTS: [Moment; 5] = [
     Moment::Wanted,
     Moment::Taken,
     Moment::Used,
@@ -32,13 +32,13 @@ const MOMENTS: [Moment; 5] = [
 
 /// What keeps a device at its moment.
 #[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     user: Option<File>,
 }
 
 impl Stage {
     /// Brings a disk to a moment, with whoever asked still waiting.
-    fn bring(&mut self, disk: &Asked, moment: Moment) -> Result<(std::process::Child, Kept)> {
+    pub(crate) fn bring(&mut self, disk: &Asked, moment: Moment) -> Result<(std::process::Child, Kept)> {
         const WAITING: [&str; 3] = ["--wait", "--timeout", "60s"];
         let mut kept = Kept::default();
         let child = match moment {
@@ -84,7 +84,7 @@ impl Stage {
     }
 
     /// Lets the device go on from there.
-    fn let_go_on(&mut self, moment: Moment, kept: Kept) -> Result<()> {
+    pub(crate) fn let_go_on(&mut self, moment: Moment, kept: Kept) -> Result<()> {
         drop(kept);
         if matches!(moment, Moment::Taken | Moment::Unwanted) {
             self.machine.start_kernel()?;
@@ -93,7 +93,7 @@ impl Stage {
     }
 
     /// Takes down what is there, and finds nothing left.
-    fn end(&self, disk: &Asked) -> Result<()> {
+    pub(crate) fn end(&self, disk: &Asked) -> Result<()> {
         if self.state(disk)?.is_some() {
             self.detach(disk)?;
         }
@@ -149,7 +149,7 @@ fn the_toolstack_may_die_at_any_moment_of_either_and_another_one_takes_over() ->
 fn killed_after_any_time_both_come_back_and_end_what_they_began() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
-    let (disk, card) = (stage.disk("a.img")?, Asked::card());
+    let (disk, card) = (stage.disk("a.img")?, stage.card());
     for round in 0..8 {
         let pause = Duration::from_millis(4 * round);
         for what in ["attach", "detach"] {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::{loud::say, store::Store};
 
-use crate::stage::{Asked, Stage};
+use crate::stage::Stage;
 
 /// Both sides look at least every five seconds (docs/hotplug-protocol.md): what is told sooner is told by events.
 const SOON: Duration = Duration::from_secs(4);
@@ -17,7 +18,7 @@ fn the_cause_of_a_failure_is_told_at_once_and_nothing_is_left() -> Result<()> {
     let disk = stage
         .disk("a.img")?
         .saying(&format!("format=raw,vdev=xvda,access=rw,target={}", absent.display()));
-    let card = Asked::card().saying("bridge=xenbr77,devid=0");
+    let card = stage.card().saying("bridge=xenbr77,devid=0");
     for (asked, words) in [(disk, ["phy: ", "absent.img"]), (card, ["vif-bridge: ", "xenbr77"])] {
         let began = Instant::now();
         let said = stage.fails("attach", &asked, 1)?;
@@ -29,6 +30,56 @@ fn the_cause_of_a_failure_is_told_at_once_and_nothing_is_left() -> Result<()> {
         assert_eq!(stage.state(&asked)?, None);
     }
     baseline.assert_same(&stage.machine)
+}
+
+#[test]
+fn a_failure_is_told_within_a_second_of_the_driver_domains_word() -> Result<()> {
+    let stage = Stage::new()?;
+    let absent = stage.machine.images().join("absent.img");
+    let spec = format!("format=raw,vdev=xvda,access=rw,target={}", absent.display());
+    let disk = stage.disk("a.img")?.saying(&spec);
+    let error = format!("{}/error", disk.request());
+    let mut took = Vec::new();
+    // Who does not get to read the word before it is removed has missed its moment.
+    for _ in 0..30 {
+        let mut watcher = stage.machine.connect()?;
+        watcher.watch(&error, "w")?;
+        let attaching = stage.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?;
+        let said = word(&mut watcher, &error)?;
+        let began = Instant::now();
+        let done = attaching.wait_with_output()?;
+        assert_eq!(done.status.code(), Some(1));
+        let Some(said) = said else { continue };
+        took.push(began.elapsed());
+        // As it is, after how far the device came.
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(told.lines().last(), Some(&*format!("xenplug: {said}")), "{told}");
+        if took.len() == 10 {
+            break;
+        }
+    }
+    took.sort();
+    let median = took.get(took.len() / 2).context("every word was missed")?;
+    let times = took.len();
+    say(&format!(
+        "from the word to the end, {times} times: median {median:?}, all {took:?}"
+    ));
+    ensure!(*median < Duration::from_secs(1), "{took:?}");
+    Ok(())
+}
+
+/// Waits for the driver domain's word, and gives it if it is there still.
+fn word(watcher: &mut Store, error: &str) -> Result<Option<String>> {
+    let mut asked = false;
+    loop {
+        watcher.event(SOON)?.context("no word comes")?;
+        match watcher.find(error)? {
+            Some(said) if !said.is_empty() => return Ok(Some(said)),
+            Some(_) => asked = true,
+            None if asked => return Ok(None),
+            None => {}
+        }
+    }
 }
 
 #[test]
@@ -81,7 +132,7 @@ fn a_driver_domain_may_not_do_more_than_libxl_lets_it() -> Result<()> {
     let disk = stage.disk("a.img")?;
     stage.attach(&disk)?;
     stage.machine.daemon_mut()?.terminate()?;
-    let mut own = xenplug_tests::store::Store::connect(&stage.machine.store())?;
+    let mut own = Store::connect(&stage.machine.store())?;
     assert_eq!(own.read("domid")?, "1");
     for node in [
         "/local/domain/3/device/vbd/51728/state",

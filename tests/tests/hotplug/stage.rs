@@ -1,4 +1,4 @@
-//! A driver domain whose daemon is asked, a guest, and `xenplug` in dom0.
+//! A domain whose daemon is asked, a guest, and `xenplug` in dom0.
 
 use std::{
     process::{Child, Output, Stdio},
@@ -22,15 +22,6 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// A card on the machine's bridge.
-    pub(crate) fn card() -> Self {
-        Self {
-            device: Device::card(3, 0).served_by(1),
-            name: "0",
-            spec: "mac=00:16:3e:01:02:03,bridge=xenbr0,devid=0".to_owned(),
-        }
-    }
-
     /// The same with another description.
     pub(crate) fn saying(mut self, spec: &str) -> Self {
         self.spec = spec.to_owned();
@@ -49,34 +40,59 @@ impl Asked {
     }
 }
 
-/// A machine apart, with its daemon, and guest 3.
+/// A machine with its daemon, and guest 3.
 pub(crate) struct Stage {
     pub(crate) machine: Machine,
+    /// The domain that is asked.
+    backend: u16,
 }
 
 impl Stage {
+    /// The daemon is in a driver domain.
     pub(crate) fn new() -> Result<Self> {
         let mut machine = Machine::apart()?;
         machine.start_daemon(machine.config()?)?;
+        Self::with(machine, 1)
+    }
+
+    /// The daemon is in dom0, in the mode for it.
+    pub(crate) fn in_dom0() -> Result<Self> {
+        let machine = Machine::dom0()?;
+        let done = machine.xenplug(&["prepare", "0"])?.output()?;
+        ensure!(done.status.success(), "xenplug prepare: {done:?}");
+        Self::with(machine, 0)
+    }
+
+    fn with(mut machine: Machine, backend: u16) -> Result<Self> {
         machine.toolstack().build(3)?;
-        Ok(Self { machine })
+        Ok(Self { machine, backend })
     }
 
     /// A disk on a new image.
     pub(crate) fn disk(&self, image: &str) -> Result<Asked> {
         let image = self.machine.image(image, 4)?;
         Ok(Asked {
-            device: Device::disk(3, 0).served_by(1),
+            device: Device::disk(3, 0).served_by(self.backend),
             name: "xvda",
             spec: format!("format=raw,vdev=xvda,access=rw,target={}", image.display()),
         })
+    }
+
+    /// A card on the machine's bridge.
+    pub(crate) fn card(&self) -> Asked {
+        Asked {
+            device: Device::card(3, 0).served_by(self.backend),
+            name: "0",
+            spec: "mac=00:16:3e:01:02:03,bridge=xenbr0,devid=0".to_owned(),
+        }
     }
 
     /// Begins what `xenplug` is to do with a device.
     pub(crate) fn spawn(&self, what: &str, asked: &Asked, how: &[&str]) -> Result<Child> {
         let class = asked.device.kind.to_string();
         let device = if what == "attach" { &*asked.spec } else { asked.name };
-        let mut arguments = vec![what, "--backend", "1", "--frontend", "guest-3"];
+        let backend = self.backend.to_string();
+        let mut arguments = vec![what, "--backend", &*backend, "--frontend", "guest-3"];
         arguments.extend([&*class, device]);
         arguments.extend(how);
         let mut command = self.machine.xenplug(&arguments)?;

@@ -66,6 +66,8 @@ fn script(nodes: &BTreeMap<String, Vec<u8>>, kind: &Kind) -> Result<ScriptName, 
         Some(script) => std::str::from_utf8(script).map_err(|_| "script: is not UTF-8".to_owned())?,
         // udev runs a script of that name for them, and nobody writes it (tools/hotplug/Linux/xen-backend.rules).
         None if kind.as_str() == "vscsi" => "vscsi",
+        // No script is run for them either: libxl starts QEMU itself (tools/libs/light/libxl_device.c, `add_device`).
+        None if *kind == Kind::QDISK => "qdisk",
         None => return Err("script: is missing".to_owned()),
     };
     ScriptName::parse(script).map_err(|error| error.to_string())
@@ -121,8 +123,10 @@ mod tests {
         }
         let nodes = BTreeMap::new();
         assert!(script(&nodes, &Kind::VBD).is_err());
-        let vscsi = script(&nodes, &"vscsi".parse().expect("a kind"));
-        assert_eq!(vscsi.map(|script| script.to_string()), Ok("vscsi".to_owned()));
+        for named in ["vscsi", "qdisk"] {
+            let script = script(&nodes, &named.parse().expect("a kind"));
+            assert_eq!(script.map(|script| script.to_string()), Ok(named.to_owned()));
+        }
     }
 
     #[test]

@@ -11,7 +11,16 @@ use super::*;
 /// The directory of a device that no toolstack asked for by `/hotplug`.
 fn directory(client: &Client, system: System, path: BackendPath) -> Directory {
     let domains = Arc::new(Domains::new(client.clone()));
-    Directory::new(client.clone(), system, domains, Arc::default(), path, Role::Paravirtual)
+    let (requests, claims) = (Arc::default(), Arc::default());
+    Directory::new(
+        client.clone(),
+        system,
+        domains,
+        requests,
+        claims,
+        path,
+        Role::Paravirtual,
+    )
 }
 
 #[tokio::test]

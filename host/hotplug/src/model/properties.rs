@@ -61,6 +61,16 @@ fn a_driver_domain_that_dies_leaves_nothing_that_cannot_be_removed() {
 }
 
 #[test]
+fn a_request_that_is_removed_by_hand_leaves_nothing_held() {
+    let rules = Rules {
+        careless: true,
+        ..Rules::default()
+    };
+    let explored = explore(rules, wrong, World::is_as_good_as_clean).unwrap();
+    assert!(explored.states > 10_000, "{explored:?}");
+}
+
+#[test]
 fn a_device_can_be_attached_used_and_attached_again() {
     let used = |world: &World| {
         let state = world.request.as_ref().map(|request| (request.id.0, request.state));

@@ -95,6 +95,15 @@ impl World {
             && self.toolstack.is_none()
     }
 
+    /// The same, but for the directory that a frontend keeps whose request was removed by hand: it goes with the guest.
+    pub(super) fn is_as_good_as_clean(&self) -> bool {
+        let without = Self {
+            frontend: None,
+            ..self.clone()
+        };
+        without.is_clean()
+    }
+
     /// Everything that can happen next.
     pub(super) fn steps(&self, rules: Rules) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -203,6 +212,13 @@ impl World {
     }
 
     fn toolstack_steps(&self, rules: Rules, step: Take<'_>) {
+        if rules.careless && self.request.is_some() {
+            step("somebody removes the request", false, &|world| {
+                world.request = None;
+                world.toolstack = None;
+                world.attempts = ATTEMPTS;
+            });
+        }
         let Some(toolstack) = &self.toolstack else {
             if self.attempts < ATTEMPTS {
                 step("attach", false, &|world| {

@@ -1,6 +1,10 @@
 //! `process`: helper programs that the operator named.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use wasmtime::component::Resource;
 use xenplug_system::{
@@ -12,12 +16,20 @@ use xenplug_system::{
 use super::CallError;
 use crate::{
     Effect, HoldingError,
-    bindings::xen::hotplug::process,
+    bindings::xen::hotplug::{process, types},
     event::{Context, Event},
+    services::Joined,
 };
 
+/// How often it is looked whether a helper has come to where it is waited for.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// A helper that the device holds.
-pub struct KeptHelper(Kept);
+pub struct KeptHelper {
+    kept: Kept,
+    /// The lines that it had written before the device came to it.
+    before: u64,
+}
 
 fn grant(context: &Context) -> Result<&ProcessGrant, CallError> {
     // The interface is linked only when it is granted.
@@ -40,6 +52,7 @@ impl process::Host for Event {
         let effect = Effect::Helper {
             tag: tag.clone(),
             kept: None,
+            role: None,
         };
         let ran = holding.acquire(effect.clone(), || {
             let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
@@ -83,6 +96,7 @@ impl process::Host for Event {
             let left = Effect::Helper {
                 tag: tag.clone(),
                 kept: None,
+                role: None,
             };
             Ok((left, output))
         });
@@ -123,34 +137,117 @@ impl process::HostKept for Event {
         let context = Arc::clone(&self.context);
         let grant = grant(&context)?;
         let holding = &mut self.subject()?.holding;
+        let part = holding.header().part();
         let tag = holding.own_tag();
-        let kept = holding.acquire(
-            Effect::Helper {
-                tag: tag.clone(),
-                kept: None,
-            },
-            || {
-                let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
-                Ok((
-                    Effect::Helper {
-                        tag,
-                        kept: Some(kept.clone()),
-                    },
-                    kept,
-                ))
-            },
-        )?;
-        Ok(self.table.push(KeptHelper(kept))?)
+        let effect = |kept| Effect::Helper {
+            tag: tag.clone(),
+            kept,
+            role: None,
+        };
+        let kept = holding.acquire(effect(None), || {
+            let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
+            context.claims.services.runs(&tag, &kept, &part);
+            Ok((effect(Some(kept.clone())), kept))
+        })?;
+        Ok(self.table.push(KeptHelper { kept, before: 0 })?)
+    }
+
+    fn join(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<KeptHelper>, CallError> {
+        self.call()?;
+        let context = Arc::clone(&self.context);
+        let process = context.system.process.as_ref();
+        let grant = grant(&context)?;
+        // What is granted now counts, also where one runs that was granted earlier.
+        grant.command(&helper, &arguments)?;
+        let header = self.subject()?.holding.header();
+        let (role, part) = (header.service(&helper), header.part());
+        let (tag, running) = loop {
+            match context.claims.services.join(process, &role, &part) {
+                Joined::Running(tag, kept) => break (tag, Some(kept)),
+                Joined::First(tag) => break (tag, None),
+                Joined::Later => sleep(MOMENT),
+            }
+            self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
+        };
+        let before = context.claims.services.heard(&tag);
+        let effect = |kept| Effect::Helper {
+            tag: tag.clone(),
+            kept,
+            role: Some(role.clone()),
+        };
+        let joined = self.subject()?.holding.acquire(effect(None), || {
+            let kept = match running {
+                Some(kept) => kept,
+                None if context.claims.services.taken_up(&part.device) == Ok(true) => {
+                    let what = format!(
+                        "{helper}: the one that had taken the device up has ended, and another cannot serve it"
+                    );
+                    return Err(Error::NotFound(what));
+                }
+                None => process.start(grant, &helper, &arguments, &tag)?,
+            };
+            context.claims.services.runs(&tag, &kept, &part);
+            Ok((effect(Some(kept.clone())), kept))
+        });
+        let kept = match joined {
+            Ok(kept) => kept,
+            Err(error) => {
+                // Others wait for it to be started or to go. What the record holds of it is undone as always.
+                context.claims.services.leave(process, &tag, None, Some(&role), &part)?;
+                return Err(error.into());
+            }
+        };
+        Ok(self.table.push(KeptHelper { kept, before })?)
+    }
+
+    fn takes_up(
+        &mut self,
+        this: Resource<KeptHelper>,
+        milliseconds: u32,
+        refusal: Option<String>,
+    ) -> Result<(), CallError> {
+        self.call()?;
+        let context = Arc::clone(&self.context);
+        let (process, services) = (context.system.process.as_ref(), &context.claims.services);
+        let until = Instant::now() + Duration::from_millis(milliseconds.into());
+        let KeptHelper { kept, before } = self.table.get(&this)?;
+        let (kept, before) = (kept.clone(), *before);
+        let tag = kept.tag.clone();
+        let device = self.subject()?.device.key.clone();
+        let unavailable = |cause: String| Err(CallError::Guest(types::Error::Unavailable(cause)));
+        loop {
+            match services.taken_up(&device) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(unknown) => return unavailable(unknown),
+            }
+            if !process.running(&kept) {
+                let cause = format!("{} has ended by itself", kept.helper);
+                return unavailable(services.with_last_words(process, &tag, &kept, cause));
+            }
+            let refused = refusal
+                .as_ref()
+                .and_then(|text| services.line_with(process, &tag, &kept, before, text));
+            if let Some(line) = refused {
+                return unavailable(format!("{}: {line}", kept.helper));
+            }
+            if Instant::now() >= until {
+                let cause = format!("{} has not taken the device up in {milliseconds} ms", kept.helper);
+                return unavailable(services.with_last_words(process, &tag, &kept, cause));
+            }
+            sleep(MOMENT);
+            self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
+        }
     }
 
     fn pid(&mut self, this: Resource<KeptHelper>) -> wasmtime::Result<u32> {
         super::must_go_on(self)?;
-        Ok(self.table.get(&this)?.0.pid)
+        Ok(self.table.get(&this)?.kept.pid)
     }
 
     fn running(&mut self, this: Resource<KeptHelper>) -> wasmtime::Result<bool> {
         super::must_go_on(self)?;
-        let kept = &self.table.get(&this)?.0;
+        let kept = &self.table.get(&this)?.kept;
         Ok(self.context.system.process.running(kept))
     }
 

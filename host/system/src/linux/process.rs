@@ -3,6 +3,7 @@
 mod cgroup;
 mod spawn;
 mod tree;
+mod voice;
 
 use std::{
     collections::HashMap,
@@ -28,6 +29,7 @@ use rustix::{
 use self::{
     cgroup::Cgroups,
     tree::{Member, Tree},
+    voice::Voices,
 };
 use crate::{
     Error, Process,
@@ -48,6 +50,7 @@ pub(crate) struct LinuxProcess {
     cgroups: Cgroups,
     /// Those started by this process, which has to reap them.
     children: Mutex<HashMap<u32, Child>>,
+    voices: Voices,
 }
 
 impl Process for LinuxProcess {
@@ -99,7 +102,11 @@ impl Process for LinuxProcess {
     }
 
     fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {
-        let (child, kept) = self.spawn(&grant.command(helper, arguments)?, tag, false)?;
+        let command = grant.command(helper, arguments)?;
+        let (voice, [stdout, stderr]) =
+            voice::pipe().map_err(|error| Error::io(format!("make a pipe for the helper {helper:?}"), &error))?;
+        let (child, kept) = self.spawn(&command, tag, stdout.into(), stderr.into())?;
+        self.voices.hear(&kept, voice);
         let mut children = lock(&self.children);
         // Those that ended unasked.
         children.retain(|_, child| matches!(child.try_wait(), Ok(None)));
@@ -110,6 +117,10 @@ impl Process for LinuxProcess {
     fn running(&self, kept: &Kept) -> bool {
         self.reap(kept.pid);
         Member::of(kept.pid).is_some_and(|member| member.started == kept.started)
+    }
+
+    fn said(&self, kept: &Kept) -> Vec<u8> {
+        self.voices.said(kept)
     }
 
     fn end(&self, kept: &Kept, grace: Duration) -> Result<(), Error> {
@@ -125,6 +136,7 @@ impl Process for LinuxProcess {
             self.reap(kept.pid);
             if members.is_empty() {
                 self.cgroups.remove(kept.pid);
+                self.voices.forget(kept);
                 return Ok(());
             }
             let now = Instant::now();
@@ -166,7 +178,7 @@ impl LinuxProcess {
     fn run_to_its_end(&self, command: &process::Command, tag: &str, limit: Duration) -> Result<Output, Error> {
         let helper = &command.helper;
         let deadline = Instant::now() + limit;
-        let (mut child, kept) = self.spawn(command, tag, true)?;
+        let (mut child, kept) = self.spawn(command, tag, Stdio::piped(), Stdio::piped())?;
         let mut outputs = Outputs::of(&mut child);
         let ended = outputs
             .follow(&mut child, deadline)
@@ -184,7 +196,13 @@ impl LinuxProcess {
         })
     }
 
-    fn spawn(&self, command: &process::Command, tag: &str, captured: bool) -> Result<(Child, Kept), Error> {
+    fn spawn(
+        &self,
+        command: &process::Command,
+        tag: &str,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> Result<(Child, Kept), Error> {
         let process::Command {
             helper,
             program,
@@ -203,8 +221,7 @@ impl LinuxProcess {
             )));
         }
         let mut command = spawn::command(program, arguments, helper, tag, self.cgroups.base());
-        let output = || if captured { Stdio::piped() } else { Stdio::null() };
-        command.stdin(Stdio::null()).stdout(output()).stderr(output());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => refusal::missing(helper, program),
             std::io::ErrorKind::PermissionDenied => refusal::not_executable(helper, program),

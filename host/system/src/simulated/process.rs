@@ -70,6 +70,10 @@ impl Process for SimulatedProcess {
         self.0.world().processes.get(&kept.pid) == Some(kept)
     }
 
+    fn said(&self, _: &Kept) -> Vec<u8> {
+        Vec::new()
+    }
+
     fn end(&self, kept: &Kept, _: Duration) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::End)?;
         if world.processes.get(&kept.pid) == Some(kept) {

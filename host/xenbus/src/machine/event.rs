@@ -1,6 +1,11 @@
 //! What a machine is told, and what it asks for.
 
+use super::Mode;
 use crate::{HotplugStatus, Identity, XenbusState};
+
+/// The node of a backend's directory that names the request that it was made for (`docs/hotplug-protocol.md`): the store
+/// alone tells whose it is.
+pub const MADE_FOR: &str = "hotplug-request";
 
 /// What one look at a device found: one transaction over its directory, and what the kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +24,13 @@ pub struct Observation {
     /// Whether the link that the handler needs is there. True for kinds that need none, and of no account once the
     /// handler has begun, which may give it another name.
     pub netdev: bool,
+    /// Whether a helper of ours serves all the guest's devices of this kind, as one QEMU does. It takes up a new one by
+    /// itself, and says that it is `connected`, perhaps before the device was seen here for the first time.
+    pub served: bool,
     /// What `hotplug-status` says.
     pub status: HotplugStatus,
+    /// Whether it was made for a request, and not by the toolstack itself: it has [`MADE_FOR`].
+    pub requested: bool,
 }
 
 impl Observation {
@@ -41,13 +51,31 @@ impl Observation {
             online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
             frontend_gone,
             netdev: true,
+            served: false,
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
+            requested: value(MADE_FOR).is_some(),
         }
+    }
+
+    /// Who removes the directory, to a daemon of that mode: what was made for a request is for the daemon to remove.
+    pub fn mode(&self, daemon: Mode) -> Mode {
+        if self.requested { Mode::DriverDomain } else { daemon }
     }
 
     /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
     pub fn leaving(&self) -> bool {
-        self.frontend_gone || (self.state == XenbusState::Closed && !self.online)
+        self.frontend_gone || (!self.online && (self.state == XenbusState::Closed || self.is_unserved()))
+    }
+
+    /// Whether nobody is there to close the backend: of a `qdisk` that is QEMU, which says `connected` as soon as it has taken
+    /// the device up. One that failed, was not started, or has ended closes nothing.
+    fn is_unserved(&self) -> bool {
+        self.identity.key.kind.connects_itself() && self.status != HotplugStatus::Connected
+    }
+
+    /// Whether our helper has taken it up by itself, so that the handler still has to take part in that.
+    pub(super) fn is_taken_up(&self) -> bool {
+        self.served && self.status == HotplugStatus::Connected && self.connectable(&self.identity)
     }
 
     /// Whether a device whose handler runs, or has just run, may still be connected: the condition of
@@ -122,6 +150,9 @@ pub enum Event {
     Released,
     /// Something could not be given back, and is still held.
     ReleaseFailed,
+    /// Something is gone without which a connected device does not work. Whoever runs the machine looks for that before
+    /// each look at a connected device.
+    Lost,
 }
 
 /// Something to do.

@@ -64,8 +64,9 @@ impl Machine {
             _ => {}
         }
         self.removing = false;
-        let connected = seen.status == HotplugStatus::Connected;
-        let waits = seen.state == self.kind.handler_state() && seen.online && !seen.leaving();
+        let taken_up = seen.is_taken_up();
+        let connected = seen.status == HotplugStatus::Connected && !taken_up;
+        let waits = (seen.state == self.kind.handler_state() || taken_up) && seen.online && !seen.leaving();
         if waits && seen.netdev && !connected && (self.adding || self.mode == Mode::DriverDomain) {
             self.adding = false;
             self.phase = Phase::Connecting { doomed: false };

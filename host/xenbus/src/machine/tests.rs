@@ -25,7 +25,9 @@ fn wanted(kind: &Kind) -> Observation {
         online: true,
         frontend_gone: false,
         netdev: true,
+        served: false,
         status: HotplugStatus::None,
+        requested: false,
     }
 }
 
@@ -60,9 +62,9 @@ fn every_observation(kind: &Kind) -> Vec<Observation> {
     for state in XenbusState::ALL {
         for status in HotplugStatus::ALL {
             for vm in [Some("a"), Some("b"), None] {
-                for bits in 0..16 {
-                    let [present, online, frontend_gone, netdev] =
-                        [1, 2, 4, 8].map(|bit| both[usize::from(bits & bit != 0)]);
+                for bits in 0..32 {
+                    let [present, online, frontend_gone, netdev, requested] =
+                        [1, 2, 4, 8, 16].map(|bit| both[usize::from(bits & bit != 0)]);
                     let identity = identity(kind, vm);
                     all.push(Observation {
                         present,
@@ -71,7 +73,9 @@ fn every_observation(kind: &Kind) -> Vec<Observation> {
                         online,
                         frontend_gone,
                         netdev,
+                        served: false,
                         status,
+                        requested,
                     });
                 }
             }
@@ -126,6 +130,7 @@ fn every_machine(kind: &Kind) -> Vec<Machine> {
                     // Nobody asks in a driver domain.
                     if mode == Mode::Dom0 || !(adding || removing) {
                         all.push(Machine {
+                            daemon: mode,
                             mode,
                             kind: kind.clone(),
                             phase,
@@ -159,7 +164,7 @@ fn every_completion() -> Vec<Event> {
 
 fn every_event(kind: &Kind) -> Vec<Event> {
     let mut all = every_completion();
-    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn]);
+    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn, Event::Lost]);
     all.extend(
         every_observation(kind)
             .into_iter()
@@ -265,7 +270,7 @@ fn what_is_held_is_let_go_only_by_a_release() {
 
 #[test]
 fn a_handler_runs_only_for_a_device_that_waits_for_it_and_holds_nothing() {
-    with_every_pair(|machine, event, _, action| {
+    with_every_pair(|machine, event, next, action| {
         if action == Some(Action::RunHandler) {
             assert!(
                 !machine.phase().holds() && !machine.phase().busy(),
@@ -280,7 +285,7 @@ fn a_handler_runs_only_for_a_device_that_waits_for_it_and_holds_nothing() {
             );
             assert_eq!(seen.state, machine.kind.handler_state());
             assert_ne!(seen.status, HotplugStatus::Connected);
-            assert!(machine.adding || machine.mode == Mode::DriverDomain, "{machine:?}");
+            assert!(machine.adding || next.mode() == Mode::DriverDomain, "{machine:?}");
         }
     });
 }
@@ -307,7 +312,7 @@ fn the_end_is_told_only_once_nothing_is_held_and_a_directory_is_removed_only_in_
         }
         Some(Action::RemoveDirectory) => {
             assert!(!next.phase().holds(), "{machine:?} {event:?}");
-            assert_eq!(machine.mode, Mode::DriverDomain, "{event:?}");
+            assert_eq!(next.mode(), Mode::DriverDomain, "{event:?}");
             let told = machine.phase() == Phase::Disconnecting;
             let left = matches!(event, Event::Looked(_, seen)
                 if seen.present && seen.leaving() && seen.status == HotplugStatus::Disconnected);
@@ -326,10 +331,22 @@ fn the_end_is_told_only_once_nothing_is_held_and_a_directory_is_removed_only_in_
 }
 
 #[test]
+fn a_device_has_the_mode_of_the_daemon_unless_the_last_look_says_that_it_was_made_for_a_request() {
+    with_every_pair(|machine, event, next, _| {
+        let mode = match event {
+            Event::Looked(_, seen) if seen.present && seen.requested => Mode::DriverDomain,
+            Event::Looked(_, seen) if seen.present => machine.daemon,
+            _ => machine.mode,
+        };
+        assert_eq!(next.mode(), mode, "{machine:?} {event:?}");
+    });
+}
+
+#[test]
 fn in_dom0_nothing_is_written_of_a_device_that_was_not_ours() {
-    with_every_pair(|machine, event, _, action| {
+    with_every_pair(|machine, event, next, action| {
         let writes = matches!(action, Some(Action::PublishDisconnected | Action::PublishFailure));
-        if machine.mode == Mode::Dom0 && writes {
+        if next.mode() == Mode::Dom0 && writes {
             let held = matches!(
                 machine.phase(),
                 Phase::Releasing { .. } | Phase::Released { told: false }

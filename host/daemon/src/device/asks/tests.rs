@@ -57,7 +57,9 @@ fn device(state: XenbusState, status: HotplugStatus) -> Observation {
         online: true,
         frontend_gone: false,
         netdev: true,
+        served: false,
         status,
+        requested: false,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Cache, Compiler};
+use xenplug_runtime::{Cache, Compiler, Services};
 use xenplug_system::System;
 use xenplug_xenbus::{DeviceKey, Kind};
 use xenplug_xenstore::{Client, Endpoint, Options};
@@ -136,7 +136,7 @@ impl Drop for Away<'_> {
 async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&world.config)?;
     let mode = config.mode;
-    let (claims, questions) = neighbours::claims(mode);
+    let (claims, questions) = neighbours::claims(mode, Services::default());
     let system: System = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),

@@ -22,6 +22,7 @@ fn without_cgroups_the_whole_tree_is_ended_too() {
         let processes = LinuxProcess {
             cgroups: Cgroups::none(),
             children: Mutex::default(),
+            voices: Voices::default(),
         };
         let arguments = vec!["-c".to_owned(), script];
         let rule = HelperRule {

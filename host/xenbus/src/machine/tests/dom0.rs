@@ -262,3 +262,31 @@ fn an_end_that_cannot_be_told_is_told_at_the_next_look() {
         .on(DONE, None)
         .is(Phase::Released { told: true });
 }
+
+#[test]
+fn what_was_made_for_a_request_is_served_without_an_ask_and_removed_by_us() {
+    let kind = Kind::VBD;
+    let requested = |seen| Observation {
+        requested: true,
+        ..seen
+    };
+    let mut story = Story::new(Mode::Dom0, kind.clone());
+    story
+        .sees(requested(wanted(&kind)), Action::RunHandler)
+        .on(Event::HandlerDone, Action::Publish)
+        .on(DONE, None)
+        .is(Phase::Connected)
+        .sees(requested(unplugged(&kind)), Action::Release)
+        .then_sees(
+            Event::Released,
+            requested(unplugged(&kind)),
+            Action::PublishDisconnected,
+        )
+        .on(DONE, Action::RemoveDirectory)
+        .on(DONE, Action::Forget);
+    // The next one at this place is the toolstack's own.
+    story
+        .sees(wanted(&kind), None)
+        .is(Phase::Waiting)
+        .then_sees(ADD, wanted(&kind), Action::RunHandler);
+}

@@ -194,6 +194,126 @@ fn a_backend_that_its_handler_starts_may_move_on_by_itself() {
 }
 
 #[test]
+fn a_connection_that_is_lost_is_undone_and_told() {
+    for mode in [Mode::DriverDomain, Mode::Dom0] {
+        for kind in [Kind::VBD, Kind::QDISK] {
+            let mut story = Story::connected(mode, kind.clone());
+            story.sees(in_use(&kind), None);
+            let Some(Action::Look(ticket)) = story.0.apply(&Event::Changed) else {
+                panic!("no look: {:?}", story.0)
+            };
+            story
+                .on(Event::Lost, Action::Release)
+                // It was under way.
+                .on(Event::Looked(ticket, in_use(&kind)), None)
+                .on(Event::Lost, None)
+                .on(Event::Released, Action::PublishFailure)
+                .then_sees(
+                    DONE,
+                    Observation {
+                        status: HotplugStatus::Error,
+                        ..in_use(&kind)
+                    },
+                    None,
+                )
+                .is(Phase::Failed { told: true });
+        }
+    }
+}
+
+#[test]
+fn a_qdisk_that_its_guests_qemu_took_up_first_still_gets_its_handler() {
+    let kind = Kind::QDISK;
+    for state in [XenbusState::InitWait, XenbusState::Connected] {
+        let taken_up = |served| Observation {
+            state,
+            served,
+            ..in_use(&kind)
+        };
+        Story::new(Mode::DriverDomain, kind.clone())
+            .sees(taken_up(true), Action::RunHandler)
+            .sees(taken_up(true), None)
+            .on(Event::HandlerDone, Action::Publish)
+            .on(DONE, None)
+            .sees(taken_up(true), None)
+            .is(Phase::Connected);
+        Story::new(Mode::DriverDomain, kind.clone())
+            .sees(taken_up(false), None)
+            .is(Phase::Foreign);
+        // One that has failed did so with another QEMU.
+        Story::new(Mode::DriverDomain, kind.clone())
+            .sees(
+                Observation {
+                    status: HotplugStatus::Error,
+                    ..taken_up(true)
+                },
+                None,
+            )
+            .is(Phase::Waiting);
+    }
+}
+
+#[test]
+fn a_qdisk_that_nobody_serves_is_over_as_soon_as_it_is_offline() {
+    let kind = Kind::QDISK;
+    let offline = |status| Observation {
+        state: XenbusState::Closing,
+        online: false,
+        status,
+        ..in_use(&kind)
+    };
+    for status in HotplugStatus::ALL {
+        assert_eq!(
+            offline(status).leaving(),
+            status != HotplugStatus::Connected,
+            "{status:?}"
+        );
+        let of_kernel = Observation {
+            identity: identity(&Kind::VBD, Some("a")),
+            ..offline(status)
+        };
+        assert!(!of_kernel.leaving(), "the kernel closes it");
+    }
+    Story::failed(Mode::DriverDomain, kind.clone())
+        .sees(offline(HotplugStatus::Error), Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory)
+        .on(DONE, Action::Forget);
+    assert!(
+        offline(HotplugStatus::Disconnected).leaving(),
+        "the condition of its removal"
+    );
+}
+
+#[test]
+fn a_qdisk_whose_qemu_ended_before_it_was_closed_is_over_once_that_is_told() {
+    let kind = Kind::QDISK;
+    let closing = |served, status| Observation {
+        state: XenbusState::Closing,
+        online: false,
+        served,
+        status,
+        ..in_use(&kind)
+    };
+    let (connected, error) = (HotplugStatus::Connected, HotplugStatus::Error);
+    // It is detached before its handler is done; another disk's QEMU goes on, and closes this one, or is about to.
+    Story::connected(Mode::DriverDomain, kind.clone())
+        .sees(
+            Observation {
+                frontend_gone: true,
+                ..closing(true, connected)
+            },
+            Action::Release,
+        )
+        .then_sees(Event::Released, closing(true, connected), None)
+        .is(Phase::Foreign)
+        // It ended with that other disk: whoever ended it has written this.
+        .sees(closing(false, error), Action::PublishDisconnected)
+        .on(DONE, Action::RemoveDirectory);
+    // What an unknown QEMU has taken up is closed by that one.
+    Story::new(Mode::DriverDomain, kind.clone()).sees(closing(false, connected), None);
+}
+
+#[test]
 fn a_directory_that_went_before_its_connection_was_published_is_undone() {
     let kind = Kind::VBD;
     Story::new(Mode::DriverDomain, kind.clone())

@@ -138,8 +138,10 @@ impl World {
             online: found.online,
             frontend_gone: self.frontend_gone,
             // A handler may rename the link, after which a look does not find it.
+            served: false,
             netdev: !self.kind.needs_netdev() || (self.link && self.hold.is_none()),
             status: found.status,
+            requested: false,
         }
     }
 

@@ -1,17 +1,19 @@
-//! What `params` names.
+//! Image files and their formats, as libxl names them together.
 
-use xenplug_sdk::Error;
+use crate::Error;
 
-/// An image and its format, as in `vhd:/srv/a.vhd`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Image<'p> {
-    pub(crate) format: &'p str,
-    pub(crate) path: &'p str,
+/// An image and its format, as in `qcow2:/srv/a.qcow2` (libxl_disk.c, `libxl__device_disk_string_of_format`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image<'p> {
+    /// Letters, digits and `-`: never empty, so that nobody guesses it from what a guest may have written into the image.
+    pub format: &'p str,
+    /// Absolute. It may have colons in it.
+    pub path: &'p str,
 }
 
 impl<'p> Image<'p> {
-    /// Reads `params`. The path may have colons in it.
-    pub(crate) fn parse(params: &'p str) -> Result<Self, Error> {
+    /// Reads `params`.
+    pub fn parse(params: &'p str) -> Result<Self, Error> {
         let invalid = || {
             Error::invalid(
                 "params",

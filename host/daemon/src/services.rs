@@ -1,0 +1,141 @@
+//! Looking after the helpers that go on: what they say, whether they run, and what the store says of whom they serve.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::sleep,
+};
+use tracing::warn;
+use xenplug_runtime::{Backends, Role, Services};
+use xenplug_xenbus::{AfterRelease, DeviceKey, Part, Phase, Published, XenbusState};
+use xenplug_xenstore::Error;
+
+use crate::{
+    directory::{self, Directory},
+    dispatch::root,
+    host::Host,
+};
+
+/// How often they are looked after: a guest whose disks are gone learns of it within this time.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// How long the store may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A question from a thread that may block, or something to be done for it.
+pub(crate) enum Question {
+    TakenUp(DeviceKey, mpsc::SyncSender<Result<bool, String>>),
+    Ended(Role, mpsc::SyncSender<()>),
+}
+
+/// Asks the task that speaks to the store.
+struct Teller(UnboundedSender<Question>);
+
+/// The helpers of a daemon, and where it is asked about those whom they serve.
+pub(crate) fn services() -> (Services, UnboundedReceiver<Question>) {
+    let (teller, told) = unbounded_channel();
+    (Services::told_by(Box::new(Teller(teller))), told)
+}
+
+impl Backends for Teller {
+    fn taken_up(&self, device: &DeviceKey) -> Result<bool, String> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let unknown = || "xenstore does not tell whether the device was taken up".to_owned();
+        self.0
+            .send(Question::TakenUp(device.clone(), answer))
+            .map_err(|_| unknown())?;
+        answered.recv_timeout(PATIENCE).map_err(|_| unknown())?
+    }
+
+    fn ended(&self, role: &Role) {
+        let (done, heard) = mpsc::sync_channel(1);
+        if self.0.send(Question::Ended(role.clone(), done)).is_ok() {
+            // A store that is away for longer loses what guests write as well.
+            let _ = heard.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+/// Answers the questions, for as long as the daemon runs.
+pub(crate) async fn answer(host: Arc<Host>, mut told: UnboundedReceiver<Question>) {
+    while let Some(question) = told.recv().await {
+        // Who asked may have given up.
+        match question {
+            Question::TakenUp(device, answer) => {
+                let _ = answer.send(taken_up(&host, &device).await);
+            }
+            Question::Ended(role, done) => {
+                if let Err(error) = ended(&host, &role).await {
+                    let Role { helper, guest, .. } = role;
+                    warn!(helper, guest = guest.0, %error, "its end could not be told to all whom it served");
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Tells the devices that a helper had taken up, and that nobody closes any more, that it has ended. They may be more than
+/// those whose handlers took part in it.
+async fn ended(host: &Arc<Host>, role: &Role) -> Result<(), Error> {
+    directory::forget_device_model(host, role.guest).await?;
+    let error = format!("{}: {} has ended, which had taken it up", role.plugin, role.helper);
+    let all = root(host).join(&format!("{}/{}", role.kind, role.guest))?;
+    let devices = match host.client.directory(&all).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        devices => devices?,
+    };
+    for devid in devices.iter().filter_map(|name| name.parse().ok()) {
+        let device = DeviceKey {
+            kind: role.kind.clone(),
+            frontend: role.guest,
+            devid,
+        };
+        let part = Part::main(device.clone());
+        if matches!(
+            host.registry.phase(&part),
+            Some(Phase::Releasing {
+                then: AfterRelease::Fail
+            })
+        ) {
+            // It tells more of why.
+            continue;
+        }
+        let directory = Directory::of(host, part, Phase::Absent);
+        if directory.abandon(&error).await? == Published::Done {
+            warn!(%device, error, "not connected any more");
+        }
+    }
+    Ok(())
+}
+
+async fn taken_up(host: &Host, device: &DeviceKey) -> Result<bool, String> {
+    let state = format!("{}/{device}/state", root(host));
+    let state = state.parse().expect("a path of numbers and a checked kind is a path");
+    match host.client.read(&state).await {
+        Ok(state) => {
+            let state = XenbusState::parse(&String::from_utf8_lossy(&state));
+            Ok(!matches!(state, XenbusState::Initialising | XenbusState::Unknown))
+        }
+        Err(error) => Err(format!("xenstore does not tell whether it was taken up: {error}")),
+    }
+}
+
+/// Looks after all of them, for as long as the daemon runs.
+pub(crate) async fn tend(host: Arc<Host>) {
+    while !host.draining.is_cancelled() {
+        sleep(EVERY).await;
+        if host.claims.services.is_empty() {
+            continue;
+        }
+        let (claims, process) = (Arc::clone(&host.claims), Arc::clone(&host.system.process));
+        // A panic on a worker thread ends the daemon, see `main`.
+        let lost = host.workers.run(move || claims.services.tend(process.as_ref())).await;
+        let lost = lost.unwrap_or_default();
+        host.registry.wake_all(|part| lost.contains(part));
+    }
+}

@@ -1,0 +1,86 @@
+//! What helpers that go on write: a pipe that outlives its reader, and that nobody waits for.
+//!
+//! The helper's end of the pipe is open for both directions, so that the pipe stays when the daemon goes, and does not
+//! block, so that a helper that writes into a full one loses what it writes, and goes on. A later daemon opens the pipe
+//! through `/proc/PID/fd/2`.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Mutex,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    pipe::{PipeFlags, pipe_with},
+};
+
+use super::tree::Member;
+use crate::{
+    lock,
+    process::{Kept, SAID_MAX},
+};
+
+/// A pipe: the end to read, and the helper's two streams.
+pub(super) fn pipe() -> io::Result<(File, [OwnedFd; 2])> {
+    let (read, _) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let both = open(&format!("/proc/self/fd/{}", read.as_raw_fd()), OFlags::RDWR)?;
+    Ok((read.into(), [both.try_clone()?, both]))
+}
+
+fn open(path: &str, access: OFlags) -> io::Result<OwnedFd> {
+    let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// The pipes of helpers that go on, by process, with the time it started.
+#[derive(Debug, Default)]
+pub(super) struct Voices {
+    pipes: Mutex<HashMap<u32, (u64, File)>>,
+}
+
+impl Voices {
+    /// Keeps the pipe of a helper that was started.
+    pub(super) fn hear(&self, kept: &Kept, pipe: File) {
+        lock(&self.pipes).insert(kept.pid, (kept.started, pipe));
+    }
+
+    /// What a helper has written since it was last asked. One that cannot be heard, as it closed its streams, says
+    /// nothing.
+    pub(super) fn said(&self, kept: &Kept) -> Vec<u8> {
+        let mut pipes = lock(&self.pipes);
+        if pipes.get(&kept.pid).is_none_or(|(started, _)| *started != kept.started) {
+            let Some(pipe) = of_earlier_daemon(kept) else {
+                return Vec::new();
+            };
+            pipes.insert(kept.pid, (kept.started, pipe));
+        }
+        let mut said = Vec::new();
+        if let Some((_, pipe)) = pipes.get_mut(&kept.pid) {
+            // It ends with an error, as there is nothing more for now.
+            let _ = pipe.take(SAID_MAX as u64).read_to_end(&mut said);
+        }
+        said
+    }
+
+    /// Closes the pipe of a helper that has ended.
+    pub(super) fn forget(&self, kept: &Kept) {
+        let mut pipes = lock(&self.pipes);
+        if pipes
+            .get(&kept.pid)
+            .is_some_and(|(started, _)| *started == kept.started)
+        {
+            pipes.remove(&kept.pid);
+        }
+    }
+}
+
+/// The pipe of a helper that an earlier daemon started, and of no other process that has its number now.
+fn of_earlier_daemon(kept: &Kept) -> Option<File> {
+    let pipe: File = open(&format!("/proc/{}/fd/2", kept.pid), OFlags::RDONLY).ok()?.into();
+    let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo(&pipe.metadata().ok()?.file_type());
+    let same = Member::of(kept.pid).is_some_and(|member| member.started == kept.started);
+    (is_pipe && same).then_some(pipe)
+}

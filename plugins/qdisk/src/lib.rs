@@ -1,0 +1,161 @@
+//! The handler for disks that QEMU serves: kind `qdisk`, in a driver domain, as `xl devd` has them.
+//!
+//! All disks of a guest are served by one QEMU, which the first of them starts and the last one ends. It is started with
+//! libxl's arguments (libxl_dm.c, `libxl__spawn_qemu_xenpv_backend`), finds the guest's disks in the store by itself, and
+//! does there what the kernel does for others: it opens the image that `params` names and writes the backend's `state`.
+//!
+//! | node read | meaning |
+//! | --- | --- |
+//! | `params` | a format and the path of an image: `aio` for a raw one, or `qcow2` (more with the setting `formats`) |
+//! | `mode`, `device-type` | as for any disk |
+//!
+//! Nothing is published but `hotplug-status`.
+//!
+//! | setting | meaning |
+//! | --- | --- |
+//! | `formats` | the formats that are served; `["aio", "qcow2"]` if it is not set |
+//! | `user` | the user that QEMU becomes; it needs the images and Xen's devices |
+//! | `sandbox` | what QEMU may not do, as its option `-sandbox` has it; if it is not set, none: Debian's QEMU for Xen has no such option |
+//! | `patience` | milliseconds in which QEMU has to take a disk up; 9000 if it is not set |
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+use xenplug_sdk::{
+    Command, Connection, Description, Device, Error, Handler, config,
+    disk::{Disk, Image},
+};
+
+/// The formats that are served unless the operator says otherwise.
+const FORMATS: &str = "aio qcow2";
+
+/// Milliseconds in which QEMU has to take a disk up: within the 10 s for which libxl waits (libxl_internal.h,
+/// `LIBXL_INIT_TIMEOUT`).
+const PATIENCE: u32 = 9000;
+
+/// Disks that QEMU serves.
+struct Qdisk;
+
+impl Handler for Qdisk {
+    fn describe() -> Description {
+        Description::new("disk images that QEMU serves, one for each guest")
+            .kind("qdisk")
+            .script("qdisk")
+    }
+
+    fn connect(device: &Device) -> Result<Connection, Error> {
+        let settings = Settings::of(config::value)?;
+        let image = settings.image(device)?;
+        let disk = Disk::at(device, image.path)?;
+        // QEMU opens it by itself, and without a lock (hw/block/xen-block.c): this says whether it may.
+        let source = disk.open()?;
+        source.claim(disk.sharing()).map_err(|error| error.of("params"))?;
+        let qemu = Command::of("qemu")
+            .args(settings.arguments(device.frontend_id))
+            .join()?;
+        // "failed to create 'qdisk' device '51712': " (hw/xen/xen-bus.c, `xen_bus_backend_create`).
+        qemu.takes_up(settings.patience, Some(&format!("'qdisk' device '{}'", device.devid)))?;
+        Ok(Connection::new())
+    }
+}
+
+/// What the operator says.
+#[derive(Debug, PartialEq, Eq)]
+struct Settings {
+    formats: String,
+    user: Option<String>,
+    sandbox: Option<String>,
+    patience: u32,
+}
+
+impl Settings {
+    fn of(value: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let patience = match value("patience") {
+            None => PATIENCE,
+            Some(text) => text
+                .parse()
+                .map_err(|_| Error::Other(format!("setting `patience`: `{text}` is no number of milliseconds")))?,
+        };
+        Ok(Self {
+            formats: value("formats").unwrap_or_else(|| FORMATS.into()),
+            user: value("user"),
+            sandbox: value("sandbox"),
+            patience,
+        })
+    }
+
+    /// The image, in a format that is served: QEMU would take any of its drivers' names, and guess where there is none
+    /// (XSA-258).
+    fn image<'d>(&self, device: &'d Device) -> Result<Image<'d>, Error> {
+        let image = Image::parse(device.required("params")?)?;
+        if self.formats.split(' ').any(|format| format == image.format) {
+            return Ok(image);
+        }
+        Err(Error::invalid(
+            "params",
+            format!("`{}` is none of the formats {}", image.format, self.formats),
+        ))
+    }
+
+    fn arguments(&self, guest: u16) -> Vec<String> {
+        let (domid, name) = (guest.to_string(), format!("domain-{guest}"));
+        let mut arguments = vec!["-xen-domid", &domid, "-xen-attach", "-name", &name, "-nographic"];
+        arguments.extend(["-M", "xenpv", "-monitor", "/dev/null"]);
+        arguments.extend(["-serial", "/dev/null", "-parallel", "/dev/null"]);
+        arguments.extend(self.sandbox.iter().flat_map(|sandbox| ["-sandbox", sandbox]));
+        arguments.extend(self.user.iter().flat_map(|user| ["-runas", user]));
+        arguments.into_iter().map(Into::into).collect()
+    }
+}
+
+xenplug_sdk::export!(Qdisk);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(values: &[(&str, &str)]) -> Result<Settings, Error> {
+        Settings::of(|key| {
+            let found = values.iter().find(|(known, _)| *known == key);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn qemu_is_started_as_libxl_does() {
+        let libxls = "-xen-domid 5 -xen-attach -name domain-5 -nographic -M xenpv -monitor /dev/null -serial /dev/null \
+                      -parallel /dev/null";
+        assert_eq!(settings(&[]).unwrap().arguments(5).join(" "), libxls);
+        let more = [("sandbox", "on,spawn=deny"), ("user", "qdisk")];
+        assert_eq!(
+            settings(&more).unwrap().arguments(5).join(" "),
+            format!("{libxls} -sandbox on,spawn=deny -runas qdisk")
+        );
+    }
+
+    #[test]
+    fn an_image_has_a_format_that_is_served() {
+        let image = |params: &str, values: &[(&str, &str)]| {
+            let device = Device::sample("qdisk", &[("params", params)]);
+            settings(values)
+                .unwrap()
+                .image(&device)
+                .map(|image| (image.format.to_owned(), image.path.to_owned()))
+        };
+        let is = |format: &str, path: &str| Ok((format.to_owned(), path.to_owned()));
+        assert_eq!(image("aio:/srv/a.img", &[]), is("aio", "/srv/a.img"));
+        assert_eq!(image("qcow2:/srv/a.qcow2", &[]), is("qcow2", "/srv/a.qcow2"));
+        for odd in ["/srv/a.img", ":/srv/a.img", "vhd:/srv/a.vhd", "nbd:/srv/a", "aio:a.img"] {
+            assert!(image(odd, &[]).is_err(), "{odd}");
+        }
+        let more = [("formats", "vhd")];
+        assert_eq!(image("vhd:/srv/a.vhd", &more), is("vhd", "/srv/a.vhd"));
+        assert!(image("aio:/srv/a.img", &more).is_err());
+    }
+
+    #[test]
+    fn patience_is_a_number() {
+        assert_eq!(settings(&[]).unwrap().patience, PATIENCE);
+        assert_eq!(settings(&[("patience", "500")]).unwrap().patience, 500);
+        assert!(settings(&[("patience", "long")]).is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! Stands in for QEMU as far as disks of the kind `qdisk` need it: takes up a guest's devices as they come, and lets go of
+//! them as they leave (QEMU's hw/xen/xen-bus.c and hw/block/xen-block.c). No block is read.
+//!
+//! Started with QEMU's own arguments. `STAND_IN_STORE` is xenstored's socket, `STAND_IN_DOMAIN` the domain that it runs in,
+//! `STAND_IN_STATE` a folder: with a file `never` in it, nothing is taken up, and with one `chatty`, much is written.
+#![allow(clippy::print_stderr, reason = "QEMU's words are what is tested")]
+
+use std::{
+    collections::BTreeSet,
+    env,
+    fs::File,
+    io::{Read, Write, stderr},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use xenplug_tests::store::Store;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_millis(10);
+
+struct Qemu {
+    store: Store,
+    own: String,
+    guest: u16,
+    state: PathBuf,
+    /// What it has taken up.
+    open: BTreeSet<String>,
+    /// What it could not take up, so that it is told once.
+    refused: BTreeSet<String>,
+}
+
+fn main() -> Result<()> {
+    let variable = |name: &str| env::var(name).with_context(|| format!("{name} is not set"));
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let at = arguments.iter().position(|argument| argument == "-xen-domid");
+    let guest = at.and_then(|at| arguments.get(at + 1)).context("no -xen-domid")?;
+    ensure!(
+        arguments.iter().any(|argument| argument == "-xen-attach"),
+        "no -xen-attach"
+    );
+    let mut qemu = Qemu {
+        store: Store::connect(variable("STAND_IN_STORE")?.as_ref())?,
+        own: format!("/local/domain/{}", variable("STAND_IN_DOMAIN")?),
+        guest: guest.parse()?,
+        state: variable("STAND_IN_STATE")?.into(),
+        open: BTreeSet::new(),
+        refused: BTreeSet::new(),
+    };
+    let told = format!("{}/device-model/{}/state", qemu.own, qemu.guest);
+    qemu.enumerate()?;
+    qemu.store.write(&told, "running")?;
+    loop {
+        thread::sleep(EVERY);
+        if qemu.state.join("chatty").exists() {
+            // A pipe that is full loses what comes; that is no error of QEMU's either.
+            let _ = stderr().write_all(format!("{}\n", "chatter ".repeat(100)).repeat(100).as_bytes());
+        }
+        qemu.enumerate()?;
+    }
+}
+
+impl Qemu {
+    fn enumerate(&mut self) -> Result<()> {
+        if self.state.join("never").exists() {
+            return Ok(());
+        }
+        let all = format!("{}/backend/qdisk/{}", self.own, self.guest);
+        // There is none before the first and after the last device.
+        for device in self.store.children(&all).unwrap_or_default() {
+            self.look(&device, &format!("{all}/{device}"))?;
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, device: &str, backend: &str) -> Result<()> {
+        let state = self.store.find(&format!("{backend}/state"))?.unwrap_or_default();
+        let online = self
+            .store
+            .find(&format!("{backend}/online"))?
+            .is_some_and(|online| online == "1");
+        match (&*state, online) {
+            ("1", true) if !self.open.contains(device) => match self.open(backend) {
+                Ok(()) => {
+                    self.store.write(&format!("{backend}/hotplug-status"), "connected")?;
+                    self.store.write(&format!("{backend}/state"), "2")?;
+                    self.open.insert(device.to_owned());
+                }
+                Err(error) if self.refused.insert(device.to_owned()) => {
+                    eprintln!("qemu: failed to create 'qdisk' device '{device}': failed to create drive: {error:#}");
+                }
+                Err(_) => {}
+            },
+            ("5" | "6", false) if self.open.remove(device) => {
+                self.store.write(&format!("{backend}/state"), "6")?;
+                self.store.remove(backend)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Opens the image, as far as it looks at what it is.
+    fn open(&mut self, backend: &str) -> Result<()> {
+        let params = self.store.find(&format!("{backend}/params"))?.unwrap_or_default();
+        let (format, path) = params.split_once(':').context("no format")?;
+        let mut image = File::open(path).with_context(|| format!("Could not open '{path}'"))?;
+        match format {
+            "aio" => Ok(()),
+            "qcow2" => {
+                let mut magic = [0; 4];
+                image.read_exact(&mut magic).unwrap_or_default();
+                ensure!(magic == *b"QFI\xfb", "Image is not in qcow2 format");
+                Ok(())
+            }
+            _ => bail!("Unknown driver '{format}'"),
+        }
+    }
+}

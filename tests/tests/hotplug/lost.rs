@@ -1,0 +1,146 @@
+//! Who goes without a word: a guest, the driver domain, the store; and what there is no room for.
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::rig::{attached_below, detach_below};
+
+use crate::{
+    moments::{MOMENTS, Moment},
+    stage::{Asked, Stage},
+};
+
+/// What a driver domain may own, unless it is told otherwise (tools/xenstored/core.c, `quota_nb_entry_per_domain`).
+const NODES: u32 = 1000;
+
+#[test]
+fn the_guest_may_die_at_any_moment_of_either_and_nothing_is_left() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let baseline = stage.machine.baseline()?;
+    let disk = stage.disk("a.img")?;
+    for moment in MOMENTS {
+        let went = (|| {
+            let (child, kept) = stage.bring(&disk, moment)?;
+            stage.machine.xenstored().kill_domain(3)?;
+            stage.machine.toolstack().bury(3)?;
+            if moment == Moment::Wanted {
+                stage.machine.daemon_mut()?.restart()?;
+            }
+            stage.let_go_on(moment, kept)?;
+            let done = child.wait_with_output()?;
+            let said = String::from_utf8_lossy(&done.stderr);
+            match moment {
+                Moment::Wanted | Moment::Taken => ensure!(said.contains("the guest has gone"), "{said}"),
+                Moment::Used => stage.expect(&disk, "6")?,
+                Moment::Unwanted | Moment::Lingering => ensure!(done.status.success(), "{said}"),
+            }
+            assert_eq!(attached_below(stage.machine.directory())?, []);
+            stage.machine.xenstored().revive_domain(3)?;
+            stage.machine.toolstack().build(3)?;
+            stage.end(&disk)
+        })();
+        went.with_context(|| format!("{moment:?}{}", stage.machine.daemon_log()))?;
+    }
+    baseline.assert_same(&stage.machine)
+}
+
+#[test]
+fn of_a_driver_domain_that_died_everything_can_be_taken_away_at_once() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let (disk, card) = (stage.disk("a.img")?, stage.card());
+    for asked in [&disk, &card] {
+        stage.attach(asked)?;
+        stage.expect(asked, "4")?;
+    }
+    stage.machine.daemon_mut()?.kill()?;
+    stage.machine.stop_kernel();
+    stage.machine.xenstored().kill_domain(1)?;
+    stage.machine.toolstack().bury(1)?;
+    // A real one's devices go with it.
+    detach_below(stage.machine.directory())?;
+    let said = stage.fails("attach", &disk, 1)?;
+    ensure!(said.contains("domain 1 has gone"), "{said}");
+    for asked in [&disk, &card] {
+        stage.detach(asked)?;
+        assert_eq!(stage.state(asked)?, None);
+        assert_eq!(stage.machine.connect()?.find(&asked.device.frontend())?, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_store_may_be_replaced_at_any_moment_of_either_and_all_go_on() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let baseline = stage.machine.baseline()?;
+    let disk = stage.disk("a.img")?;
+    for moment in MOMENTS {
+        let went = (|| {
+            let (child, kept) = stage.bring(&disk, moment)?;
+            stage.machine.xenstored().live_update()?;
+            if moment == Moment::Wanted {
+                stage.machine.daemon_mut()?.restart()?;
+            }
+            stage.let_go_on(moment, kept)?;
+            let done = child.wait_with_output()?;
+            ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            stage.end(&disk)
+        })();
+        went.with_context(|| format!("{moment:?}{}", stage.machine.daemon_log()))?;
+    }
+    baseline.assert_same(&stage.machine)
+}
+
+impl Stage {
+    /// The nodes that the driver domain owns.
+    fn nodes(&self) -> Result<u32> {
+        let used = self.machine.connect()?.control(&["quota", "1"])?;
+        let nodes = used.lines().find_map(|line| line.strip_prefix("nodes"));
+        let nodes = nodes.with_context(|| format!("no number of nodes in {used:?}"))?;
+        Ok(nodes
+            .trim_start_matches([' ', ':'])
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .parse()?)
+    }
+
+    /// Lets it own no more than that.
+    fn allow_nodes(&self, number: u32) -> Result<()> {
+        let said = self
+            .machine
+            .connect()?
+            .control(&["quota", "set", "nodes", &number.to_string()])?;
+        ensure!(said == "OK", "quota set: {said}");
+        Ok(())
+    }
+
+    /// Asks for what there is no room for.
+    fn has_no_room_for(&self, asked: &Asked) -> Result<()> {
+        let said = self.fails("attach", asked, 1)?;
+        ensure!(said.contains("this domain's quota in xenstored is used up"), "{said}");
+        let mut store = self.machine.connect()?;
+        for path in [asked.request(), asked.device.backend(), asked.device.frontend()] {
+            assert_eq!(store.find(&path)?, None, "{path} is left");
+        }
+        assert_eq!(attached_below(self.machine.directory())?, []);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_driver_domain_without_room_in_the_store_says_so_makes_nothing_and_goes_on_when_there_is_some() -> Result<()> {
+    let stage = Stage::new()?;
+    let baseline = stage.machine.baseline()?;
+    let used = stage.nodes()?;
+    for asked in [stage.disk("a.img")?, stage.card()] {
+        // For nothing at all; and for some of its nodes.
+        for room in [0, 10] {
+            stage.allow_nodes(used + room)?;
+            stage.has_no_room_for(&asked)?;
+            assert_eq!(stage.nodes()?, used);
+        }
+        stage.allow_nodes(NODES)?;
+        stage.attach(&asked)?;
+        stage.expect(&asked, "4")?;
+        stage.detach(&asked)?;
+    }
+    baseline.assert_same(&stage.machine)
+}

@@ -1,0 +1,81 @@
+//! `hotplug-status=disconnected` is the word for the end of clean-up in every mode: when it is written, nothing is held.
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::{
+    rig::{Device, Machine, attached_below},
+    store::Store,
+};
+
+use crate::stage::{PATIENCE, Stage};
+
+/// Who waits for a device's word.
+struct Listener {
+    store: Store,
+    device: Device,
+}
+
+impl Listener {
+    fn new(machine: &Machine, device: &Device) -> Result<Self> {
+        let mut store = machine.connect()?;
+        store.watch(&device.backend(), "w")?;
+        store.event(PATIENCE)?.context("no first event")?;
+        Ok(Self { store, device: *device })
+    }
+
+    /// Waits until the status is written, finds nothing held at that moment, and gives what it says, if it is there still.
+    fn hears(mut self, machine: &Machine) -> Result<Option<String>> {
+        let status = format!("{}/hotplug-status", self.device.backend());
+        while self.store.event(PATIENCE)?.context("no word comes")?.path != status {}
+        let loops = attached_below(machine.directory())?;
+        let ports = machine.namespace().ports("xenbr0")?;
+        assert_eq!((loops, ports), (vec![], vec![]), "held when {:?} ended", self.device);
+        Ok(self.store.find(&status)?)
+    }
+}
+
+#[test]
+fn in_a_driver_domain_the_word_comes_when_nothing_is_held() -> Result<()> {
+    let mut machine = Machine::with_daemon()?;
+    for attach in [Machine::attach_disk, Machine::attach_card] {
+        let device = attach(&mut machine, 3, 0)?;
+        machine.expect_connected(&device)?;
+        let listener = Listener::new(&machine, &device)?;
+        machine.toolstack().detach(&device)?;
+        // The directory stays for a moment.
+        assert_eq!(listener.hears(&machine)?.as_deref(), Some("disconnected"));
+        machine.detach(&device)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn in_dom0_the_word_comes_when_nothing_is_held() -> Result<()> {
+    let mut machine = Machine::dom0()?;
+    for plug in [Machine::plug_disk, Machine::plug_card] {
+        let device = plug(&mut machine, 3, 0)?;
+        machine.expect_connected(&device)?;
+        let listener = Listener::new(&machine, &device)?;
+        machine.toolstack().detach(&device)?;
+        assert_eq!(listener.hears(&machine)?.as_deref(), Some("disconnected"));
+        machine.call(&device, "remove")?.answer()?.done()?;
+        machine.toolstack().forget(&device)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn of_a_request_the_word_comes_when_nothing_is_held_and_before_it_is_closed() -> Result<()> {
+    for stage in [Stage::new()?, Stage::in_dom0()?] {
+        for asked in [stage.disk("a.img")?, stage.card()] {
+            stage.attach(&asked)?;
+            stage.expect(&asked, "4")?;
+            let listener = Listener::new(&stage.machine, &asked.device)?;
+            let detaching = stage.spawn("detach", &asked, &["--wait", "--timeout", "60s"])?;
+            // Its directory goes right after that, if it has not gone yet.
+            let word = listener.hears(&stage.machine)?;
+            ensure!(matches!(word.as_deref(), Some("disconnected") | None), "{word:?}");
+            ensure!(detaching.wait_with_output()?.status.success(), "detach failed");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+# QEMU serves qcow2 and raw disks: two of a guest by one process, written to while the daemon is killed and started again.
+first=$(image first) second=$(image second)
+backend "qemu-img create -q -f qcow2 $first 16M"
+enable_qdisk "$first" "$second"
+
+qdisk() { echo "format=$1,vdev=$2,access=rw,backendtype=qdisk$(where),target=$3"; }
+qemus() { backend 'for one in /proc/[0-9]*; do case $(readlink $one/exe) in *xen-qemu*) echo ${one##*/} ;; esac; done'; }
+# checked DISK: 4 MiB are written, synced, read past the cache, and compared; twice.
+checked() {
+    order g "for round in 1 2; do dd if=/dev/urandom of=/tmp/data bs=1M count=4 && dd if=/tmp/data of=/dev/$1 bs=1M &&
+        sync && echo 3 > /proc/sys/vm/drop_caches && dd if=/dev/$1 of=/tmp/back bs=1M count=4 && cmp /tmp/data /tmp/back ||
+        exit; done 2> /dev/null"
+}
+
+timed "create" start_guest g 10.77.0.2 "$(qdisk qcow2 xvda "$first")" ''
+guest_id=$(domid g)
+connected qdisk g $xvda
+timed "write, read" checked xvda
+timed "block-attach" xl block-attach g "$(qdisk raw xvdb "$second")"
+connected qdisk g $xvdb
+timed "write, read" checked xvdb
+found "QEMU" "$(qemus | wc -l) for 2 disks; $(backend "grep -E '^(Seccomp|Uid):' /proc/$(qemus)/status | tr '\n\t' '  '")"
+[ "$(qemus | wc -l)" = 1 ] || fail "there are $(qemus | wc -l) QEMUs"
+
+if [ $place = driver-domain ] && [ $side = ours ]; then
+    backend 'xenplug status'
+    serving=$(qemus)
+    order g 'touch /tmp/go; sh -c "while [ -e /tmp/go ]; do dd if=/dev/zero of=/dev/xvda bs=64k count=8 conv=fsync || echo disk >> /tmp/failures
+        echo round >> /tmp/rounds; done" > /dev/null 2>&1 < /dev/null &'
+    timed "kill" kill_daemon
+    timed "restart" start_daemon
+    sleep 2
+    order g 'rm /tmp/go; sleep 2; wc -l < /tmp/rounds; [ ! -e /tmp/failures ]' || fail "the guest's input and output failed"
+    [ "$(qemus)" = "$serving" ] || fail "QEMU is another: $(qemus)"
+    timed "write, read" checked xvda
+fi
+timed "block-detach" xl block-detach g xvdb
+wait_for 20 "the backend's directory to go" gone "$(nodes qdisk g $xvdb)"
+timed "write, read" checked xvda
+timed "destroy" end_guest g
+no_qemu() { [ -z "$(qemus)" ]; }
+wait_for 30 "QEMU to end" no_qemu
+wait_for 10 "what QEMU wrote to go" no_device_model
+# What the guest wrote makes a sound image.
+timed "qemu-img check" backend "qemu-img check $first"
