@@ -53,6 +53,8 @@ struct Task {
     snapshot: Option<Snapshot>,
     plugin: Option<Arc<Plugin>>,
     device: Option<Arc<Device>>,
+    /// The number of the link that a card had when its handler began.
+    link: Option<u32>,
     holding: Option<Holding>,
     connection: Connection,
     failure: Option<Failure>,
@@ -88,6 +90,7 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         snapshot: None,
         plugin,
         device: None,
+        link: None,
         holding,
         connection: Connection::default(),
         failure,
@@ -253,7 +256,7 @@ impl Task {
                 let outcome = match self.identity() {
                     Some(identity) => {
                         self.directory
-                            .publish_failure(&identity, failure.status, &failure.text)
+                            .publish_failure(&identity, self.link, failure.status, &failure.text)
                             .await
                     }
                     None => Ok(Published::Stale),
@@ -336,9 +339,17 @@ impl Task {
     /// Prepares the handler's call and starts it on a worker thread; or, if its plugin is to be left alone for a while,
     /// notes until when.
     async fn start_handler(&mut self) -> Result<(), Failure> {
+        self.link = self.directory.link();
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
-            None => self.late_snapshot().await?,
+            None => match self.late_snapshot().await? {
+                Some(snapshot) => snapshot,
+                // It is about to be seen that it has gone; or it was made anew, and is looked at as it is then.
+                None => {
+                    self.paused = Some(Instant::now() + AGAIN);
+                    return Ok(());
+                }
+            },
         };
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
         let told = self.asks.told();
@@ -378,12 +389,12 @@ impl Task {
 
     /// The snapshot of a device that was found ready by a mere look. If it has changed since, its publication will find
     /// out. A store that is away is waited for, as long as they can wait who have asked: it says nothing of the device.
-    async fn late_snapshot(&self) -> Result<Snapshot, Failure> {
+    async fn late_snapshot(&self) -> Result<Option<Snapshot>, Failure> {
         let ends = self.asks.until();
         let waits = || !self.host.draining.is_cancelled() && ends.is_none_or(|until| Instant::now() + AGAIN < until);
         let examined = patiently(waits, || self.directory.examine()).await;
         let (_, snapshot) = examined.map_err(|error| unseen(&error.to_string()))?;
-        snapshot.ok_or_else(|| unseen("its directory has gone"))
+        Ok(snapshot)
     }
 
     /// Gives back what is held, on a worker thread.
@@ -558,7 +569,7 @@ impl Task {
         if let (Some(identity), Some(failure)) = (self.identity(), self.failure.clone()) {
             let outcome = self
                 .directory
-                .publish_failure(&identity, failure.status, &failure.text)
+                .publish_failure(&identity, self.link, failure.status, &failure.text)
                 .await;
             self.published(outcome, "why it failed");
         }

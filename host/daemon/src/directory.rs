@@ -259,17 +259,39 @@ impl Directory {
         if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        let there = |index| matches!(self.system.network.link_by_index(index), Ok(Some(_)));
-        self.write(nodes, &asked, |seen| {
-            seen.connectable(identity) && link.is_none_or(there)
-        })
-        .await
+        self.write(nodes, &asked, |seen| seen.connectable(identity) && self.is_there(link))
+            .await
     }
 
-    /// Publishes why a device failed.
-    pub(crate) async fn publish_failure(&self, identity: &Identity, status: &str, error: &str) -> Outcome {
-        self.write(Self::failure(status, error), &[], |seen| seen.is_of(identity))
-            .await
+    /// Whether the link of that number is there, if there was one.
+    fn is_there(&self, link: Option<u32>) -> bool {
+        link.is_none_or(|index| matches!(self.system.network.link_by_index(index), Ok(Some(_))))
+    }
+
+    /// The number of a card's link, if it has one now.
+    pub(crate) fn link(&self) -> Option<u32> {
+        let part = Part {
+            device: self.path.key.clone(),
+            role: self.role,
+        };
+        let name = part.device.kind.needs_netdev().then(|| part.link())?;
+        let link = self.system.network.link(&name.parse::<IfName>().ok()?);
+        link.ok().flatten().map(|link| link.index)
+    }
+
+    /// Publishes why a device failed. A card whose `link` is no longer there was made anew, or will be, and what failed
+    /// tells nothing of that one.
+    pub(crate) async fn publish_failure(
+        &self,
+        identity: &Identity,
+        link: Option<u32>,
+        status: &str,
+        error: &str,
+    ) -> Outcome {
+        self.write(Self::failure(status, error), &[], |seen| {
+            seen.is_of(identity) && self.is_there(link)
+        })
+        .await
     }
 
     fn failure(status: &str, error: &str) -> Vec<(String, String)> {

@@ -114,6 +114,12 @@ impl Xenstored {
         store.control(&["live-update", "-f", &program])?;
         let answer = store.control(&["live-update", "-s", "-t", "60"])?;
         ensure!(answer == "OK", "live update: {answer}");
+        // The program that was started in its place is told so.
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", self.process.id()))?;
+        ensure!(
+            line.split('\0').any(|word| word == "-U" || word == "--live-update"),
+            "it was not updated: {line:?}"
+        );
         Ok(())
     }
 

@@ -143,7 +143,7 @@ pub(crate) const TARGET: Subject = Subject {
         machine.attach(&device, &nodes.with("script", "/etc/xen/scripts/block-iscsi"))?;
         Ok(device)
     },
-    one_in: 12,
+    one_in: 24,
 };
 
 /// A machine with its daemon, where the device is not.

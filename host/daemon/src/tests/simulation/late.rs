@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use tokio::time::{Instant, sleep};
-use xenplug_xenbus::DeviceKey;
+use xenplug_xenbus::{DeviceKey, Mode};
 
 use super::{
     ALONE, GUESTS, PoisonError, enact,
@@ -28,6 +28,32 @@ fn what_comes_back_from_the_kernel_too_late_is_undone_and_has_held_up_nobody() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stage = stage();
     assert_eq!(enact(held_up(&stage), None), Ok(()));
+    assert_eq!(enact(asked_for(&stage), None), Ok(()));
+}
+
+/// In dom0 its script is answered all the same, before libxl kills it: the toolstack sees to that.
+async fn asked_for(stage: &Stage) -> Vec<String> {
+    let plan = Plan {
+        mode: Mode::Dom0,
+        ..Plan::calm()
+    };
+    let world = World::new(0, plan, stage);
+    in_world(&world, stage, async |_| {
+        let mut slot = Slot::new(Rc::clone(&world), GUESTS[0]).await;
+        slot.create(Vec::new()).await;
+        let began = Instant::now();
+        world.workers.hold_up(2 * CALL);
+        slot.attach("vbd/5/51712".parse().expect("a device")).await;
+        if world.machine.loops().len() != 1 {
+            world.wrong("the call that is late has done nothing");
+        }
+        sleep(2 * CALL + SOON - began.elapsed()).await;
+        let (records, loops) = (records(&world.journal()), world.machine.loops());
+        if !(records.is_empty() && loops.is_empty()) {
+            world.wrong(format!("{records:?} and {loops:?} are left"));
+        }
+    })
+    .await
 }
 
 async fn held_up(stage: &Stage) -> Vec<String> {

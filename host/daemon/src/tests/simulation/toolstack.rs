@@ -30,6 +30,8 @@ pub(super) struct Slot {
     hand: Hand,
     chance: Chance,
     domain: DomId,
+    /// Whether it was a guest's before.
+    used: bool,
     /// The devices of the guest that lives, and what ends their frontends.
     devices: BTreeMap<DeviceKey, CancellationToken>,
 }
@@ -41,6 +43,7 @@ impl Slot {
             chance: Chance::of(world.seed, &format!("toolstack {domain}")),
             world,
             domain,
+            used: false,
             devices: BTreeMap::new(),
         }
     }
@@ -93,7 +96,9 @@ impl Slot {
             permissions.push(Permission::read(world.own.0));
         }
         self.hand.make(&[(&self.home(), &nodes, &permissions)]).await;
-        let introduce_first = self.chance.permille(500);
+        // An id that is used again at once would be taken for that of the guest before, until it is introduced.
+        let introduce_first = self.chance.permille(500) || self.used;
+        self.used = true;
         if introduce_first {
             self.introduce().await;
         }
@@ -133,7 +138,7 @@ impl Slot {
     }
 
     /// Makes a device, and waits for it to be connected.
-    async fn attach(&mut self, key: DeviceKey) {
+    pub(super) async fn attach(&mut self, key: DeviceKey) {
         self.make(&key).await;
         let world = Rc::clone(&self.world);
         let asked =
