@@ -76,9 +76,9 @@ mod tests {
         assert_eq!(shown("a\nb\n", 80, 5), ["a", "b", "", "two", "three"]);
         assert_eq!(
             shown("a\nb\nc\nd\ne\n", 80, 6),
-            ["a", "… 4 lines more", "", "one", "two", "three"]
+            ["a", "b", "… 3 lines more", "", "two", "three"]
         );
-        assert_eq!(shown("a\nb\nc\nd\ne\n", 3, 6)[..2], ["a", "… 4"]);
+        assert_eq!(shown("a\nb\nc\nd\ne\n", 3, 6)[..3], ["a", "b", "… 3"]);
         for rows in 0..4 {
             assert!(shown("a\nb\nc\nd\n", 80, rows).len() <= rows);
         }
