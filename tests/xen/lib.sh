@@ -256,7 +256,7 @@ enable_qdisk() {
     [ $side = ours ] && [ $place = driver-domain ] || return 0
     backend "install -D -m 644 -t /usr/lib/xenplug/plugins /srv/xenplug/target/plugins/qdisk.wasm
         echo xenplug-qemu:x:990:990::/nonexistent:/usr/sbin/nologin >> /etc/passwd; echo xenplug-qemu:x:990: >> /etc/group
-        chown xenplug-qemu $*; chgrp xenplug-qemu /dev/xen/evtchn /dev/xen/gntdev && chmod 660 /dev/xen/evtchn /dev/xen/gntdev
+        chown xenplug-qemu $*; for one in evtchn gntdev xenbus; do chgrp xenplug-qemu /dev/xen/\$one && chmod 660 /dev/xen/\$one; done
         sed -i '/^# \\[plugin.qdisk\\]/,/^\$/{s/^# //; s/60000/300000/; s/70s/310s/}' /etc/xenplug/xenplugd.toml && xenplugd --check && kill -HUP \$(cat /run/daemon.pid)"
 }
 no_device_model() { ! xenstore-exists "/local/domain/$back/device-model/$guest_id"; }
