@@ -251,13 +251,13 @@ start_daemon() {
     fi
 }
 # enable_qdisk IMAGE...: the example's table for disks that QEMU serves, which is a comment there; and a user for QEMU, who
-# owns the images and may use Xen's devices. In dom0 the toolstack starts QEMU, as root.
+# owns the images and may use Xen's devices. In dom0 the toolstack starts QEMU, as root. An emulated QEMU needs its time.
 enable_qdisk() {
     [ $side = ours ] && [ $place = driver-domain ] || return 0
     backend "install -D -m 644 -t /usr/lib/xenplug/plugins /srv/xenplug/target/plugins/qdisk.wasm
         echo xenplug-qemu:x:990:990::/nonexistent:/usr/sbin/nologin >> /etc/passwd; echo xenplug-qemu:x:990: >> /etc/group
-        chown xenplug-qemu $*; chgrp xenplug-qemu /dev/xen/evtchn /dev/xen/gntdev && chmod 660 /dev/xen/evtchn /dev/xen/gntdev
-        sed -i '/^# \\[plugin.qdisk\\]/,/^\$/s/^# //' /etc/xenplug/xenplugd.toml && xenplugd --check && kill -HUP \$(cat /run/daemon.pid)"
+        chown xenplug-qemu $*; for one in evtchn gntdev xenbus; do chgrp xenplug-qemu /dev/xen/\$one && chmod 660 /dev/xen/\$one; done
+        sed -i '/^# \\[plugin.qdisk\\]/,/^\$/{s/^# //; s/60000/300000/; s/70s/310s/}' /etc/xenplug/xenplugd.toml && xenplugd --check && kill -HUP \$(cat /run/daemon.pid)"
 }
 no_device_model() { ! xenstore-exists "/local/domain/$back/device-model/$guest_id"; }
 kill_daemon() { backend 'kill -9 $(cat /run/daemon.pid); while kill -0 $(cat /run/daemon.pid) 2> /dev/null; do sleep 0.1; done'; }

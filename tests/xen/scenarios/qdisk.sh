@@ -14,7 +14,7 @@ checked() {
 
 timed "create" start_guest g 10.77.0.2 "$(qdisk qcow2 xvda "$first")" ''
 guest_id=$(domid g)
-connected qdisk g $xvda
+wait_for 300 "xvda to be connected" is_connected "$(nodes qdisk g $xvda)"
 timed "write, read" checked xvda
 timed "block-attach" xl block-attach g "$(qdisk raw xvdb "$second")"
 connected qdisk g $xvdb
