@@ -1,4 +1,6 @@
 # QEMU serves qcow2 and raw disks: two of a guest by one process, written to while the daemon is killed and started again.
+# Only in: driver-domain
+# Not among the scenarios yet: seen to pass as far as the first "write, read". To run it, move it there.
 first=$(image first) second=$(image second)
 backend "qemu-img create -q -f qcow2 $first 16M"
 enable_qdisk "$first" "$second"
@@ -12,11 +14,12 @@ checked() {
         exit; done 2> /dev/null"
 }
 
-timed "create" start_guest g 10.77.0.2 "$(qdisk qcow2 xvda "$first")" ''
+timed "create" start_guest g 10.77.0.2 "$(qdisk qcow2 xvda "$first") $(qdisk raw xvdb "$second")" ''
 guest_id=$(domid g)
 wait_for 300 "xvda to be connected" is_connected "$(nodes qdisk g $xvda)"
 timed "write, read" checked xvda
-timed "block-attach" xl block-attach g "$(qdisk raw xvdb "$second")"
+# Both from the beginning: libxl attaches no qdisk of a driver domain's to a running guest (libxl_dm.c, `libxl__dm_check_start`:
+# "device model required but not running").
 connected qdisk g $xvdb
 timed "write, read" checked xvdb
 found "QEMU" "$(qemus | wc -l) for 2 disks; $(backend "grep -E '^(Seccomp|Uid):' /proc/$(qemus)/status | tr '\n\t' '  '")"
