@@ -77,10 +77,12 @@ pub struct Scenario {
     pub name: String,
     /// Its first line: what it shows.
     pub title: String,
-    /// Where it runs: everywhere, unless its second line is `# Only in: PLACE`.
+    /// Where it runs: everywhere, unless a line says `# Only in: PLACE`.
     pub places: Vec<Place>,
-    /// Whether it runs only if it is asked for by name: its third line is `# Only by name.`.
+    /// Whether it runs only if it is asked for by name: a line says `# Only by name.`.
     pub by_name: bool,
+    /// Whether domains have QEMU, which makes all of them larger and slower: a line says `# With QEMU.`.
+    pub qemu: bool,
 }
 
 /// The folder with the scripts.
@@ -111,23 +113,19 @@ pub fn scenarios() -> Result<Vec<Scenario>> {
 impl Scenario {
     fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)?;
-        let mut lines = text.lines();
-        let title = lines.next().and_then(|line| line.strip_prefix("# "));
+        let title = text.lines().next().and_then(|line| line.strip_prefix("# "));
         let title = title.context("its first line is no comment that says what it shows")?;
-        let places = match lines.next().and_then(|line| line.strip_prefix("# Only in: ")) {
-            None => Place::ALL.to_vec(),
-            Some(name) => Place::ALL
-                .into_iter()
-                .filter(|place| place.name() == name.trim())
-                .collect(),
-        };
-        ensure!(!places.is_empty(), "its second line names no place");
-        let by_name = text.lines().nth(2) == Some("# Only by name.");
+        let says = |line: &str| text.lines().any(|one| one == line);
+        let only_in = text.lines().find_map(|line| line.strip_prefix("# Only in: "));
+        let is_meant = |place: &Place| only_in.is_none_or(|name| place.name() == name);
+        let places: Vec<_> = Place::ALL.into_iter().filter(is_meant).collect();
+        ensure!(!places.is_empty(), "its `Only in` names no place");
         Ok(Self {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             title: title.to_owned(),
             places,
-            by_name,
+            by_name: says("# Only by name."),
+            qemu: says("# With QEMU."),
         })
     }
 }
@@ -144,7 +142,7 @@ pub fn run(
     tell: &dyn Fn(&Ran),
 ) -> Result<Vec<Ran>> {
     let parts = Parts::find()?;
-    boot::assemble(&parts)?;
+    boot::assemble(&parts, scenarios.iter().any(|scenario| scenario.qemu))?;
     let mut report = Vec::new();
     for &place in places {
         for &side in sides {

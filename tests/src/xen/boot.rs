@@ -62,8 +62,8 @@ pub struct Ran {
 }
 
 /// Puts together what boots are made of. Once, before the first.
-pub(super) fn assemble(parts: &Parts) -> Result<()> {
-    root::assemble(parts, &Parts::workplace()?.join("parts"))
+pub(super) fn assemble(parts: &Parts, qemu: bool) -> Result<()> {
+    root::assemble(parts, &Parts::workplace()?.join("parts"), qemu)
 }
 
 /// The emulator, which ends with this value.

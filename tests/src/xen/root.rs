@@ -72,8 +72,6 @@ const PROGRAMS: &[&str] = &[
     "ip",
     "bridge",
     "nft",
-    // qemu-utils
-    "qemu-img",
     // Xen's
     "xl",
     "xenstored",
@@ -123,7 +121,7 @@ const CLONE: &str = "srv/xenplug";
 const BUILT: &[&str] = &["xenplugd", "xenplug", "xenplug-script"];
 
 /// Puts kernel, hypervisor, roots and scripts into a folder, from which every boot takes them.
-pub(super) fn assemble(parts: &Parts, into: &Path) -> Result<()> {
+pub(super) fn assemble(parts: &Parts, into: &Path, qemu: bool) -> Result<()> {
     fs::create_dir_all(into).with_context(|| into.display().to_string())?;
     kernel::unpack(parts, &into.join("vmlinux"))?;
     let packed = parts.only("boot", "xen-4")?.with_extension("gz");
@@ -131,7 +129,11 @@ pub(super) fn assemble(parts: &Parts, into: &Path) -> Result<()> {
         into.join("xen"),
         kernel::filter(Command::new("gzip").arg("-dc"), &packed)?,
     )?;
-    root(parts, into)?.write(&into.join("root.cpio"))?;
+    let mut root = root(parts, into)?;
+    if qemu {
+        add_qemu(&mut root, parts)?;
+    }
+    root.write(&into.join("root.cpio"))?;
     guest(parts)?.write(&into.join("guest.cpio"))?;
     let scenarios = into.join("scenarios");
     copy(&folder(), &scenarios)?;
@@ -204,7 +206,6 @@ fn root(parts: &Parts, into: &Path) -> Result<Archive> {
         );
     }
     add_modules(&mut root, parts, MODULES)?;
-    add_qemu(&mut root, parts)?;
     root.file("init", &folder().join("init"));
     add_iscsi(&mut root, into)?;
     add_product(&mut root, parts, into)?;
@@ -261,9 +262,10 @@ fn add_program(root: &mut Archive, parts: &Parts, path: &str, from: &Path) -> Re
     Ok(())
 }
 
-/// QEMU, which serves disks of the kind `qdisk`.
+/// QEMU, which serves disks of the kind `qdisk`, and what makes images for it.
 fn add_qemu(root: &mut Archive, parts: &Parts) -> Result<()> {
     add_program(root, parts, QEMU, &parts.file(QEMU))?;
+    add_program(root, parts, "usr/bin/qemu-img", &parts.program("qemu-img")?)?;
     // It reads the keys of a keyboard, also where it shows no screen.
     let keymaps = "usr/share/qemu/keymaps";
     for keymap in fs::read_dir(parts.file(keymaps)).context("the keymaps of qemu-system-data")? {

@@ -1,6 +1,7 @@
 # QEMU serves qcow2 and raw disks: two of a guest by one process, written to while the daemon is killed and started again.
 # Only in: driver-domain
-# Not among the scenarios yet: seen to pass as far as the first "write, read". To run it, move it there.
+# Only by name.
+# With QEMU.
 first=$(image first) second=$(image second)
 backend "qemu-img create -q -f qcow2 $first 16M"
 enable_qdisk "$first" "$second"
