@@ -12,23 +12,8 @@ use wit_parser::{Resolve, WorldItem};
 use crate::{
     terminal,
     wasm::Toolchain,
-    workspace::{WASM_PACKAGES, Workspace},
+    workspace::{HANDLERS, Workspace, wasm_packages},
 };
-
-/// The handlers that are shipped, by the name of their package.
-const HANDLERS: &[&str] = &[
-    "phy",
-    "qdisk",
-    "block-dummy",
-    "block-iscsi",
-    "block-nbd",
-    "block-tap",
-    "vif-bridge",
-    "vif-nat",
-    "vif-openvswitch",
-    "vif-route",
-    "vscsi",
-];
 
 /// Builds every component: handlers to `target/plugins/NAME.wasm`, the tests' misbehaving ones to
 /// `target/plugins/guests/NAME.wasm`.
@@ -45,7 +30,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
         "--lib",
         "--examples",
     ]);
-    for package in WASM_PACKAGES {
+    for package in wasm_packages() {
         cargo.args(["--package", package]);
     }
     terminal::run(&mut cargo)?;
