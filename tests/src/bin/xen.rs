@@ -26,7 +26,7 @@ struct Arguments {
     /// Only on this side.
     #[arg(long, value_enum)]
     side: Option<WhichSide>,
-    /// How often `attach`, `hotplug` and `race` do what they do in rounds; a few times without it.
+    /// How often `attach`, `hotplug` and `race` do what they do in rounds.
     #[arg(long)]
     rounds: Option<u32>,
 }
