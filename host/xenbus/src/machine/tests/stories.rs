@@ -591,23 +591,35 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
 fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         let kind = Kind::VIF;
-        let lost = || {
+        let at_start = || {
             let mut story = Story(Machine::adopted(mode, identity(&kind, Some("a")), Adopted::Lost));
-            story
-                .on(Event::Changed, Action::Release)
-                .on(Event::Released, Action::PublishFailure)
-                .on(UNKNOWN, None)
-                .is(Phase::Failed { told: false });
+            story.on(Event::Changed, Action::Release);
             story
         };
-        lost()
-            .sees(in_use(&kind), Action::PublishFailure)
-            .on(DONE, None)
-            .is(Phase::Failed { told: true })
-            // Whoever connects it after that is somebody else.
-            .sees(in_use(&kind), None)
-            .is(Phase::Foreign);
-        lost().sees(absent(&kind), Action::Forget).is(Phase::Absent);
+        let later = || {
+            let mut story = Story::connected(mode, kind.clone());
+            story.on(Event::Lost, Action::Release);
+            story
+        };
+        for mut story in [at_start(), later()] {
+            story
+                .on(Event::Released, Action::PublishFailure)
+                .on(UNKNOWN, None)
+                .is(Phase::Failed { told: false })
+                .sees(in_use(&kind), Action::PublishFailure)
+                .on(DONE, None)
+                .is(Phase::Failed { told: true })
+                // Whoever connects it after that is somebody else.
+                .sees(in_use(&kind), None)
+                .is(Phase::Foreign);
+        }
+        for mut story in [at_start(), later()] {
+            story
+                .on(Event::Released, Action::PublishFailure)
+                .on(UNKNOWN, None)
+                .sees(absent(&kind), Action::Forget)
+                .is(Phase::Absent);
+        }
     }
     // What failed by itself was never connected by us.
     let kind = Kind::VIF;
