@@ -5,7 +5,7 @@ use std::{fmt, io, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use xenplug_hotplug::{
     Class, RequestPath, State,
-    toolstack::{End, Next, Wish, next},
+    toolstack::{Action, End, Next, Wish, next},
 };
 use xenplug_xenbus::{DevId, DomId};
 use xenplug_xenstore::{Backoff, Client, Endpoint, Path};
@@ -241,8 +241,18 @@ impl Toolstack {
         let mut watch = self.client.watch(&watched).await?;
         let (mut told, mut seen_any) = (None, false);
         loop {
-            let transaction = self.client.begin().await?;
-            let seen = device.look(&transaction).await?;
+            // Also where nothing is to be done: only once it is committed it is known that all was so at one moment.
+            let (seen, next) = self
+                .client
+                .transaction(&Backoff::default(), async |transaction| {
+                    let seen = device.look(transaction).await?;
+                    let next = next(&wish, &seen);
+                    if let Next::Do(action) | Next::Over(Some(action), _) = &next {
+                        device.act(transaction, action).await?;
+                    }
+                    Ok::<_, xenplug_xenstore::Error>((seen, next))
+                })
+                .await?;
             let state = seen.request.as_ref().map(|request| request.state);
             seen_any |= state.is_some();
             if let (Wish::Detach { id: id @ None, .. }, Some(request)) = (&mut wish, &seen.request) {
@@ -252,26 +262,13 @@ impl Toolstack {
                 told = Some(state);
                 progress(path, Progress(state));
             }
-            let next = next(&wish, &seen);
             let (action, end) = match &next {
                 Next::Wait => (None, None),
                 Next::Do(action) => (Some(action), None),
                 Next::Over(action, end) => (action.as_ref(), Some(end)),
             };
-            if let Some(action) = action {
-                device.act(&transaction, action).await?;
-                match transaction.commit().await {
-                    Ok(()) => {}
-                    // Something else may be next.
-                    Err(error) if error.is_conflict() => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                if let (Wish::Attach { written, .. }, xenplug_hotplug::toolstack::Action::Create) = (&mut wish, action)
-                {
-                    *written = true;
-                }
-            } else {
-                transaction.abort().await?;
+            if let (Wish::Attach { written, .. }, Some(Action::Create)) = (&mut wish, action) {
+                *written = true;
             }
             if let Some(end) = end {
                 return over(path, end).map(|()| seen_any);

@@ -1,10 +1,12 @@
 //! The calls, on the in-memory store, with a driver domain that has no more rights than a real one.
 
 mod driver_domain;
+mod held_up;
 
 use std::time::Duration;
 
 use driver_domain::{DriverDomain, Faults};
+use held_up::hold_up;
 use tokio::task::LocalSet;
 use xenplug_hotplug::{Class, RequestPath, State};
 use xenplug_xenbus::DomId;
@@ -250,6 +252,45 @@ async fn there_is_one_device_at_a_place() {
         let error = bench.attach(Class::Vbd, "/srv/b.img,raw,xvdb").await.unwrap_err();
         assert!(matches!(error, Error::Foreign(_)), "{error}");
         assert_eq!(bench.read(&theirs).await.as_deref(), Some("4"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_who_ask_at_one_place_one_has_it_and_the_other_is_told_so_whenever_they_meet() {
+    locally(async {
+        let spec = &Spec::parse(Class::Vbd, "/srv/a.img,raw,xvda").unwrap();
+        let at_once = Patience {
+            wait: false,
+            ..PATIENCE
+        };
+        let ask = async |toolstack: Toolstack| toolstack.attach(D, G, spec, at_once, |_, _| {}).await;
+        let mut met = 0;
+        loop {
+            let bench = Bench::new().await;
+            let socket = bench.directory.path().join("held up");
+            let moment = hold_up(&socket, &bench.directory.path().join("0"), met + 1);
+            let late = ask(Toolstack::connect(Endpoint::Socket(socket)).await.unwrap());
+            let mut late = std::pin::pin!(late);
+            let ends = tokio::select! {
+                _ = moment.reached => {
+                    let other = ask(bench.toolstack.clone()).await;
+                    moment.go_on.send(()).unwrap();
+                    [other, late.await]
+                }
+                // It has sent fewer requests.
+                end = &mut late => break assert!(end.is_ok(), "{end:?}"),
+            };
+            let [one, two] = ends.map(|end| end.map_err(|error| error.to_string()));
+            let there = Err(Error::Exists(disk()).to_string());
+            assert!(
+                (one == Ok(disk()) && two == there) || (one == there && two == Ok(disk())),
+                "before request {}: {one:?}, {two:?}",
+                met + 1
+            );
+            met += 1;
+        }
+        assert!(met > 20, "they met {met} times");
     })
     .await;
 }

@@ -1,0 +1,49 @@
+//! A way to the store on which one request is held up, so that others act at that very moment.
+
+use std::path::Path;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::oneshot,
+};
+
+/// Bytes of `struct xsd_sockmsg` (xs_wire.h); the last four are the length of what follows.
+const HEADER: usize = 16;
+
+/// The moment before a request.
+pub(super) struct Moment {
+    /// It has come.
+    pub(super) reached: oneshot::Receiver<()>,
+    /// Lets the request through.
+    pub(super) go_on: oneshot::Sender<()>,
+}
+
+/// Takes one connection at `socket` on to `store`, and holds up its request of that number, counted from 1.
+pub(super) fn hold_up(socket: &Path, store: &Path, number: usize) -> Moment {
+    let listener = UnixListener::bind(socket).unwrap();
+    let store = store.to_owned();
+    let (tell, reached) = oneshot::channel();
+    let (go_on, wait) = oneshot::channel();
+    tokio::task::spawn_local(async move {
+        let (mut requests, mut replies) = listener.accept().await.unwrap().0.into_split();
+        let (mut answers, mut onwards) = UnixStream::connect(store).await.unwrap().into_split();
+        tokio::task::spawn_local(async move { tokio::io::copy(&mut answers, &mut replies).await });
+        let mut held = Some((number, tell, wait));
+        for count in 1.. {
+            let mut frame = vec![0; HEADER];
+            if requests.read_exact(&mut frame).await.is_err() {
+                return;
+            }
+            let length = u32::from_ne_bytes(frame[12..].try_into().unwrap());
+            frame.resize(HEADER + length as usize, 0);
+            requests.read_exact(&mut frame[HEADER..]).await.unwrap();
+            if let Some((_, tell, wait)) = held.take_if(|(number, ..)| *number == count) {
+                let _ = tell.send(());
+                let _ = wait.await;
+            }
+            onwards.write_all(&frame).await.unwrap();
+        }
+    });
+    Moment { reached, go_on }
+}
