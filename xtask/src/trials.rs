@@ -5,8 +5,11 @@ mod plan;
 mod table;
 
 use std::{
+    collections::HashMap,
     process::{Command, Stdio},
-    time::Instant,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +21,9 @@ use table::{Outcome, Row};
 
 /// Where the trials are named.
 const TABLE: &str = "docs/reliability.md";
+
+/// How often it is told that a test still runs.
+const STILL: Duration = Duration::from_secs(60);
 
 /// What to run, and how.
 #[derive(Args)]
@@ -44,7 +50,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     }
     terminal::step("Build the tests");
     let binaries = Binaries::build(workspace)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut done) = (Vec::new(), HashMap::new());
     for (trial, names) in plan {
         let mut row = Row::of(trial);
         for name in names {
@@ -54,14 +60,19 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             }
             for (binary, full) in places {
                 terminal::step(&format!("{trial}: {name}"));
-                let outcome = run_test(workspace, binary, full, arguments.long)?;
+                let test = (&binary.program, full);
+                let outcome = match done.get(&test) {
+                    Some(outcome) => *outcome,
+                    None => run_test(workspace, binary, full, arguments.long)?,
+                };
+                done.insert(test, outcome);
                 terminal::note(&outcome.to_string());
                 row.add(name, outcome);
             }
         }
         rows.push(row);
     }
-    table::show(&rows, arguments.json);
+    table::show(&rows, done.into_values().collect(), arguments.json);
     match rows.iter().filter(|row| !row.passed()).count() {
         0 => Ok(()),
         failed => bail!("{failed} of {} trials failed", rows.len()),
@@ -79,10 +90,23 @@ fn run_test(workspace: &Workspace, binary: &Binary, full: &str, long: bool) -> R
         test.env("XENPLUG_TRIALS", "long");
     }
     let begun = Instant::now();
-    let done = workspace
-        .with_parts(&mut test)
-        .output()
-        .with_context(|| full.to_owned())?;
+    let test = workspace.with_parts(&mut test);
+    let done = telling_that_it_runs(begun, || test.output()).with_context(|| full.to_owned())?;
     let said = String::from_utf8_lossy(&done.stdout);
     Ok(Outcome::of(&said, done.status.success(), begun.elapsed()))
+}
+
+/// Does what takes long, and tells from time to time for how long it has.
+fn telling_that_it_runs<T>(begun: Instant, what: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (over, is_over) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while is_over.recv_timeout(STILL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                terminal::note(&format!("running for {} s", begun.elapsed().as_secs()));
+            }
+        });
+        let done = what();
+        drop(over);
+        done
+    })
 }

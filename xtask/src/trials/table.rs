@@ -1,7 +1,7 @@
 //! How the trials ended, as a table.
 #![allow(clippy::print_stdout, reason = "the table is what was asked for")]
 
-use std::{fmt, time::Duration};
+use std::{fmt, iter::Sum, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -34,6 +34,23 @@ impl Outcome {
             succeeded,
             took,
         }
+    }
+}
+
+impl Sum for Outcome {
+    fn sum<I: Iterator<Item = Self>>(outcomes: I) -> Self {
+        let none = Self {
+            cases: 0,
+            passed: 0,
+            succeeded: true,
+            took: Duration::ZERO,
+        };
+        outcomes.fold(none, |sum, one| Self {
+            cases: sum.cases + one.cases,
+            passed: sum.passed + one.passed,
+            succeeded: sum.succeeded && one.succeeded,
+            took: sum.took + one.took,
+        })
     }
 }
 
@@ -74,18 +91,7 @@ impl Row {
     }
 
     fn sum(&self) -> Outcome {
-        let mut sum = Outcome {
-            cases: 0,
-            passed: 0,
-            succeeded: self.passed(),
-            took: Duration::ZERO,
-        };
-        for (_, outcome) in &self.tests {
-            sum.cases += outcome.cases;
-            sum.passed += outcome.passed;
-            sum.took += outcome.took;
-        }
-        sum
+        self.tests.iter().map(|(_, outcome)| *outcome).sum()
     }
 
     fn json(&self) -> Value {
@@ -99,8 +105,8 @@ impl Row {
     }
 }
 
-/// Writes it to standard output.
-pub(super) fn show(rows: &[Row], as_json: bool) {
+/// Writes it to standard output. A test that stands for several trials is in the row of each, and once in `tests`.
+pub(super) fn show(rows: &[Row], tests: Vec<Outcome>, as_json: bool) {
     if as_json {
         println!("{:#}", Value::from(rows.iter().map(Row::json).collect::<Vec<_>>()));
         return;
@@ -108,20 +114,18 @@ pub(super) fn show(rows: &[Row], as_json: bool) {
     println!("| trial | tests | cases | passed | time | |");
     println!("| --- | ---: | ---: | ---: | ---: | --- |");
     for row in rows {
-        let Outcome {
-            cases,
-            passed,
-            succeeded,
-            took,
-        } = row.sum();
-        let word = if succeeded { "passed" } else { "FAILED" };
-        println!(
-            "| {} | {} | {cases} | {passed} | {:.1} s | {word} |",
-            row.trial,
-            row.tests.len(),
-            took.as_secs_f64()
-        );
+        line(&row.trial, row.tests.len(), row.sum());
     }
+    line("all", tests.len(), tests.into_iter().sum());
+}
+
+fn line(name: &str, tests: usize, sum: Outcome) {
+    let Outcome {
+        cases, passed, took, ..
+    } = sum;
+    let word = if sum.succeeded { "passed" } else { "FAILED" };
+    let seconds = took.as_secs_f64();
+    println!("| {name} | {tests} | {cases} | {passed} | {seconds:.1} s | {word} |");
 }
 
 #[cfg(test)]
