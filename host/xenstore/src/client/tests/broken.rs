@@ -1,8 +1,11 @@
 //! Peers that say what the test wants them to.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
+    time::timeout,
 };
 
 use super::*;
@@ -40,6 +43,11 @@ impl Fake {
 
 impl Peer {
     async fn asked(&mut self) -> Asked {
+        let asked = timeout(Duration::from_secs(30), self.next());
+        asked.await.expect("the client asks nothing more")
+    }
+
+    async fn next(&mut self) -> Asked {
         loop {
             if let Some((frame, length)) = first_frame(&self.1).unwrap() {
                 let kind = Kind::of(frame.kind).unwrap();
