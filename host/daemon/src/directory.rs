@@ -461,11 +461,28 @@ pub(crate) async fn remove(transaction: &Transaction, backend: &Path) -> Result<
     Ok(())
 }
 
+/// Whether the toolstack has started a QEMU here for a guest: a device model, or one for its disks (libxl_dm.c, `pidpath`).
+pub(crate) async fn has_device_model(host: &Host, guest: DomId) -> Result<bool, Error> {
+    // A driver domain has none but those of xl devd, in whose place this is.
+    if host.own != DomId(0) {
+        return Ok(false);
+    }
+    for node in [
+        format!("/local/domain/{guest}/image/device-model-pid"),
+        format!("/local/domain/0/libxl/{guest}/qdisk-backend-pid"),
+    ] {
+        match host.client.read(&node.parse()?).await {
+            Err(error) if error.is_not_found() => {}
+            found => return found.map(|_| true),
+        }
+    }
+    Ok(false)
+}
+
 /// Removes what a guest's QEMU wrote about itself (`xenstore_record_dm_state` in QEMU's hw/xen/xen-operations.c; libxl_dm.c,
-/// `libxl__destroy_qemu_xenpv_backend`, does the same). In dom0 that may be the guest's device model, which is the
-/// toolstack's.
+/// `libxl__destroy_qemu_xenpv_backend`, does the same), unless it is of the toolstack's.
 pub(crate) async fn forget_device_model(host: &Host, guest: DomId) -> Result<(), Error> {
-    if host.own == DomId(0) {
+    if has_device_model(host, guest).await? {
         return Ok(());
     }
     let node = format!("/local/domain/{}/device-model/{guest}", host.own);

@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A question from a thread that may block, or something to be done for it.
 pub(crate) enum Question {
     TakenUp(DeviceKey, mpsc::SyncSender<Result<bool, String>>),
+    Startable(DeviceKey, mpsc::SyncSender<Result<(), String>>),
     Ended(Role, mpsc::SyncSender<()>),
 }
 
@@ -41,14 +42,22 @@ pub(crate) fn services() -> (Services, UnboundedReceiver<Question>) {
     (Services::told_by(Box::new(Teller(teller))), told)
 }
 
-impl Backends for Teller {
-    fn taken_up(&self, device: &DeviceKey) -> Result<bool, String> {
+impl Teller {
+    fn ask<T>(&self, question: impl FnOnce(mpsc::SyncSender<Result<T, String>>) -> Question) -> Result<T, String> {
         let (answer, answered) = mpsc::sync_channel(1);
         let unknown = || "xenstore does not tell whether the device was taken up".to_owned();
-        self.0
-            .send(Question::TakenUp(device.clone(), answer))
-            .map_err(|_| unknown())?;
+        self.0.send(question(answer)).map_err(|_| unknown())?;
         answered.recv_timeout(PATIENCE).map_err(|_| unknown())?
+    }
+}
+
+impl Backends for Teller {
+    fn taken_up(&self, device: &DeviceKey) -> Result<bool, String> {
+        self.ask(|answer| Question::TakenUp(device.clone(), answer))
+    }
+
+    fn startable(&self, device: &DeviceKey) -> Result<(), String> {
+        self.ask(|answer| Question::Startable(device.clone(), answer))
     }
 
     fn ended(&self, role: &Role) {
@@ -67,6 +76,9 @@ pub(crate) async fn answer(host: Arc<Host>, mut told: UnboundedReceiver<Question
         match question {
             Question::TakenUp(device, answer) => {
                 let _ = answer.send(taken_up(&host, &device).await);
+            }
+            Question::Startable(device, answer) => {
+                let _ = answer.send(startable(&host, &device).await);
             }
             Question::Ended(role, done) => {
                 if let Err(error) = ended(&host, &role).await {
@@ -123,6 +135,24 @@ async fn taken_up(host: &Host, device: &DeviceKey) -> Result<bool, String> {
         }
         Err(error) => Err(format!("xenstore does not tell whether it was taken up: {error}")),
     }
+}
+
+/// Two QEMUs would open the same images, and one of them cannot go on with what another has begun.
+async fn startable(host: &Host, device: &DeviceKey) -> Result<(), String> {
+    let guest = device.frontend;
+    match directory::has_device_model(host, guest).await {
+        Ok(false) => {}
+        Ok(true) => {
+            return Err(format!(
+                "the toolstack has one for domain {guest}, which takes up all its disks: attach them with `xl block-attach`"
+            ));
+        }
+        Err(error) => return Err(format!("xenstore does not tell whether the toolstack has one: {error}")),
+    }
+    if taken_up(host, device).await? {
+        return Err("the one that had taken the device up has ended, and another cannot serve it".to_owned());
+    }
+    Ok(())
 }
 
 /// Looks after all of them, for as long as the daemon runs.

@@ -29,6 +29,9 @@ pub trait Backends: Send + Sync {
     /// Whether a device's backend has left state 1: who serves it has taken it up.
     fn taken_up(&self, device: &DeviceKey) -> Result<bool, String>;
 
+    /// Whether a helper may be started to serve a guest's devices, of which this is the first. The error says why not.
+    fn startable(&self, device: &DeviceKey) -> Result<(), String>;
+
     /// The helper has ended that was the backend of a guest's devices: nobody closes those any more that it had taken up, and
     /// what it wrote about itself is of no use.
     fn ended(&self, role: &Role);
@@ -231,6 +234,14 @@ impl Services {
         match &self.backends {
             Some(backends) => backends.taken_up(device),
             None => Err("nobody tells whether the device was taken up".to_owned()),
+        }
+    }
+
+    /// Whether a helper may be started that serves a guest's devices, of which this is the first.
+    pub(crate) fn startable(&self, device: &DeviceKey) -> Result<(), String> {
+        match &self.backends {
+            Some(backends) => backends.startable(device),
+            None => Ok(()),
         }
     }
 

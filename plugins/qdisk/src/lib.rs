@@ -1,4 +1,4 @@
-//! The handler for disks that QEMU serves: kind `qdisk`, in a driver domain, as `xl devd` has them.
+//! The handler for disks that QEMU serves: kind `qdisk`, in a driver domain, as `xl devd` has them, or asked for in dom0.
 //!
 //! All disks of a guest are served by one QEMU, which the first of them starts and the last one ends. It is started with
 //! libxl's arguments (libxl_dm.c, `libxl__spawn_qemu_xenpv_backend`), finds the guest's disks in the store by itself, and

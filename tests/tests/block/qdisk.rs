@@ -1,8 +1,10 @@
-//! Disks that QEMU serves, in a driver domain, with a stand-in for QEMU that plays its part in the store.
+//! Disks that QEMU serves, in a driver domain and in dom0, with a stand-in for QEMU that plays its part in the store.
 
 use std::{
     collections::BTreeSet,
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -10,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use xenplug_tests::{
     loud::say,
-    rig::{Helper, Machine, build_directory},
+    rig::{Config, Helper, Machine, build_directory},
 };
 
 use super::until;
@@ -36,10 +38,12 @@ const ARGUMENTS: &[&str] = &[
     "/dev/null",
 ];
 
-/// A driver domain with the plugin `qdisk`, whose QEMU is the stand-in.
+/// A driver domain, or dom0, with the plugin `qdisk`, whose QEMU is the stand-in.
 struct Qemus {
     machine: Machine,
     qemu: Helper,
+    /// Where it is.
+    domain: u16,
 }
 
 impl Qemus {
@@ -49,15 +53,30 @@ impl Qemus {
 
     /// With words of a shell before QEMU is started, and settings of the plugin's.
     fn with(before: &str, settings: &str) -> Result<Self> {
-        say("NOTE: QEMU is a stand-in that plays its part in the store; no block is read");
         let mut machine = Machine::new()?;
-        machine.stop_kernel();
         machine
             .toolstack()
             .store()
             .write("/local/domain/0/domid", OWN.to_string())?;
+        let config = machine.config()?;
+        Self::on(machine, config, OWN, before, settings)
+    }
+
+    /// In dom0, where it serves what it is asked for.
+    fn in_dom0() -> Result<Self> {
+        let machine = Machine::new()?;
+        let config = machine.config_of_dom0()?;
+        let qemus = Self::on(machine, config, 0, "", "")?;
+        let done = qemus.machine.xenplug(&["prepare", "0"])?.output()?;
+        ensure!(done.status.success(), "xenplug prepare: {done:?}");
+        Ok(qemus)
+    }
+
+    fn on(mut machine: Machine, config: Config, domain: u16, before: &str, settings: &str) -> Result<Self> {
+        say("NOTE: QEMU is a stand-in that plays its part in the store; no block is read");
+        machine.stop_kernel();
         let text = format!(
-            "echo $$ >>$here/started\n{before}\nexec env STAND_IN_STORE={:?} STAND_IN_DOMAIN={OWN} STAND_IN_STATE=$here \
+            "echo $$ >>$here/started\n{before}\nexec env STAND_IN_STORE={:?} STAND_IN_DOMAIN={domain} STAND_IN_STATE=$here \
              {:?} \"$@\"\n",
             machine.xenstored().socket(),
             build_directory()?.join("xenplug-qemu"),
@@ -78,9 +97,8 @@ process = [{rules}]
             images = machine.images(),
             rules = qemu.rules(&[ARGUMENTS]),
         );
-        let config = machine.config()?.with(&table);
-        machine.start_daemon(config)?;
-        Ok(Self { machine, qemu })
+        machine.start_daemon(config.with(&table))?;
+        Ok(Self { machine, qemu, domain })
     }
 
     /// Writes a disk as libxl does, for a guest that is built if it is not there.
@@ -180,10 +198,8 @@ process = [{rules}]
     fn nothing_is_left(&self) -> Result<()> {
         until("QEMU ends", || Ok(self.running().is_empty()))?;
         let mut store = self.machine.connect()?;
-        let own = format!("/local/domain/{OWN}");
-        until("what QEMU wrote goes", || {
-            Ok(store.tree(&format!("{own}/device-model/3"))?.is_empty())
-        })?;
+        let written = format!("/local/domain/{}/device-model/3", self.domain);
+        until("what QEMU wrote goes", || Ok(store.tree(&written)?.is_empty()))?;
         let journal = self.machine.directory().join("run/journal");
         until("the journal's records go", || {
             let names = fs::read_dir(&journal)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -441,5 +457,73 @@ fn killed_at_any_moment_of_a_start_the_daemon_leaves_one_qemu_and_then_none() ->
     say(&format!(
         "QEMUs that were started when the daemon was killed: {found:?}"
     ));
+    Ok(())
+}
+
+#[test]
+fn a_running_guest_gets_disks_of_qemus_for_which_it_is_asked_in_dom0_too() -> Result<()> {
+    let mut qemus = Qemus::in_dom0()?;
+    qemus.machine.toolstack().build(3)?;
+    let (raw, qcow2) = (qemus.machine.image("a.img", 4)?, qemus.machine.images().join("b.qcow2"));
+    fs::write(&qcow2, b"QFI\xfb\0\0\0\x03")?;
+    let ask = |what: &str, disk: &str| -> Result<()> {
+        let words = [
+            what,
+            "--backend",
+            "0",
+            "--frontend",
+            "3",
+            "--wait",
+            "--timeout",
+            "60s",
+            "vbd",
+            disk,
+        ];
+        let done = qemus.machine.xenplug(&words)?.output()?;
+        ensure!(
+            done.status.success(),
+            "{what} {disk}: {done:?}\n{}",
+            qemus.machine.daemon_log()
+        );
+        Ok(())
+    };
+    let disk = |format: &str, name: &str, image: &Path| {
+        format!(
+            "format={format},vdev={name},backendtype=qdisk,target={}",
+            image.display()
+        )
+    };
+    for _ in 0..2 {
+        let before = qemus.started().len();
+        ask("attach", &disk("raw", "xvda", &raw))?;
+        ask("attach", &disk("qcow2", "xvdb", &qcow2))?;
+        assert_eq!((qemus.started().len() - before, qemus.running().len()), (1, 1));
+        ask("detach", "xvda")?;
+        assert_eq!(qemus.running().len(), 1);
+        ask("detach", "xvdb")?;
+        assert_eq!(qemus.running(), [0; 0], "detach returned, and QEMU runs");
+        qemus.nothing_is_left()?;
+    }
+    // One of the toolstack's would take up the same disks.
+    for its in [
+        "/local/domain/3/image/device-model-pid",
+        "/local/domain/0/libxl/3/qdisk-backend-pid",
+    ] {
+        let state = "/local/domain/0/device-model/3/state";
+        let mut store = qemus.machine.connect()?;
+        store.write(its, "4711")?;
+        store.write(state, "running")?;
+        let before = qemus.started();
+        let said = ask("attach", &disk("raw", "xvda", &raw));
+        let error = said.err().context("it is attached")?.to_string();
+        ensure!(
+            error.contains("qdisk: qemu: the toolstack has one for domain 3"),
+            "{error}"
+        );
+        assert_eq!(qemus.started(), before);
+        assert_eq!(store.find(state)?.as_deref(), Some("running"), "it is the toolstack's");
+        store.remove(its)?;
+        store.remove(state)?;
+    }
     Ok(())
 }

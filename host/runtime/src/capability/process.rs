@@ -178,13 +178,11 @@ impl process::HostKept for Event {
         let joined = self.subject()?.holding.acquire(effect(None), || {
             let kept = match running {
                 Some(kept) => kept,
-                None if context.claims.services.taken_up(&part.device) == Ok(true) => {
-                    let what = format!(
-                        "{helper}: the one that had taken the device up has ended, and another cannot serve it"
-                    );
-                    return Err(Error::NotFound(what));
+                None => {
+                    let startable = context.claims.services.startable(&part.device);
+                    startable.map_err(|why| Error::NotFound(format!("{helper}: {why}")))?;
+                    process.start(grant, &helper, &arguments, &tag)?
                 }
-                None => process.start(grant, &helper, &arguments, &tag)?,
             };
             context.claims.services.runs(&tag, &kept, &part);
             Ok((effect(Some(kept.clone())), kept))

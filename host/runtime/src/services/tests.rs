@@ -24,6 +24,10 @@ impl Backends for Store {
         Ok(true)
     }
 
+    fn startable(&self, _: &DeviceKey) -> Result<(), String> {
+        Ok(())
+    }
+
     fn ended(&self, role: &Role) {
         self.0.lock().expect("nobody panics").push(role.clone());
     }
