@@ -1,3 +1,5 @@
+mod edited;
+
 use std::path::Path;
 
 use super::*;
@@ -40,11 +42,14 @@ fn a_good_configuration_resolves() {
     assert_eq!(plugin.place, "x.toml:5");
 }
 
+fn examples() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"))
+}
+
 #[test]
 fn the_examples_are_good() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
     for (name, mode) in [("driver-domain.toml", Mode::DriverDomain), ("dom0.toml", Mode::Dom0)] {
-        let config = Config::load(&folder.join(name)).expect(name);
+        let config = Config::load(&examples().join(name)).expect(name);
         assert_eq!(config.mode, mode);
         assert_eq!(config.plugins.len(), 2, "{name}");
     }
