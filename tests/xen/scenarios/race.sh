@@ -94,7 +94,7 @@ held() {
     case $1 in
         disk) backend "grep -o 'example:disk-$lane ' $san/sessions; losetup -j $san/$(iqn $lane).img; :" ;;
         # The hook may have been killed.
-        card) backend "{ ls -d /sys/class/net/vif$number.0; grep -o vif /proc/\$(cat /run/slow-vif$number.0)/cmdline; } 2> /dev/null; :" ;;
+        card) backend "{ ls -d /sys/class/net/vif$number.0; grep -ao vif /proc/\$(cat /run/slow-vif$number.0)/cmdline; } 2> /dev/null; :" ;;
     esac
 }
 # saw WHAT HAPPENED: for the counts.
