@@ -1,0 +1,197 @@
+//! What worker threads do for a device: its handler and its release, from what they are given to what comes of them.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info, info_span};
+use xenplug_runtime::{Fault, Header, Holding};
+use xenplug_xenbus::{Event, Identity, Part, Phase};
+
+use super::{
+    Failure, Task,
+    job::{Finished, Job},
+    parameters,
+};
+use crate::{
+    directory::Snapshot,
+    patience::{AGAIN, patiently},
+    quarantine::Obstacle,
+    registry::View,
+};
+
+impl Task {
+    /// Has the handler run, now or when its plugin may. If it cannot, that is an event.
+    pub(super) async fn run_handler(&mut self) -> Option<Event> {
+        self.began = Instant::now();
+        let failure = self.start_handler().await.err()?;
+        self.failed(failure);
+        Some(Event::HandlerFailed)
+    }
+
+    /// Asks the handler to end early. One that has not begun has ended with that.
+    pub(super) fn stop_handler(&mut self) -> Option<Event> {
+        if let Some(job) = &self.job {
+            job.stop_handler();
+        }
+        self.paused.take().map(|_| Event::HandlerFailed)
+    }
+
+    /// Prepares the handler's call and starts it on a worker thread; or, if its plugin is to be left alone for a while,
+    /// notes until when.
+    async fn start_handler(&mut self) -> Result<(), Failure> {
+        self.link = self.directory.link();
+        let snapshot = match self.snapshot.take() {
+            Some(snapshot) => snapshot,
+            None => match self.late_snapshot().await? {
+                Some(snapshot) => snapshot,
+                // It is about to be seen that it has gone; or it was made anew, and is looked at as it is then.
+                None => {
+                    self.paused = Some(Instant::now() + AGAIN);
+                    return Ok(());
+                }
+            },
+        };
+        let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
+        let told = self.asks.told();
+        let (plugin, mut device) = parameters::check(&self.host, &self.part, &snapshot, &told)?;
+        self.plugin = Some(Arc::clone(&plugin));
+        match self.host.quarantines.permit(&plugin, &guest(&identity)) {
+            Ok(run) => self.run = Some(run),
+            Err(Obstacle::Pause(until)) => {
+                info!(device = %self.part, plugin = plugin.name(), "waits, as the plugin has just failed this guest");
+                self.paused = Some(until.into());
+                return Ok(());
+            }
+            Err(Obstacle::Quarantine(cause)) => return Err(Failure::new(plugin.name(), &cause)),
+        }
+        if plugin.grants().guest {
+            device.vm = identity.vm.clone();
+            device.vm_name = self.directory.vm_name().await;
+        }
+        let device = Arc::new(device);
+        let header = Header {
+            identity,
+            plugin: plugin.name().to_owned(),
+            vms: snapshot.vms,
+            introduced: snapshot.introduced,
+            role: self.part.role,
+            parameters: told,
+        };
+        let holding = Holding::begin(&self.host.journal, header)
+            .map_err(|error| Failure::new(plugin.name(), &error.to_string()))?;
+        self.device = Some(Arc::clone(&device));
+        // Never closed, so only waiting can happen here; what changes meanwhile is seen afterwards.
+        self.permit = Arc::clone(&self.host.events).acquire_owned().await.ok();
+        let span = info_span!("connect", device = %self.part, plugin = plugin.name());
+        self.job = Some(Job::handler(&self.host.workers, plugin, device, holding, span));
+        Ok(())
+    }
+
+    /// The snapshot of a device that was found ready by a mere look. If it has changed since, its publication will find
+    /// out. A store that is away is waited for, as long as they can wait who have asked: it says nothing of the device.
+    async fn late_snapshot(&self) -> Result<Option<Snapshot>, Failure> {
+        let ends = self.asks.until();
+        let waits = || !self.host.draining.is_cancelled() && ends.is_none_or(|until| Instant::now() + AGAIN < until);
+        let examined = patiently(waits, || self.directory.examine()).await;
+        let (_, snapshot) = examined.map_err(|error| unseen(&error.to_string()))?;
+        Ok(snapshot)
+    }
+
+    /// Gives back what is held, on a worker thread.
+    pub(super) fn release(&mut self) -> Option<Event> {
+        let Some(holding) = self.holding.take() else {
+            return Some(Event::Released);
+        };
+        let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
+        // That it may say something before the end is a courtesy, which a plugin in quarantine has lost.
+        let whose = guest(&holding.header().identity);
+        let plugin = plugin.and_then(|plugin| match self.host.quarantines.permit(&plugin, &whose) {
+            Err(Obstacle::Quarantine(_)) => None,
+            Err(Obstacle::Pause(_)) => Some(plugin),
+            Ok(run) => {
+                self.run = Some(run);
+                Some(plugin)
+            }
+        });
+        let span = info_span!("disconnect", device = %self.part, plugin = self.plugin_name());
+        let disconnects = plugin.zip(self.device.take());
+        self.job = Some(Job::release(&self.host, disconnects, holding, span));
+        None
+    }
+
+    /// Takes what a worker thread brings back.
+    pub(super) fn ended(&mut self, done: Finished) -> Event {
+        let in_time = self.permit.take().is_some();
+        match done {
+            Finished::Handler(holding, answer) => {
+                // Of one that is late it was told that it has failed, which is not its plugin's fault.
+                let late = || Fault::Refused("the kernel came back from a call too late".to_owned());
+                let answer = if in_time { answer } else { Err(late()) };
+                debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
+                let holding = self.holding.insert(holding);
+                if answer.is_err() {
+                    holding.unlock();
+                }
+                match answer {
+                    Ok(connection) => {
+                        self.praise();
+                        self.connection = connection;
+                        Event::HandlerDone
+                    }
+                    Err(fault) => {
+                        self.blame(&fault);
+                        let plugin = self.plugin_name();
+                        self.failed(Failure::of(&plugin, &fault));
+                        Event::HandlerFailed
+                    }
+                }
+            }
+            Finished::Release(holding, failures, fault) if failures.is_empty() => {
+                fault.iter().for_each(|fault| self.blame(fault));
+                info!(device = %self.part, plugin = holding.header().plugin, "released");
+                self.holding = Some(holding);
+                Event::Released
+            }
+            Finished::Release(holding, failures, fault) => {
+                fault.iter().for_each(|fault| self.blame(fault));
+                error!(device = %self.part, failures = failures.join("; "), "not everything could be given back");
+                self.failure = Some(Failure::new(&holding.header().plugin, &failures.join("; ")));
+                self.holding = Some(holding);
+                self.again = Some(Instant::now() + self.pauses.next());
+                Event::ReleaseFailed
+            }
+        }
+    }
+
+    /// The plugin has done what it was to do.
+    fn praise(&mut self) {
+        if let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) {
+            self.host.quarantines.succeeded(plugin, &run);
+        }
+    }
+
+    /// The plugin has failed, by a fault of its own or not.
+    fn blame(&mut self, fault: &Fault) {
+        let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) else {
+            return;
+        };
+        let served = |part: &Part, view: &View| {
+            view.phase == Phase::Connected
+                && part.device.frontend != self.part.device.frontend
+                && view.plugin.as_deref() == Some(plugin.name())
+        };
+        let (host, serves_others) = (&self.host, self.host.registry.any(served));
+        host.quarantines
+            .failed(&host.metrics, plugin, &run, fault, serves_others);
+    }
+}
+
+/// Whose plugin's faults are counted together: a virtual machine, or its domain where that is not known.
+fn guest(identity: &Identity) -> String {
+    let domain = identity.key.frontend;
+    identity.vm.clone().unwrap_or_else(|| format!("/local/domain/{domain}"))
+}
+
+fn unseen(cause: &str) -> Failure {
+    Failure::new("xenplugd", &format!("the device could not be read: {cause}"))
+}
