@@ -34,19 +34,21 @@ pub(crate) struct Arguments {
     /// The table as JSON, on standard output.
     #[arg(long)]
     json: bool,
-    /// A trial such as T14, or part of a test's name. Default: all.
-    filter: Option<String>,
+    /// Trials such as T14, or parts of tests' names. Default: all.
+    filters: Vec<String>,
 }
 
 /// Runs the trials. An error if one of them failed.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let text = std::fs::read_to_string(workspace.root.join(TABLE)).context(TABLE)?;
-    let plan = plan::of(&text, arguments.filter.as_deref());
+    for filter in &arguments.filters {
+        if plan::of(&text, std::slice::from_ref(filter)).is_empty() {
+            bail!("{TABLE} names no trial {filter}, and no test with that in its name");
+        }
+    }
+    let plan = plan::of(&text, &arguments.filters);
     if plan.is_empty() {
-        bail!(
-            "{TABLE} names no test for {}",
-            arguments.filter.as_deref().unwrap_or("any trial")
-        );
+        bail!("{TABLE} names no test");
     }
     terminal::step("Build the tests");
     let binaries = Binaries::build(workspace)?;

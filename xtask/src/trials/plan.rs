@@ -1,8 +1,8 @@
 //! Which tests stand behind which trial.
 
-/// The trials with their tests, as the table's rows `| T1 | .. | .. | `test`, `test` |` have them; those that the filter
-/// leaves.
-pub(super) fn of<'a>(text: &'a str, filter: Option<&str>) -> Vec<(&'a str, Vec<&'a str>)> {
+/// The trials with their tests, as the table's rows `| T1 | .. | .. | `test`, `test` |` have them; those that one of the
+/// filters names, or all if there is none.
+pub(super) fn of<'a>(text: &'a str, filters: &[String]) -> Vec<(&'a str, Vec<&'a str>)> {
     let rows = text.lines().filter_map(|line| {
         let (trial, rest) = line.strip_prefix("| T")?.split_once(" |")?;
         let trial = &line[2..3 + trial.len()];
@@ -10,10 +10,9 @@ pub(super) fn of<'a>(text: &'a str, filter: Option<&str>) -> Vec<(&'a str, Vec<&
         Some((trial, tests.split('`').skip(1).step_by(2).collect()))
     });
     let left = |(trial, tests): (&'a str, Vec<&'a str>)| {
-        let tests = match filter {
-            Some(filter) if filter != trial => tests.into_iter().filter(|test| test.contains(filter)).collect(),
-            _ => tests,
-        };
+        let whole = filters.is_empty() || filters.iter().any(|filter| filter == trial);
+        let named = |test: &&str| whole || filters.iter().any(|filter| test.contains(filter.as_str()));
+        let tests: Vec<&str> = tests.into_iter().filter(named).collect();
         (!tests.is_empty()).then_some((trial, tests))
     };
     rows.filter_map(left).collect()
@@ -32,19 +31,25 @@ mod tests {
 | T13 | an event | converges | `one_more` |
 ";
 
+    fn filtered(filters: &[&str]) -> Vec<(&'static str, Vec<&'static str>)> {
+        let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        of(TEXT, &filters)
+    }
+
     #[test]
     fn rows_without_tests_are_no_trials() {
         let all = [("T1", vec!["one_test", "another_test"]), ("T13", vec!["one_more"])];
-        assert_eq!(of(TEXT, None), all);
+        assert_eq!(filtered(&[]), all);
     }
 
     #[test]
     fn a_filter_is_a_trials_name_or_part_of_a_tests() {
-        assert_eq!(of(TEXT, Some("T1")), [("T1", vec!["one_test", "another_test"])]);
+        assert_eq!(filtered(&["T1"]), [("T1", vec!["one_test", "another_test"])]);
         assert_eq!(
-            of(TEXT, Some("one")),
+            filtered(&["one"]),
             [("T1", vec!["one_test"]), ("T13", vec!["one_more"])]
         );
-        assert!(of(TEXT, Some("T2")).is_empty());
+        assert_eq!(filtered(&["T1", "more"]).len(), 2);
+        assert!(filtered(&["T2"]).is_empty());
     }
 }
