@@ -440,10 +440,15 @@ impl Directory {
     }
 }
 
-/// Removes a backend's directory, and what is empty above it as far as this domain may, up to and including
-/// `backend/<kind>`: whoever needs that makes it again (libxl_internal.c, `libxl__xs_path_cleanup`).
+/// Removes a backend's directory, and what is empty above it.
 pub(crate) async fn remove(transaction: &Transaction, backend: &Path) -> Result<(), Error> {
     transaction.rm(backend).await?;
+    remove_above(transaction, backend).await
+}
+
+/// Removes what is empty above a backend's directory that has gone, as far as this domain may, up to and including
+/// `backend/<kind>`: whoever needs that makes it again (libxl_internal.c, `libxl__xs_path_cleanup`).
+pub(crate) async fn remove_above(transaction: &Transaction, backend: &Path) -> Result<(), Error> {
     let mut above = backend.parent();
     for _ in 0..2 {
         let Some(directory) = above else { break };

@@ -503,6 +503,9 @@ fn a_running_guest_gets_disks_of_qemus_for_which_it_is_asked_in_dom0_too() -> Re
         ask("detach", "xvdb")?;
         assert_eq!(qemus.running(), [0; 0], "detach returned, and QEMU runs");
         qemus.nothing_is_left()?;
+        // QEMU has removed its disk's directory itself.
+        let above = qemus.machine.connect()?.children("/local/domain/0/backend")?;
+        assert_eq!(above, [""; 0]);
     }
     // One of the toolstack's would take up the same disks.
     for its in [

@@ -5,7 +5,8 @@ first=$(image first) second=$(image second)
 backend "qemu-img create -q -f qcow2 $first 16M"
 enable_qdisk "$first" "$second"
 
-qdisk() { echo "format=$1,vdev=$2,access=rw,backendtype=qdisk,target=$3"; }
+# qdisk FORMAT VDEV IMAGE [WHERE]: in xl's syntax, where a target takes the rest of the line.
+qdisk() { echo "format=$1,vdev=$2,access=rw,backendtype=qdisk${4:-},target=$3"; }
 qemus() { backend 'for one in /proc/[0-9]*; do case $(readlink $one/exe) in *xen-qemu*) echo ${one##*/} ;; esac; done'; }
 no_qemu() { [ -z "$(qemus)" ]; }
 # checked DISK: 4 MiB are written, synced, read past the cache, and compared; twice.
@@ -21,7 +22,7 @@ both_served() {
     timed "write, read" checked xvda
     connected qdisk g $xvdb
     timed "write, read" checked xvdb
-    found "QEMU" "$(qemus | wc -l) for 2 disks; $(backend "grep -E '^(Seccomp|Uid):' /proc/$(qemus)/status | tr '\n\t' '  '")"
+    found "QEMU" "$(qemus | wc -l) for 2 disks; $(backend "grep -E '^(Seccomp|Uid):' /proc/$(qemus)/status")"
     [ "$(qemus | wc -l)" = 1 ] || fail "there are $(qemus | wc -l) QEMUs"
 }
 # outlives_the_daemon: the guest writes all the while, and QEMU stays the same.
@@ -47,7 +48,7 @@ nothing_serves() {
 
 # Disks of the configuration. libxl attaches no qdisk of a driver domain's to a running guest (libxl_dm.c,
 # `libxl__dm_check_start`: "device model required but not running"), and in dom0 starts QEMU by itself.
-timed "create" start_guest g 10.77.0.2 "$(qdisk qcow2 xvda "$first")$(where) $(qdisk raw xvdb "$second")$(where)" ''
+timed "create" start_guest g 10.77.0.2 "$(qdisk qcow2 xvda "$first" "$(where)") $(qdisk raw xvdb "$second" "$(where)")" ''
 both_served
 [ $place = dom0 ] || [ $side = theirs ] || outlives_the_daemon
 timed "block-detach" xl block-detach g xvdb

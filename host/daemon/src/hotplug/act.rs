@@ -13,7 +13,7 @@ use xenplug_xenbus::{DomId, XenbusState};
 use xenplug_xenstore::{Client, Error, Path, Permission, Request, Transaction};
 
 use super::look::Sight;
-use crate::directory::{RETRY, remove};
+use crate::directory::{RETRY, remove, remove_above};
 
 /// Says in the driver domain's directory which versions are served. `false` where there is none: nobody has prepared this
 /// domain.
@@ -47,6 +47,8 @@ pub(super) async fn act(
         }
         Action::Close(why) => {
             writes.blame(sight, why)?;
+            // QEMU removes what it closes, and that alone (hw/xen/xen-bus.c, `xen_device_backend_destroy`).
+            remove_above(transaction, &writes.backend(sight)?).await?;
             if sight.seen.frontend {
                 writes.asks.push(Request::Rm(path.frontend_path().parse()?));
             }
