@@ -109,6 +109,7 @@ async fn misfortune(world: &World, chance: &Chance, stop: &CancellationToken) {
             }
             _ => {
                 world.say("time jumps");
+                world.jumps.set(world.jumps.get() + 1);
                 tokio::time::advance(chance.upto(7_200_000)).await;
             }
         }

@@ -340,8 +340,10 @@ async fn script(world: Rc<World>, key: DeviceKey, action: Action) {
         emulated: false,
         parameters: BTreeMap::new(),
     };
+    let jumps = world.jumps.get();
     match timeout(SCRIPT, world.call(call)).await {
         Ok(answer) => world.say(format!("{key}: {action:?} is answered {answer:?}")),
+        Err(_) if world.jumps.get() > jumps => world.say(format!("{key}: {action:?} is killed")),
         Err(_) => world.wrong(format!(
             "{key}: {action:?} is not answered before libxl kills the script"
         )),

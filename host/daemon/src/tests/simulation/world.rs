@@ -90,6 +90,8 @@ pub(super) struct World {
     pub(super) made: RefCell<BTreeMap<DeviceKey, Made>>,
     /// Counts guests and their devices.
     pub(super) count: Cell<u64>,
+    /// Counts how often time has jumped: then whatever was under way has taken too long, and nobody is to blame.
+    pub(super) jumps: Cell<u64>,
     violations: RefCell<Vec<String>>,
     /// Cancelled at the first violation.
     pub(super) over: CancellationToken,
@@ -139,6 +141,7 @@ impl World {
             socket: RefCell::default(),
             made: RefCell::default(),
             count: Cell::new(0),
+            jumps: Cell::new(0),
             violations: RefCell::default(),
             over: CancellationToken::new(),
             began: Instant::now(),
