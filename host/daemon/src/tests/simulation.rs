@@ -57,7 +57,7 @@ use world::{Stage, World};
 
 /// How many seeds are played if nothing is said, and if it is to take long.
 const SEEDS: u64 = 1000;
-const LONG: u64 = 20_000;
+const LONG: u64 = 100_000;
 /// The domain ids of the guests.
 const GUESTS: [DomId; 2] = [DomId(5), DomId(6)];
 /// Longer than any seed, by its own clock.

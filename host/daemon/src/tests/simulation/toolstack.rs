@@ -180,6 +180,7 @@ impl Slot {
             number,
             params: params.clone(),
             harmed: false,
+            jumps: world.jumps.get(),
         };
         world.made.borrow_mut().insert(key.clone(), made);
         self.write(key, &params).await;

@@ -63,6 +63,8 @@ pub(super) struct Made {
     pub(super) params: String,
     /// Whether something of it was taken away by others.
     pub(super) harmed: bool,
+    /// How often time had jumped before.
+    pub(super) jumps: u64,
 }
 
 /// A script's call, and where its answer goes.
