@@ -26,7 +26,7 @@ pub(crate) use failure::Failure;
 use job::{Job, finished};
 
 use crate::{
-    directory::{Directory, Snapshot},
+    directory::{Directory, Marks, Snapshot},
     host::Host,
     patience::{AGAIN, Pauses, is_final},
     quarantine::Run,
@@ -54,8 +54,8 @@ struct Task {
     snapshot: Option<Snapshot>,
     plugin: Option<Arc<Plugin>>,
     device: Option<Arc<Device>>,
-    /// The number of the link that a card had when its handler began.
-    link: Option<u32>,
+    /// What told it from others when its handler began.
+    marks: Marks,
     holding: Option<Holding>,
     connection: Connection,
     failure: Option<Failure>,
@@ -91,7 +91,7 @@ pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine:
         snapshot: None,
         plugin,
         device: None,
-        link: None,
+        marks: Marks::default(),
         holding,
         connection: Connection::default(),
         failure,
@@ -203,14 +203,9 @@ impl Task {
             }
             Action::StopHandler => self.stop_handler(),
             Action::Publish => {
-                let outcome = match (self.identity(), &self.device) {
-                    (Some(identity), Some(device)) => {
-                        let link = self.holding.as_ref().and_then(Holding::link);
-                        self.directory
-                            .publish(&identity, &device.nodes, link, &self.connection)
-                            .await
-                    }
-                    _ => Ok(Published::Stale),
+                let outcome = match self.identity() {
+                    Some(identity) => self.directory.publish(&identity, &self.marks, &self.connection).await,
+                    None => Ok(Published::Stale),
                 };
                 if let Some(holding) = &mut self.holding {
                     holding.unlock();
@@ -244,7 +239,7 @@ impl Task {
             }
             Action::Retract => {
                 let outcome = match self.identity() {
-                    Some(identity) => self.directory.retract(&identity).await,
+                    Some(identity) => self.directory.retract(&identity, None).await,
                     None => Ok(Published::Stale),
                 };
                 Some(self.published(outcome, "that it is no longer connected"))
@@ -254,15 +249,7 @@ impl Task {
                     .failure
                     .clone()
                     .unwrap_or_else(|| Failure::new(&self.plugin_name(), "failed for a reason that was not kept"));
-                let outcome = match self.identity() {
-                    Some(identity) => {
-                        self.directory
-                            .publish_failure(&identity, self.link, failure.status, &failure.text)
-                            .await
-                    }
-                    None => Ok(Published::Stale),
-                };
-                Some(self.published(outcome, "why it failed"))
+                Some(self.publish_failure(&failure).await)
             }
             Action::Release => self.release(),
             Action::PublishDisconnected => {
@@ -402,13 +389,17 @@ impl Task {
 
     /// Publishes why the device has failed, while its machine goes on.
     async fn tell_failure(&mut self) {
-        if let (Some(identity), Some(failure)) = (self.identity(), self.failure.clone()) {
-            let outcome = self
-                .directory
-                .publish_failure(&identity, self.link, failure.status, &failure.text)
-                .await;
-            self.published(outcome, "why it failed");
+        if let Some(failure) = self.failure.clone() {
+            self.publish_failure(&failure).await;
         }
+    }
+
+    async fn publish_failure(&mut self, failure: &Failure) -> Event {
+        let told = self
+            .directory
+            .publish_failure(&self.machine, &self.marks, failure.status, &failure.text);
+        let outcome = told.await;
+        self.published(outcome, "why it failed")
     }
 
     fn published(&mut self, outcome: Result<Published, xenplug_xenstore::Error>, what: &str) -> Event {

@@ -8,7 +8,8 @@ use tracing::warn;
 use xenplug_runtime::{Claims, Connection};
 use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{
-    BackendPath, DomId, HotplugStatus, Identity, MADE_FOR, Observation, Part, Phase, Published, Role, XenbusState,
+    BackendPath, DomId, HotplugStatus, Identity, MADE_FOR, Machine, Observation, Part, Phase, Published, Role,
+    XenbusState,
 };
 use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
@@ -33,6 +34,32 @@ pub(crate) struct Snapshot {
     pub(crate) vms: Vec<String>,
     /// Whether xenstored knows the frontend domain.
     pub(crate) introduced: bool,
+}
+
+/// What tells a device from one that was made anew in its place, for the same machine or for one whose `vm` cannot be
+/// read.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// What it asks for.
+    asked: Vec<(&'static str, Vec<u8>)>,
+    /// The number of a card's link: that of one made anew is another, and gone before the new one's state says that it
+    /// waits.
+    pub(crate) link: Option<u32>,
+    /// Whether the directory tells of an earlier failure.
+    failed: bool,
+}
+
+impl Marks {
+    /// Those of a device whose directory says this.
+    pub(crate) fn of(link: Option<u32>, nodes: &BTreeMap<String, Vec<u8>>) -> Self {
+        let asked = ["params", "mode", "bridge", "mac"];
+        let asked = asked.map(|name| nodes.get(name).map(|value| (name, value.clone())));
+        Self {
+            asked: asked.into_iter().flatten().collect(),
+            link,
+            failed: nodes.get("hotplug-error").is_some_and(|error| !error.is_empty()),
+        }
+    }
 }
 
 /// A device's directory.
@@ -236,31 +263,23 @@ impl Directory {
             .is_ok_and(|name| self.system.network.exists(&name))
     }
 
-    /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and still asks for
-    /// what the handler was `given`: that tells a directory made anew for the same machine, or for one whose `vm` cannot
-    /// be read. So does the `link` that was changed for it, by number: that of a card made anew is another, and gone before
-    /// the new one's state says that it waits.
+    /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and has its `marks`.
     ///
     /// The frontend's nodes come before that: a guest reads `mtu` once, as soon as its backend is connected
     /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
-    pub(crate) async fn publish(
-        &self,
-        identity: &Identity,
-        given: &BTreeMap<String, String>,
-        link: Option<u32>,
-        connection: &Connection,
-    ) -> Outcome {
+    pub(crate) async fn publish(&self, identity: &Identity, marks: &Marks, connection: &Connection) -> Outcome {
         let mut nodes = connection.backend.clone();
+        if marks.failed && self.role == Role::Paravirtual {
+            nodes.push(("hotplug-error".to_owned(), String::new()));
+        }
         nodes.push(("hotplug-status".to_owned(), "connected".to_owned()));
-        let asked: Vec<(&str, &[u8])> = ["params", "mode", "bridge", "mac"]
-            .into_iter()
-            .filter_map(|name| given.get(name).map(|value| (name, value.as_bytes())))
-            .collect();
         if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        self.write(nodes, &asked, |seen| seen.connectable(identity) && self.is_there(link))
-            .await
+        self.write(nodes, &marks.asked, |seen| {
+            seen.connectable(identity) && self.is_there(marks.link)
+        })
+        .await
     }
 
     /// Whether the link of that number is there, if there was one.
@@ -279,17 +298,11 @@ impl Directory {
         link.ok().flatten().map(|link| link.index)
     }
 
-    /// Publishes why a device failed. A card whose `link` is no longer there was made anew, or will be, and what failed
-    /// tells nothing of that one.
-    pub(crate) async fn publish_failure(
-        &self,
-        identity: &Identity,
-        link: Option<u32>,
-        status: &str,
-        error: &str,
-    ) -> Outcome {
-        self.write(Self::failure(status, error), &[], |seen| {
-            seen.is_of(identity) && self.is_there(link)
+    /// Publishes why the device of that machine failed, if it still has its `marks`: that tells nothing of one that was
+    /// made anew.
+    pub(crate) async fn publish_failure(&self, machine: &Machine, marks: &Marks, status: &str, error: &str) -> Outcome {
+        self.write(Self::failure(status, error), &marks.asked, |seen| {
+            machine.failed(seen) && self.is_there(marks.link)
         })
         .await
     }
@@ -308,8 +321,9 @@ impl Directory {
     }
 
     /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be
-    /// connected anew.
-    pub(crate) async fn retract(&self, identity: &Identity) -> Outcome {
+    /// connected anew. Where it was `lost`, that is told until it is: the kernel may have been quicker, and no handler runs
+    /// for it then.
+    pub(crate) async fn retract(&self, identity: &Identity, lost: Option<&str>) -> Outcome {
         self.conditionally(
             &[],
             |seen| seen.retractable(identity),
@@ -317,7 +331,10 @@ impl Directory {
                 // blkback opens what it names at any time (linux/drivers/block/xen-blkback/xenbus.c, `backend_changed`).
                 match transaction.rm(&self.node("physical-device")).await {
                     Err(error) if !error.is_not_found() => Err(error),
-                    _ => Ok(vec![Request::Write(self.node("hotplug-status"), Vec::new())]),
+                    _ => Ok(match lost {
+                        Some(error) => self.writes(&Self::failure("error", error)),
+                        None => vec![Request::Write(self.node("hotplug-status"), Vec::new())],
+                    }),
                 }
             },
         )
@@ -344,7 +361,7 @@ impl Directory {
     async fn write(
         &self,
         mut nodes: Vec<(String, String)>,
-        same: &[(&str, &[u8])],
+        same: &[(&str, Vec<u8>)],
         allowed: impl Fn(&Observation) -> bool,
     ) -> Outcome {
         let mut status = None;
@@ -355,12 +372,7 @@ impl Directory {
             nodes.retain(|(name, _)| name == "hotplug-error");
         }
         let outcome = self
-            .conditionally(same, allowed, async |_| {
-                Ok(nodes
-                    .iter()
-                    .map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes()))
-                    .collect())
-            })
+            .conditionally(same, allowed, async |_| Ok(self.writes(&nodes)))
             .await?;
         if let (Some(status), Published::Done) = (status, outcome) {
             self.of_tap.set(HotplugStatus::parse(Some(&status)));
@@ -368,11 +380,18 @@ impl Directory {
         Ok(outcome)
     }
 
+    fn writes(&self, nodes: &[(String, String)]) -> Vec<Request> {
+        nodes
+            .iter()
+            .map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes()))
+            .collect()
+    }
+
     /// One transaction: looks whether the device is as it must be and these nodes are the `same`, does something about it
     /// (`act` answers with what is left to ask), and commits. If not, nothing is changed.
     async fn conditionally(
         &self,
-        same: &[(&str, &[u8])],
+        same: &[(&str, Vec<u8>)],
         allowed: impl Fn(&Observation) -> bool,
         act: impl AsyncFn(&Transaction) -> Result<Vec<Request>, Error>,
     ) -> Outcome {

@@ -83,16 +83,17 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
             // If the kernel has not taken up what was published, it still can take up something else: that it was is
             // taken back, and the handler runs once more.
             (false, true) => {
+                let cause = format!("was lost while xenplugd was away: {}", gone.join("; "));
+                let failure = device::Failure::new(&header.plugin, &cause);
                 let retracted = directory
-                    .retract(&header.identity)
+                    .retract(&header.identity, Some(&failure.text))
                     .await
                     .with_context(|| format!("{key} cannot be taken back"))?;
                 again = retracted == Published::Done;
                 if again {
                     (Adopted::Unfinished, None)
                 } else {
-                    let cause = format!("was lost while xenplugd was away: {}", gone.join("; "));
-                    (Adopted::Lost, Some(device::Failure::new(&header.plugin, &cause)))
+                    (Adopted::Lost, Some(failure))
                 }
             }
             (false, false) => (Adopted::Unfinished, None),

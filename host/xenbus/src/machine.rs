@@ -140,7 +140,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, Kind};
+use crate::{HotplugStatus, Identity, Kind};
 
 mod event;
 mod looked;
@@ -267,6 +267,13 @@ impl Machine {
     /// Whether an [`Event::Remove`] stands: there may be more to do for it.
     pub fn removing(&self) -> bool {
         self.removing
+    }
+
+    /// Whether what is seen is the device that failed, as far as can be told: the condition of
+    /// [`Action::PublishFailure`]. Of one that was lost the directory still says what was written there; one that was
+    /// made anew says nothing yet.
+    pub fn failed(&self, seen: &Observation) -> bool {
+        self.is_own(seen) && !(self.lost && seen.status == HotplugStatus::None)
     }
 
     /// Whether the phase is only what the last operation lets expect, and a look at the device is under way.

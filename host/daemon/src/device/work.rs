@@ -1,6 +1,6 @@
 //! What worker threads do for a device: its handler and its release, from what they are given to what comes of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, info_span};
@@ -13,7 +13,7 @@ use super::{
     parameters,
 };
 use crate::{
-    directory::Snapshot,
+    directory::{Marks, Snapshot},
     patience::{AGAIN, patiently},
     quarantine::Obstacle,
     registry::View,
@@ -39,7 +39,8 @@ impl Task {
     /// Prepares the handler's call and starts it on a worker thread; or, if its plugin is to be left alone for a while,
     /// notes until when.
     async fn start_handler(&mut self) -> Result<(), Failure> {
-        self.link = self.directory.link();
+        let link = self.directory.link();
+        self.marks = Marks::of(link, &BTreeMap::new());
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
             None => match self.late_snapshot().await? {
@@ -51,6 +52,7 @@ impl Task {
                 }
             },
         };
+        self.marks = Marks::of(link, &snapshot.nodes);
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
         let told = self.asks.told();
         let (plugin, mut device) = parameters::check(&self.host, &self.part, &snapshot, &told)?;
@@ -129,6 +131,7 @@ impl Task {
                 let answer = if in_time { answer } else { Err(late()) };
                 debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
                 let holding = self.holding.insert(holding);
+                self.marks.link = holding.link().or(self.marks.link);
                 if answer.is_err() {
                     holding.unlock();
                 }

@@ -1,6 +1,6 @@
 //! A device's directory on the embedded store: what is found out about the frontend's domain.
 
-use xenplug_xenbus::DomId;
+use xenplug_xenbus::{Adopted, DomId, Mode};
 use xenplug_xenstore::{
     Endpoint,
     server::{Options, Server},
@@ -40,19 +40,73 @@ async fn a_card_whose_link_has_gone_is_not_published_as_connected() {
     let name = "vif3.0".parse().expect("a name");
     let index = machine.add_link(&name);
     let directory = directory(&client, system, path);
-    let (seen, _) = directory.examine().await.expect("a look");
-    let given = BTreeMap::from([("bridge".to_owned(), "xenbr0".to_owned())]);
-    let publish = async |index| {
-        let connection = Connection::default();
-        let published = directory.publish(&seen.identity, &given, Some(index), &connection);
-        published.await.expect("the store answers")
-    };
+    let (seen, snapshot) = directory.examine().await.expect("a look");
+    let nodes = snapshot.expect("it is there").nodes;
+    let mut marks = Marks::of(directory.link(), &nodes);
+    assert_eq!(marks.link, Some(index));
     // The card is made anew, with the same nodes, while its handler runs: its link has the name alone in common.
     machine.remove_link(&name);
     let index = [index, machine.add_link(&name)];
     assert_ne!(index[0], index[1]);
-    assert_eq!(publish(index[0]).await, Published::Stale);
-    assert_eq!(publish(index[1]).await, Published::Done);
+    for (expected, index) in [Published::Stale, Published::Done].into_iter().zip(index) {
+        marks.link = Some(index);
+        let connection = Connection::default();
+        let published = directory.publish(&seen.identity, &marks, &connection).await;
+        assert_eq!(published.expect("the store answers"), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_failed_is_told_of_the_device_that_failed_and_of_none_that_was_made_anew() {
+    let server = Server::new(Options::default());
+    let client = Client::connect(Endpoint::Memory(server.place(0, None))).await;
+    let client = client.expect("a connection");
+    let path = BackendPath {
+        backend: DomId(0),
+        key: "vbd/3/51712".parse().expect("a device"),
+    };
+    let node = |name: &str| path.node(name).parse::<Path>().expect("a path");
+    let write = async |name: &str, value: &str| client.write(&node(name), value).await.expect("written");
+    let directory = directory(&client, System::simulated().0, path.clone());
+    for (name, value) in [("state", "2"), ("online", "1"), ("params", "/srv/a.img")] {
+        write(name, value).await;
+    }
+    let (seen, snapshot) = directory.examine().await.expect("a look");
+    let marks = Marks::of(directory.link(), &snapshot.expect("it is there").nodes);
+    let tell = async |found, marks| {
+        let machine = Machine::adopted(Mode::DriverDomain, seen.identity.clone(), found);
+        let told = directory.publish_failure(&machine, marks, "error", "there is no such file");
+        told.await.expect("the store answers")
+    };
+
+    // By what it asks for.
+    write("params", "/srv/b.img").await;
+    assert_eq!(tell(Adopted::Unfinished, &marks).await, Published::Stale);
+    write("params", "/srv/a.img").await;
+    assert_eq!(tell(Adopted::Unfinished, &marks).await, Published::Done);
+
+    // By what was written there, if it was connected.
+    let unknown = Marks::default();
+    for (status, expected) in [
+        ("", Published::Stale),
+        ("connected", Published::Done),
+        ("error", Published::Done),
+    ] {
+        write("hotplug-status", status).await;
+        write("hotplug-error", "").await;
+        assert_eq!(tell(Adopted::Lost, &unknown).await, expected, "{status:?}");
+        let told = client.read(&node("hotplug-error")).await.expect("it is there");
+        assert_eq!(!told.is_empty(), expected == Published::Done, "{status:?}");
+    }
+
+    // And is told no longer once it is connected.
+    let (seen, snapshot) = directory.examine().await.expect("a look");
+    let marks = Marks::of(None, &snapshot.expect("it is there").nodes);
+    let connection = Connection::default();
+    let published = directory.publish(&seen.identity, &marks, &connection).await;
+    assert_eq!(published.expect("the store answers"), Published::Done);
+    let left = client.read(&node("hotplug-error")).await.expect("it is there");
+    assert_eq!(left, b"");
 }
 
 #[tokio::test]
@@ -66,7 +120,11 @@ async fn what_nobody_has_taken_up_is_taken_back_with_its_number() {
     };
     let node = |name: &str| path.node(name).parse::<Path>().expect("a path");
     let directory = directory(&client, System::simulated().0, path.clone());
-    for (state, expected) in [("4", Published::Stale), ("1", Published::Done), ("2", Published::Done)] {
+    for (state, lost, expected) in [
+        ("4", Some("the loop device is gone"), Published::Stale),
+        ("1", None, Published::Done),
+        ("2", Some("the loop device is gone"), Published::Done),
+    ] {
         for (name, value) in [
             ("state", state),
             ("online", "1"),
@@ -76,16 +134,20 @@ async fn what_nobody_has_taken_up_is_taken_back_with_its_number() {
             client.write(&node(name), value).await.expect("written");
         }
         let seen = directory.look().await.expect("a look");
-        let retracted = directory.retract(&seen.identity).await.expect("the store answers");
-        assert_eq!(retracted, expected, "in state {state}");
+        let retracted = directory.retract(&seen.identity, lost).await;
+        assert_eq!(retracted.expect("the store answers"), expected, "in state {state}");
         let number = client.read(&node("physical-device")).await.ok();
         assert_eq!(number.is_none(), expected == Published::Done, "in state {state}");
         let status = directory.look().await.expect("a look").status;
-        assert_eq!(
-            status == HotplugStatus::None,
-            expected == Published::Done,
-            "in state {state}"
-        );
+        let told = client.read(&node("hotplug-error")).await.ok();
+        let says = match (expected, lost) {
+            (Published::Done, Some(_)) => HotplugStatus::Error,
+            (Published::Done, None) => HotplugStatus::None,
+            _ => HotplugStatus::Connected,
+        };
+        assert_eq!(status, says, "in state {state}");
+        let cause = lost.filter(|_| expected == Published::Done).map(str::as_bytes);
+        assert_eq!(told.as_deref(), cause, "in state {state}");
     }
 }
 

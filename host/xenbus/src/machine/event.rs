@@ -100,8 +100,7 @@ impl Observation {
     }
 
     /// Whether the directory is there and, as far as can be told, the same device's: the condition of
-    /// [`Action::PublishFailure`] and [`Action::PublishDisconnected`], and with [`Self::leaving`] that of
-    /// [`Action::RemoveDirectory`].
+    /// [`Action::PublishDisconnected`], and with [`Self::leaving`] that of [`Action::RemoveDirectory`].
     pub fn is_of(&self, identity: &Identity) -> bool {
         self.present && self.identity.same_device(identity)
     }
@@ -171,8 +170,8 @@ pub enum Action {
     /// Take back that it is connected and what a kernel backend would take up, if [`Observation::retractable`]; answer
     /// [`Event::Published`].
     Retract,
-    /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`Observation::is_of`]; answer
-    /// [`Event::Published`].
+    /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`Machine::failed`](super::Machine::failed);
+    /// answer [`Event::Published`].
     PublishFailure,
     /// Give back what is held; answer [`Event::Released`] or [`Event::ReleaseFailed`]. Nothing held is no error.
     Release,

@@ -93,7 +93,7 @@ impl Machine {
         ours && due && seen.status != Disconnected
     }
 
-    fn is_own(&self, seen: &Observation) -> bool {
+    pub(super) fn is_own(&self, seen: &Observation) -> bool {
         self.identity.as_ref().is_some_and(|own| seen.is_of(own))
     }
 

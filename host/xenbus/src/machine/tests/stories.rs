@@ -620,6 +620,14 @@ fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
                 .sees(absent(&kind), Action::Forget)
                 .is(Phase::Absent);
         }
+        for mut story in [at_start(), later()] {
+            story.on(Event::Released, Action::PublishFailure);
+            assert!(story.0.failed(&in_use(&kind)));
+            // One that was made anew meanwhile has not failed.
+            assert!(!story.0.failed(&wanted(&kind)));
+            let expected = (mode == Mode::DriverDomain).then_some(Action::RunHandler);
+            story.then_sees(Event::Published(Published::Stale), wanted(&kind), expected);
+        }
     }
     // What failed by itself was never connected by us.
     let kind = Kind::VIF;

@@ -272,9 +272,9 @@ impl World {
             (_, true) if releasing && published && self.mode == Mode::DriverDomain => Adopted::Lost,
             _ if releasing => Adopted::Unfinished,
             (true, true) => Adopted::Connected,
-            // What the kernel has not taken up is taken back and, since it was asked for, done again.
+            // What the kernel has not taken up is told to be lost and, since it was asked for, done again.
             (false, true) if published && seen.retractable(&identity) => {
-                self.directory.as_mut().unwrap().status = HotplugStatus::None;
+                self.directory.as_mut().unwrap().status = HotplugStatus::Error;
                 self.pending.push(Pending::Tell(Event::Add));
                 Adopted::Unfinished
             }
@@ -364,7 +364,8 @@ impl World {
             }
             Action::Publish => own(seen.connectable(&identity)),
             Action::Retract => own(seen.retractable(&identity)),
-            Action::PublishFailure | Action::PublishDisconnected => own(seen.is_of(&identity)),
+            Action::PublishFailure => own(self.machine.failed(&seen)),
+            Action::PublishDisconnected => own(seen.is_of(&identity)),
             Action::RemoveDirectory => own(seen.is_of(&identity) && seen.leaving()),
             Action::StopHandler | Action::Forget => unreachable!("taken at once"),
         };
@@ -396,7 +397,14 @@ impl World {
                 assert!(self.hold.is_some(), "what is taken back is not held any more");
                 directory.status = HotplugStatus::None;
             }
-            Action::PublishFailure => directory.status = HotplugStatus::Error,
+            Action::PublishFailure => {
+                let anew = !directory.ours && directory.status == HotplugStatus::None;
+                assert!(
+                    !(self.machine.lost && anew),
+                    "what was lost is told of what was made anew"
+                );
+                directory.status = HotplugStatus::Error;
+            }
             Action::PublishDisconnected => {
                 assert!(self.hold.is_none(), "the end is told while something is held");
                 directory.status = HotplugStatus::Disconnected;
