@@ -269,17 +269,12 @@ impl Directory {
     /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
     pub(crate) async fn publish(&self, identity: &Identity, marks: &Marks, connection: &Connection) -> Outcome {
         let mut nodes = connection.backend.clone();
-        if marks.failed && self.role == Role::Paravirtual {
-            nodes.push(("hotplug-error".to_owned(), String::new()));
-        }
         nodes.push(("hotplug-status".to_owned(), "connected".to_owned()));
         if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
-        self.write(nodes, &marks.asked, |seen| {
-            seen.connectable(identity) && self.is_there(marks.link)
-        })
-        .await
+        let connectable = |seen: &Observation| seen.connectable(identity) && self.is_there(marks.link);
+        self.write(nodes, marks, connectable).await
     }
 
     /// Whether the link of that number is there, if there was one.
@@ -301,10 +296,8 @@ impl Directory {
     /// Publishes why the device of that machine failed, if it still has its `marks`: that tells nothing of one that was
     /// made anew.
     pub(crate) async fn publish_failure(&self, machine: &Machine, marks: &Marks, status: &str, error: &str) -> Outcome {
-        self.write(Self::failure(status, error), &marks.asked, |seen| {
-            machine.failed(seen) && self.is_there(marks.link)
-        })
-        .await
+        let failed = |seen: &Observation| machine.failed(seen) && self.is_there(marks.link);
+        self.write(Self::failure(status, error), marks, failed).await
     }
 
     fn failure(status: &str, error: &str) -> Vec<(String, String)> {
@@ -317,7 +310,8 @@ impl Directory {
     /// Publishes that nobody serves the device any more, if it says that it is connected. One that is closed is to go.
     pub(crate) async fn abandon(&self, error: &str) -> Outcome {
         let abandoned = |seen: &Observation| seen.present && seen.status == HotplugStatus::Connected && !seen.leaving();
-        self.write(Self::failure("error", error), &[], abandoned).await
+        let failure = Self::failure("error", error);
+        self.write(failure, &Marks::default(), abandoned).await
     }
 
     /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be
@@ -329,13 +323,11 @@ impl Directory {
             |seen| seen.retractable(identity),
             async |transaction| {
                 // blkback opens what it names at any time (linux/drivers/block/xen-blkback/xenbus.c, `backend_changed`).
-                match transaction.rm(&self.node("physical-device")).await {
-                    Err(error) if !error.is_not_found() => Err(error),
-                    _ => Ok(match lost {
-                        Some(error) => self.writes(&Self::failure("error", error)),
-                        None => vec![Request::Write(self.node("hotplug-status"), Vec::new())],
-                    }),
-                }
+                self.unwrite(transaction, "physical-device").await?;
+                Ok(match lost {
+                    Some(error) => self.writes(&Self::failure("error", error)),
+                    None => vec![Request::Write(self.node("hotplug-status"), Vec::new())],
+                })
             },
         )
         .await
@@ -344,7 +336,7 @@ impl Directory {
     /// Publishes that nothing is held any more.
     pub(crate) async fn publish_disconnected(&self, identity: &Identity) -> Outcome {
         let nodes = vec![("hotplug-status".to_owned(), "disconnected".to_owned())];
-        self.write(nodes, &[], |seen| seen.is_of(identity)).await
+        self.write(nodes, &Marks::default(), |seen| seen.is_of(identity)).await
     }
 
     /// Removes the directory.
@@ -357,11 +349,12 @@ impl Directory {
         .await
     }
 
-    /// Writes nodes, in this order, if the device is as it must be. Of a tap's only the error is written.
+    /// Writes nodes, in this order, if the device is as it must be; an earlier error does not stay beside them. Of a tap's
+    /// only the error is written.
     async fn write(
         &self,
         mut nodes: Vec<(String, String)>,
-        same: &[(&str, Vec<u8>)],
+        marks: &Marks,
         allowed: impl Fn(&Observation) -> bool,
     ) -> Outcome {
         let mut status = None;
@@ -372,7 +365,12 @@ impl Directory {
             nodes.retain(|(name, _)| name == "hotplug-error");
         }
         let outcome = self
-            .conditionally(same, allowed, async |_| Ok(self.writes(&nodes)))
+            .conditionally(&marks.asked, allowed, async |transaction| {
+                if marks.failed && self.role == Role::Paravirtual {
+                    self.unwrite(transaction, "hotplug-error").await?;
+                }
+                Ok(self.writes(&nodes))
+            })
             .await?;
         if let (Some(status), Published::Done) = (status, outcome) {
             self.of_tap.set(HotplugStatus::parse(Some(&status)));
@@ -385,6 +383,14 @@ impl Directory {
             .iter()
             .map(|(name, value)| Request::Write(self.node(name), value.clone().into_bytes()))
             .collect()
+    }
+
+    /// Removes a node, if it is there.
+    async fn unwrite(&self, transaction: &Transaction, name: &str) -> Result<(), Error> {
+        match transaction.rm(&self.node(name)).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// One transaction: looks whether the device is as it must be and these nodes are the `same`, does something about it

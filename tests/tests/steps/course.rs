@@ -151,6 +151,8 @@ pub(crate) struct Course {
     subject: Subject,
     pub(crate) machine: Machine,
     pub(crate) baseline: Baseline,
+    /// How the machine is with the device, where nothing goes wrong.
+    pub(crate) whole: Baseline,
 }
 
 impl Course {
@@ -161,10 +163,16 @@ impl Course {
         machine.expect_connected(&device)?;
         machine.detach(&device)?;
         let baseline = machine.baseline()?;
+        let device = (subject.attach)(&mut machine)?;
+        machine.expect_connected(&device)?;
+        let whole = machine.baseline()?;
+        machine.detach(&device)?;
+        baseline.assert_same(&machine)?;
         Ok(Self {
             subject,
             machine,
             baseline,
+            whole,
         })
     }
 

@@ -34,6 +34,7 @@ fn killed_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
     match step {
         Step::Attach => {
             course.machine.expect_connected(&device)?;
+            course.whole.assert_alike(&course.machine)?;
             reboot(&course.machine, &device)?;
             course.machine.detach(&device)?;
         }

@@ -57,6 +57,9 @@ fn failing_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
             course.machine.daemon_log()
         );
     }
+    if outcome == Outcome::Connected {
+        course.whole.assert_alike(&course.machine)?;
+    }
     match step {
         Step::Attach => course.machine.detach(&device)?,
         Step::Detach => course.machine.toolstack().finish(&device, PATIENCE)?,

@@ -105,8 +105,8 @@ async fn what_failed_is_told_of_the_device_that_failed_and_of_none_that_was_made
     let connection = Connection::default();
     let published = directory.publish(&seen.identity, &marks, &connection).await;
     assert_eq!(published.expect("the store answers"), Published::Done);
-    let left = client.read(&node("hotplug-error")).await.expect("it is there");
-    assert_eq!(left, b"");
+    let left = client.read(&node("hotplug-error")).await.expect_err("it is not there");
+    assert!(left.is_not_found(), "{left}");
 }
 
 #[tokio::test]
