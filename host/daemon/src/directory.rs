@@ -8,10 +8,15 @@ use tracing::warn;
 use xenplug_runtime::{Claims, Connection};
 use xenplug_system::{System, network::IfName};
 use xenplug_xenbus::{
-    BackendPath, DomId, HotplugStatus, Identity, MADE_FOR, Machine, Observation, Part, Phase, Published, Role,
-    XenbusState,
+    BackendPath, HotplugStatus, Identity, MADE_FOR, Machine, Observation, Part, Phase, Published, Role,
 };
 use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
+
+mod above;
+mod look;
+
+pub(crate) use above::{forget_device_model, has_device_model, remove, remove_above};
+pub(crate) use look::{Snapshot, machine};
 
 use crate::{domains::Domains, host::Host, hotplug::Requests};
 
@@ -24,17 +29,6 @@ pub(crate) const RETRY: Backoff = Backoff {
 
 /// The nodes that say where a device is in its life.
 const LOOKED_AT: [&str; 4] = ["state", "online", "hotplug-status", MADE_FOR];
-
-/// What a handler works on.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
-    /// The nodes of the device's directory, as they were at one moment.
-    pub(crate) nodes: BTreeMap<String, Vec<u8>>,
-    /// The `vm` node of the frontend domain, and of the domain it is a stub for.
-    pub(crate) vms: Vec<String>,
-    /// Whether xenstored knows the frontend domain.
-    pub(crate) introduced: bool,
-}
 
 /// What tells a device from one that was made anew in its place, for the same machine or for one whose `vm` cannot be
 /// read.
@@ -62,13 +56,18 @@ impl Marks {
     }
 }
 
-/// A device's directory.
-pub(crate) struct Directory {
+/// What a directory is looked at and written with.
+struct Means {
     client: Client,
     system: System,
     domains: Arc<Domains>,
     requests: Arc<Requests>,
     claims: Arc<Claims>,
+}
+
+/// A device's directory.
+pub(crate) struct Directory {
+    means: Means,
     path: BackendPath,
     role: Role,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
@@ -89,25 +88,21 @@ impl Directory {
             backend: host.own,
             key: part.device,
         };
-        let (client, system) = (host.client.clone(), host.system.clone());
-        let (domains, requests) = (Arc::clone(&host.domains), Arc::clone(&host.requests));
-        let claims = Arc::clone(&host.claims);
-        let directory = Self::new(client, system, domains, requests, claims, path, part.role);
+        let means = Means {
+            client: host.client.clone(),
+            system: host.system.clone(),
+            domains: Arc::clone(&host.domains),
+            requests: Arc::clone(&host.requests),
+            claims: Arc::clone(&host.claims),
+        };
+        let directory = Self::new(means, path, part.role);
         if phase == Phase::Connected {
             directory.of_tap.set(HotplugStatus::Connected);
         }
         directory
     }
 
-    fn new(
-        client: Client,
-        system: System,
-        domains: Arc<Domains>,
-        requests: Arc<Requests>,
-        claims: Arc<Claims>,
-        path: BackendPath,
-        role: Role,
-    ) -> Self {
+    fn new(means: Means, path: BackendPath, role: Role) -> Self {
         let node = |text: String| {
             text.parse::<Path>()
                 .expect("a path of numbers and a checked kind is a path")
@@ -117,150 +112,22 @@ impl Directory {
             at: node(path.to_string()),
             vm: node(format!("/local/domain/{domain}/vm")),
             target: node(format!("/local/domain/{domain}/target")),
-            client,
-            system,
-            domains,
-            requests,
-            claims,
+            means,
             path,
             role,
             of_tap: Cell::default(),
         }
     }
 
-    fn node(&self, name: &str) -> Path {
-        self.at.join(name).expect("node names are checked before they get here")
-    }
-
-    /// Looks at the device: where it is in its life.
-    pub(crate) async fn look(&self) -> Result<Observation, Error> {
-        let mut reads: Vec<Request> = LOOKED_AT.iter().map(|name| Request::Read(self.node(name))).collect();
-        reads.push(Request::Read(self.vm.clone()));
-        let (replies, introduced) = tokio::join!(
-            self.client.batch(reads),
-            self.domains.introduced(self.path.key.frontend)
-        );
-        introduced?;
-        let mut replies = replies?;
-        let vm = self.vm_of(replies.pop());
-        let mut observation = self.observation(replies, vm)?;
-        observation.netdev = self.netdev(&observation);
-        Ok(observation)
-    }
-
-    /// Looks at the device, and takes the snapshot that a handler works on. `None` for the snapshot of a directory that
-    /// is not there.
-    pub(crate) async fn examine(&self) -> Result<(Observation, Option<Snapshot>), Error> {
-        let (nodes, machines, introduced) = tokio::join!(
-            self.client.snapshot(&self.at),
-            self.machines(),
-            self.domains.introduced(self.path.key.frontend),
-        );
-        let (nodes, (vm, vms), introduced) = (nodes?, machines?, introduced?);
-        let value = |name: &str| {
-            let value = nodes.as_ref().and_then(|nodes| nodes.get(name));
-            value
-                .and_then(|value| std::str::from_utf8(value).ok())
-                .map(str::to_owned)
-        };
-        let mut observation = self.observe(nodes.is_some(), vm, value);
-        observation.netdev = self.netdev(&observation);
-        Ok((observation, nodes.map(|nodes| Snapshot { nodes, vms, introduced })))
-    }
-
-    /// The `vm` node of the frontend domain; and all that are the same machine: it, and that of the domain it is a stub
-    /// for.
-    async fn machines(&self) -> Result<(Option<String>, Vec<String>), Error> {
-        let read = vec![Request::Read(self.vm.clone()), Request::Read(self.target.clone())];
-        let mut replies = self.client.batch(read).await?.into_iter();
-        let vm = self.vm_of(replies.next());
-        let target = replies.next().and_then(text);
-        let mut vms: Vec<String> = vm.iter().cloned().collect();
-        if let Some(target) = target.and_then(|target| format!("/local/domain/{target}/vm").parse::<Path>().ok())
-            && let Some(target) = text(self.client.read(&target).await.map(Reply::Value))
-        {
-            vms.push(machine(target));
-        }
-        Ok((vm, vms))
-    }
-
-    /// The virtual machine that the reply to reading `vm` names, or else the request that the device was made for.
-    fn vm_of(&self, reply: Option<Result<Reply, Error>>) -> Option<String> {
-        let read = reply.and_then(text).map(machine);
-        read.or_else(|| self.requests.vm(self.path.backend, &self.path.key))
-    }
-
-    /// The virtual machine's name, if this domain may read it (libxl_create.c, `libxl__domain_make`).
-    pub(crate) async fn vm_name(&self) -> Option<String> {
-        let path = format!("/local/domain/{}/name", self.path.key.frontend)
-            .parse::<Path>()
-            .ok()?;
-        text(self.client.read(&path).await.map(Reply::Value))
-    }
-
-    /// What the replies to reading [`LOOKED_AT`] say. A device has a `state` for as long as it has a directory: the
-    /// toolstack writes both in one transaction (libxl_device.c, `libxl__device_generic_add`).
-    fn observation(&self, replies: Vec<Result<Reply, Error>>, vm: Option<String>) -> Result<Observation, Error> {
-        let present = match replies.first() {
-            Some(Err(error)) if !error.is_not_found() => return Err(error.clone()),
-            reply => matches!(reply, Some(Ok(_))),
-        };
-        let values: Vec<Option<String>> = replies.into_iter().map(text).collect();
-        Ok(self.observe(present, vm, |name| {
-            LOOKED_AT
-                .iter()
-                .position(|known| *known == name)
-                .and_then(|at| values.get(at).cloned().flatten())
-        }))
-    }
-
-    fn observe(&self, present: bool, vm: Option<String>, value: impl Fn(&str) -> Option<String>) -> Observation {
-        let identity = Identity {
-            key: self.path.key.clone(),
-            vm,
-        };
-        let gone = self.domains.gone(self.path.key.frontend);
-        let seen = Observation {
-            served: self.claims.services.serve(&self.path.key),
-            ..Observation::read(identity, present, gone, value)
-        };
-        match self.role {
-            Role::Paravirtual => seen,
-            Role::Emulated => self.as_tap(seen),
-        }
-    }
-
-    /// A card's directory as that of its tap, which has no state of its own: it may come as soon as the card waits to be
-    /// connected, and for as long as the card is not on its way out.
-    fn as_tap(&self, seen: Observation) -> Observation {
-        use XenbusState::{Closed, Initialising};
-        if !seen.present || seen.state == Initialising {
-            // Another directory, of which nothing was said yet.
-            self.of_tap.set(HotplugStatus::None);
-        }
-        Observation {
-            state: match seen.state {
-                Initialising | Closed => seen.state,
-                _ => self.path.key.kind.handler_state(),
-            },
-            status: self.of_tap.get(),
-            ..seen
-        }
-    }
-
-    /// Whether the link is there that the handler needs: netback announces state 2 before it makes it
-    /// (linux/drivers/net/xen-netback/xenbus.c).
-    fn netdev(&self, seen: &Observation) -> bool {
-        let part = Part {
+    fn part(&self) -> Part {
+        Part {
             device: self.path.key.clone(),
             role: self.role,
-        };
-        if !part.device.kind.needs_netdev() || seen.state != part.device.kind.handler_state() {
-            return true;
         }
-        part.link()
-            .parse::<IfName>()
-            .is_ok_and(|name| self.system.network.exists(&name))
+    }
+
+    fn node(&self, name: &str) -> Path {
+        self.at.join(name).expect("node names are checked before they get here")
     }
 
     /// Publishes a connection, `hotplug-status=connected` last, if the device is still as it must be, and has its `marks`.
@@ -279,17 +146,14 @@ impl Directory {
 
     /// Whether the link of that number is there, if there was one.
     fn is_there(&self, link: Option<u32>) -> bool {
-        link.is_none_or(|index| matches!(self.system.network.link_by_index(index), Ok(Some(_))))
+        link.is_none_or(|index| matches!(self.means.system.network.link_by_index(index), Ok(Some(_))))
     }
 
     /// The number of a card's link, if it has one now.
     pub(crate) fn link(&self) -> Option<u32> {
-        let part = Part {
-            device: self.path.key.clone(),
-            role: self.role,
-        };
+        let part = self.part();
         let name = part.device.kind.needs_netdev().then(|| part.link())?;
-        let link = self.system.network.link(&name.parse::<IfName>().ok()?);
+        let link = self.means.system.network.link(&name.parse::<IfName>().ok()?);
         link.ok().flatten().map(|link| link.index)
     }
 
@@ -412,6 +276,7 @@ impl Directory {
             }
         }
         let done = self
+            .means
             .client
             .transaction(&RETRY, async |transaction| {
                 let mut reads: Vec<Request> = LOOKED_AT.iter().map(|name| Request::Read(self.node(name))).collect();
@@ -447,6 +312,7 @@ impl Directory {
         let frontend = self.path.frontend_path();
         let Ok(frontend) = frontend.parse::<Path>() else { return };
         let written = self
+            .means
             .client
             .transaction(&RETRY, async |transaction| {
                 transaction.read(&frontend).await?;
@@ -463,77 +329,6 @@ impl Directory {
             Err(error) => warn!(device = %identity.key, %error, "the frontend was not told"),
         }
     }
-}
-
-/// Removes a backend's directory, and what is empty above it.
-pub(crate) async fn remove(transaction: &Transaction, backend: &Path) -> Result<(), Error> {
-    transaction.rm(backend).await?;
-    remove_above(transaction, backend).await
-}
-
-/// Removes what is empty above a backend's directory that has gone, as far as this domain may, up to and including
-/// `backend/<kind>`: whoever needs that makes it again (libxl_internal.c, `libxl__xs_path_cleanup`).
-pub(crate) async fn remove_above(transaction: &Transaction, backend: &Path) -> Result<(), Error> {
-    let mut above = backend.parent();
-    for _ in 0..2 {
-        let Some(directory) = above else { break };
-        match transaction.directory(&directory).await {
-            Ok(children) if children.is_empty() => match transaction.rm(&directory).await {
-                Ok(()) => {}
-                // In a driver domain of libxl's these belong to the toolstack.
-                Err(error) if error.is_denied() => break,
-                Err(error) => return Err(error),
-            },
-            _ => break,
-        }
-        above = directory.parent();
-    }
-    Ok(())
-}
-
-/// Whether the toolstack has started a QEMU here for a guest: a device model, or one for its disks (libxl_dm.c, `pidpath`).
-pub(crate) async fn has_device_model(host: &Host, guest: DomId) -> Result<bool, Error> {
-    // A driver domain has none but those of xl devd, in whose place this is.
-    if host.own != DomId(0) {
-        return Ok(false);
-    }
-    for node in [
-        format!("/local/domain/{guest}/image/device-model-pid"),
-        format!("/local/domain/0/libxl/{guest}/qdisk-backend-pid"),
-    ] {
-        match host.client.read(&node.parse()?).await {
-            Err(error) if error.is_not_found() => {}
-            found => return found.map(|_| true),
-        }
-    }
-    Ok(false)
-}
-
-/// Removes what a guest's QEMU wrote about itself (`xenstore_record_dm_state` in QEMU's hw/xen/xen-operations.c; libxl_dm.c,
-/// `libxl__destroy_qemu_xenpv_backend`, does the same), unless it is of the toolstack's.
-pub(crate) async fn forget_device_model(host: &Host, guest: DomId) -> Result<(), Error> {
-    if has_device_model(host, guest).await? {
-        return Ok(());
-    }
-    let node = format!("/local/domain/{}/device-model/{guest}", host.own);
-    match host.client.rm(&node.parse()?).await {
-        Err(error) if error.is_not_found() || error.is_denied() => Ok(()),
-        done => done,
-    }
-}
-
-/// A reply's value as text; an absent node, or one that may not be read, is none.
-fn text(reply: Result<Reply, Error>) -> Option<String> {
-    match reply {
-        Ok(Reply::Value(value)) => String::from_utf8(value).ok(),
-        _ => None,
-    }
-}
-
-/// The value of a `vm` node. A save or a local migration appends "-1" to it for a moment
-/// (tools/hotplug/Linux/block-common.sh, `same_vm`).
-pub(crate) fn machine(vm: String) -> String {
-    vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -224,6 +224,7 @@ fn only_the_store_room_knows_wire_bytes_and_where_the_store_is() -> Result<()> {
 #[test]
 fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store() -> Result<()> {
     let directory = "host/daemon/src/directory.rs";
+    let above = "host/daemon/src/directory/above.rs";
     let stand_in = "host/script/src/directory.rs";
     // They make what toolstacks ask for, and take it down; the one decides, in the transaction in which the other writes.
     let [act, place] = ["host/daemon/src/hotplug/act.rs", "host/daemon/src/hotplug/place.rs"];
@@ -235,7 +236,7 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
         .collect();
     assert_only(
         &host,
-        &[directory, act, place, stand_in, call, store],
+        &[directory, above, act, place, stand_in, call, store],
         "a request that changes nodes",
         |source| {
             let request = |name| source.has(&["Request", ":", ":", name]);
