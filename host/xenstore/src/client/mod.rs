@@ -4,6 +4,7 @@ mod call;
 mod connection;
 mod directory;
 mod foreign;
+mod nodes;
 mod state;
 mod transaction;
 mod transport;
@@ -75,6 +76,8 @@ impl Drop for Inner {
     }
 }
 
+nodes::about_nodes!(Client);
+
 impl Client {
     /// Connects, within a tokio runtime with I/O and time.
     ///
@@ -112,48 +115,6 @@ impl Client {
     /// Whether there is a connection at this moment.
     pub fn is_connected(&self) -> bool {
         self.0.connection.is_connected()
-    }
-
-    /// A node's value.
-    pub async fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        self.ask(Request::Read(path.clone())).await.map(Reply::into_value)
-    }
-
-    /// The names of a node's children, however many there are, in the store's order.
-    pub async fn directory(&self, path: &Path) -> Result<Vec<String>, Error> {
-        directory::list(self, None, path).await
-    }
-
-    /// Sets a node's value, and creates it and what is missing above it.
-    pub async fn write(&self, path: &Path, value: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.ask(Request::Write(path.clone(), value.as_ref().to_vec()))
-            .await
-            .map(drop)
-    }
-
-    /// Creates a node if it is missing, and what is missing above it.
-    pub async fn mkdir(&self, path: &Path) -> Result<(), Error> {
-        self.ask(Request::Mkdir(path.clone())).await.map(drop)
-    }
-
-    /// Removes a node and all below it. It need not exist; if its parent does not either, that is `ENOENT`.
-    pub async fn rm(&self, path: &Path) -> Result<(), Error> {
-        self.ask(Request::Rm(path.clone())).await.map(drop)
-    }
-
-    /// A node's permissions, the first of which names the owner.
-    pub async fn permissions(&self, path: &Path) -> Result<Vec<Permission>, Error> {
-        match self.ask(Request::Permissions(path.clone())).await? {
-            Reply::Permissions(permissions) => Ok(permissions),
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    /// Sets a node's permissions, the first of which names the owner.
-    pub async fn set_permissions(&self, path: &Path, permissions: &[Permission]) -> Result<(), Error> {
-        self.ask(Request::SetPermissions(path.clone(), permissions.to_vec()))
-            .await
-            .map(drop)
     }
 
     /// Where the relative paths of a domain start.
@@ -256,12 +217,9 @@ impl Client {
         retry.attempts_by(self.0.connection.chance())
     }
 
-    /// Makes one request outside of a transaction.
-    async fn ask(&self, request: Request) -> Result<Reply, Error> {
-        self.call(vec![request], None)
-            .await?
-            .pop()
-            .unwrap_or(Err(Error::Disconnected))
+    /// Itself, outside of a transaction.
+    fn scope(&self) -> (&Self, Option<transaction::Id>) {
+        (self, None)
     }
 
     async fn call(&self, requests: Vec<Request>, within: Option<transaction::Id>) -> Result<Replies, Error> {

@@ -6,7 +6,7 @@ use super::{
     Client,
     call::{Call, Purpose},
     connection::Replies,
-    directory,
+    directory, nodes,
 };
 use crate::{Error, Path, Permission, Reply, Request};
 
@@ -29,49 +29,9 @@ pub struct Transaction {
     permit: Option<OwnedSemaphorePermit>,
 }
 
+nodes::about_nodes!(Transaction);
+
 impl Transaction {
-    /// A node's value.
-    pub async fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        self.ask(Request::Read(path.clone())).await.map(Reply::into_value)
-    }
-
-    /// The names of a node's children, however many there are, in the store's order.
-    pub async fn directory(&self, path: &Path) -> Result<Vec<String>, Error> {
-        directory::list(&self.client, Some(self.id), path).await
-    }
-
-    /// Sets a node's value, and creates it and what is missing above it.
-    pub async fn write(&self, path: &Path, value: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.ask(Request::Write(path.clone(), value.as_ref().to_vec()))
-            .await
-            .map(drop)
-    }
-
-    /// Creates a node if it is missing, and what is missing above it.
-    pub async fn mkdir(&self, path: &Path) -> Result<(), Error> {
-        self.ask(Request::Mkdir(path.clone())).await.map(drop)
-    }
-
-    /// Removes a node and all below it. It need not exist; if its parent does not either, that is `ENOENT`.
-    pub async fn rm(&self, path: &Path) -> Result<(), Error> {
-        self.ask(Request::Rm(path.clone())).await.map(drop)
-    }
-
-    /// A node's permissions, the first of which names the owner.
-    pub async fn permissions(&self, path: &Path) -> Result<Vec<Permission>, Error> {
-        match self.ask(Request::Permissions(path.clone())).await? {
-            Reply::Permissions(permissions) => Ok(permissions),
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    /// Sets a node's permissions, the first of which names the owner.
-    pub async fn set_permissions(&self, path: &Path, permissions: &[Permission]) -> Result<(), Error> {
-        self.ask(Request::SetPermissions(path.clone(), permissions.to_vec()))
-            .await
-            .map(drop)
-    }
-
     /// Makes many requests at once, as [`Client::batch`] does, within the transaction.
     pub async fn batch(&self, requests: Vec<Request>) -> Result<Vec<Result<Reply, Error>>, Error> {
         self.client.call(requests, Some(self.id)).await
@@ -122,12 +82,8 @@ impl Transaction {
         root.is_err_and(|error| error.is_not_found())
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, Error> {
-        self.client
-            .call(vec![request], Some(self.id))
-            .await?
-            .pop()
-            .unwrap_or(Err(Error::Disconnected))
+    fn scope(&self) -> (&Client, Option<Id>) {
+        (&self.client, Some(self.id))
     }
 }
 
