@@ -30,7 +30,7 @@ impl Dispatch {
     /// Sets the watches. From here on nothing is missed.
     pub(crate) async fn begin(host: Arc<Host>, asked: mpsc::UnboundedReceiver<Question>) -> Result<Self, Error> {
         let backends = host.client.watch(&root(&host)).await?;
-        let links = host.workers.links(&*host.system.network);
+        let links = host.workers.links(&host.system.network);
         Ok(Self {
             neighbours: Neighbours::of(host.own),
             host,

@@ -39,7 +39,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::UnboundedReceiver,
     task::{JoinHandle, LocalSet, spawn_blocking, spawn_local},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -55,6 +55,7 @@ use crate::{
     dispatch::Dispatch,
     host::{Basis, Host, Plugins},
     neighbours::Question,
+    patience::Pauses,
     plugins::Loader,
     workers::Workers,
 };
@@ -192,7 +193,7 @@ async fn serve(
     let heard = CancellationToken::new();
     let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
     info!(domain = host.own.0, store = %host.client.endpoint(), "serving");
-    notify(&[NotifyState::Ready]);
+    spawn_local(be_ready());
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
@@ -202,7 +203,7 @@ async fn serve(
         }
     };
     info!("ending; what is connected stays connected");
-    notify(&[NotifyState::Stopping]);
+    let _ = notify(&[NotifyState::Stopping]);
     drain(&host).await;
     heard.cancel();
     if timeout(HEAR, control).await.is_err() {
@@ -235,7 +236,7 @@ async fn drain(host: &Host) {
 
 /// Reads the configuration again. If it is not good, what is there stays.
 async fn reload(host: &Arc<Host>, file: &Path, loader: &Arc<Loader>) {
-    notify(&[NotifyState::Reloading]);
+    let _ = notify(&[NotifyState::Reloading]);
     let plugins = match Config::load(file) {
         Ok(config) => load(loader, config).await,
         Err(error) => Err(error.into()),
@@ -247,13 +248,19 @@ async fn reload(host: &Arc<Host>, file: &Path, loader: &Arc<Loader>) {
         }
         Err(error) => error!("the configuration stays as it was: {}", one_line(&error)),
     }
-    notify(&[NotifyState::Ready]);
+    spawn_local(be_ready());
 }
 
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "systemd was not told");
+/// Tells systemd that the daemon serves, which it waits for: until it has been told.
+async fn be_ready() {
+    let mut pauses = Pauses::default();
+    while notify(&[NotifyState::Ready]).is_err() {
+        sleep(pauses.next()).await;
     }
+}
+
+fn notify(state: &[NotifyState<'_>]) -> io::Result<()> {
+    sd_notify::notify(state).inspect_err(|error| warn!(?state, %error, "systemd was not told"))
 }
 
 /// An error and its causes, each said once: some name their cause themselves.

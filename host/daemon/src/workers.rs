@@ -1,13 +1,20 @@
 //! Who does what blocks: threads, so that the tasks go on meanwhile. In the simulation its clock says who goes on.
 
-use std::thread;
+use std::{convert::Infallible as Never, sync::Arc, thread};
 
+use anyhow::Context;
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    task::{JoinHandle, spawn_blocking},
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot,
+    },
+    task::{JoinHandle, spawn_blocking, spawn_local},
+    time::sleep,
 };
-use tracing::warn;
+use tracing::{info, warn};
 use xenplug_system::{Network, network::IfName};
+
+use crate::patience::Pauses;
 
 /// Who does what blocks.
 pub(crate) enum Workers {
@@ -29,7 +36,7 @@ impl Workers {
     }
 
     /// The links that appear from now on: see [`Network::appearances`].
-    pub(crate) fn links(&self, network: &dyn Network) -> UnboundedReceiver<Option<IfName>> {
+    pub(crate) fn links(&self, network: &Arc<dyn Network>) -> UnboundedReceiver<Option<IfName>> {
         match self {
             Self::Threads => follow(network),
             #[cfg(test)]
@@ -38,22 +45,51 @@ impl Workers {
     }
 }
 
-fn follow(network: &dyn Network) -> UnboundedReceiver<Option<IfName>> {
+/// Follows them from here on, or as soon as that can be done, and again if it ends.
+fn follow(network: &Arc<dyn Network>) -> UnboundedReceiver<Option<IfName>> {
     let (told, links) = unbounded_channel();
-    match network.appearances() {
-        Ok(names) => {
-            thread::Builder::new()
-                .name("links".to_owned())
-                .spawn(move || {
-                    for name in names {
-                        if told.send(name).is_err() {
-                            break;
-                        }
-                    }
-                })
-                .map_or_else(|error| warn!(%error, "no thread to follow links"), drop);
+    let network = Arc::clone(network);
+    let mut listening = listen(&*network, &told);
+    spawn_local(async move {
+        let mut pauses = Pauses::default();
+        while !told.is_closed() {
+            let cause = match listening {
+                Ok(ended) => {
+                    pauses = Pauses::default();
+                    let _ = ended.await;
+                    "their thread has ended".to_owned()
+                }
+                Err(error) => format!("{error:#}"),
+            };
+            warn!(
+                cause,
+                "new links are not seen at once, only when all is looked at; that is tried again"
+            );
+            sleep(pauses.next()).await;
+            listening = listen(&*network, &told);
+            if listening.is_ok() {
+                info!("new links are seen at once");
+                // Whichever have come meanwhile.
+                let _ = told.send(None);
+            }
         }
-        Err(error) => warn!(%error, "new links are not seen at once, only when all is looked at"),
-    }
+    });
     links
+}
+
+/// Begins to pass on what appears; its end is told.
+fn listen(network: &dyn Network, told: &UnboundedSender<Option<IfName>>) -> anyhow::Result<oneshot::Receiver<Never>> {
+    let (names, told) = (network.appearances()?, told.clone());
+    let (alive, ended) = oneshot::channel();
+    let pass_on = move || {
+        // Dropped with the thread, or before it has begun.
+        let _alive: oneshot::Sender<Never> = alive;
+        for name in names {
+            if told.send(name).is_err() {
+                break;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("links".to_owned()).spawn(pass_on);
+    thread.map(|_| ended).context("no thread follows links")
 }

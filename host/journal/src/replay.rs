@@ -112,7 +112,13 @@ pub(crate) fn replay<H: DeserializeOwned, E: DeserializeOwned>(dir: &Path) -> Re
 /// The records' names and files, sorted. What is not a record's file is left alone.
 fn files(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
     let mut files = BTreeMap::new();
-    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+    let entries = loop {
+        match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            entries => break entries.map_err(Error::io("read", dir))?,
+        }
+    };
+    for entry in entries {
         let entry = entry.map_err(Error::io("read", dir))?;
         let Ok(file) = entry.file_name().into_string() else {
             continue;

@@ -112,6 +112,8 @@ pub struct Daemon {
     command: Command,
     config: Config,
     process: Child,
+    /// Where it says that it serves, until it has.
+    notify: Option<UnixDatagram>,
 }
 
 impl Daemon {
@@ -119,12 +121,15 @@ impl Daemon {
     pub fn start(socket: &Path, namespace: Option<&Namespace>, config: Config) -> Result<Self> {
         config.write()?;
         let mut command = command(socket, namespace, &config)?;
-        let process = spawn(&mut command, &config)?;
-        Ok(Self {
+        let (process, notify) = spawn(&mut command, &config)?;
+        let mut daemon = Self {
             command,
             config,
             process,
-        })
+            notify: Some(notify),
+        };
+        daemon.await_service()?;
+        Ok(daemon)
     }
 
     /// Starts it with a configuration or in a place where it is to fail, and gives what it said.
@@ -178,9 +183,51 @@ impl Daemon {
 
     /// Starts it again as it was, after it has ended.
     pub fn restart(&mut self) -> Result<()> {
+        self.launch()?;
+        self.await_service()
+    }
+
+    /// The same, without waiting until it serves.
+    pub fn launch(&mut self) -> Result<()> {
         self.config.write()?;
-        self.process = spawn(&mut self.command, &self.config)?;
+        let (process, notify) = spawn(&mut self.command, &self.config)?;
+        (self.process, self.notify) = (process, Some(notify));
         Ok(())
+    }
+
+    /// Waits until it serves.
+    fn await_service(&mut self) -> Result<()> {
+        let until = Instant::now() + START;
+        while !self.serves()? {
+            if let Some(status) = self.ended()? {
+                bail!("the daemon ended with {status}\n{}", self.log());
+            }
+            if Instant::now() > until {
+                self.kill()?;
+                bail!("the daemon did not say within {START:?} that it serves\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Whether it has said that it serves: `READY=1`.
+    pub fn serves(&mut self) -> Result<bool> {
+        let mut message = [0; 512];
+        while let Some(notify) = &self.notify {
+            match notify.recv(&mut message) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&message[..length]);
+                    if text.lines().any(|line| line == "READY=1") {
+                        self.notify = None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// Sends it a signal.
@@ -313,6 +360,8 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
         .arg("--config")
         .arg(config.file())
         .env("XENSTORED_PATH", socket)
+        // A thread that cannot begin ends the program, and should at once.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
     if let Some(machine) = &config.simulated {
         command.arg("--simulated").arg(machine);
@@ -320,50 +369,23 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
     Ok(command)
 }
 
-/// Starts the daemon, and waits for its `READY=1`.
-fn spawn(command: &mut Command, config: &Config) -> Result<Child> {
+/// Starts the daemon. It and where it says that it serves.
+fn spawn(command: &mut Command, config: &Config) -> Result<(Child, UnixDatagram)> {
     let notify = config.directory.join("notify");
     let _ = fs::remove_file(&notify);
     let socket = UnixDatagram::bind(&notify)?;
-    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    socket.set_nonblocking(true)?;
     let log_file = File::options()
         .create(true)
         .append(true)
         .open(config.directory.join("log"))?;
-    let mut process = command
+    let process = command
         .env("NOTIFY_SOCKET", &notify)
         .stdout(log_file.try_clone()?)
         .stderr(log_file)
         .spawn()
         .context("xenplugd")?;
-    let until = Instant::now() + START;
-    let mut message = [0; 512];
-    loop {
-        match socket.recv(&mut message) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(length)
-                if String::from_utf8_lossy(&message[..length])
-                    .lines()
-                    .any(|line| line == "READY=1") =>
-            {
-                return Ok(process);
-            }
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if let Some(status) = process.try_wait()? {
-            bail!("the daemon ended with {status}\n{}", log(config));
-        }
-        if Instant::now() > until {
-            process.kill()?;
-            process.wait()?;
-            bail!(
-                "the daemon did not say within {START:?} that it serves\n{}",
-                log(config)
-            );
-        }
-    }
+    Ok((process, socket))
 }
 
 fn log(config: &Config) -> String {

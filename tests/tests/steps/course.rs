@@ -25,6 +25,8 @@ use xenplug_tests::{
 const PORTAL: &str = "192.0.2.1";
 /// How long nothing may be called for the daemon to be done.
 const QUIET: Duration = Duration::from_millis(25);
+/// How long a daemon that starts does nothing for it to be waiting for the store.
+const IDLE: Duration = Duration::from_millis(120);
 /// How long a device may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How often a point is tried that the daemon does not come to: which thread is first is not always the same.
@@ -35,6 +37,8 @@ const TRIES: usize = 3;
 pub(crate) enum Step {
     Attach,
     Detach,
+    /// The daemon starts again, with the device connected.
+    Start,
 }
 
 /// A kind of device, and the machine for it.
@@ -185,16 +189,29 @@ impl Course {
     pub(crate) fn step(&mut self, step: Step, point: Option<&Point>) -> Result<(Device, Vec<Call>, bool)> {
         let device = match step {
             Step::Attach => None,
-            Step::Detach => {
+            Step::Detach | Step::Start => {
                 let device = self.attach()?;
                 self.machine.expect_connected(&device)?;
                 Some(device)
             }
         };
+        if step == Step::Start {
+            self.machine.daemon_mut()?.kill()?;
+            self.machine.xenstored().stall()?;
+            // The played kernel cannot end without it.
+            self.begin_start().or_else(|error| {
+                self.machine.xenstored().resume()?;
+                Err(error)
+            })?;
+        }
         let daemon = self.machine.daemon_mut()?.pid();
         let stepper = Stepper::begin(daemon, self.machine.directory(), point.cloned())?;
         let device = match device {
             None => self.attach()?,
+            Some(device) if step == Step::Start => {
+                self.machine.xenstored().resume()?;
+                device
+            }
             Some(device) => {
                 self.machine.toolstack().detach(&device)?;
                 device
@@ -213,7 +230,30 @@ impl Course {
         Ok((device, stepper.end()?, hit))
     }
 
+    /// Starts the daemon, as far as it comes without the store.
+    fn begin_start(&mut self) -> Result<()> {
+        let daemon = self.machine.daemon_mut()?;
+        let said = daemon.log().len();
+        daemon.launch()?;
+        let until = Instant::now() + PATIENCE;
+        let (mut before, mut since) = (None, Instant::now());
+        while before.is_none() || since.elapsed() < IDLE {
+            let log = daemon.log().split_off(said);
+            ensure!(Instant::now() < until, "it does not wait for the store\n{log}");
+            thread::sleep(Duration::from_millis(5));
+            // The store comes after the plugins.
+            let now = log.contains("loaded").then_some(daemon.processor_ticks()?);
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
     fn is_done(&mut self, step: Step, device: &Device) -> Result<bool> {
+        if step == Step::Start {
+            return self.machine.daemon_mut()?.serves();
+        }
         let mut node = |name: &str| {
             self.machine
                 .toolstack()
@@ -225,6 +265,7 @@ impl Course {
                 node("hotplug-status")?.as_deref() == Some("connected") && node("state")?.as_deref() == Some("4")
             }
             Step::Detach => node("state")?.is_none(),
+            Step::Start => unreachable!("it is done when it serves"),
         })
     }
 
@@ -237,10 +278,9 @@ impl Course {
             let calls = BTreeSet::from_iter(calls);
             all.extend(calls.iter().cloned());
             always = Some(always.map_or_else(|| calls.clone(), |always| &always & &calls));
-            if step == Step::Attach {
-                self.machine.detach(&device)?;
-            } else {
-                self.machine.toolstack().finish(&device, PATIENCE)?;
+            match step {
+                Step::Attach | Step::Start => self.machine.detach(&device)?,
+                Step::Detach => self.machine.toolstack().finish(&device, PATIENCE)?,
             }
             self.baseline.assert_same(&self.machine)?;
         }
@@ -261,7 +301,7 @@ pub(crate) fn every_point(
     let mut first = Course::of(subject)?;
     let mut points = Vec::new();
     let one_in = if length() == Length::Long { 1 } else { subject.one_in };
-    for step in [Step::Attach, Step::Detach] {
+    for step in [Step::Attach, Step::Detach, Step::Start] {
         let calls = first.calls(step)?;
         let chosen: Vec<Point> = calls
             .iter()

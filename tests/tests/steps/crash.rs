@@ -32,7 +32,7 @@ fn killed_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
         daemon.restart()?;
     }
     match step {
-        Step::Attach => {
+        Step::Attach | Step::Start => {
             course.machine.expect_connected(&device)?;
             course.whole.assert_alike(&course.machine)?;
             reboot(&course.machine, &device)?;

@@ -61,7 +61,7 @@ fn failing_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
         course.whole.assert_alike(&course.machine)?;
     }
     match step {
-        Step::Attach => course.machine.detach(&device)?,
+        Step::Attach | Step::Start => course.machine.detach(&device)?,
         Step::Detach => course.machine.toolstack().finish(&device, PATIENCE)?,
     }
     course.baseline.assert_same(&course.machine)?;
@@ -75,6 +75,18 @@ fn failing_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
     Ok(hit)
 }
 
+/// Whether a daemon that has started has taken up the device as it was.
+fn is_adopted(course: &mut Course, device: &Device) -> Result<bool> {
+    let daemon = course.machine.daemon_mut()?;
+    if !daemon.serves()? {
+        return Ok(false);
+    }
+    let status = daemon.status()?;
+    let devices = status["devices"].as_array().into_iter().flatten();
+    let mut found = devices.filter(|one| one["devid"] == device.devid);
+    Ok(found.any(|one| one["state"] == "connected"))
+}
+
 /// What it comes to within its deadline.
 fn settled(course: &mut Course, step: Step, device: &Device) -> Result<Outcome> {
     let until = Instant::now() + PATIENCE;
@@ -82,12 +94,14 @@ fn settled(course: &mut Course, step: Step, device: &Device) -> Result<Outcome> 
         if course.machine.daemon_mut()?.ended()?.is_some() {
             return Ok(Outcome::Ended);
         }
+        let adopted = step == Step::Start && is_adopted(course, device)?;
         let node = |name| course.machine.node(device, name);
         let (status, state) = (node("hotplug-status")?.unwrap_or_default(), node("state")?);
         match (step, &*status, state.as_deref()) {
             (Step::Detach, _, None) => return Ok(Outcome::Gone),
             (Step::Attach, "connected", Some("4")) => return Ok(Outcome::Connected),
-            (Step::Attach, "error" | "busy", _) => {
+            (Step::Start, "connected", Some("4")) if adopted => return Ok(Outcome::Connected),
+            (Step::Attach | Step::Start, "error" | "busy", _) => {
                 let cause = node("hotplug-error")?.unwrap_or_default();
                 ensure!(cause.len() > 10, "it failed because of {cause:?}");
                 return Ok(Outcome::Failed);

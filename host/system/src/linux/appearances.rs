@@ -11,7 +11,8 @@ use netlink_sys::Socket;
 
 use super::{
     links::{RTM_DELLINK, RTM_NEWLINK, all_links, read_name},
-    netlink::{Message, Protocol, Sockets, messages, retry, subscribe_to_links, u32_at},
+    netlink::{Message, Protocol, Sockets, messages, subscribe_to_links, u32_at},
+    retry,
 };
 use crate::{Error, network::IfName};
 

@@ -18,6 +18,7 @@ use rustix::{
 use super::{
     block::OpenSource,
     ioctl::{self, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LoopInfo},
+    retry,
 };
 use crate::{
     Error,
@@ -210,7 +211,7 @@ pub(super) fn find(tag: &str) -> Result<Vec<LoopDevice>, Error> {
 
 /// The numbers of the devices that are attached to something.
 pub(super) fn bound() -> Result<Vec<u32>, Error> {
-    let entries = read_dir("/sys/block").map_err(|error| Error::io("read /sys/block", &error))?;
+    let entries = retry(|| read_dir("/sys/block")).map_err(|error| Error::io("read /sys/block", &error))?;
     let numbers = entries.filter_map(|entry| {
         let entry = entry.ok()?;
         let number = entry.file_name().to_str()?.strip_prefix("loop")?.parse().ok()?;

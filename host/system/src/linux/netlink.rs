@@ -5,7 +5,7 @@
 
 mod socket;
 
-pub(super) use self::socket::{Failure, Protocol, Sockets, retry, subscribe_to_links};
+pub(super) use self::socket::{Failure, Protocol, Sockets, subscribe_to_links};
 
 /// The message is a request.
 pub(super) const NLM_F_REQUEST: u16 = 0x1;

@@ -31,6 +31,7 @@ use self::{
     tree::{Member, Tree},
     voice::Voices,
 };
+use super::retry;
 use crate::{
     Error, Process,
     grant::{HookGrant, ProcessGrant},
@@ -78,7 +79,7 @@ impl Process for LinuxProcess {
 
     fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error> {
         let failed = |error: io::Error| Error::io(format!("read {}", grant.folder().display()), &error);
-        let entries = match fs::read_dir(grant.folder()) {
+        let entries = match retry(|| fs::read_dir(grant.folder())) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(failed)?,
         };

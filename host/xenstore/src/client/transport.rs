@@ -35,15 +35,17 @@ impl Incoming {
     /// Waits for bytes, at most as many as the buffer has room for, or for refusals. Safe to cancel. An end of the
     /// stream is an error.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<Arrival> {
-        let arrival = match self {
-            Self::Socket(reader) => reader.read(buffer).await.map(Arrival::Bytes)?,
-            Self::Device(reader) => reader.read(buffer).await?,
-            Self::Memory(reader) => reader.read(buffer).await.map(Arrival::Bytes)?,
-        };
-        if arrival == Arrival::Bytes(0) {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        } else {
-            Ok(arrival)
+        loop {
+            let arrival = match self {
+                Self::Socket(reader) => reader.read(buffer).await.map(Arrival::Bytes),
+                Self::Device(reader) => reader.read(buffer).await,
+                Self::Memory(reader) => reader.read(buffer).await.map(Arrival::Bytes),
+            };
+            match arrival {
+                Ok(Arrival::Bytes(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                arrival => return arrival,
+            }
         }
     }
 }

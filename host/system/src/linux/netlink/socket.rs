@@ -15,7 +15,7 @@ use rustix::{
 use super::{
     Message, Messages, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, attributes, messages, text, u32_at,
 };
-use crate::{Error, lock};
+use crate::{Error, linux::retry, lock};
 
 /// The kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;
@@ -229,14 +229,4 @@ pub(in crate::linux) fn subscribe_to_links() -> io::Result<Socket> {
     }
     socket.add_membership(RTNLGRP_LINK)?;
     Ok(socket)
-}
-
-/// Calls again what a signal interrupted.
-pub(in crate::linux) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }

@@ -11,7 +11,7 @@ use super::{
     pid_of,
     spawn::{HELPER, LEADER, TAG},
 };
-use crate::process::Kept;
+use crate::{linux::retry, process::Kept};
 
 /// A process that lives, by an identity that no other has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Mark {
 }
 
 fn processes() -> io::Result<Vec<Member>> {
-    let entries = fs::read_dir("/proc")?;
+    let entries = retry(|| fs::read_dir("/proc"))?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(pids.filter_map(Member::of).collect())
 }
