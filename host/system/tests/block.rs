@@ -7,6 +7,8 @@ use std::{
     fs,
     os::unix::fs::OpenOptionsExt,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
 
 use stage::{Stage, attach, block_grant, options, tag};
@@ -313,6 +315,33 @@ fn a_loop_device_of_someone_else_is_a_user_of_its_file() {
         other.block.detach_loop(&device).unwrap();
         assert_eq!(stage.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
     }
+}
+
+#[test]
+fn a_detached_loop_device_that_somebody_looks_into_for_a_moment_is_waited_for() {
+    let stage = Stage::linux();
+    let path = stage.file("a.img", MIB);
+    let grant = block_grant(&[(&path, ReadWrite)]);
+    let used_after = |moment: Duration| {
+        let attached = attach(&stage, &grant, &path, &options(&tag("looked-into")));
+        let device = attached.1.clone();
+        // As udev does when it changes.
+        let look = fs::File::open(format!("/dev/loop{}", device.number)).unwrap();
+        stage.system.block.detach_loop(&device).unwrap();
+        let looking = thread::spawn(move || {
+            thread::sleep(moment);
+            drop(look);
+        });
+        let source = stage.system.block.open(&grant, &path, ReadWrite).unwrap();
+        let user = stage.system.block.used_by(&source, ReadWrite, &[]).unwrap();
+        stage.system.block.close(source.id);
+        looking.join().unwrap();
+        (user, format!("/dev/loop{}", device.number))
+    };
+    assert_eq!(used_after(Duration::from_millis(200)).0, None);
+    // But not for long.
+    let (user, name) = used_after(Duration::from_secs(3));
+    assert_eq!(user, Some(name));
 }
 
 #[test]

@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_millis(120);
 /// How long a device may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How often a point is tried that the daemon does not come to: which thread is first is not always the same.
-const TRIES: usize = 3;
+pub(crate) const TRIES: usize = 3;
 
 /// What is done to the device while calls are stepped through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ fn in_turn(index: usize, call: &Call) -> Vec<Deed> {
 
 /// What a device has come to.
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+pub(crate) enum Outcome {
     Connected,
     Gone,
     Failed,
@@ -88,7 +88,7 @@ fn is_adopted(course: &mut Course, device: &Device) -> Result<bool> {
 }
 
 /// What it comes to within its deadline.
-fn settled(course: &mut Course, step: Step, device: &Device) -> Result<Outcome> {
+pub(crate) fn settled(course: &mut Course, step: Step, device: &Device) -> Result<Outcome> {
     let until = Instant::now() + PATIENCE;
     loop {
         if course.machine.daemon_mut()?.ended()?.is_some() {

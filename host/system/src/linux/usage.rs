@@ -9,6 +9,8 @@ use std::{
     },
     path::Path,
     sync::Mutex,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -21,6 +23,10 @@ use super::{block::OpenSource, ioctl, loops, resolve};
 use crate::{Error, block::SourceIdentity, grant::Access, lock};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+/// How long a loop device may stay that has been let go of.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often to look whether it has gone.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// Who uses what. Keeps the mounts of this machine, and reads them again only when the kernel says that they changed.
 #[derive(Debug, Default)]
@@ -50,6 +56,9 @@ impl Usage {
 
     /// Who uses a file: a loop device that is mounted, or one that is not `ours` (and, if both only read, writes).
     ///
+    /// One that goes with who has it open last may be on its way: udev looks into each that changes, and what was detached
+    /// meanwhile is there until it has (drivers/block/loop.c, `loop_clr_fd`).
+    ///
     /// The loop devices are looked through only if someone has the file open in a way that matters: with a thousand of
     /// ours that would be the greater part of a plug.
     pub(super) fn of_file(
@@ -70,13 +79,19 @@ impl Usage {
         }
         let harmless =
             |info: &ioctl::LoopInfo| access == Access::ReadOnly && info.lo_flags & ioctl::LO_FLAGS_READ_ONLY != 0;
-        let user = loops::bound()?
-            .into_iter()
-            .filter(|number| !ours(*number))
-            .find(|number| {
-                loops::status(*number).is_some_and(|info| Some(loops::backing(&info)) == identity && !harmless(&info))
-            });
-        Ok(user.map(|number| format!("/dev/loop{number}")))
+        let until = Instant::now() + LINGER;
+        loop {
+            let users = loops::bound()?.into_iter().filter(|number| !ours(*number));
+            let user = users.filter_map(|number| Some((number, loops::status(number)?)));
+            let is_user = |info: &ioctl::LoopInfo| Some(loops::backing(info)) == identity && !harmless(info);
+            let Some((number, info)) = user.into_iter().find(|(_, info)| is_user(info)) else {
+                return Ok(None);
+            };
+            if info.lo_flags & ioctl::LO_FLAGS_AUTOCLEAR == 0 || Instant::now() > until {
+                return Ok(Some(format!("/dev/loop{number}")));
+            }
+            thread::sleep(MOMENT);
+        }
     }
 
     fn find_mount(&self, access: Access, is_it: impl Fn(&Mount) -> bool) -> Result<Option<String>, Error> {
