@@ -32,6 +32,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How often a point is tried that the daemon does not come to: which thread is first is not always the same.
 pub(crate) const TRIES: usize = 3;
 
+/// In CI one of so many points of a start is tried: each takes a daemon more.
+const STARTS: usize = 3;
+
 /// What is done to the device while calls are stepped through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -46,7 +49,7 @@ pub(crate) enum Step {
 pub(crate) struct Subject {
     pub(crate) machine: fn() -> Result<Machine>,
     pub(crate) attach: fn(&mut Machine) -> Result<Device>,
-    /// In CI one of so many points is tried, at length all.
+    /// In CI one of so many points of coming and going is tried, at length all.
     pub(crate) one_in: usize,
 }
 
@@ -300,7 +303,8 @@ pub(crate) fn every_point(
 ) -> Result<()> {
     let mut first = Course::of(subject)?;
     let mut points = Vec::new();
-    let one_in = if length() == Length::Long { 1 } else { subject.one_in };
+    let long = length() == Length::Long;
+    let one_in = if long { 1 } else { subject.one_in };
     for step in [Step::Attach, Step::Detach, Step::Start] {
         let calls = first.calls(step)?;
         let chosen: Vec<Point> = calls
@@ -312,7 +316,11 @@ pub(crate) fn every_point(
                     deed,
                 })
             })
-            .step_by(one_in)
+            .step_by(match step {
+                Step::Attach | Step::Detach => one_in,
+                Step::Start if long => 1,
+                Step::Start => one_in.max(STARTS),
+            })
             .collect();
         say(&format!(
             "{name}: {step:?} makes {} calls, {} points",
