@@ -93,3 +93,33 @@ fn listen(network: &dyn Network, told: &UnboundedSender<Option<IfName>>) -> anyh
     let thread = thread::Builder::new().name("links".to_owned()).spawn(pass_on);
     thread.map(|_| ended).context("no thread follows links")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{task::LocalSet, time::timeout};
+    use xenplug_system::{Error, System, simulated::Operation};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn links_that_cannot_be_followed_at_once_are_followed_later() {
+        let (system, machine) = System::simulated();
+        machine.fail(Operation::Appearances, 1, Error::Busy("no memory".to_owned()));
+        let follows = async {
+            let mut links = Workers::Threads.links(&system.network);
+            let mut next = async || {
+                timeout(Duration::from_secs(10), links.recv())
+                    .await
+                    .expect("it is told")
+            };
+            // Once they are, all that came before count as lost.
+            assert_eq!(next().await, Some(None));
+            let name: IfName = "vif3.0".parse().expect("a name");
+            machine.add_link(&name);
+            assert_eq!(next().await, Some(Some(name)));
+        };
+        LocalSet::new().run_until(follows).await;
+    }
+}
