@@ -1,5 +1,7 @@
 //! What a seed has in store.
 
+use std::time::Duration;
+
 use xenplug_xenbus::Mode;
 
 use super::chance::Chance;
@@ -71,6 +73,12 @@ impl Plan {
             misfortune: 0,
             lives: 1,
         }
+    }
+
+    /// Whether a handler, the undoing of what it did and another handler may take longer, of which each waits for a worker
+    /// to begin and to be heard.
+    pub(super) fn is_slow(&self, than: Duration) -> bool {
+        Duration::from_millis(3 * 2 * self.worker) > than
     }
 
     /// Whether nothing goes wrong but that things take their time.

@@ -143,14 +143,15 @@ impl Slot {
         let world = Rc::clone(&self.world);
         let asked =
             (world.plan.mode == Mode::Dom0).then(|| spawn_local(script(Rc::clone(&world), key.clone(), Action::Add)));
-        if self.chance.permille(400) {
-            // In haste: it is made once more while its handler runs, or what that did is being published.
+        let hasty = self.chance.permille(400);
+        if hasty {
+            // It is made once more while its handler runs, or what that did is being published.
             sleep(self.chance.upto(2 * world.plan.worker + world.plan.message)).await;
             self.make(&key).await;
         }
         if let Some(asked) = asked {
             asked.await.expect("a script ends");
-        } else if world.plan.is_quiet() && world.plan.message <= 50 {
+        } else if world.plan.is_quiet() && world.plan.message <= 50 && !(hasty && world.plan.is_slow(PATIENCE)) {
             let status = format!("{}/hotplug-status", world.backend(&key));
             if !self.until(&status, |status| status == Some("connected")).await {
                 world.wrong(format!(
