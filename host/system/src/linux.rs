@@ -13,9 +13,8 @@ mod netlink;
 mod nftables;
 mod process;
 mod resolve;
+mod retry;
 mod usage;
-
-use std::io;
 
 pub(crate) use self::block::LinuxBlock;
 pub(crate) use self::dhcp::LinuxDhcp;
@@ -23,13 +22,3 @@ pub(crate) use self::links::LinuxNetwork;
 pub(crate) use self::locks::LinuxLocks;
 pub(crate) use self::nftables::LinuxFirewall;
 pub(crate) use self::process::LinuxProcess;
-
-/// Calls again what a signal interrupted.
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}

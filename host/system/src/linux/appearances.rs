@@ -12,7 +12,7 @@ use netlink_sys::Socket;
 use super::{
     links::{RTM_DELLINK, RTM_NEWLINK, all_links, read_name},
     netlink::{Message, Protocol, Sockets, messages, subscribe_to_links, u32_at},
-    retry,
+    retry::retry,
 };
 use crate::{Error, network::IfName};
 

@@ -18,7 +18,7 @@ use rustix::{
 use super::{
     block::OpenSource,
     ioctl::{self, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LoopInfo},
-    retry,
+    retry::retry,
 };
 use crate::{
     Error,

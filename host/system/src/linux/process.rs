@@ -31,7 +31,7 @@ use self::{
     tree::{Member, Tree},
     voice::Voices,
 };
-use super::retry;
+use super::retry::retry;
 use crate::{
     Error, Process,
     grant::{HookGrant, ProcessGrant},

@@ -11,7 +11,7 @@ use super::{
     pid_of,
     spawn::{HELPER, LEADER, TAG},
 };
-use crate::{linux::retry, process::Kept};
+use crate::{linux::retry::retry, process::Kept};
 
 /// A process that lives, by an identity that no other has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
