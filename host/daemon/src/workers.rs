@@ -52,11 +52,14 @@ fn follow(network: &Arc<dyn Network>) -> UnboundedReceiver<Option<IfName>> {
     let mut listening = listen(&*network, &told);
     spawn_local(async move {
         let mut pauses = Pauses::default();
-        while !told.is_closed() {
+        loop {
             let cause = match listening {
                 Ok(ended) => {
                     pauses = Pauses::default();
                     let _ = ended.await;
+                    if told.is_closed() {
+                        return;
+                    }
                     "their thread has ended".to_owned()
                 }
                 Err(error) => format!("{error:#}"),

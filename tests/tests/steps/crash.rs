@@ -47,13 +47,15 @@ fn killed_once_at(course: &mut Course, step: Step, point: &Point) -> Result<Opti
     }
     match step {
         Step::Attach | Step::Start => {
-            if settled(course, Step::Start, &device)? == Outcome::Failed {
+            let outcome = settled(course, Step::Start, &device)?;
+            if (step, &outcome) == (Step::Attach, &Outcome::Failed) {
                 let cause = course.machine.node(&device, "hotplug-error")?.unwrap_or_default();
                 ensure!(cause.contains("loop") && cause.ends_with("is gone"), "{cause}");
                 course.machine.detach(&device)?;
                 course.baseline.assert_same(&course.machine)?;
                 return Ok(None);
             }
+            ensure!(outcome == Outcome::Connected, "it came to {outcome:?}");
             course.machine.expect_connected(&device)?;
             course.whole.assert_alike(&course.machine)?;
             reboot(&course.machine, &device)?;

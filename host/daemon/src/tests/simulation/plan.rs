@@ -75,10 +75,10 @@ impl Plan {
         }
     }
 
-    /// Whether a handler, the undoing of what it did and another handler may take longer, of which each waits for a worker
-    /// to begin and to be heard.
-    pub(super) fn is_slow(&self, than: Duration) -> bool {
-        Duration::from_millis(3 * 2 * self.worker) > than
+    /// How long a handler, the undoing of what it did and another handler may take, of which each waits for a worker to begin
+    /// and to be heard; and the messages in between.
+    pub(super) fn anew(&self) -> Duration {
+        Duration::from_millis(3 * 2 * self.worker + 60 * self.message)
     }
 
     /// Whether nothing goes wrong but that things take their time.

@@ -151,11 +151,18 @@ impl Slot {
         }
         if let Some(asked) = asked {
             asked.await.expect("a script ends");
-        } else if world.plan.is_quiet() && world.plan.message <= 50 && !(hasty && world.plan.is_slow(PATIENCE)) {
+        } else if world.plan.is_quiet() && world.plan.message <= 50 {
+            // What its former self was at has to end and be undone.
+            let limit = if hasty {
+                PATIENCE.max(world.plan.anew())
+            } else {
+                PATIENCE
+            };
             let status = format!("{}/hotplug-status", world.backend(&key));
-            if !self.until(&status, |status| status == Some("connected")).await {
+            let connected = |status: Option<&str>| status == Some("connected");
+            if !self.until_within(limit, &status, connected).await {
                 world.wrong(format!(
-                    "{key} is not connected within {PATIENCE:?}, and nothing was in the way"
+                    "{key} is not connected within {limit:?}, and nothing was in the way"
                 ));
             }
         }
@@ -323,13 +330,17 @@ impl Slot {
 
     /// Waits until a node is so, for as long as libxl does.
     async fn until(&self, path: &str, so: impl Fn(Option<&str>) -> bool) -> bool {
+        self.until_within(PATIENCE, path, so).await
+    }
+
+    async fn until_within(&self, limit: Duration, path: &str, so: impl Fn(Option<&str>) -> bool) -> bool {
         let mut watch = self.hand.watch(path).await;
         let waiting = async {
             while !so(self.hand.read(path).await.as_deref()) {
                 watch.next().await;
             }
         };
-        timeout(PATIENCE, waiting).await.is_ok()
+        timeout(limit, waiting).await.is_ok()
     }
 }
 
