@@ -6,11 +6,11 @@
 //! they do.
 
 mod contestant;
-mod course;
 mod plot;
 mod report;
 mod scripts;
 mod start;
+mod workload;
 
 use std::{path::Path, thread, time::Duration};
 
@@ -18,12 +18,12 @@ use anyhow::Result;
 
 use contestant::Contestant;
 pub use contestant::Name;
-use course::Course;
 pub use report::{Figure, Report, Upkeep};
 pub use scripts::{Pair, Pairs, measure as measure_scripts};
 pub use start::Start;
+use workload::Course;
 
-use crate::rig::Kind;
+use crate::harness::Kind;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -54,8 +54,8 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
     for &kind in &plan.kinds {
         for &name in &plan.contestants {
             // A store and a process for each, so that nobody inherits the other's heap.
-            let mut course = Course::new(kind, directory)?;
-            let mut contestant = Contestant::start(name, &course)?;
+            let mut workload = Course::new(kind, directory)?;
+            let mut contestant = Contestant::start(name, &workload)?;
             for &size in &plan.sizes {
                 if name == Name::Script && size > plan.scripts_up_to {
                     continue;
@@ -67,14 +67,14 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
                 };
                 let mut times = Vec::new();
                 for _ in 0..runs {
-                    times.push(course.run(&mut contestant, size)?);
+                    times.push(workload.run(&mut contestant, size)?);
                 }
                 let figure = Figure::of(kind, name, size, times);
                 say(&figure.to_string());
                 report.figures.push(figure);
             }
             if let Some(daemon) = contestant.daemon() {
-                report.upkeep.push(upkeep(&mut course, daemon, kind, plan)?);
+                report.upkeep.push(upkeep(&mut workload, daemon, kind, plan)?);
             }
         }
     }
@@ -83,9 +83,9 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
 }
 
 /// What the daemon costs while it does nothing, with as many devices as were plugged at most.
-fn upkeep(course: &mut Course, contestant: &mut Contestant, kind: Kind, plan: &Plan) -> Result<Upkeep> {
+fn upkeep(workload: &mut Course, contestant: &mut Contestant, kind: Kind, plan: &Plan) -> Result<Upkeep> {
     let devices = plan.sizes.iter().copied().max().unwrap_or(1);
-    let plugged = course.plug(contestant, devices)?;
+    let plugged = workload.plug(contestant, devices)?;
     thread::sleep(Duration::from_secs(2));
     let Some(daemon) = contestant.process() else {
         anyhow::bail!("the daemon is gone")
@@ -94,7 +94,7 @@ fn upkeep(course: &mut Course, contestant: &mut Contestant, kind: Kind, plan: &P
     let before = daemon.processor_ticks()?;
     thread::sleep(IDLE);
     let idle_ticks = daemon.processor_ticks()? - before;
-    course.clear(contestant, &plugged)?;
+    workload.clear(contestant, &plugged)?;
     Ok(Upkeep {
         kind,
         devices,

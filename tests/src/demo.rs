@@ -18,7 +18,9 @@ use timeline::Timeline;
 use xenplug_xenstore::server::{Options, Server};
 
 use crate::{
-    rig::{Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Rig, Scope, Toolstack, Vif, attached_below},
+    harness::{
+        Baseline, Config, Daemon, DebianRoot, Device, Disk, Kernel, Namespace, Scope, Toolstack, Vif, attached_below,
+    },
     store::Store,
 };
 
@@ -110,7 +112,7 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     toolstack.build(GUEST)?;
     timeline.step("toolstack", &format!("has built guest {GUEST}"));
 
-    let rig = Rig::find().ok();
+    let rig = DebianRoot::find().ok();
     let scope = Scope {
         domain: 0,
         directory,

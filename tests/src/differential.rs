@@ -8,15 +8,15 @@
 //! Not compared are the words of `hotplug-error`, which are each one's own, and what only the daemon has: its journal
 //! and its log.
 
-mod arena;
 mod case;
 mod compare;
+mod fixture;
 mod lab;
 mod observed;
 mod trace;
 
-pub use arena::{Arena, Who};
 pub use case::{ABSENT, Case, Difference, Step};
 pub use compare::{Report, compare, compare_all};
+pub use fixture::{Fixture, Who};
 pub use lab::Lab;
 pub use trace::Trace;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use rustix::fd::OwnedFd;
 
 use crate::{
-    rig::{Device, Kind},
+    harness::{Device, Kind},
     store::{self, Store},
 };
 

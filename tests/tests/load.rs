@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
-    rig::{Device, Disk, Machine, attached_below},
+    harness::{Device, Disk, TestHost, attached_below},
     store::Store,
     trial::{Length, Trial, length},
 };
@@ -17,7 +17,7 @@ use xenplug_tests::{
 const SWAY: u64 = 4 << 10;
 
 /// KiB of the daemon's memory that are its own.
-fn memory(machine: &Machine) -> Result<u64> {
+fn memory(machine: &TestHost) -> Result<u64> {
     Ok(machine.daemon().context("it runs")?.memory()?.0)
 }
 
@@ -29,7 +29,7 @@ fn short_or_long(short: u32, long: u32) -> u32 {
 }
 
 /// Disks and cards come and go: all of a batch at once, as each stays a while after it is down.
-fn batch(machine: &mut Machine, size: u32) -> Result<()> {
+fn batch(machine: &mut TestHost, size: u32) -> Result<()> {
     let mut devices = Vec::new();
     for index in 0..size / 2 {
         devices.push(machine.attach_disk(3, index)?);
@@ -45,7 +45,7 @@ fn batch(machine: &mut Machine, size: u32) -> Result<()> {
 fn devices_that_come_and_go_without_end_leave_nothing_and_take_no_memory() -> Result<()> {
     const BATCH: u32 = 50;
     let (warm, all) = (250, short_or_long(1_000, 10_000));
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     for _ in 0..warm / BATCH {
         batch(&mut machine, BATCH)?;
     }
@@ -68,9 +68,9 @@ fn devices_that_come_and_go_without_end_leave_nothing_and_take_no_memory() -> Re
 
 #[test]
 fn a_thousand_devices_at_once_are_served_and_leave_nothing() -> Result<()> {
-    let _pool = xenplug_tests::rig::LoopPool::now()?;
+    let _pool = xenplug_tests::harness::LoopPool::now()?;
     let all = short_or_long(300, 1_000);
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut devices = Vec::new();
     for index in 0..all {
@@ -93,7 +93,7 @@ fn a_thousand_devices_at_once_are_served_and_leave_nothing() -> Result<()> {
 #[test]
 fn a_guest_that_closes_and_opens_its_disk_without_end_keeps_it_and_takes_no_memory() -> Result<()> {
     let rounds = short_or_long(2_000, 40_000);
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
@@ -126,7 +126,7 @@ fn a_guest_that_closes_and_opens_its_disk_without_end_keeps_it_and_takes_no_memo
 }
 
 /// A disk that the test plays the kernel for.
-fn plug(machine: &mut Machine, guest: u16) -> Result<Duration> {
+fn plug(machine: &mut TestHost, guest: u16) -> Result<Duration> {
     let image = machine.image(&format!("{guest}.img"), 1)?;
     let disk = Device::disk(guest, 0);
     machine.attach(&disk, &Disk::on(&image))?;
@@ -142,7 +142,7 @@ fn plug(machine: &mut Machine, guest: u16) -> Result<Duration> {
 }
 
 /// The middle one of so many.
-fn plugs(machine: &mut Machine, number: u16) -> Result<Duration> {
+fn plugs(machine: &mut TestHost, number: u16) -> Result<Duration> {
     let mut took = (0..number)
         .map(|guest| plug(machine, 10 + guest))
         .collect::<Result<Vec<_>>>()?;
@@ -164,7 +164,7 @@ fn flood(mut store: Store, nodes: &[String], stop: &AtomicBool, writes: &AtomicU
 #[test]
 fn a_flood_of_writes_on_watched_nodes_takes_no_memory_and_holds_up_nobody() -> Result<()> {
     let wanted = u64::from(short_or_long(20_000, 1_000_000));
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     // It would look at each write as well, and be what others wait for.
     machine.stop_kernel();
     let baseline = machine.baseline()?;

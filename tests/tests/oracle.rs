@@ -4,7 +4,7 @@ use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
-    rig::{Baseline, Machine, attached_below, detach_below},
+    harness::{Baseline, TestHost, attached_below, detach_below},
     trial::Trial,
 };
 
@@ -12,7 +12,7 @@ use xenplug_tests::{
 const MOMENT: Duration = Duration::from_millis(50);
 
 /// What is to be seen of a leak, and nothing else.
-fn sees(machine: &Machine, baseline: &Baseline, expected: &str) -> Result<()> {
+fn sees(machine: &TestHost, baseline: &Baseline, expected: &str) -> Result<()> {
     let difference = baseline.difference_after(&machine.scope(), MOMENT)?;
     ensure!(difference.contains(expected), "{expected:?} is not in:\n{difference}");
     ensure!(difference.lines().count() == 1, "more than {expected:?}:\n{difference}");
@@ -20,7 +20,7 @@ fn sees(machine: &Machine, baseline: &Baseline, expected: &str) -> Result<()> {
 }
 
 /// Makes a leak by an `ip` command, undoes it by another, and sees that it was seen.
-fn leak_of_ip(machine: &Machine, baseline: &Baseline, make: &str, undo: &str, expected: &str) -> Result<()> {
+fn leak_of_ip(machine: &TestHost, baseline: &Baseline, make: &str, undo: &str, expected: &str) -> Result<()> {
     machine.namespace().ip(make)?;
     let seen = sees(machine, baseline, expected);
     machine.namespace().ip(undo)?;
@@ -28,7 +28,7 @@ fn leak_of_ip(machine: &Machine, baseline: &Baseline, make: &str, undo: &str, ex
     baseline.assert_same(machine)
 }
 
-fn leak_of_loop(machine: &Machine, baseline: &Baseline) -> Result<()> {
+fn leak_of_loop(machine: &TestHost, baseline: &Baseline) -> Result<()> {
     let image = machine.image("leak.img", 1)?;
     let losetup = Command::new("losetup").arg("--find").arg(&image).status()?;
     ensure!(losetup.success(), "losetup: {losetup}");
@@ -38,7 +38,7 @@ fn leak_of_loop(machine: &Machine, baseline: &Baseline) -> Result<()> {
     seen
 }
 
-fn leak_of_rule(machine: &Machine, baseline: &Baseline) -> Result<()> {
+fn leak_of_rule(machine: &TestHost, baseline: &Baseline) -> Result<()> {
     let nft = |words: &[&str]| -> Result<()> {
         let mut nft = machine.namespace().command("nft");
         machine.rig().equip(&mut nft);
@@ -52,7 +52,7 @@ fn leak_of_rule(machine: &Machine, baseline: &Baseline) -> Result<()> {
     seen
 }
 
-fn leak_of_process(machine: &Machine, baseline: &Baseline) -> Result<()> {
+fn leak_of_process(machine: &TestHost, baseline: &Baseline) -> Result<()> {
     let mut process = machine.namespace().command("sleep").arg("100").spawn()?;
     // It is `nsenter` at first.
     std::thread::sleep(MOMENT);
@@ -62,7 +62,7 @@ fn leak_of_process(machine: &Machine, baseline: &Baseline) -> Result<()> {
     seen
 }
 
-fn leak_of_node(machine: &Machine, baseline: &Baseline) -> Result<()> {
+fn leak_of_node(machine: &TestHost, baseline: &Baseline) -> Result<()> {
     let mut store = machine.connect()?;
     store.write("/local/domain/0/backend/vbd/9/51712", "leak")?;
     let seen = sees(machine, baseline, "+ node: /local/domain/0/backend/vbd/9/51712 leak");
@@ -70,13 +70,13 @@ fn leak_of_node(machine: &Machine, baseline: &Baseline) -> Result<()> {
     seen
 }
 
-fn leak_of_watch(machine: &Machine, baseline: &Baseline) -> Result<()> {
+fn leak_of_watch(machine: &TestHost, baseline: &Baseline) -> Result<()> {
     let mut store = machine.connect()?;
     store.watch("/local/domain/9", "leak")?;
     sees(machine, baseline, "+ watch: /local/domain/9 x 1")
 }
 
-fn leak_of_record(machine: &Machine, baseline: &Baseline) -> Result<()> {
+fn leak_of_record(machine: &TestHost, baseline: &Baseline) -> Result<()> {
     let daemon = machine.daemon().context("no daemon")?;
     let record = daemon.config().run_directory().join("journal/vbd-9-51712.record");
     fs::write(&record, "leak")?;
@@ -86,7 +86,7 @@ fn leak_of_record(machine: &Machine, baseline: &Baseline) -> Result<()> {
 }
 
 /// A descriptor of the daemon, which a disk that is plugged takes.
-fn leak_of_descriptor(machine: &mut Machine, baseline: &Baseline) -> Result<()> {
+fn leak_of_descriptor(machine: &mut TestHost, baseline: &Baseline) -> Result<()> {
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
     let difference = baseline.difference_after(&machine.scope(), MOMENT)?;
@@ -97,7 +97,7 @@ fn leak_of_descriptor(machine: &mut Machine, baseline: &Baseline) -> Result<()> 
 
 #[test]
 fn every_kind_of_leak_is_reported_in_one_line() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     machine.namespace().ip("link add veth0 type veth peer name peer0")?;
     machine
         .namespace()
@@ -135,7 +135,7 @@ fn every_kind_of_leak_is_reported_in_one_line() -> Result<()> {
         trial.case(expected, leak_of_ip(&machine, &baseline, make, undo, expected));
     }
     for (name, leak) in [
-        ("loop", leak_of_loop as fn(&Machine, &Baseline) -> Result<()>),
+        ("loop", leak_of_loop as fn(&TestHost, &Baseline) -> Result<()>),
         ("rule", leak_of_rule),
         ("process", leak_of_process),
         ("node", leak_of_node),
@@ -151,7 +151,7 @@ fn every_kind_of_leak_is_reported_in_one_line() -> Result<()> {
 
 #[test]
 fn what_goes_is_reported_too() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let card = machine.attach_card(3, 0)?;
     machine.expect_connected(&card)?;
     let baseline = machine.baseline()?;

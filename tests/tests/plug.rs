@@ -7,14 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Vif, attached_below};
+use xenplug_tests::harness::{Device, Disk, TestHost, Vif, attached_below};
 
 /// How long the daemon may take for what it is to do.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_disk_is_plugged_and_unplugged() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
@@ -31,7 +31,7 @@ fn a_disk_is_plugged_and_unplugged() -> Result<()> {
 
 #[test]
 fn a_toolstack_that_looks_late_still_finds_the_device_down() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
     let mut watcher = machine.connect()?;
@@ -63,7 +63,7 @@ fn a_toolstack_that_looks_late_still_finds_the_device_down() -> Result<()> {
 
 #[test]
 fn a_card_is_plugged_and_unplugged() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     machine.namespace().ip("link set xenbr0 mtu 1400")?;
     let baseline = machine.baseline()?;
     let card = machine.attach_card(3, 0)?;
@@ -83,7 +83,7 @@ fn a_card_is_plugged_and_unplugged() -> Result<()> {
 
 #[test]
 fn a_card_gets_the_name_that_the_toolstack_asks_for() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);
     machine.attach(&card, &Vif::on("xenbr0").with("vifname", "web0"))?;
@@ -95,7 +95,7 @@ fn a_card_gets_the_name_that_the_toolstack_asks_for() -> Result<()> {
 
 #[test]
 fn a_read_only_disk_cannot_be_written() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let disk = Device::disk(3, 0);
     let image = machine.image("a.img", 4)?;
     machine.attach(&disk, &Disk::on(&image).with("mode", "r"))?;
@@ -108,7 +108,7 @@ fn a_read_only_disk_cannot_be_written() -> Result<()> {
 
 #[test]
 fn a_disk_whose_image_was_deleted_leaves_no_loop_device() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
@@ -119,7 +119,7 @@ fn a_disk_whose_image_was_deleted_leaves_no_loop_device() -> Result<()> {
 
 #[test]
 fn fifty_devices_come_and_go_at_once() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut devices = Vec::new();
     for guest in 1..=5 {
@@ -146,7 +146,7 @@ fn fifty_devices_come_and_go_at_once() -> Result<()> {
 
 #[test]
 fn a_device_that_is_attached_again_is_plugged_again() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut disk = Device::disk(3, 0);
     for _ in 0..20 {
@@ -160,7 +160,7 @@ fn a_device_that_is_attached_again_is_plugged_again() -> Result<()> {
 
 #[test]
 fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let (disk, card) = (machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?);
     for device in [&disk, &card] {
         machine.expect_connected(device)?;
@@ -184,7 +184,7 @@ fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
 
 #[test]
 fn a_guest_that_dies_leaves_nothing() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let (disk, card) = (machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?);
     for device in [&disk, &card] {
@@ -200,7 +200,7 @@ fn a_guest_that_dies_leaves_nothing() -> Result<()> {
 
 #[test]
 fn a_backend_directory_that_goes_at_any_moment_is_not_made_again() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     for delay in 0..20 {
         let (disk, card) = (machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?);
@@ -223,7 +223,7 @@ fn a_backend_directory_that_goes_at_any_moment_is_not_made_again() -> Result<()>
 
 #[test]
 fn a_file_that_one_guest_writes_is_busy_for_another_by_whatever_name() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let first = machine.attach_disk(3, 0)?;
     machine.expect_connected(&first)?;
     let image = machine.images().join("3-0.img");

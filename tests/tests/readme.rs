@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use xenplug_tests::{
+    harness::{Device, Disk, TestHost, Vif, build_directory, detach_below},
     readme::{Command, commands},
-    rig::{Device, Disk, Machine, Vif, build_directory, detach_below},
 };
 
 /// How long the daemon may take for what it is asked.
@@ -70,7 +70,7 @@ impl Unit {
 struct DriverDomain {
     // Ends before the machine does.
     daemon: Option<Running>,
-    machine: Machine,
+    machine: TestHost,
     clone: PathBuf,
     devices: Vec<Device>,
 }
@@ -87,7 +87,7 @@ impl Drop for Running {
 
 impl DriverDomain {
     fn new() -> Result<Self> {
-        let machine = Machine::apart()?;
+        let machine = TestHost::apart()?;
         // A clone as `cargo xtask build` leaves it, wherever cargo really built.
         let clone = machine.directory().join("clone");
         fs::create_dir(&clone)?;

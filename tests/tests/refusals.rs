@@ -3,7 +3,7 @@
 use std::{fs, process::Output};
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::{Config, Device, Disk, Machine, Nodes, Vif, attached_below};
+use xenplug_tests::harness::{Config, Device, Disk, Nodes, TestHost, Vif, attached_below};
 
 /// The daemon ends with this code and says all of these on standard error.
 fn assert_refused(output: &Output, code: &[i32], words: &[&str]) -> Result<()> {
@@ -25,7 +25,7 @@ fn assert_refused(output: &Output, code: &[i32], words: &[&str]) -> Result<()> {
 
 #[test]
 fn a_bad_configuration_is_refused_with_file_line_and_cause() -> Result<()> {
-    let machine = Machine::new()?;
+    let machine = TestHost::new()?;
     let standard = machine.config()?;
     let file = standard.file().display().to_string();
     let cases: [(Config, &[&str]); 5] = [
@@ -56,7 +56,7 @@ fn a_bad_configuration_is_refused_with_file_line_and_cause() -> Result<()> {
 
 #[test]
 fn a_component_that_is_none_is_refused() -> Result<()> {
-    let machine = Machine::new()?;
+    let machine = TestHost::new()?;
     for (name, bytes) in [
         ("empty.wasm", b"".as_slice()),
         ("text.wasm", b"(component)"),
@@ -72,7 +72,7 @@ fn a_component_that_is_none_is_refused() -> Result<()> {
 
 #[test]
 fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     assert_refused(&machine.refused_daemon(&machine.config()?)?, &[1], &["already"])?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
@@ -81,7 +81,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
 
 #[test]
 fn a_store_that_is_not_there_is_named() -> Result<()> {
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     machine.stop_kernel();
     machine.xenstored_mut().kill()?;
     let socket = machine.xenstored().socket().display().to_string();
@@ -90,7 +90,7 @@ fn a_store_that_is_not_there_is_named() -> Result<()> {
 
 #[test]
 fn a_device_that_cannot_be_is_refused_with_plugin_key_and_cause_and_others_go_on() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let image = machine.image("good.img", 4)?;
     let outside = machine.directory().join("outside.img");
@@ -158,7 +158,7 @@ fn a_device_that_cannot_be_is_refused_with_plugin_key_and_cause_and_others_go_on
 
 #[test]
 fn a_device_whose_script_nobody_stands_in_for_is_refused_by_name() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let image = machine.image("good.img", 4)?;
     for script in [
         "/etc/xen/scripts/block-drbd",

@@ -8,16 +8,16 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use xenplug_journal::Journal;
 use xenplug_runtime::{
-    Cache, Cancel, Claims, Compiler, Connection, Device, Effect, Engine, Fault, Grants, Header, Holding, Limits,
-    Plugin, PluginSpec,
+    Cache, Cancel, Claims, Compiler, Connection, Device, DeviceResources, Effect, Engine, Fault, Grants, Header,
+    Limits, Plugin, PluginSpec,
 };
 use xenplug_system::{
-    Error, System,
+    Error, Platform,
     grant::{Access, BlockGrant, HelperRule, Operator, PathRule, ProcessGrant},
     process::Output,
-    simulated::{Machine, Operation, Program},
+    simulated::{Operation, Program, TestHost},
 };
-use xenplug_tests::rig::plugins_directory;
+use xenplug_tests::harness::plugins_directory;
 use xenplug_xenbus::{DeviceKey, DomId, Identity, Role, ScriptName};
 
 const IMAGE: &str = "/srv/a.img";
@@ -25,8 +25,8 @@ const IMAGE: &str = "/srv/a.img";
 /// A plugin with a disk image on a machine that is not there, and a journal that is.
 struct Stage {
     plugin: Plugin,
-    machine: Arc<Machine>,
-    system: System,
+    machine: Arc<TestHost>,
+    system: Platform,
     claims: Arc<Claims>,
     journal: Journal,
     directory: TempDir,
@@ -47,7 +47,7 @@ fn switches() -> Vec<HelperRule> {
 impl Stage {
     fn new(component: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let (system, machine) = System::simulated();
+        let (system, machine) = Platform::simulated();
         machine.add_file(IMAGE, 4 << 20);
         machine.add_file("/etc/shadow", 4 << 10);
         let claims = Arc::<Claims>::default();
@@ -84,7 +84,7 @@ impl Stage {
         })
     }
 
-    fn begin(&self, key: &str) -> Result<Holding> {
+    fn begin(&self, key: &str) -> Result<DeviceResources> {
         let header = Header {
             identity: Identity {
                 key: key.parse()?,
@@ -96,11 +96,16 @@ impl Stage {
             role: Role::Paravirtual,
             parameters: BTreeMap::new(),
         };
-        Ok(Holding::begin(&self.journal, header)?)
+        Ok(DeviceResources::begin(&self.journal, header)?)
     }
 
-    fn connect(&self, holding: Holding, params: &str, cancel: &Cancel) -> Result<(Holding, Result<Connection, Fault>)> {
-        let key: DeviceKey = holding.header().identity.key.clone();
+    fn connect(
+        &self,
+        resources: DeviceResources,
+        params: &str,
+        cancel: &Cancel,
+    ) -> Result<(DeviceResources, Result<Connection, Fault>)> {
+        let key: DeviceKey = resources.header().identity.key.clone();
         let nodes = [("params", params), ("mode", "w")];
         let device = Device {
             key,
@@ -114,11 +119,11 @@ impl Stage {
             vm_name: None,
         };
         let _within = self.runtime.enter();
-        Ok(self.plugin.connect(Arc::new(device), holding, cancel))
+        Ok(self.plugin.connect(Arc::new(device), resources, cancel))
     }
 
-    fn release(&self, holding: &mut Holding) -> Vec<String> {
-        holding.release(
+    fn release(&self, resources: &mut DeviceResources) -> Vec<String> {
+        resources.release(
             &self.system,
             &Grants::to_release(&Operator::of_configuration()),
             &self.claims,
@@ -153,7 +158,7 @@ impl Stage {
 fn effects_are_journaled_before_they_are_made_and_released_in_reverse() -> Result<()> {
     let stage = Stage::new("phy.wasm")?;
     let before = stage.machine.snapshot();
-    let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+    let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
     assert!(
         answer?
             .backend
@@ -173,7 +178,7 @@ fn effects_are_journaled_before_they_are_made_and_released_in_reverse() -> Resul
     );
     let (claim, attached) = (held[0].seq, held[1].seq);
 
-    assert_eq!(stage.release(&mut holding), [""; 0]);
+    assert_eq!(stage.release(&mut resources), [""; 0]);
     let record = stage.record()?;
     assert_eq!(
         record[4..],
@@ -184,7 +189,7 @@ fn effects_are_journaled_before_they_are_made_and_released_in_reverse() -> Resul
         ]
     );
     assert_eq!(stage.machine.snapshot(), before);
-    holding.end()?;
+    resources.end()?;
     ensure!(stage.record().is_err(), "the record has ended");
     Ok(())
 }
@@ -204,16 +209,16 @@ fn an_error_of_the_kernel_fails_the_device_and_leaves_nothing() -> Result<()> {
         stage
             .machine
             .fail(operation, 1, Error::Busy("the kernel is tired".to_owned()));
-        let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+        let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
         let fault = answer.err().with_context(|| format!("{operation:?} failed"))?;
         ensure!(
             fault.to_string().contains("the kernel is tired"),
             "{operation:?}: {fault}"
         );
         assert_eq!(stage.record()?, effects, "{operation:?}");
-        assert_eq!(stage.release(&mut holding), [""; 0]);
+        assert_eq!(stage.release(&mut resources), [""; 0]);
         assert_eq!(stage.machine.snapshot(), before, "{operation:?}");
-        holding.end()?;
+        resources.end()?;
     }
     // Nor is the claim left: another guest can have the disk.
     let (mut other, answer) = stage.connect(stage.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
@@ -226,21 +231,21 @@ fn an_error_of_the_kernel_fails_the_device_and_leaves_nothing() -> Result<()> {
 fn what_cannot_be_given_back_stays_held_and_the_rest_is_given_back() -> Result<()> {
     let stage = Stage::new("phy.wasm")?;
     let before = stage.machine.snapshot();
-    let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+    let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
     answer?;
     stage
         .machine
         .fail(Operation::DetachLoop, 1, Error::Busy("not now".to_owned()));
-    let failures = stage.release(&mut holding);
+    let failures = stage.release(&mut resources);
     ensure!(
         failures.len() == 1 && failures[0].contains("loop0") && failures[0].contains("not now"),
         "{failures:?}"
     );
-    assert_eq!(holding.describe().len(), 1, "the claim is given back");
-    ensure!(!holding.is_empty());
-    assert_eq!(stage.release(&mut holding), [""; 0]);
+    assert_eq!(resources.describe().len(), 1, "the claim is given back");
+    ensure!(!resources.is_empty());
+    assert_eq!(stage.release(&mut resources), [""; 0]);
     assert_eq!(stage.machine.snapshot(), before);
-    Ok(holding.end()?)
+    Ok(resources.end()?)
 }
 
 #[test]
@@ -251,11 +256,11 @@ fn what_a_handler_did_before_it_failed_is_undone_without_it() -> Result<()> {
     ] {
         let stage = Stage::new(&format!("guests/{guest}.wasm"))?;
         let before = stage.machine.snapshot();
-        let (mut holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+        let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
         let fault = answer.err().context("it fails")?;
         ensure!(fault.to_string().contains(words), "{fault}");
         ensure!(!stage.machine.loops().is_empty(), "{guest} attached loop devices");
-        assert_eq!(stage.release(&mut holding), [""; 0]);
+        assert_eq!(stage.release(&mut resources), [""; 0]);
         assert_eq!(stage.machine.snapshot(), before, "{guest}");
     }
     Ok(())
@@ -328,7 +333,7 @@ fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
         if crash {
             stage.machine.fail(Operation::Run, 1, kernel());
         }
-        let (holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &Cancel::default())?;
+        let (resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &Cancel::default())?;
         ensure!(answer.is_err(), "{what}");
         let found: Vec<String> = stage.record()?;
         let kinds: Vec<&str> = found
@@ -344,12 +349,12 @@ fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
         assert_eq!(kinds, record, "{what}");
 
         // What the next daemon does with it, whose configuration has no such helper.
-        drop(holding);
+        drop(resources);
         let mut records = stage.journal.replay::<Header, Effect>()?.records;
-        let mut holding = Holding::resume(records.remove(0), &stage.claims);
-        assert_eq!(stage.release(&mut holding), [""; 0], "{what}");
+        let mut resources = DeviceResources::resume(records.remove(0), &stage.claims);
+        assert_eq!(stage.release(&mut resources), [""; 0], "{what}");
         assert_eq!(stage.machine.runs(), runs, "{what}");
-        holding.end()?;
+        resources.end()?;
     }
     Ok(())
 }
@@ -358,10 +363,10 @@ fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
 fn an_undoing_that_fails_is_tried_again() -> Result<()> {
     let stage = Stage::new("guests/trap-after-apply.wasm")?;
     stage.machine.add_program("/srv/switch", ends(0));
-    let (mut holding, _) = stage.connect(stage.begin("vbd/3/51712")?, "switch", &Cancel::default())?;
+    let (mut resources, _) = stage.connect(stage.begin("vbd/3/51712")?, "switch", &Cancel::default())?;
     for program in [ends(1), Program::Stays] {
         stage.machine.add_program("/srv/switch", program);
-        let failures = stage.release(&mut holding);
+        let failures = stage.release(&mut resources);
         ensure!(
             failures.len() == 1 && failures[0].starts_with("what is undone by switch off: "),
             "{failures:?}"
@@ -369,9 +374,9 @@ fn an_undoing_that_fails_is_tried_again() -> Result<()> {
     }
     // The code that the guest names for "it is off".
     stage.machine.add_program("/srv/switch", ends(3));
-    assert_eq!(stage.release(&mut holding), [""; 0]);
+    assert_eq!(stage.release(&mut resources), [""; 0]);
     assert_eq!(stage.machine.runs().len(), 4);
-    Ok(holding.end()?)
+    Ok(resources.end()?)
 }
 
 #[test]
@@ -385,12 +390,12 @@ fn a_path_that_is_not_granted_is_denied_and_a_cancelled_event_does_nothing() -> 
         ("/srv/../etc/shadow", Cancel::default(), "params"),
         (IMAGE, cancelled, "the device went away"),
     ] {
-        let (holding, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &cancel)?;
+        let (resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &cancel)?;
         let fault = answer.err().context("it fails")?;
         ensure!(fault.to_string().contains(words), "{params}: {fault}");
         assert_eq!(stage.record()?, [""; 0], "{params}");
         assert_eq!(stage.machine.snapshot(), before, "{params}");
-        holding.end()?;
+        resources.end()?;
     }
     Ok(())
 }
@@ -418,11 +423,11 @@ fn without_a_journal_nothing_is_done() -> Result<()> {
 fn with_a_full_journal() -> Result<()> {
     let stage = Stage::new("phy.wasm")?;
     let before = stage.machine.snapshot();
-    let mut holding = stage.begin("vbd/3/51712")?;
+    let mut resources = stage.begin("vbd/3/51712")?;
     for length in [1000, 100, 0] {
-        while holding.note(&"n".repeat(length)).is_ok() {}
+        while resources.note(&"n".repeat(length)).is_ok() {}
     }
-    let (mut holding, answer) = stage.connect(holding, IMAGE, &Cancel::default())?;
+    let (mut resources, answer) = stage.connect(resources, IMAGE, &Cancel::default())?;
     let fault = answer.err().context("it fails")?.to_string();
     ensure!(
         fault.contains("the journal cannot be written, so nothing was changed"),
@@ -430,9 +435,9 @@ fn with_a_full_journal() -> Result<()> {
     );
     assert_eq!(stage.machine.calls(Operation::AttachLoop), 0);
     assert_eq!(stage.machine.snapshot(), before);
-    ensure!(holding.is_empty(), "{:?}", holding.describe());
-    assert_eq!(stage.release(&mut holding), [""; 0]);
-    holding.end()?;
+    ensure!(resources.is_empty(), "{:?}", resources.describe());
+    assert_eq!(stage.release(&mut resources), [""; 0]);
+    resources.end()?;
     // Nor is the claim taken in memory alone: with room, the disk is free.
     let (_, answer) = stage.connect(stage.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
     answer.map(drop).context("the disk is free")

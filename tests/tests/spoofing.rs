@@ -1,11 +1,11 @@
 //! A guest sends from the addresses that it was given, and from no other: shown with packets, IPv4 and IPv6.
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::{Device, Guest, Machine, Nodes, Vif};
+use xenplug_tests::harness::{Device, Guest, Nodes, TestHost, Vif};
 
 /// A machine whose bridge has addresses, and a connected card.
-fn connected(nodes: &Nodes) -> Result<(Machine, Device)> {
-    let mut machine = Machine::with_daemon()?;
+fn connected(nodes: &Nodes) -> Result<(TestHost, Device)> {
+    let mut machine = TestHost::with_daemon()?;
     machine.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
     machine.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
     let card = Device::card(3, 0);
@@ -61,7 +61,7 @@ fn a_guest_with_an_ipv4_address_alone_sends_no_ipv6() -> Result<()> {
 
 #[test]
 fn the_rules_of_a_card_go_with_it() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);
     machine.attach(&card, &Vif::on("xenbr0").with("ip", "10.0.0.2"))?;

@@ -9,14 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Terminal};
+use xenplug_tests::harness::{Device, Disk, Terminal, TestHost};
 
 /// How long what is to be seen may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn status_tells_each_device_its_plugin_what_is_held_and_its_error() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let (good, bad) = (machine.attach_disk(3, 0)?, Device::disk(3, 1));
     machine.attach(&bad, &Disk::on(&machine.images().join("absent.img")))?;
     machine.expect_connected(&good)?;
@@ -47,7 +47,7 @@ fn status_tells_each_device_its_plugin_what_is_held_and_its_error() -> Result<()
 
 #[test]
 fn watch_on_a_terminal_shows_what_is_there_and_leaves_the_terminal_as_it_was() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
     let watch = machine.xenplug(&["watch", "--every", "50ms"])?;
@@ -78,7 +78,7 @@ fn watch_on_a_terminal_shows_what_is_there_and_leaves_the_terminal_as_it_was() -
 
 #[test]
 fn watch_into_a_pipe_writes_a_line_for_each_event() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
     let mut watch = machine.xenplug(&["watch", "--every", "20ms"])?;

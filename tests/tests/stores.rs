@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use tokio::{runtime::Runtime, time::timeout};
-use xenplug_tests::rig::{Rig, Xenstored};
+use xenplug_tests::harness::{DebianRoot, Xenstored};
 use xenplug_xenstore::{
     Endpoint,
     server::{Options, Server},
@@ -24,14 +24,14 @@ const CHILD: &str = "XENPLUG_TEST_FOREIGN_CLIENT";
 
 #[test]
 fn the_suite_holds_on_the_real_xenstored() -> Result<()> {
-    let xenstored = Xenstored::start(&Rig::find()?)?;
+    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     Runtime::new()?.block_on(suite::every_case(Endpoint::Socket(xenstored.socket())));
     Ok(())
 }
 
 #[test]
 fn debians_tools_work_on_the_embedded_store() -> Result<()> {
-    let rig = Rig::find()?;
+    let rig = DebianRoot::find()?;
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("socket");
     let runtime = Runtime::new()?;
@@ -78,7 +78,7 @@ fn a_foreign_client_works_on_both_stores() -> Result<()> {
     if env::var_os(CHILD).is_some() {
         return Runtime::new()?.block_on(foreign_client());
     }
-    let xenstored = Xenstored::start(&Rig::find()?)?;
+    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     in_a_child(&xenstored.socket())?;
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("socket");

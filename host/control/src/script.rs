@@ -49,7 +49,7 @@ pub struct Call {
     /// The script's name, without its folder: `block`.
     pub script: String,
     /// What it was told to do.
-    pub action: Action,
+    pub action: ScriptAction,
     /// `XENBUS_PATH`: the backend's directory, absolute or relative to the caller's domain: `backend/vbd/3/51712`.
     pub backend: String,
     /// Whether it is about the tap of an emulated card: `type_if=tap`.
@@ -64,7 +64,7 @@ pub struct Call {
 /// A hotplug script's first argument.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Action {
+pub enum ScriptAction {
     /// `add` or `online`: make the device ready.
     Add,
     /// `remove` or `offline`: take it down.
@@ -77,7 +77,7 @@ pub enum Action {
 pub enum Answer {
     /// The device is as the script was to make it, perhaps since long.
     Done,
-    /// It is not, and after an [`Action::Add`] `hotplug-error` in its directory says why, too.
+    /// It is not, and after an [`ScriptAction::Add`] `hotplug-error` in its directory says why, too.
     Failed {
         /// Why, in one line.
         error: String,

@@ -13,9 +13,9 @@ use axum::{
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use xenplug_control as answer;
-use xenplug_xenbus::{Mode, Role};
+use xenplug_xenbus::{Mode, VifType};
 
-use crate::{host::Host, script};
+use crate::{context::DaemonContext, script};
 
 /// Binds the socket. One that a dead daemon left is replaced: the journal's lock says that no other daemon lives.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -29,7 +29,7 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers until it is to end, and what was asked before that.
-pub(crate) async fn serve(listener: UnixListener, host: Arc<Host>, end: CancellationToken) -> io::Result<()> {
+pub(crate) async fn serve(listener: UnixListener, host: Arc<DaemonContext>, end: CancellationToken) -> io::Result<()> {
     let app = Router::new()
         .route("/status", get(status))
         .route("/metrics", get(metrics))
@@ -41,21 +41,21 @@ pub(crate) async fn serve(listener: UnixListener, host: Arc<Host>, end: Cancella
         .await
 }
 
-async fn call(State(host): State<Arc<Host>>, body: Bytes) -> impl IntoResponse {
+async fn call(State(host): State<Arc<DaemonContext>>, body: Bytes) -> impl IntoResponse {
     match serde_json::from_slice(&body) {
         Ok(call) => Ok(Json(script::answer(&host, call).await)),
         Err(error) => Err((StatusCode::BAD_REQUEST, error.to_string())),
     }
 }
 
-async fn release(State(host): State<Arc<Host>>, name: extract::Path<String>) -> StatusCode {
+async fn release(State(host): State<Arc<DaemonContext>>, name: extract::Path<String>) -> StatusCode {
     match host.quarantines.release(&name) {
         true => StatusCode::NO_CONTENT,
         false => StatusCode::NOT_FOUND,
     }
 }
 
-async fn metrics(State(host): State<Arc<Host>>) -> impl IntoResponse {
+async fn metrics(State(host): State<Arc<DaemonContext>>) -> impl IntoResponse {
     let kind = [(
         header::CONTENT_TYPE,
         "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -75,7 +75,7 @@ async fn metrics(State(host): State<Arc<Host>>) -> impl IntoResponse {
     }
 }
 
-async fn status(State(host): State<Arc<Host>>) -> Json<answer::Status> {
+async fn status(State(host): State<Arc<DaemonContext>>) -> Json<answer::Status> {
     let devices = host
         .registry
         .views()
@@ -84,7 +84,7 @@ async fn status(State(host): State<Arc<Host>>) -> Json<answer::Status> {
             kind: part.device.kind.to_string(),
             frontend: part.device.frontend.0,
             devid: part.device.devid.0,
-            emulated: part.role == Role::Emulated,
+            emulated: part.role == VifType::Emulated,
             vm: view.vm,
             plugin: view.plugin,
             state: view.phase.as_str().to_owned(),

@@ -1,10 +1,10 @@
 //! One device's task: feeds its machine, does what the machine says, and tells it how that ended.
 
-mod asks;
 mod failure;
 mod job;
 mod parameters;
-mod parting;
+mod removal_delay;
+mod script_calls;
 mod work;
 
 use std::{
@@ -17,37 +17,37 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
-use xenplug_runtime::{Connection, Device, Holding, Plugin};
-use xenplug_xenbus::{Action, Event, Identity, Machine, Mode, Observation, Part, Phase, Published};
+use xenplug_runtime::{Connection, Device, DeviceResources, Plugin};
+use xenplug_xenbus::{DeviceFsm, DeviceInstance, Event, FsmAction, Identity, Mode, Observation, Phase, Published};
 
-pub(crate) use asks::{Ask, Told};
-use asks::{Asks, Overdue, failed};
 pub(crate) use failure::Failure;
 use job::{Job, finished};
+use script_calls::{Overdue, PendingCalls, failed};
+pub(crate) use script_calls::{ScriptArgs, ScriptCall};
 
 use crate::{
-    directory::{Directory, Marks, Snapshot},
-    host::Host,
-    patience::{AGAIN, Pauses, is_final},
+    context::DaemonContext,
+    directory::{Directory, Fingerprint, Snapshot},
     quarantine::Run,
     registry::Entry,
+    retry::{AGAIN, Pauses, is_final},
     script::LIMIT,
 };
 
 /// What start-up found of a device.
-pub(crate) struct Adopted {
-    pub(crate) holding: Holding,
+pub(crate) struct AdoptedDevice {
+    pub(crate) resources: DeviceResources,
     /// What of it is gone.
     pub(crate) failure: Option<Failure>,
 }
 
 struct Task {
-    host: Arc<Host>,
-    part: Part,
+    host: Arc<DaemonContext>,
+    part: DeviceInstance,
     entry: Arc<Entry>,
-    machine: Machine,
+    machine: DeviceFsm,
     directory: Directory,
-    asks: Asks,
+    calls: PendingCalls,
     /// What the last look found.
     seen: Option<Observation>,
     /// What the handler is to work on, from the look that wanted it to run.
@@ -55,8 +55,8 @@ struct Task {
     plugin: Option<Arc<Plugin>>,
     device: Option<Arc<Device>>,
     /// What told it from others when its handler began.
-    marks: Marks,
-    holding: Option<Holding>,
+    marks: Fingerprint,
+    resources: Option<DeviceResources>,
     connection: Connection,
     failure: Option<Failure>,
     job: Option<Job>,
@@ -74,25 +74,31 @@ struct Task {
 }
 
 /// Runs a device until nothing is left of it, or the daemon ends.
-pub(crate) async fn run(host: Arc<Host>, part: Part, entry: Arc<Entry>, machine: Machine, adopted: Option<Adopted>) {
+pub(crate) async fn run(
+    host: Arc<DaemonContext>,
+    part: DeviceInstance,
+    entry: Arc<Entry>,
+    machine: DeviceFsm,
+    adopted: Option<AdoptedDevice>,
+) {
     let directory = Directory::of(&host, part.clone(), machine.phase());
-    let (holding, failure) = adopted.map_or((None, None), |adopted| (Some(adopted.holding), adopted.failure));
-    let plugin = holding
+    let (resources, failure) = adopted.map_or((None, None), |adopted| (Some(adopted.resources), adopted.failure));
+    let plugin = resources
         .as_ref()
-        .and_then(|holding| host.plugins().named(&holding.header().plugin).cloned());
+        .and_then(|resources| host.plugins().named(&resources.header().plugin).cloned());
     let mut task = Task {
         host,
         part,
         entry,
         machine,
         directory,
-        asks: Asks::default(),
+        calls: PendingCalls::default(),
         seen: None,
         snapshot: None,
         plugin,
         device: None,
-        marks: Marks::default(),
-        holding,
+        marks: Fingerprint::default(),
+        resources,
         connection: Connection::default(),
         failure,
         job: None,
@@ -125,16 +131,16 @@ impl Task {
                 Some(Job::Handler { late, .. }) if self.permit.is_some() => *late,
                 _ => far,
             };
-            let overdue = self.asks.until().unwrap_or(far);
+            let overdue = self.calls.until().unwrap_or(far);
             let paused = self.paused.unwrap_or(far);
             tokio::select! {
                 biased;
                 event = finished(&mut self.job) => return Some(self.ended(event)),
                 () = draining.cancelled(), if self.job.is_none() => return None,
                 ask = self.entry.woken() => {
-                    return Some(ask.map_or(Event::Changed, |ask| self.asks.take(ask)));
+                    return Some(ask.map_or(Event::Changed, |ask| self.calls.take(ask)));
                 }
-                () = self.asks.withdrawn() => return Some(Event::Withdrawn),
+                () = self.calls.withdrawn() => return Some(Event::Withdrawn),
                 () = sleep_until(overdue), if overdue < far => {
                     if let Some(event) = self.is_overdue().await {
                         return Some(event);
@@ -161,9 +167,9 @@ impl Task {
         while let Some(event) = next.take() {
             let before = self.machine.phase();
             let action = self.machine.apply(&event);
-            self.asks
+            self.calls
                 .settle(&self.machine, self.failure.as_ref().map(|failure| &*failure.text));
-            if self.machine.phase().settled() || action == Some(Action::RunHandler) {
+            if self.machine.phase().settled() || action == Some(FsmAction::RunHandler) {
                 self.end_record();
             }
             if before != self.machine.phase() {
@@ -171,11 +177,11 @@ impl Task {
             }
             self.rest();
             next = match action {
-                Some(Action::Forget) if self.holding.is_none() && self.host.registry.forget(&self.part) => {
+                Some(FsmAction::Forget) if self.resources.is_none() && self.host.registry.forget(&self.part) => {
                     return std::ops::ControlFlow::Break(());
                 }
                 // It was woken meanwhile, and that comes as the next event; or its record is still there.
-                Some(Action::Forget) => None,
+                Some(FsmAction::Forget) => None,
                 Some(action) => self.act(action).await,
                 None => None,
             };
@@ -183,11 +189,11 @@ impl Task {
         std::ops::ControlFlow::Continue(())
     }
 
-    async fn act(&mut self, action: Action) -> Option<Event> {
+    async fn act(&mut self, action: FsmAction) -> Option<Event> {
         match action {
-            Action::Look(ticket) => match self.look().await {
+            FsmAction::ReadState(ticket) => match self.read_state().await {
                 Ok(_) if self.is_lost() => Some(Event::Lost),
-                Ok(observation) => Some(Event::Looked(ticket, observation)),
+                Ok(observation) => Some(Event::StateRead(ticket, observation)),
                 Err(error) => {
                     // A lost connection tells by itself when it is back.
                     if is_final(&error) {
@@ -197,18 +203,18 @@ impl Task {
                     None
                 }
             },
-            Action::RunHandler => {
+            FsmAction::RunHandler => {
                 self.failure = None;
                 self.run_handler().await
             }
-            Action::StopHandler => self.stop_handler(),
-            Action::Publish => {
+            FsmAction::StopHandler => self.stop_handler(),
+            FsmAction::Publish => {
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.publish(&identity, &self.marks, &self.connection).await,
                     None => Ok(Published::Stale),
                 };
-                if let Some(holding) = &mut self.holding {
-                    holding.unlock();
+                if let Some(resources) = &mut self.resources {
+                    resources.unlock();
                 }
                 let published = match outcome {
                     Ok(published) => published,
@@ -237,22 +243,22 @@ impl Task {
                 }
                 Some(Event::Published(published))
             }
-            Action::Retract => {
+            FsmAction::Retract => {
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.retract(&identity, None).await,
                     None => Ok(Published::Stale),
                 };
                 Some(self.published(outcome, "that it is no longer connected"))
             }
-            Action::PublishFailure => {
+            FsmAction::PublishFailure => {
                 let failure = self
                     .failure
                     .clone()
                     .unwrap_or_else(|| Failure::new(&self.plugin_name(), "failed for a reason that was not kept"));
                 Some(self.publish_failure(&failure).await)
             }
-            Action::Release => self.release(),
-            Action::PublishDisconnected => {
+            FsmAction::Release => self.release(),
+            FsmAction::PublishDisconnected => {
                 let begun = Instant::now();
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.publish_disconnected(&identity).await,
@@ -261,7 +267,7 @@ impl Task {
                 self.told_in = begun.elapsed();
                 Some(self.published(outcome, "that it is disconnected"))
             }
-            Action::RemoveDirectory => {
+            FsmAction::RemoveDirectory => {
                 self.be_seen().await;
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.remove(&identity).await,
@@ -269,24 +275,24 @@ impl Task {
                 };
                 Some(self.published(outcome, "its removal"))
             }
-            Action::Forget => None,
+            FsmAction::Forget => None,
         }
     }
 
     /// Looks at the device. One that waits for its handler is examined at once.
-    async fn look(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
+    async fn read_state(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
         let waits = match self.machine.mode() {
             Mode::DriverDomain => self.machine.phase() == Phase::Waiting,
             Mode::Dom0 => self.machine.adding(),
         };
         let observation = if waits {
             let begun = Instant::now();
-            let (observation, snapshot) = self.directory.examine().await?;
+            let (observation, snapshot) = self.directory.snapshot().await?;
             debug!(device = %self.part, micros = begun.elapsed().as_micros() as u64, "examined");
             self.snapshot = snapshot;
             observation
         } else {
-            self.directory.look().await?
+            self.directory.read_state().await?
         };
         self.seen = Some(observation.clone());
         Ok(observation)
@@ -298,9 +304,9 @@ impl Task {
             return false;
         }
         let lost = self
-            .holding
+            .resources
             .as_ref()
-            .and_then(|holding| holding.lost(&self.host.claims));
+            .and_then(|resources| resources.lost(&self.host.claims));
         if let Some(cause) = &lost {
             let plugin = self.plugin_name();
             self.failed(Failure::new(&plugin, cause));
@@ -315,7 +321,7 @@ impl Task {
             return;
         }
         tokio::select! {
-            () = sleep(parting::pause(self.told_in)) => {}
+            () = sleep(removal_delay::pause(self.told_in)) => {}
             () = self.host.draining.cancelled() => {}
         }
     }
@@ -323,9 +329,9 @@ impl Task {
     /// Removes the record of what was held. It outlives the release, so that a daemon that starts in between knows whose
     /// `connected` it finds in the store.
     fn end_record(&mut self) {
-        let Some(holding) = &self.holding else { return };
-        match holding.end() {
-            Ok(()) => (self.holding, self.pauses) = (None, Pauses::default()),
+        let Some(resources) = &self.resources else { return };
+        match resources.end() {
+            Ok(()) => (self.resources, self.pauses) = (None, Pauses::default()),
             Err(error) => {
                 warn!(device = %self.part, %error, "the journal's record could not be removed; that is tried again");
                 self.again = Some(Instant::now() + self.pauses.next());
@@ -341,7 +347,7 @@ impl Task {
             &self.plugin_name(),
             "the kernel does not come back from a call; it is undone when it does",
         );
-        self.asks.give_up(&failure.text);
+        self.calls.give_up(&failure.text);
         self.failed(failure);
         self.tell_failure().await;
     }
@@ -349,7 +355,7 @@ impl Task {
     /// Those who asked cannot wait any longer: a handler that runs for them is stopped, as at its deadline; and what
     /// none has begun for has failed.
     async fn is_overdue(&mut self) -> Option<Event> {
-        let Overdue { waiting, begun } = self.asks.overdue(Instant::now());
+        let Overdue { waiting, begun } = self.calls.overdue(Instant::now());
         let stopped = if begun { self.stop_handler() } else { None };
         if waiting.is_empty() {
             return stopped;
@@ -362,7 +368,7 @@ impl Task {
         for ask in waiting {
             ask.answer(failed(&format!("xenplugd: {cause}")));
         }
-        stopped.or_else(|| (self.machine.adding() && !self.asks.any_add()).then_some(Event::Withdrawn))
+        stopped.or_else(|| (self.machine.adding() && !self.calls.any_add()).then_some(Event::Withdrawn))
     }
 
     /// What the device is not ready for a handler for, in words.
@@ -432,7 +438,7 @@ impl Task {
 
     /// Says whether anything is held, or may be by what is under way. A request waits for its end.
     fn rest(&self) {
-        let at_rest = self.machine.phase().settled() && !self.machine.looking() && self.holding.is_none();
+        let at_rest = self.machine.phase().settled() && !self.machine.looking() && self.resources.is_none();
         let before = std::mem::replace(&mut self.entry.view().at_rest, at_rest);
         if at_rest && !before {
             self.host.requests.wake_of(self.host.own, &self.part.device);
@@ -447,7 +453,11 @@ impl Task {
         view.since = SystemTime::now();
         view.vm = self.machine.identity().and_then(|identity| identity.vm.clone());
         view.plugin = self.plugin.as_ref().map(|plugin| plugin.name().to_owned());
-        view.held = self.holding.as_ref().map(Holding::describe).unwrap_or_default();
+        view.held = self
+            .resources
+            .as_ref()
+            .map(DeviceResources::describe)
+            .unwrap_or_default();
         view.error = match phase {
             Phase::Connected => None,
             _ => self.failure.as_ref().map(|failure| failure.text.clone()),

@@ -6,19 +6,19 @@ use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
 use xenplug_runtime::{Claims, Connection};
-use xenplug_system::{System, network::IfName};
+use xenplug_system::{Platform, network::IfName};
 use xenplug_xenbus::{
-    BackendPath, HotplugStatus, Identity, MADE_FOR, Machine, Observation, Part, Phase, Published, Role,
+    BackendPath, DeviceFsm, DeviceInstance, HotplugStatus, Identity, MADE_FOR, Observation, Phase, Published, VifType,
 };
 use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
 mod above;
-mod look;
+mod read;
 
 pub(crate) use above::{forget_device_model, has_device_model, remove, remove_above};
-pub(crate) use look::{Snapshot, machine};
+pub(crate) use read::{Snapshot, normalize_vm_path};
 
-use crate::{domains::Domains, host::Host, hotplug::Requests};
+use crate::{context::DaemonContext, domains::Domains, hotplug::Requests};
 
 /// How often a transaction that meets others' changes is tried.
 pub(crate) const RETRY: Backoff = Backoff {
@@ -33,8 +33,8 @@ const LOOKED_AT: [&str; 4] = ["state", "online", "hotplug-status", MADE_FOR];
 /// What tells a device from one that was made anew in its place, for the same machine or for one whose `vm` cannot be
 /// read.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
-    /// What it asks for.
+pub(crate) struct Fingerprint {
+    /// What it calls for.
     asked: Vec<(&'static str, Vec<u8>)>,
     /// The number of a card's link: that of one made anew is another, and gone before the new one's state says that it
     /// waits.
@@ -43,7 +43,7 @@ pub(crate) struct Marks {
     failed: bool,
 }
 
-impl Marks {
+impl Fingerprint {
     /// Those of a device whose directory says this.
     pub(crate) fn of(link: Option<u32>, nodes: &BTreeMap<String, Vec<u8>>) -> Self {
         let asked = ["params", "mode", "bridge", "mac"];
@@ -57,9 +57,9 @@ impl Marks {
 }
 
 /// What a directory is looked at and written with.
-struct Means {
+struct StoreContext {
     client: Client,
-    system: System,
+    system: Platform,
     domains: Arc<Domains>,
     requests: Arc<Requests>,
     claims: Arc<Claims>,
@@ -67,9 +67,9 @@ struct Means {
 
 /// A device's directory.
 pub(crate) struct Directory {
-    means: Means,
+    means: StoreContext,
     path: BackendPath,
-    role: Role,
+    role: VifType,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
     of_tap: Cell<HotplugStatus>,
     /// The same as the store's client wants it.
@@ -83,12 +83,12 @@ type Outcome = Result<Published, Error>;
 
 impl Directory {
     /// The directory of a device that has come to that phase.
-    pub(crate) fn of(host: &Host, part: Part, phase: Phase) -> Self {
+    pub(crate) fn of(host: &DaemonContext, part: DeviceInstance, phase: Phase) -> Self {
         let path = BackendPath {
             backend: host.own,
             key: part.device,
         };
-        let means = Means {
+        let means = StoreContext {
             client: host.client.clone(),
             system: host.system.clone(),
             domains: Arc::clone(&host.domains),
@@ -102,7 +102,7 @@ impl Directory {
         directory
     }
 
-    fn new(means: Means, path: BackendPath, role: Role) -> Self {
+    fn new(means: StoreContext, path: BackendPath, role: VifType) -> Self {
         let node = |text: String| {
             text.parse::<Path>()
                 .expect("a path of numbers and a checked kind is a path")
@@ -119,8 +119,8 @@ impl Directory {
         }
     }
 
-    fn part(&self) -> Part {
-        Part {
+    fn part(&self) -> DeviceInstance {
+        DeviceInstance {
             device: self.path.key.clone(),
             role: self.role,
         }
@@ -134,10 +134,10 @@ impl Directory {
     ///
     /// The frontend's nodes come before that: a guest reads `mtu` once, as soon as its backend is connected
     /// (tools/hotplug/Linux/vif-bridge calls `set_mtu` before `success`).
-    pub(crate) async fn publish(&self, identity: &Identity, marks: &Marks, connection: &Connection) -> Outcome {
+    pub(crate) async fn publish(&self, identity: &Identity, marks: &Fingerprint, connection: &Connection) -> Outcome {
         let mut nodes = connection.backend.clone();
         nodes.push(("hotplug-status".to_owned(), "connected".to_owned()));
-        if self.role == Role::Paravirtual && !connection.frontend.is_empty() {
+        if self.role == VifType::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
         let connectable = |seen: &Observation| seen.connectable(identity) && self.is_there(marks.link);
@@ -159,7 +159,13 @@ impl Directory {
 
     /// Publishes why the device of that machine failed, if it still has its `marks`: that tells nothing of one that was
     /// made anew.
-    pub(crate) async fn publish_failure(&self, machine: &Machine, marks: &Marks, status: &str, error: &str) -> Outcome {
+    pub(crate) async fn publish_failure(
+        &self,
+        machine: &DeviceFsm,
+        marks: &Fingerprint,
+        status: &str,
+        error: &str,
+    ) -> Outcome {
         let failed = |seen: &Observation| machine.failed(seen) && self.is_there(marks.link);
         self.write(Self::failure(status, error), marks, failed).await
     }
@@ -175,7 +181,7 @@ impl Directory {
     pub(crate) async fn abandon(&self, error: &str) -> Outcome {
         let abandoned = |seen: &Observation| seen.present && seen.status == HotplugStatus::Connected && !seen.leaving();
         let failure = Self::failure("error", error);
-        self.write(failure, &Marks::default(), abandoned).await
+        self.write(failure, &Fingerprint::default(), abandoned).await
     }
 
     /// Takes back that the device is connected, and what the kernel would take up, if it has not: the device is to be
@@ -200,7 +206,8 @@ impl Directory {
     /// Publishes that nothing is held any more.
     pub(crate) async fn publish_disconnected(&self, identity: &Identity) -> Outcome {
         let nodes = vec![("hotplug-status".to_owned(), "disconnected".to_owned())];
-        self.write(nodes, &Marks::default(), |seen| seen.is_of(identity)).await
+        self.write(nodes, &Fingerprint::default(), |seen| seen.is_of(identity))
+            .await
     }
 
     /// Removes the directory.
@@ -218,11 +225,11 @@ impl Directory {
     async fn write(
         &self,
         mut nodes: Vec<(String, String)>,
-        marks: &Marks,
+        marks: &Fingerprint,
         allowed: impl Fn(&Observation) -> bool,
     ) -> Outcome {
         let mut status = None;
-        if self.role == Role::Emulated {
+        if self.role == VifType::Emulated {
             status = nodes
                 .pop_if(|(name, _)| name == "hotplug-status")
                 .map(|(_, status)| status);
@@ -230,7 +237,7 @@ impl Directory {
         }
         let outcome = self
             .conditionally(&marks.asked, allowed, async |transaction| {
-                if marks.failed && self.role == Role::Paravirtual {
+                if marks.failed && self.role == VifType::Paravirtual {
                     self.unwrite(transaction, "hotplug-error").await?;
                 }
                 Ok(self.writes(&nodes))
@@ -306,7 +313,7 @@ impl Directory {
         }
     }
 
-    /// Asks for nodes on the frontend's side: written only into a directory that is there and whose node this domain may
+    /// PendingCalls for nodes on the frontend's side: written only into a directory that is there and whose node this domain may
     /// write, which the toolstack decides.
     async fn ask_frontend(&self, identity: &Identity, nodes: &[(String, String)]) {
         let frontend = self.path.frontend_path();

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::interval};
 use tracing::{info, warn};
 use xenplug_system::network::IfName;
-use xenplug_xenbus::{DeviceKey, DomId, Kind, Part, Phase, Place, WatchedPath};
+use xenplug_xenbus::{DeviceInstance, DeviceKey, DomId, Kind, Phase, WatchLevel, WatchedPath};
 use xenplug_xenstore::{Error, Event, Path, Watch};
 
 use crate::{
-    host::Host,
-    neighbours::{Neighbours, Question},
+    context::DaemonContext,
+    foreign_disks::{ForeignDisks, Question},
     registry::Registry,
 };
 
@@ -19,20 +19,23 @@ const RESYNC: Duration = Duration::from_secs(300);
 
 /// What the dispatch follows.
 pub(crate) struct Dispatch {
-    host: Arc<Host>,
+    host: Arc<DaemonContext>,
     backends: Watch,
     links: mpsc::UnboundedReceiver<Option<IfName>>,
-    neighbours: Neighbours,
+    foreign_disks: ForeignDisks,
     asked: mpsc::UnboundedReceiver<Question>,
 }
 
 impl Dispatch {
     /// Sets the watches. From here on nothing is missed.
-    pub(crate) async fn begin(host: Arc<Host>, asked: mpsc::UnboundedReceiver<Question>) -> Result<Self, Error> {
+    pub(crate) async fn begin(
+        host: Arc<DaemonContext>,
+        asked: mpsc::UnboundedReceiver<Question>,
+    ) -> Result<Self, Error> {
         let backends = host.client.watch(&root(&host)).await?;
         let links = host.workers.links(&host.system.network);
         Ok(Self {
-            neighbours: Neighbours::of(host.own),
+            foreign_disks: ForeignDisks::of(host.own),
             host,
             backends,
             links,
@@ -91,8 +94,12 @@ impl Dispatch {
             self.told(event).await;
         }
         let host = Arc::clone(&self.host);
-        let ours = |key: &DeviceKey| host.registry.phase(&Part::main(key.clone())).is_some_and(Phase::holds);
-        self.neighbours.answer(&host.client, ours, question).await;
+        let ours = |key: &DeviceKey| {
+            host.registry
+                .phase(&DeviceInstance::main(key.clone()))
+                .is_some_and(Phase::holds)
+        };
+        self.foreign_disks.answer(&host.client, ours, question).await;
     }
 
     /// A node at or below `backend` has changed.
@@ -103,47 +110,47 @@ impl Dispatch {
         if watched.backend != self.host.own {
             return;
         }
-        if let Place::Device { key, leaf } = &watched.place {
-            self.neighbours.changed(key, *leaf);
+        if let WatchLevel::Device { key, leaf } = &watched.place {
+            self.foreign_disks.changed(key, *leaf);
         }
         match &watched.place {
-            Place::Device {
+            WatchLevel::Device {
                 key,
                 leaf: None | Some("state" | "online" | "hotplug-status"),
             } => self.host.requests.wake_of(self.host.own, key),
-            Place::Device { .. } => {}
+            WatchLevel::Device { .. } => {}
             _ => self.host.requests.wake_all(),
         }
         match watched.place {
-            Place::Device {
+            WatchLevel::Device {
                 key,
                 leaf: None | Some("state" | "online"),
             } => Registry::wake(&self.host, &key),
-            // Emptied by the operator, it asks for another try; written by us, it tells nothing.
-            Place::Device {
+            // Emptied by the operator, it calls for another try; written by us, it tells nothing.
+            WatchLevel::Device {
                 key,
                 leaf: Some("hotplug-status"),
             } => {
                 let rests = matches!(
-                    self.host.registry.phase(&Part::main(key.clone())),
+                    self.host.registry.phase(&DeviceInstance::main(key.clone())),
                     Some(Phase::Failed { .. } | Phase::Foreign | Phase::Waiting)
                 );
                 if rests {
                     Registry::wake(&self.host, &key);
                 }
             }
-            Place::Device { .. } => {}
-            Place::Domain(kind, domain) => {
+            WatchLevel::Device { .. } => {}
+            WatchLevel::Domain(kind, domain) => {
                 self.host
                     .registry
                     .wake_all(|part| part.device.kind == kind && part.device.frontend == domain);
                 self.discover_domain(&kind, domain).await;
             }
-            Place::Kind(kind) => {
+            WatchLevel::Kind(kind) => {
                 self.host.registry.wake_all(|part| part.device.kind == kind);
                 self.discover_kind(&kind).await;
             }
-            Place::Root => self.resync().await,
+            WatchLevel::Root => self.resync().await,
         }
     }
 
@@ -158,7 +165,7 @@ impl Dispatch {
 
     /// Looks at everything: what is known, and what is there.
     async fn resync(&mut self) {
-        self.neighbours.all_changed();
+        self.foreign_disks.all_changed();
         self.host.registry.wake_all(|_| true);
         for kind in self.children(&root(&self.host)).await {
             if let Ok(kind) = kind.parse() {
@@ -197,7 +204,7 @@ impl Dispatch {
                     frontend: domain,
                     devid,
                 };
-                self.neighbours.changed(&key, None);
+                self.foreign_disks.changed(&key, None);
                 Registry::wake(&self.host, &key);
             }
         }
@@ -218,7 +225,7 @@ impl Dispatch {
 }
 
 /// Where the backends of this domain are.
-pub(crate) fn root(host: &Host) -> Path {
+pub(crate) fn root(host: &DaemonContext) -> Path {
     format!("/local/domain/{}/backend", host.own)
         .parse()
         .expect("a path with a number in it is a path")

@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::{Client, Error, Watch};
 
-use crate::patience::AGAIN;
+use crate::retry::AGAIN;
 
 /// How often to ask where no special watch can be set.
 const POLL: Duration = Duration::from_secs(5);

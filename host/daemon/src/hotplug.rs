@@ -5,8 +5,8 @@
 //! serves what is there.
 
 mod act;
-mod look;
-mod place;
+mod read;
+mod request_task;
 
 use std::{
     collections::BTreeMap,
@@ -24,11 +24,11 @@ use xenplug_xenbus::{DeviceKey, DomId, Kind};
 use xenplug_xenstore::{Error, Event, Path, Reply, Request};
 
 use crate::{
+    context::DaemonContext,
     dispatch,
-    host::Host,
-    patience::{is_final, patiently},
+    retry::{is_final, patiently},
 };
-use place::Place;
+use request_task::RequestTask;
 
 /// How often every request is looked at without cause: a guest's directories go without a word to this domain, which may
 /// not read them then (tools/xenstored/watch.c, `watch_permitted`).
@@ -37,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The requests that are known, each with its task.
 #[derive(Default)]
 pub(crate) struct Requests {
-    places: Mutex<BTreeMap<RequestPath, Arc<Place>>>,
+    places: Mutex<BTreeMap<RequestPath, Arc<RequestTask>>>,
 }
 
 impl Requests {
@@ -71,16 +71,16 @@ impl Requests {
         self.of(own, device).is_some_and(|place| place.serves(&device.kind))
     }
 
-    fn of(&self, own: DomId, device: &DeviceKey) -> Option<Arc<Place>> {
+    fn of(&self, own: DomId, device: &DeviceKey) -> Option<Arc<RequestTask>> {
         let path = RequestPath::of(own, device)?;
         self.places().get(&path).cloned()
     }
 
     /// Wakes a request, also one that is not known yet.
-    fn wake(host: &Arc<Host>, path: RequestPath) {
+    fn wake(host: &Arc<DaemonContext>, path: RequestPath) {
         let mut places = host.requests.places();
         let place = places.entry(path).or_insert_with(|| {
-            let place = Arc::new(Place::default());
+            let place = Arc::new(RequestTask::default());
             host.tasks
                 .spawn_local(place::run(Arc::clone(host), path, Arc::clone(&place)));
             place
@@ -98,14 +98,14 @@ impl Requests {
         true
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeMap<RequestPath, Arc<Place>>> {
+    fn places(&self) -> MutexGuard<'_, BTreeMap<RequestPath, Arc<RequestTask>>> {
         // Every change is one call of the map's, so a poisoned one is still whole.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Follows what is asked until the daemon ends. After recovery: what an earlier daemon has left is held by then.
-pub(crate) async fn follow(host: Arc<Host>) {
+pub(crate) async fn follow(host: Arc<DaemonContext>) {
     let top = top(&host);
     let mut watch = match patiently(|| !host.draining.is_cancelled(), || host.client.watch(&top)).await {
         Ok(watch) => watch,
@@ -132,7 +132,7 @@ pub(crate) async fn follow(host: Arc<Host>) {
 }
 
 /// A node at or below this domain's directory has changed.
-async fn changed(host: &Arc<Host>, path: &Path) {
+async fn changed(host: &Arc<DaemonContext>, path: &Path) {
     let names: Vec<&str> = path.components().collect();
     let request = format!("/{}", names[..names.len().min(6)].join("/")).parse();
     match (request, &names[..]) {
@@ -145,7 +145,7 @@ async fn changed(host: &Arc<Host>, path: &Path) {
 }
 
 /// Tells the toolstack that its requests are served, and takes up all that there are.
-async fn look_around(host: &Arc<Host>) {
+async fn look_around(host: &Arc<DaemonContext>) {
     host.requests.wake_all();
     if let Err(error) = take_up(host).await
         && is_final(&error)
@@ -154,7 +154,7 @@ async fn look_around(host: &Arc<Host>) {
     }
 }
 
-async fn take_up(host: &Arc<Host>) -> Result<(), Error> {
+async fn take_up(host: &Arc<DaemonContext>) -> Result<(), Error> {
     if !act::announce(&host.client, host.own, &VERSION.to_string()).await? {
         return Ok(());
     }
@@ -175,7 +175,7 @@ async fn take_up(host: &Arc<Host>) -> Result<(), Error> {
 }
 
 /// The places of backends that were made for a request, which may have gone.
-async fn orphans(host: &Host, kind: &Kind) -> Result<Vec<RequestPath>, Error> {
+async fn orphans(host: &DaemonContext, kind: &Kind) -> Result<Vec<RequestPath>, Error> {
     let backends = below(host, &dispatch::root(host).join(kind.as_str())?).await?;
     let reads = backends.iter().map(|path| path.join(MADE_FOR).map(Request::Read));
     let replies = host.client.batch(reads.collect::<Result<_, _>>()?).await?;
@@ -187,7 +187,7 @@ async fn orphans(host: &Host, kind: &Kind) -> Result<Vec<RequestPath>, Error> {
 }
 
 /// The directories two levels below one: of devices, by guest.
-async fn below(host: &Host, top: &Path) -> Result<Vec<Path>, Error> {
+async fn below(host: &DaemonContext, top: &Path) -> Result<Vec<Path>, Error> {
     let mut all = Vec::new();
     for guest in children(host, top).await? {
         let guest = top.join(&guest)?;
@@ -199,14 +199,14 @@ async fn below(host: &Host, top: &Path) -> Result<Vec<Path>, Error> {
 }
 
 /// The names in a directory. One that is not there, or not for this domain to read, has none.
-async fn children(host: &Host, path: &Path) -> Result<Vec<String>, Error> {
+async fn children(host: &DaemonContext, path: &Path) -> Result<Vec<String>, Error> {
     match host.client.directory(path).await {
         Err(error) if error.is_not_found() || error.is_denied() => Ok(Vec::new()),
         names => names,
     }
 }
 
-fn top(host: &Host) -> Path {
+fn top(host: &DaemonContext) -> Path {
     driver_domain(host.own)
         .parse()
         .expect("a path with a number in it is a path")

@@ -1,21 +1,21 @@
 //! xenplugd: plugs and unplugs the disks and network cards of Xen guests through sandboxed handlers.
 
 mod config;
+mod context;
 mod control;
 mod device;
 mod directory;
 mod dispatch;
 mod domains;
-mod host;
+mod foreign_disks;
 mod hotplug;
 mod logging;
 mod metrics;
-mod neighbours;
-mod patience;
 mod plugins;
 mod quarantine;
 mod recovery;
 mod registry;
+mod retry;
 mod script;
 mod services;
 mod simulated;
@@ -45,18 +45,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use xenplug_journal::Journal;
 use xenplug_runtime::Engine;
-use xenplug_system::System;
-use xenplug_xenbus::{Mode, Part};
+use xenplug_system::Platform;
+use xenplug_xenbus::{DeviceInstance, Mode};
 use xenplug_xenstore::{Client, Endpoint};
 
 use crate::{
     config::Config,
-    device::Ask,
+    context::{Basis, DaemonContext, Plugins},
+    device::ScriptCall,
     dispatch::Dispatch,
-    host::{Basis, Host, Plugins},
-    neighbours::Question,
-    patience::Pauses,
+    foreign_disks::Question,
     plugins::Loader,
+    retry::Pauses,
     workers::Workers,
 };
 
@@ -126,7 +126,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     let system = match &arguments.simulated {
         Some(description) => simulated::machine(description)?,
-        None => System::linux()?,
+        None => Platform::linux()?,
     };
     xenplug_system::raise_descriptors()?;
     // In dom0 the original scripts may be plugging devices as well.
@@ -135,7 +135,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         Mode::Dom0 | Mode::DriverDomain => system,
     };
     let (services, told) = services::services();
-    let (claims, questions) = neighbours::claims(config.mode, services);
+    let (claims, questions) = foreign_disks::claims(config.mode, services);
     let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
@@ -152,7 +152,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             .context("xenplugd is already running here, or its journal cannot be used")?;
         let control = paths.run.join("control.sock");
         let listener = control::bind(&control).with_context(|| format!("{}", control.display()))?;
-        let (host, asked) = Host::new(Basis {
+        let (host, asked) = DaemonContext::new(Basis {
             mode,
             client,
             system,
@@ -177,11 +177,11 @@ async fn load(loader: &Arc<Loader>, config: Config) -> anyhow::Result<Plugins> {
 
 /// Serves until a signal ends it.
 async fn serve(
-    host: Arc<Host>,
+    host: Arc<DaemonContext>,
     file: &Path,
     loader: Arc<Loader>,
     listener: UnixListener,
-    asked: UnboundedReceiver<(Part, Ask)>,
+    asked: UnboundedReceiver<(DeviceInstance, ScriptCall)>,
     questions: UnboundedReceiver<Question>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -214,8 +214,8 @@ async fn serve(
 
 /// Begins to serve devices: those that an earlier daemon left, and those that the store and scripts tell of.
 async fn begin(
-    host: &Arc<Host>,
-    asked: UnboundedReceiver<(Part, Ask)>,
+    host: &Arc<DaemonContext>,
+    asked: UnboundedReceiver<(DeviceInstance, ScriptCall)>,
     questions: UnboundedReceiver<Question>,
 ) -> anyhow::Result<JoinHandle<()>> {
     let dispatch = Dispatch::begin(Arc::clone(host), questions).await?;
@@ -226,7 +226,7 @@ async fn begin(
 }
 
 /// Lets the devices finish what they are at.
-async fn drain(host: &Host) {
+async fn drain(host: &DaemonContext) {
     host.draining.cancel();
     host.tasks.close();
     if timeout(DRAIN, host.tasks.wait()).await.is_err() {
@@ -235,7 +235,7 @@ async fn drain(host: &Host) {
 }
 
 /// Reads the configuration again. If it is not good, what is there stays.
-async fn reload(host: &Arc<Host>, file: &Path, loader: &Arc<Loader>) {
+async fn reload(host: &Arc<DaemonContext>, file: &Path, loader: &Arc<Loader>) {
     let _ = notify(&[NotifyState::Reloading]);
     let plugins = match Config::load(file) {
         Ok(config) => load(loader, config).await,

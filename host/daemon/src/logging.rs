@@ -1,6 +1,6 @@
 //! The log: text or JSON on standard error, or the journal when systemd runs the daemon.
 
-mod flood;
+mod rate_limit;
 
 use std::{env, io, sync::LazyLock};
 
@@ -8,10 +8,10 @@ use clap::ValueEnum;
 use tracing::warn;
 use tracing_subscriber::{EnvFilter, Layer, filter::FilterExt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use flood::Floodgate;
+use rate_limit::RateLimitFilter;
 
 /// What keeps floods out of the log.
-static GATE: LazyLock<Floodgate> = LazyLock::new(Floodgate::default);
+static GATE: LazyLock<RateLimitFilter> = LazyLock::new(RateLimitFilter::default);
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,7 +37,7 @@ pub(crate) fn init(format: Option<Format>) {
         None | Some(Format::Text) => stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
         Some(Format::Json) => stderr.json().boxed(),
     };
-    let gate: &'static Floodgate = &GATE;
+    let gate: &'static RateLimitFilter = &GATE;
     tracing_subscriber::registry()
         .with(layer.with_filter(filter.and(gate)))
         .init();

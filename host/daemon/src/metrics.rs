@@ -12,7 +12,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use xenplug_xenbus::{Kind, Part};
+use xenplug_xenbus::{DeviceInstance, Kind};
 
 use crate::registry::View;
 
@@ -104,7 +104,7 @@ impl Metrics {
     /// All metrics, with the devices and the quarantines of each plugin as they are now.
     pub(crate) fn encode(
         &self,
-        devices: &[(Part, View)],
+        devices: &[(DeviceInstance, View)],
         quarantines: &[(String, usize)],
     ) -> Result<String, fmt::Error> {
         self.quarantines.clear();

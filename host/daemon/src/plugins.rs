@@ -5,11 +5,11 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tracing::info;
 use xenplug_runtime::{Cache, Claims, Compiler, Engine, Plugin};
-use xenplug_system::System;
+use xenplug_system::Platform;
 
 use crate::{
     config::{self, Config},
-    host::{Plugins, Serving},
+    context::{Plugins, Serving},
 };
 
 /// The word that makes this program the compiler of components, see `main`.
@@ -19,12 +19,12 @@ pub(crate) const COMPILE: &str = "compile-component";
 pub(crate) struct Loader {
     pub(crate) engine: Engine,
     pub(crate) cache: Cache,
-    pub(crate) system: System,
+    pub(crate) system: Platform,
     pub(crate) claims: Arc<Claims>,
 }
 
 impl Loader {
-    pub(crate) fn new(config: &Config, system: System, claims: Arc<Claims>) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, system: Platform, claims: Arc<Claims>) -> anyhow::Result<Self> {
         let compiler = Compiler::Process {
             program: std::env::current_exe().context("this program cannot find itself")?,
             arguments: vec![COMPILE.to_owned()],

@@ -1,6 +1,6 @@
 //! Plugins that keep failing: each one's conduct, told as it changes, and what an operator sees and does about it.
 
-mod conduct;
+mod backoff;
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use tracing::{error, info};
 use xenplug_control as answer;
 use xenplug_runtime::{Fault, Plugin};
 
-pub(crate) use conduct::Rules;
-use conduct::{Conduct, Permission, Told};
+pub(crate) use backoff::Rules;
+use backoff::{FailureHistory, Permission, Told};
 
-use crate::{host::Plugins, metrics::Metrics};
+use crate::{context::Plugins, metrics::Metrics};
 
 /// The conduct of all plugins. It is not kept over a restart of the daemon: an operator's restart is a trial, too.
 #[derive(Default)]
@@ -31,7 +31,7 @@ struct Inner {
 struct Kept {
     /// Of which component the conduct is.
     component: String,
-    conduct: Conduct,
+    conduct: FailureHistory,
 }
 
 /// A handler that may run, to tell how it ended.
@@ -144,19 +144,19 @@ impl Quarantines {
         let Some(kept) = inner.plugins.get_mut(name) else {
             return false;
         };
-        kept.conduct = Conduct::default();
+        kept.conduct = FailureHistory::default();
         info!(plugin = name, "released, as the operator asked for");
         true
     }
 
     /// How a plugin behaves.
-    pub(crate) fn conduct(&self, plugin: &Plugin) -> answer::Conduct {
+    pub(crate) fn conduct(&self, plugin: &Plugin) -> answer::FailureHistory {
         let mut inner = self.inner();
         let (now, today) = (now(), SystemTime::now());
         let Some(conduct) = inner.conduct(plugin) else {
-            return answer::Conduct::default();
+            return answer::FailureHistory::default();
         };
-        answer::Conduct {
+        answer::FailureHistory {
             faults: conduct.faults(),
             quarantines: conduct
                 .quarantines(now)
@@ -181,7 +181,7 @@ impl Quarantines {
 
 impl Inner {
     /// The conduct of a plugin, if it is of the configuration that counts now.
-    fn conduct(&mut self, plugin: &Plugin) -> Option<&mut Conduct> {
+    fn conduct(&mut self, plugin: &Plugin) -> Option<&mut FailureHistory> {
         let kept = self.plugins.get_mut(plugin.name())?;
         (kept.component == plugin.component()).then_some(&mut kept.conduct)
     }

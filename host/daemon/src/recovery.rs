@@ -8,20 +8,20 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::{task::spawn_local, time::timeout};
 use tracing::{info, warn};
-use xenplug_control::script::Action;
-use xenplug_runtime::{Effect, Grants, Header, Holding};
-use xenplug_xenbus::{Adopted, HotplugStatus, Machine, Mode, Phase, Published};
+use xenplug_control::script::FsmAction;
+use xenplug_runtime::{DeviceResources, Effect, Grants, Header};
+use xenplug_xenbus::{DeviceFsm, HotplugStatus, Mode, Phase, Published, RecoveredState};
 
 use crate::{
-    device::{self, Ask},
+    context::DaemonContext,
+    device::{self, ScriptCall},
     directory::Directory,
-    host::Host,
     registry::Registry,
     script::LIMIT,
 };
 
 /// Takes up every device of the journal.
-pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
+pub(crate) async fn run(host: &Arc<DaemonContext>) -> anyhow::Result<()> {
     let replay = host
         .journal
         .replay::<Header, Effect>()
@@ -36,15 +36,15 @@ pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
     // another, further down, had before the crash.
     let mut found = Vec::with_capacity(replay.records.len());
     for replayed in replay.records {
-        found.push(find(host, Holding::resume(replayed, &host.claims)).await?);
+        found.push(find(host, DeviceResources::resume(replayed, &host.claims)).await?);
     }
     for found in found {
-        let header = found.adopted.holding.header();
+        let header = found.adopted.resources.header();
         let (part, told) = (header.part(), header.parameters.clone());
         Registry::adopt(host, &part, found.machine, found.adopted);
         if found.again {
             // In dom0 the script that asked has had its answer, or is believed to have failed and comes to remove it.
-            let (ask, answered) = Ask::new(Action::Add, told);
+            let (ask, answered) = ScriptCall::new(FsmAction::Add, told);
             Registry::ask(host, &part, ask);
             spawn_local(timeout(LIMIT, answered));
         }
@@ -54,32 +54,32 @@ pub(crate) async fn run(host: &Arc<Host>) -> anyhow::Result<()> {
 
 /// What became of a device.
 struct Found {
-    machine: Machine,
-    adopted: device::Adopted,
+    machine: DeviceFsm,
+    adopted: device::AdoptedDevice,
     /// It was connected, and is to be once more.
     again: bool,
 }
 
 /// Finds out what became of a device, and takes hold of what is still there.
-async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
-    let header = holding.header().clone();
+async fn find(host: &Arc<DaemonContext>, mut resources: DeviceResources) -> anyhow::Result<Found> {
+    let header = resources.header().clone();
     let key = header.identity.key.clone();
     if header.introduced {
         host.domains.was_introduced(key.frontend).await?;
     }
     let directory = Directory::of(host, header.part(), Phase::Absent);
     let seen = directory
-        .look()
+        .read_state()
         .await
         .with_context(|| format!("{key} cannot be looked at"))?;
     let mut again = false;
-    let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() && !holding.is_releasing() {
-        let (back, gone) = take_hold(host, holding).await?;
-        holding = back;
+    let (found, failure) = if seen.is_of(&header.identity) && !seen.leaving() && !resources.is_releasing() {
+        let (back, gone) = take_hold(host, resources).await?;
+        resources = back;
         match (gone.is_empty(), seen.status == HotplugStatus::Connected) {
             // The helper of another device took it up: its own handler had not come as far.
-            (true, true) if key.kind.connects_itself() && !holding.takes_part() => (Adopted::Unfinished, None),
-            (true, _) => (Adopted::Connected, None),
+            (true, true) if key.kind.connects_itself() && !resources.takes_part() => (RecoveredState::Unfinished, None),
+            (true, _) => (RecoveredState::Connected, None),
             // If the kernel has not taken up what was published, it still can take up something else: that it was is
             // taken back, and the handler runs once more.
             (false, true) => {
@@ -91,12 +91,12 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
                     .with_context(|| format!("{key} cannot be taken back"))?;
                 again = retracted == Published::Done;
                 if again {
-                    (Adopted::Unfinished, None)
+                    (RecoveredState::Unfinished, None)
                 } else {
-                    (Adopted::Lost, Some(failure))
+                    (RecoveredState::Lost, Some(failure))
                 }
             }
-            (false, false) => (Adopted::Unfinished, None),
+            (false, false) => (RecoveredState::Unfinished, None),
         }
     } else if seen.mode(host.mode) == Mode::DriverDomain
         && seen.is_of(&header.identity)
@@ -105,13 +105,13 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
     {
         // Nobody asked for its end.
         let cause = "was lost, and that could not be told before xenplugd ended";
-        (Adopted::Lost, Some(device::Failure::new(&header.plugin, cause)))
+        (RecoveredState::Lost, Some(device::Failure::new(&header.plugin, cause)))
     } else {
-        (Adopted::Unfinished, None)
+        (RecoveredState::Unfinished, None)
     };
     info!(device = %key, plugin = header.plugin, found = ?found, "taken up from the journal");
-    let machine = Machine::adopted(host.mode, header.identity, found);
-    let adopted = device::Adopted { holding, failure };
+    let machine = DeviceFsm::adopted(host.mode, header.identity, found);
+    let adopted = device::AdoptedDevice { resources, failure };
     Ok(Found {
         machine,
         adopted,
@@ -120,16 +120,19 @@ async fn find(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<Found> {
 }
 
 /// Takes hold of what a device holds, under the grants of its plugin as they are today.
-async fn take_hold(host: &Arc<Host>, mut holding: Holding) -> anyhow::Result<(Holding, Vec<String>)> {
+async fn take_hold(
+    host: &Arc<DaemonContext>,
+    mut resources: DeviceResources,
+) -> anyhow::Result<(DeviceResources, Vec<String>)> {
     let owned = Arc::clone(host);
     let taken = host.workers.run(move || {
         let host = owned;
         let plugins = host.plugins();
         let none = Grants::default();
-        let plugin = plugins.named(&holding.header().plugin);
+        let plugin = plugins.named(&resources.header().plugin);
         let grants = plugin.map_or(&none, |plugin| plugin.grants());
-        let gone = holding.adopt(&host.system, grants, &host.claims);
-        (holding, gone)
+        let gone = resources.adopt(&host.system, grants, &host.claims);
+        (resources, gone)
     });
     Ok(taken.await?)
 }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use xenplug_xenbus::{DeviceKey, Machine, Part, Phase, Role};
+use xenplug_xenbus::{DeviceFsm, DeviceInstance, DeviceKey, Phase, VifType};
 
 use crate::{
-    device::{self, Ask},
-    host::Host,
+    context::DaemonContext,
+    device::{self, ScriptCall},
 };
 
 /// A device, as others see it.
@@ -19,7 +19,7 @@ pub(crate) struct Entry {
     wake: Notify,
     view: Mutex<View>,
     /// The calls that its task has not taken yet.
-    asks: Mutex<VecDeque<Ask>>,
+    calls: Mutex<VecDeque<ScriptCall>>,
 }
 
 /// What is known of a device.
@@ -52,7 +52,7 @@ impl Entry {
                 at_rest: false,
                 woken: false,
             }),
-            asks: Mutex::default(),
+            calls: Mutex::default(),
         }
     }
 
@@ -67,13 +67,13 @@ impl Entry {
         self.wake.notify_one();
     }
 
-    /// Waits until something may have changed, or somebody asks for something.
-    pub(crate) async fn woken(&self) -> Option<Ask> {
+    /// Waits until something may have changed, or somebody calls for something.
+    pub(crate) async fn woken(&self) -> Option<ScriptCall> {
         self.wake.notified().await;
         self.view().woken = false;
         let (ask, more) = {
-            let mut asks = self.asks();
-            (asks.pop_front(), !asks.is_empty())
+            let mut calls = self.calls();
+            (calls.pop_front(), !calls.is_empty())
         };
         if more {
             self.wake();
@@ -83,44 +83,44 @@ impl Entry {
 
     /// Refuses the calls that nobody will take.
     pub(crate) fn refuse(&self) {
-        self.asks().clear();
+        self.calls().clear();
     }
 
-    fn asks(&self) -> MutexGuard<'_, VecDeque<Ask>> {
+    fn calls(&self) -> MutexGuard<'_, VecDeque<ScriptCall>> {
         // Every change is one call of the queue's, so a poisoned one is still whole.
-        self.asks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// All devices that are known.
 #[derive(Default)]
 pub(crate) struct Registry {
-    devices: Mutex<BTreeMap<Part, Arc<Entry>>>,
+    devices: Mutex<BTreeMap<DeviceInstance, Arc<Entry>>>,
 }
 
 impl Registry {
     /// Wakes a device, also one that is not known yet; and the tap of a card, if it is known.
-    pub(crate) fn wake(host: &Arc<Host>, key: &DeviceKey) {
-        if let Some(entry) = Self::entry(host, &Part::main(key.clone())) {
+    pub(crate) fn wake(host: &Arc<DaemonContext>, key: &DeviceKey) {
+        if let Some(entry) = Self::entry(host, &DeviceInstance::main(key.clone())) {
             entry.wake();
         }
         host.registry
-            .wake_all(|part| part.role == Role::Emulated && part.device == *key);
+            .wake_all(|part| part.role == VifType::Emulated && part.device == *key);
     }
 
     /// Passes a call on to a device, also to one that is not known yet. A daemon that ends refuses it.
-    pub(crate) fn ask(host: &Arc<Host>, part: &Part, ask: Ask) {
+    pub(crate) fn ask(host: &Arc<DaemonContext>, part: &DeviceInstance, ask: ScriptCall) {
         if host.draining.is_cancelled() {
             return;
         }
         if let Some(entry) = Self::entry(host, part) {
-            entry.asks().push_back(ask);
+            entry.calls().push_back(ask);
             entry.wake();
         }
     }
 
     /// The entry of a device. One that is not known yet gets one, and its task, unless the daemon ends.
-    fn entry(host: &Arc<Host>, part: &Part) -> Option<Arc<Entry>> {
+    fn entry(host: &Arc<DaemonContext>, part: &DeviceInstance) -> Option<Arc<Entry>> {
         let mut devices = host.registry.devices();
         if let Some(entry) = devices.get(part) {
             return Some(Arc::clone(entry));
@@ -130,14 +130,19 @@ impl Registry {
         }
         let entry = Arc::new(Entry::new());
         devices.insert(part.clone(), Arc::clone(&entry));
-        let machine = Machine::new(host.mode, part.device.kind.clone());
+        let machine = DeviceFsm::new(host.mode, part.device.kind.clone());
         let task = device::run(Arc::clone(host), part.clone(), Arc::clone(&entry), machine, None);
         host.tasks.spawn_local(task);
         Some(entry)
     }
 
     /// Takes up a device of an earlier daemon's.
-    pub(crate) fn adopt(host: &Arc<Host>, part: &Part, machine: Machine, adopted: device::Adopted) {
+    pub(crate) fn adopt(
+        host: &Arc<DaemonContext>,
+        part: &DeviceInstance,
+        machine: DeviceFsm,
+        adopted: device::AdoptedDevice,
+    ) {
         let entry = Arc::new(Entry::new());
         entry.wake();
         host.registry.devices().insert(part.clone(), Arc::clone(&entry));
@@ -151,7 +156,7 @@ impl Registry {
     }
 
     /// Wakes all known devices of which this is true.
-    pub(crate) fn wake_all(&self, which: impl Fn(&Part) -> bool) {
+    pub(crate) fn wake_all(&self, which: impl Fn(&DeviceInstance) -> bool) {
         for (part, entry) in &*self.devices() {
             if which(part) {
                 entry.wake();
@@ -160,23 +165,23 @@ impl Registry {
     }
 
     /// Whether this is true of any device.
-    pub(crate) fn any(&self, which: impl Fn(&Part, &View) -> bool) -> bool {
+    pub(crate) fn any(&self, which: impl Fn(&DeviceInstance, &View) -> bool) -> bool {
         self.devices().iter().any(|(part, entry)| which(part, &entry.view()))
     }
 
     /// The phase of a device.
-    pub(crate) fn phase(&self, part: &Part) -> Option<Phase> {
+    pub(crate) fn phase(&self, part: &DeviceInstance) -> Option<Phase> {
         self.devices().get(part).map(|entry| entry.view().phase)
     }
 
     /// Whether nothing is held for any of which this is true, nor may be before it looks again.
-    pub(crate) fn at_rest(&self, which: impl Fn(&Part) -> bool) -> bool {
+    pub(crate) fn at_rest(&self, which: impl Fn(&DeviceInstance) -> bool) -> bool {
         let devices = self.devices();
         devices.iter().all(|(part, entry)| !which(part) || entry.view().at_rest)
     }
 
     /// Forgets a device, unless it was woken meanwhile.
-    pub(crate) fn forget(&self, part: &Part) -> bool {
+    pub(crate) fn forget(&self, part: &DeviceInstance) -> bool {
         let mut devices = self.devices();
         if devices.get(part).is_some_and(|entry| entry.view().woken) {
             return false;
@@ -186,14 +191,14 @@ impl Registry {
     }
 
     /// All devices, with what is known of each.
-    pub(crate) fn views(&self) -> Vec<(Part, View)> {
+    pub(crate) fn views(&self) -> Vec<(DeviceInstance, View)> {
         self.devices()
             .iter()
             .map(|(part, entry)| (part.clone(), entry.view().clone()))
             .collect()
     }
 
-    fn devices(&self) -> MutexGuard<'_, BTreeMap<Part, Arc<Entry>>> {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceInstance, Arc<Entry>>> {
         // Every change is one call of the map's, so a poisoned one is still whole.
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
-use xenplug_control::script::{Action, Answer, Call, is_parameter};
+use xenplug_control::script::{Answer, Call, ScriptAction, is_parameter};
 use xenplug_runtime::clean;
-use xenplug_xenbus::{DeviceKey, Kind, Mode, Part, Phase, Place, Role, WatchedPath};
+use xenplug_xenbus::{DeviceInstance, DeviceKey, Kind, Mode, Phase, Place, VifType, WatchedPath};
 
-use crate::{device::Ask, host::Host, registry::Registry};
+use crate::{context::DaemonContext, device::ScriptCall, registry::Registry};
 
 /// How long a device may take to become what a script was run for. libxl kills the script after 40 s
 /// (tools/libs/light/libxl_internal.h, `LIBXL_HOTPLUG_TIMEOUT`), and what it then says is nobody's error.
@@ -20,7 +20,7 @@ const ERROR_MAX: usize = 500;
 
 /// Answers a call, once the device is ready or down, or it is clear that it will not be. Dropped, nobody waits for it
 /// any longer.
-pub(crate) async fn answer(host: &Host, call: Call) -> Answer {
+pub(crate) async fn answer(host: &DaemonContext, call: Call) -> Answer {
     let failed = |error: &str| Answer::Failed {
         error: format!("xenplugd: {}", clean(error, ERROR_MAX)),
     };
@@ -43,8 +43,8 @@ pub(crate) async fn answer(host: &Host, call: Call) -> Answer {
             error: format!("xenplugd: {}", clean(&error, ERROR_MAX)),
         };
     }
-    let (ask, answered) = Ask::new(call.action, call.parameters);
-    let answer = match host.asks.send((part.clone(), ask)) {
+    let (ask, answered) = ScriptCall::new(call.action, call.parameters);
+    let answer = match host.calls.send((part.clone(), ask)) {
         Ok(()) => timeout(LIMIT + GRACE, answered).await,
         Err(_) => return failed("it is ending"),
     };
@@ -63,16 +63,19 @@ pub(crate) async fn answer(host: &Host, call: Call) -> Answer {
 }
 
 /// Passes calls on to their devices, on the thread that these live on.
-pub(crate) async fn pass_on(host: Arc<Host>, mut calls: mpsc::UnboundedReceiver<(Part, Ask)>) {
+pub(crate) async fn pass_on(
+    host: Arc<DaemonContext>,
+    mut calls: mpsc::UnboundedReceiver<(DeviceInstance, ScriptCall)>,
+) {
     while let Some((part, ask)) = calls.recv().await {
         Registry::ask(&host, &part, ask);
     }
 }
 
 /// Why a call is for the original script, if it is.
-fn none_of_ours(host: &Host, call: &Call, part: &Part) -> Option<String> {
+fn none_of_ours(host: &DaemonContext, call: &Call, part: &DeviceInstance) -> Option<String> {
     let phase = host.registry.phase(part);
-    let removes = call.action == Action::Remove;
+    let removes = call.action == ScriptAction::Remove;
     // What is held is released whatever the configuration says today.
     if removes && phase.is_some_and(Phase::holds) {
         return None;
@@ -85,22 +88,22 @@ fn none_of_ours(host: &Host, call: &Call, part: &Part) -> Option<String> {
     // before the daemon came.
     let there = || part.link().parse().is_ok_and(|name| host.system.network.exists(&name));
     let strange = matches!(phase, None | Some(Phase::Absent | Phase::Waiting));
-    (removes && part.role == Role::Emulated && strange && there()).then(|| "somebody else has plugged it".to_owned())
+    (removes && part.role == VifType::Emulated && strange && there()).then(|| "somebody else has plugged it".to_owned())
 }
 
 /// What a call is about.
-fn part(host: &Host, call: &Call) -> Result<Part, String> {
+fn part(host: &DaemonContext, call: &Call) -> Result<DeviceInstance, String> {
     let device = device(host, &call.backend)?;
     let role = match call.emulated {
-        false => Role::Paravirtual,
-        true if device.kind == Kind::VIF => Role::Emulated,
+        false => VifType::Paravirtual,
+        true if device.kind == Kind::VIF => VifType::Emulated,
         true => return Err(format!("{device} is no card, and has no tap")),
     };
-    Ok(Part { device, role })
+    Ok(DeviceInstance { device, role })
 }
 
 /// The device that `XENBUS_PATH` names, as libxl and udev write it: a directory of this domain's.
-fn device(host: &Host, path: &str) -> Result<DeviceKey, String> {
+fn device(host: &DaemonContext, path: &str) -> Result<DeviceKey, String> {
     match WatchedPath::parse(path, host.own).map_err(|error| error.to_string())? {
         WatchedPath {
             backend,

@@ -10,14 +10,14 @@ use tokio::{
     time::sleep,
 };
 use tracing::warn;
-use xenplug_runtime::{Backends, Role, Services};
-use xenplug_xenbus::{AfterRelease, DeviceKey, Part, Phase, Published, XenbusState};
+use xenplug_runtime::{Backends, HelperKey, Services};
+use xenplug_xenbus::{AfterRelease, DeviceInstance, DeviceKey, Phase, Published, XenbusState};
 use xenplug_xenstore::Error;
 
 use crate::{
+    context::DaemonContext,
     directory::{self, Directory},
     dispatch::root,
-    host::Host,
 };
 
 /// How often they are looked after: a guest whose disks are gone learns of it within this time.
@@ -30,10 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Question {
     TakenUp(DeviceKey, mpsc::SyncSender<Result<bool, String>>),
     Startable(DeviceKey, mpsc::SyncSender<Result<(), String>>),
-    Ended(Role, mpsc::SyncSender<()>),
+    Ended(HelperKey, mpsc::SyncSender<()>),
 }
 
-/// Asks the task that speaks to the store.
+/// PendingCalls the task that speaks to the store.
 struct Teller(UnboundedSender<Question>);
 
 /// The helpers of a daemon, and where it is asked about those whom they serve.
@@ -60,7 +60,7 @@ impl Backends for Teller {
         self.ask(|answer| Question::Startable(device.clone(), answer))
     }
 
-    fn ended(&self, role: &Role) {
+    fn ended(&self, role: &HelperKey) {
         let (done, heard) = mpsc::sync_channel(1);
         if self.0.send(Question::Ended(role.clone(), done)).is_ok() {
             // A store that is away for longer loses what guests write as well.
@@ -70,7 +70,7 @@ impl Backends for Teller {
 }
 
 /// Answers the questions, for as long as the daemon runs.
-pub(crate) async fn answer(host: Arc<Host>, mut told: UnboundedReceiver<Question>) {
+pub(crate) async fn answer(host: Arc<DaemonContext>, mut told: UnboundedReceiver<Question>) {
     while let Some(question) = told.recv().await {
         // Who asked may have given up.
         match question {
@@ -82,7 +82,7 @@ pub(crate) async fn answer(host: Arc<Host>, mut told: UnboundedReceiver<Question
             }
             Question::Ended(role, done) => {
                 if let Err(error) = ended(&host, &role).await {
-                    let Role { helper, guest, .. } = role;
+                    let HelperKey { helper, guest, .. } = role;
                     warn!(helper, guest = guest.0, %error, "its end could not be told to all whom it served");
                 }
                 let _ = done.send(());
@@ -93,7 +93,7 @@ pub(crate) async fn answer(host: Arc<Host>, mut told: UnboundedReceiver<Question
 
 /// Tells the devices that a helper had taken up, and that nobody closes any more, that it has ended. They may be more than
 /// those whose handlers took part in it.
-async fn ended(host: &Arc<Host>, role: &Role) -> Result<(), Error> {
+async fn ended(host: &Arc<DaemonContext>, role: &HelperKey) -> Result<(), Error> {
     directory::forget_device_model(host, role.guest).await?;
     let error = format!("{}: {} has ended, which had taken it up", role.plugin, role.helper);
     let all = root(host).join(&format!("{}/{}", role.kind, role.guest))?;
@@ -107,7 +107,7 @@ async fn ended(host: &Arc<Host>, role: &Role) -> Result<(), Error> {
             frontend: role.guest,
             devid,
         };
-        let part = Part::main(device.clone());
+        let part = DeviceInstance::main(device.clone());
         if matches!(
             host.registry.phase(&part),
             Some(Phase::Releasing {
@@ -125,7 +125,7 @@ async fn ended(host: &Arc<Host>, role: &Role) -> Result<(), Error> {
     Ok(())
 }
 
-async fn taken_up(host: &Host, device: &DeviceKey) -> Result<bool, String> {
+async fn taken_up(host: &DaemonContext, device: &DeviceKey) -> Result<bool, String> {
     let state = format!("{}/{device}/state", root(host));
     let state = state.parse().expect("a path of numbers and a checked kind is a path");
     match host.client.read(&state).await {
@@ -138,7 +138,7 @@ async fn taken_up(host: &Host, device: &DeviceKey) -> Result<bool, String> {
 }
 
 /// Two QEMUs would open the same images, and one of them cannot go on with what another has begun.
-async fn startable(host: &Host, device: &DeviceKey) -> Result<(), String> {
+async fn startable(host: &DaemonContext, device: &DeviceKey) -> Result<(), String> {
     let guest = device.frontend;
     match directory::has_device_model(host, guest).await {
         Ok(false) => {}
@@ -156,7 +156,7 @@ async fn startable(host: &Host, device: &DeviceKey) -> Result<(), String> {
 }
 
 /// Looks after all of them, for as long as the daemon runs.
-pub(crate) async fn tend(host: Arc<Host>) {
+pub(crate) async fn tend(host: Arc<DaemonContext>) {
     while !host.draining.is_cancelled() {
         sleep(EVERY).await;
         if host.claims.services.is_empty() {

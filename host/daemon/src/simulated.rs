@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use bytesize::ByteSize;
 use serde::Deserialize;
-use xenplug_system::{System, network::IfName};
+use xenplug_system::{Platform, network::IfName};
 
 /// What is on the machine.
 #[derive(Deserialize)]
@@ -33,11 +33,11 @@ struct File {
 }
 
 /// Makes the machine that a file describes.
-pub(crate) fn machine(description: &Path) -> anyhow::Result<System> {
+pub(crate) fn machine(description: &Path) -> anyhow::Result<Platform> {
     let place = || format!("the simulated machine, {}", description.display());
     let text = fs::read_to_string(description).with_context(place)?;
     let description: Description = toml::from_str(&text).with_context(place)?;
-    let (system, machine) = System::simulated();
+    let (system, machine) = Platform::simulated();
     for file in description.files {
         machine.add_file(file.path, file.size.as_u64());
     }

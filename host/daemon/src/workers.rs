@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{info, warn};
 use xenplug_system::{Network, network::IfName};
 
-use crate::patience::Pauses;
+use crate::retry::Pauses;
 
 /// Who does what blocks.
 pub(crate) enum Workers {
@@ -102,13 +102,13 @@ mod tests {
     use std::time::Duration;
 
     use tokio::{task::LocalSet, time::timeout};
-    use xenplug_system::{Error, System, simulated::Operation};
+    use xenplug_system::{Error, Platform, simulated::Operation};
 
     use super::*;
 
     #[tokio::test]
     async fn links_that_cannot_be_followed_at_once_are_followed_later() {
-        let (system, machine) = System::simulated();
+        let (system, machine) = Platform::simulated();
         machine.fail(Operation::Appearances, 1, Error::Busy("no memory".to_owned()));
         let follows = async {
             let mut links = Workers::Threads.links(&system.network);

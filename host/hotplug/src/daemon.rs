@@ -5,17 +5,17 @@
 //!
 //! | request | backend | next |
 //! | --- | --- | --- |
-//! | none | made for a request that is not there | [`Action::Drop`] |
-//! | any | made for another request | [`Action::Drop`] |
-//! | any but closed, refused | none, or libxl's | [`Action::Close`] |
-//! | wanted | libxl's | [`Action::Close`] |
-//! | wanted | none, nothing held | [`Action::Make`], or [`Action::Close`] if its frontend has gone |
-//! | taken, ready, used | none, nothing held | [`Action::Close`] |
-//! | taken, ready, used | the guest has gone, or its setting up failed | [`Action::Drop`] |
-//! | taken, ready, used | ours | [`Action::Tell`] what the backend says, if the request does not |
-//! | unwanted | ours, never set up; or forced; or the guest has gone | [`Action::Drop`] |
-//! | unwanted | ours, online | [`Action::Shut`] |
-//! | unwanted | none, or libxl's, nothing held | [`Action::Close`] |
+//! | none | made for a request that is not there | [`DaemonAction::Drop`] |
+//! | any | made for another request | [`DaemonAction::Drop`] |
+//! | any but closed, refused | none, or libxl's | [`DaemonAction::Close`] |
+//! | wanted | libxl's | [`DaemonAction::Close`] |
+//! | wanted | none, nothing held | [`DaemonAction::Make`], or [`DaemonAction::Close`] if its frontend has gone |
+//! | taken, ready, used | none, nothing held | [`DaemonAction::Close`] |
+//! | taken, ready, used | the guest has gone, or its setting up failed | [`DaemonAction::Drop`] |
+//! | taken, ready, used | ours | [`DaemonAction::Tell`] what the backend says, if the request does not |
+//! | unwanted | ours, never set up; or forced; or the guest has gone | [`DaemonAction::Drop`] |
+//! | unwanted | ours, online | [`DaemonAction::Shut`] |
+//! | unwanted | none, or libxl's, nothing held | [`DaemonAction::Close`] |
 //! | any other | any other | nothing |
 
 use xenplug_xenbus::{HotplugStatus, XenbusState};
@@ -56,7 +56,7 @@ pub struct Backend {
 
 /// What to do, in one transaction that looks again and changes nothing if something else is next by then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+pub enum DaemonAction {
     /// Make the backend's directory and fill the frontend's, and write [`State::Taken`].
     Make,
     /// Write that state.
@@ -70,21 +70,21 @@ pub enum Action {
 }
 
 /// What is next. `None`: nothing, until something changes.
-pub fn next(seen: &Seen) -> Option<Action> {
+pub fn next(seen: &Seen) -> Option<DaemonAction> {
     let Some(request) = &seen.request else {
         let orphan = seen.backend.as_ref().is_some_and(|backend| backend.made_for.is_some());
-        return orphan.then(|| Action::Drop(String::new()));
+        return orphan.then(|| DaemonAction::Drop(String::new()));
     };
     match &seen.backend {
         Some(backend) if backend.made_for == Some(request.id) => with_backend(seen, request, backend),
-        Some(backend) if backend.made_for.is_some() => Some(Action::Drop(String::new())),
+        Some(backend) if backend.made_for.is_some() => Some(DaemonAction::Drop(String::new())),
         other => without_backend(seen, request, other.is_some()),
     }
 }
 
 /// The backend is the request's.
-fn with_backend(seen: &Seen, request: &Request, backend: &Backend) -> Option<Action> {
-    let drop = |why: &str| Some(Action::Drop(why.to_owned()));
+fn with_backend(seen: &Seen, request: &Request, backend: &Backend) -> Option<DaemonAction> {
+    let drop = |why: &str| Some(DaemonAction::Drop(why.to_owned()));
     let connected = backend.status == HotplugStatus::Connected;
     match request.state {
         State::Wanted | State::Taken | State::Ready | State::Used => {
@@ -106,11 +106,11 @@ fn with_backend(seen: &Seen, request: &Request, backend: &Backend) -> Option<Act
                 (true, _) => State::Ready,
                 (false, _) => State::Taken,
             };
-            (request.state != is).then_some(Action::Tell(is))
+            (request.state != is).then_some(DaemonAction::Tell(is))
         }
         // Before it is set up no guest uses it, and one that has no driver will never answer.
         State::Unwanted if request.force || !seen.frontend || (!connected && backend.online) => drop(""),
-        State::Unwanted if backend.online => Some(Action::Shut),
+        State::Unwanted if backend.online => Some(DaemonAction::Shut),
         // It waits for the guest, and then for the device's machine.
         State::Unwanted => None,
         State::Closed => drop(""),
@@ -119,10 +119,10 @@ fn with_backend(seen: &Seen, request: &Request, backend: &Backend) -> Option<Act
 }
 
 /// There is no backend of the request's; perhaps one of libxl's.
-fn without_backend(seen: &Seen, request: &Request, foreign: bool) -> Option<Action> {
+fn without_backend(seen: &Seen, request: &Request, foreign: bool) -> Option<DaemonAction> {
     let close = |why: &str| {
         let why = if request.error.is_empty() { why } else { "" };
-        Some(Action::Close(why.to_owned()))
+        Some(DaemonAction::Close(why.to_owned()))
     };
     if seen.held && !foreign {
         return None;
@@ -131,7 +131,7 @@ fn without_backend(seen: &Seen, request: &Request, foreign: bool) -> Option<Acti
         State::Wanted if !seen.refusal.is_empty() => close(&seen.refusal),
         State::Wanted if foreign => close("there is such a device, made by another toolstack"),
         State::Wanted if !seen.frontend => close(GUEST_GONE),
-        State::Wanted => Some(Action::Make),
+        State::Wanted => Some(DaemonAction::Make),
         State::Taken | State::Ready | State::Used if !seen.frontend => close(GUEST_GONE),
         State::Taken | State::Ready | State::Used => close("the backend's directory was removed"),
         State::Unwanted => close(""),

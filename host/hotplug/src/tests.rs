@@ -98,7 +98,10 @@ fn a_device_of_libxls_is_left_alone() {
                 ..seen(state)
             };
             let next = daemon::next(&seen);
-            assert!(matches!(next, Some(daemon::Action::Close(_))), "{state:?}: {next:?}");
+            assert!(
+                matches!(next, Some(daemon::DaemonAction::Close(_))),
+                "{state:?}: {next:?}"
+            );
         }
     }
     let nobodys = daemon::Seen {
@@ -116,12 +119,12 @@ fn a_backend_without_its_request_is_removed() {
         backend: Some(backend(Some(1))),
         ..seen(State::Wanted)
     };
-    assert_eq!(daemon::next(&orphan), Some(daemon::Action::Drop(String::new())));
+    assert_eq!(daemon::next(&orphan), Some(daemon::DaemonAction::Drop(String::new())));
     let anothers = daemon::Seen {
         backend: Some(backend(Some(2))),
         ..seen(State::Wanted)
     };
-    assert_eq!(daemon::next(&anothers), Some(daemon::Action::Drop(String::new())));
+    assert_eq!(daemon::next(&anothers), Some(daemon::DaemonAction::Drop(String::new())));
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn a_request_that_is_refused_says_why_and_makes_nothing() {
     };
     assert_eq!(
         daemon::next(&refused),
-        Some(daemon::Action::Close("version 2 is not spoken here".to_owned()))
+        Some(daemon::DaemonAction::Close("version 2 is not spoken here".to_owned()))
     );
 }
 
@@ -146,9 +149,9 @@ fn the_first_error_is_the_one_that_is_told() {
     });
     assert_eq!(
         daemon::next(&failed),
-        Some(daemon::Action::Drop("phy: in use".to_owned()))
+        Some(daemon::DaemonAction::Drop("phy: in use".to_owned()))
     );
     failed.backend = None;
     failed.request.as_mut().unwrap().error = "phy: in use".to_owned();
-    assert_eq!(daemon::next(&failed), Some(daemon::Action::Close(String::new())));
+    assert_eq!(daemon::next(&failed), Some(daemon::DaemonAction::Close(String::new())));
 }

@@ -2,20 +2,20 @@
 //!
 //! | wish | request | next |
 //! | --- | --- | --- |
-//! | attach | none, no frontend | [`Action::Create`] |
+//! | attach | none, no frontend | [`ToolstackAction::Create`] |
 //! | attach | none, a frontend | fails: another toolstack's |
 //! | attach | ours: wanted, taken | waits |
 //! | attach | ours: ready, used | done |
-//! | attach | ours: closed | [`Action::Remove`]; then it fails, with the driver domain's error |
+//! | attach | ours: closed | [`ToolstackAction::Remove`]; then it fails, with the driver domain's error |
 //! | attach | ours: unwanted, or no longer there | fails: somebody else detaches it |
 //! | attach | another's, of this guest, not closed | fails: there is one |
 //! | attach | another's, of a guest that has gone | as for detach |
-//! | attach | another's, closed | [`Action::Remove`] |
+//! | attach | another's, closed | [`ToolstackAction::Remove`] |
 //! | detach | none | done |
-//! | detach | wanted, closed | [`Action::Remove`] |
-//! | detach | taken, ready, used, unknown | [`Action::Unwant`] |
-//! | detach | unwanted | waits; [`Action::Force`] if the guest is not to be waited for |
-//! | both | any, and the driver domain has gone | [`Action::Remove`], for an attach a failure |
+//! | detach | wanted, closed | [`ToolstackAction::Remove`] |
+//! | detach | taken, ready, used, unknown | [`ToolstackAction::Unwant`] |
+//! | detach | unwanted | waits; [`ToolstackAction::Force`] if the guest is not to be waited for |
+//! | both | any, and the driver domain has gone | [`ToolstackAction::Remove`], for an attach a failure |
 
 use crate::{Request, RequestId, State};
 
@@ -53,7 +53,7 @@ pub struct Seen {
 
 /// What to do, in one transaction that looks again and changes nothing if something else is next by then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+pub enum ToolstackAction {
     /// Write the request, and make the empty directory of the frontend.
     Create,
     /// Write [`State::Unwanted`], and `force` as wished.
@@ -92,9 +92,9 @@ pub enum Next {
     /// Wait until something changes.
     Wait,
     /// Do this.
-    Do(Action),
+    Do(ToolstackAction),
     /// It is over; after the action, if there is one.
-    Over(Option<Action>, End),
+    Over(Option<ToolstackAction>, End),
 }
 
 /// What is next for a wish.
@@ -112,14 +112,14 @@ fn attach(id: RequestId, written: bool, seen: &Seen) -> Next {
     match &seen.request {
         Some(request) if request.id == id => match request.state {
             State::Closed => Next::Over(
-                Some(Action::Remove),
+                Some(ToolstackAction::Remove),
                 End::Failed(if request.error.is_empty() {
                     "the driver domain does not say why".to_owned()
                 } else {
                     request.error.clone()
                 }),
             ),
-            _ if !seen.driver_domain => Next::Over(Some(Action::Remove), End::NoDriverDomain),
+            _ if !seen.driver_domain => Next::Over(Some(ToolstackAction::Remove), End::NoDriverDomain),
             State::Ready | State::Used => Next::Over(None, End::Attached),
             State::Unwanted => Next::Over(None, End::Withdrawn),
             State::Wanted | State::Taken | State::Unknown => Next::Wait,
@@ -127,7 +127,7 @@ fn attach(id: RequestId, written: bool, seen: &Seen) -> Next {
         _ if written => Next::Over(None, End::Withdrawn),
         _ if !seen.driver_domain => Next::Over(None, End::NoDriverDomain),
         _ if seen.vm.is_none() => Next::Over(None, End::NoGuest),
-        Some(request) if request.state == State::Closed => Next::Do(Action::Remove),
+        Some(request) if request.state == State::Closed => Next::Do(ToolstackAction::Remove),
         Some(request) if seen.vm.as_ref() == Some(&request.vm) => Next::Over(None, End::Exists { requested: true }),
         // A guest that has gone leaves nobody to wait for.
         Some(request) => match detach(true, seen, request) {
@@ -135,18 +135,18 @@ fn attach(id: RequestId, written: bool, seen: &Seen) -> Next {
             other => other,
         },
         None if seen.frontend => Next::Over(None, End::Exists { requested: false }),
-        None => Next::Do(Action::Create),
+        None => Next::Do(ToolstackAction::Create),
     }
 }
 
 fn detach(force: bool, seen: &Seen, request: &Request) -> Next {
     match request.state {
         // What a domain held has gone with it.
-        _ if !seen.driver_domain => Next::Over(Some(Action::Remove), End::Detached),
+        _ if !seen.driver_domain => Next::Over(Some(ToolstackAction::Remove), End::Detached),
         // Nothing is made before it is taken up, in one transaction.
-        State::Wanted | State::Closed => Next::Over(Some(Action::Remove), End::Detached),
-        State::Taken | State::Ready | State::Used | State::Unknown => Next::Do(Action::Unwant),
-        State::Unwanted if force && !request.force => Next::Do(Action::Force),
+        State::Wanted | State::Closed => Next::Over(Some(ToolstackAction::Remove), End::Detached),
+        State::Taken | State::Ready | State::Used | State::Unknown => Next::Do(ToolstackAction::Unwant),
+        State::Unwanted if force && !request.force => Next::Do(ToolstackAction::Force),
         State::Unwanted => Next::Wait,
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xenplug_system::block::SourceIdentity;
 use xenplug_xenbus::DeviceKey;
 
-use crate::{Services, shared::Undoings};
+use crate::{Services, shared_undo::Undoings};
 
 /// How a device uses a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ struct Granted {
 }
 
 /// Tells what those use who make no claims: the devices that original hotplug scripts have plugged.
-pub trait Neighbours: Send + Sync {
+pub trait ForeignDisks: Send + Sync {
     /// The devices that use a block device, as far as everything is known that was published before this call.
     fn users(&self, major: u32, minor: u32) -> Result<Vec<Claim>, String>;
 }
@@ -65,7 +65,7 @@ pub trait Neighbours: Send + Sync {
 pub struct Claims {
     /// In the order in which they were granted.
     table: Mutex<HashMap<SourceIdentity, Vec<Granted>>>,
-    neighbours: Option<Box<dyn Neighbours>>,
+    foreign_disks: Option<Box<dyn ForeignDisks>>,
     /// Who counts on what helpers did.
     pub(crate) undoings: Undoings,
     /// The helpers that go on.
@@ -81,10 +81,10 @@ impl Claims {
         }
     }
 
-    /// With neighbours, who have to be asked.
-    pub fn beside(self, neighbours: Box<dyn Neighbours>) -> Self {
+    /// With foreign_disks, who have to be asked.
+    pub fn beside(self, foreign_disks: Box<dyn ForeignDisks>) -> Self {
         Self {
-            neighbours: Some(neighbours),
+            foreign_disks: Some(foreign_disks),
             ..self
         }
     }
@@ -98,10 +98,10 @@ impl Claims {
         vms: &[String],
         sharing: Sharing,
     ) -> Result<Option<DeviceKey>, String> {
-        let (Some(neighbours), SourceIdentity::BlockDevice { major, minor }) = (&self.neighbours, source) else {
+        let (Some(foreign_disks), SourceIdentity::BlockDevice { major, minor }) = (&self.foreign_disks, source) else {
             return Ok(None);
         };
-        let users = neighbours.users(major, minor)?;
+        let users = foreign_disks.users(major, minor)?;
         let forbids = users.into_iter().find(|user| user.forbids(device, vms, sharing));
         Ok(forbids.map(|user| user.device))
     }

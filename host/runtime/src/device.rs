@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xenplug_xenbus::{DeviceKey, DomId, Part, Role, ScriptName};
+use xenplug_xenbus::{DeviceInstance, DeviceKey, DomId, ScriptName, VifType};
 
 use crate::bindings::xen::hotplug::types;
 
@@ -18,7 +18,7 @@ pub struct Device {
     /// The nodes of its backend directory.
     pub nodes: BTreeMap<String, String>,
     /// What of it is to be connected.
-    pub role: Role,
+    pub role: VifType,
     /// What whoever ran the script told it besides.
     pub parameters: BTreeMap<String, String>,
     /// The `vm` node of the frontend domain, and of the domain it is a stub for.
@@ -31,8 +31,8 @@ pub struct Device {
 
 impl Device {
     /// What of the device is to be connected.
-    pub fn part(&self) -> Part {
-        Part {
+    pub fn part(&self) -> DeviceInstance {
+        DeviceInstance {
             device: self.key.clone(),
             role: self.role,
         }
@@ -47,8 +47,8 @@ impl Device {
             script: self.script.as_str().to_owned(),
             nodes: list(&self.nodes),
             role: match self.role {
-                Role::Paravirtual => types::Role::Paravirtual,
-                Role::Emulated => types::Role::Emulated,
+                VifType::Paravirtual => types::VifType::Paravirtual,
+                VifType::Emulated => types::VifType::Emulated,
             },
             parameters: list(&self.parameters),
         }

@@ -5,16 +5,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use xenplug_system::{
-    Error, System,
+    Error, Platform,
     block::{LoopDevice, SourceIdentity},
     dhcp::{Lease, Server},
     grant::DhcpGrant,
     network::{IfName, LinkChanges, Prefix, Route},
-    process::{Command, Kept},
+    process::{Command, HelperProcess},
 };
-use xenplug_xenbus::Part;
+use xenplug_xenbus::DeviceInstance;
 
-use crate::{Claims, Grants, Role, Sharing};
+use crate::{Claims, Grants, HelperKey, Sharing};
 
 /// How long what a helper left running has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -78,10 +78,10 @@ pub enum Effect {
         /// The tag in its environment.
         tag: String,
         /// The process, once it is known.
-        kept: Option<Kept>,
+        kept: Option<HelperProcess>,
         /// What it does for other devices as well; it ends with the last of them.
         #[serde(default)]
-        role: Option<Role>,
+        role: Option<HelperKey>,
     },
     /// An entry of a DHCP server's.
     Lease {
@@ -114,10 +114,10 @@ pub enum Effect {
 
 /// What undoing takes: the machine, the authority, and what devices share.
 pub(crate) struct Undo<'a> {
-    pub(crate) system: &'a System,
+    pub(crate) system: &'a Platform,
     pub(crate) authority: &'a Grants,
     pub(crate) claims: &'a Claims,
-    pub(crate) part: &'a Part,
+    pub(crate) part: &'a DeviceInstance,
 }
 
 impl Undo<'_> {
@@ -270,7 +270,7 @@ impl Effect {
 }
 
 /// Restarts a DHCP server. That this fails is no error, here or in the script: ISC's does where it has nothing to serve.
-pub(crate) fn restart(system: &System, grant: &DhcpGrant, server: &Server, tag: &str) {
+pub(crate) fn restart(system: &Platform, grant: &DhcpGrant, server: &Server, tag: &str) {
     let Some(command) = server.restarting() else { return };
     match system.process.run_recorded(grant.process(), &command, tag, UNDOING) {
         Ok(output) if output.code == 0 => {}

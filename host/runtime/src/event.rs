@@ -11,14 +11,14 @@ use std::{
 
 use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use xenplug_system::System;
+use xenplug_system::Platform;
 
-use crate::{Claims, Device, Grants, Holding, Limits, capability::CallError};
+use crate::{Claims, Device, DeviceResources, Grants, Limits, capability::CallError};
 
 /// What all events of a plugin share.
 pub(crate) struct Context {
     pub(crate) name: String,
-    pub(crate) system: System,
+    pub(crate) system: Platform,
     pub(crate) grants: Grants,
     pub(crate) claims: Arc<Claims>,
     pub(crate) config: HashMap<String, String>,
@@ -28,7 +28,7 @@ pub(crate) struct Context {
 /// The device that an event is about. `describe` is about none.
 pub(crate) struct Subject {
     pub(crate) device: Arc<Device>,
-    pub(crate) holding: Holding,
+    pub(crate) resources: DeviceResources,
 }
 
 /// Tells a running event to stop.

@@ -12,15 +12,15 @@ use xenplug_system::{
     network::Link,
     process::{Variables, hook},
 };
-use xenplug_xenbus::{BackendPath, Kind, Role};
+use xenplug_xenbus::{BackendPath, Kind, VifType};
 
-use crate::{Device, Effect, Fault, Holding, HoldingError, clean, event::Context};
+use crate::{Device, DeviceResources, Effect, Fault, ResourceError, clean, event::Context};
 
 /// Bytes of what a hook that fails may say of it.
 const SAID: usize = 200;
 
 /// Runs them all, one after the other. One that fails fails the device.
-pub(crate) fn run(context: &Context, device: &Device, holding: &mut Holding) -> Result<(), Fault> {
+pub(crate) fn run(context: &Context, device: &Device, resources: &mut DeviceResources) -> Result<(), Fault> {
     let Some(grant) = context.grants.hooks.as_ref().filter(|_| device.key.kind == Kind::VIF) else {
         return Ok(());
     };
@@ -30,23 +30,23 @@ pub(crate) fn run(context: &Context, device: &Device, holding: &mut Holding) -> 
     if hooks.is_empty() {
         return Ok(());
     }
-    let variables = variables(context, device, holding).map_err(refused)?;
+    let variables = variables(context, device, resources).map_err(refused)?;
     let (come, go) = match device.role {
-        Role::Paravirtual => ("online", "offline"),
-        Role::Emulated => ("add", "remove"),
+        VifType::Paravirtual => ("online", "offline"),
+        VifType::Emulated => ("add", "remove"),
     };
     let told = |command: &str| {
         let mut variables = variables.clone();
         variables.insert("command".to_owned(), command.to_owned());
         hooks.iter().map(move |program| hook(program, &variables)).collect()
     };
-    let tag = holding.own_tag();
+    let tag = resources.own_tag();
     let effect = Effect::Hooks {
         tag: tag.clone(),
         offline: told(go),
     };
     let online: Vec<_> = told(come);
-    let ran = holding.acquire(effect.clone(), || {
+    let ran = resources.acquire(effect.clone(), || {
         for hook in &online {
             let left = until.saturating_duration_since(Instant::now());
             let output = process.run_recorded(grant.process(), hook, &tag, left)?;
@@ -66,17 +66,17 @@ pub(crate) fn run(context: &Context, device: &Device, holding: &mut Holding) -> 
             ),
             SAID,
         ))),
-        Err(HoldingError::System(error)) => Err(refused(error)),
+        Err(ResourceError::Platform(error)) => Err(refused(error)),
         Err(error) => Err(Fault::Refused(error.to_string())),
     }
 }
 
 /// What is set for a hook: what libxl sets for the script (libxl_linux.c, `get_hotplug_env`), and what the script sets
 /// itself (vif-common.sh, vif-bridge).
-fn variables(context: &Context, device: &Device, holding: &Holding) -> Result<Variables, Error> {
+fn variables(context: &Context, device: &Device, resources: &DeviceResources) -> Result<Variables, Error> {
     let network = &context.system.network;
     let part = device.part();
-    let own = match (holding.link(), part.link().parse()) {
+    let own = match (resources.link(), part.link().parse()) {
         (Some(index), _) => network.link_by_index(index)?,
         (None, Ok(name)) => network.link(&name)?,
         (None, Err(_)) => None,
@@ -93,8 +93,8 @@ fn variables(context: &Context, device: &Device, holding: &Holding) -> Result<Va
     let node = |name: &str| device.nodes.get(name).cloned();
     let told = |name: &str| device.parameters.get(name).cloned();
     let (type_if, interface) = match device.role {
-        Role::Paravirtual => ("vif", None),
-        Role::Emulated => ("tap", Some(part.link())),
+        VifType::Paravirtual => ("vif", None),
+        VifType::Emulated => ("tap", Some(part.link())),
     };
     let all = [
         ("XENBUS_BASE_PATH", Some("backend".to_owned())),

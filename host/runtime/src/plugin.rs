@@ -5,11 +5,11 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use tokio::{runtime::Handle, time::timeout_at};
 use tracing::warn;
 use wasmtime::{Store, Trap, UpdateDeadline};
-use xenplug_system::System;
+use xenplug_system::Platform;
 
 pub use crate::event::Cancel;
 use crate::{
-    Cache, CacheError, Claims, Connection, Device, DeviceError, Engine, Grants, Holding, Interface, Limits,
+    Cache, CacheError, Claims, Connection, Device, DeviceError, DeviceResources, Engine, Grants, Interface, Limits,
     bindings::{Plugin as Bindings, PluginPre, exports::xen::hotplug::handler, xen::hotplug::types},
     clean,
     event::{Context, Event, Stop, Subject},
@@ -158,7 +158,7 @@ impl Plugin {
     pub fn load(
         engine: &Engine,
         cache: &Cache,
-        system: &System,
+        system: &Platform,
         claims: &Arc<Claims>,
         spec: PluginSpec,
     ) -> Result<Self, LoadError> {
@@ -251,46 +251,51 @@ impl Plugin {
         &self.context.limits
     }
 
-    /// Connects a device. What was acquired on the way, also on the way to a failure, is in the holding that comes back.
+    /// Connects a device. What was acquired on the way, also on the way to a failure, is in the resources that comes back.
     ///
     /// Blocks for at most the plugin's deadline, unless the kernel does not come back from a call: run it on a thread
     /// for blocking work, within a tokio runtime.
     pub fn connect(
         &self,
         device: Arc<Device>,
-        holding: Holding,
+        resources: DeviceResources,
         cancel: &Cancel,
-    ) -> (Holding, Result<Connection, Fault>) {
+    ) -> (DeviceResources, Result<Connection, Fault>) {
         let guest = device.to_guest();
         let subject = Subject {
             device: Arc::clone(&device),
-            holding,
+            resources,
         };
-        let (holding, answer) = self.event(Some(subject), cancel, async |bindings, store| {
+        let (resources, answer) = self.event(Some(subject), cancel, async |bindings, store| {
             bindings.xen_hotplug_handler().call_connect(store, &guest).await
         });
         // A subject went in, so one comes out.
-        let mut holding = holding.expect("an event with a device keeps it");
-        holding.settle(&self.context.claims);
+        let mut resources = resources.expect("an event with a device keeps it");
+        resources.settle(&self.context.claims);
         let answer = answer.and_then(|answer| match answer {
             Ok(connection) => Ok(Connection::from_guest(connection)?),
             Err(error) => Err(Fault::of(error)),
         });
         let answer = answer.and_then(|connection| {
-            hooks::run(&self.context, &device, &mut holding)?;
+            hooks::run(&self.context, &device, &mut resources)?;
             Ok(connection)
         });
-        (holding, answer)
+        (resources, answer)
     }
 
     /// Lets the handler end things in an order, before what the device holds is given back. Blocks as `connect` does.
-    pub fn disconnect(&self, device: Arc<Device>, holding: Holding, cancel: &Cancel) -> (Holding, Result<(), Fault>) {
+    pub fn disconnect(
+        &self,
+        device: Arc<Device>,
+        resources: DeviceResources,
+        cancel: &Cancel,
+    ) -> (DeviceResources, Result<(), Fault>) {
         let guest = device.to_guest();
-        let (holding, answer) = self.event(Some(Subject { device, holding }), cancel, async |bindings, store| {
+        let (resources, answer) = self.event(Some(Subject { device, resources }), cancel, async |bindings, store| {
             bindings.xen_hotplug_handler().call_disconnect(store, &guest).await
         });
         (
-            holding.expect("an event with a device keeps it"),
+            resources.expect("an event with a device keeps it"),
             answer.and_then(|answer| answer.map_err(Fault::of)),
         )
     }
@@ -301,7 +306,7 @@ impl Plugin {
         subject: Option<Subject>,
         cancel: &Cancel,
         call: impl AsyncFnOnce(&Bindings, &mut Store<Event>) -> wasmtime::Result<T>,
-    ) -> (Option<Holding>, Result<T, Fault>) {
+    ) -> (Option<DeviceResources>, Result<T, Fault>) {
         let limits = &self.context.limits;
         let event = Event::new(Arc::clone(&self.context), subject, cancel.clone());
         let deadline = event.deadline;
@@ -332,7 +337,7 @@ impl Plugin {
             let dropped = event.log_lines - limits.log_lines;
             warn!(plugin = self.name(), dropped, "the plugin logged more than it may");
         }
-        (event.subject.map(|subject| subject.holding), result)
+        (event.subject.map(|subject| subject.resources), result)
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
-use xenplug_system::{Error, Process, process::Kept};
-use xenplug_xenbus::{DeviceKey, DomId, Kind, Part};
+use xenplug_system::{Error, Process, process::HelperProcess};
+use xenplug_xenbus::{DeviceInstance, DeviceKey, DomId, Kind};
 
 mod words;
 
@@ -34,12 +34,12 @@ pub trait Backends: Send + Sync {
 
     /// The helper has ended that was the backend of a guest's devices: nobody closes those any more that it had taken up, and
     /// what it wrote about itself is of no use.
-    fn ended(&self, role: &Role);
+    fn ended(&self, role: &HelperKey);
 }
 
 /// Which helper serves which guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Role {
+pub struct HelperKey {
     /// Whose helper it is.
     pub plugin: String,
     /// Its name in the configuration.
@@ -60,8 +60,8 @@ pub struct Services {
 /// One helper.
 struct Service {
     /// What it does for all devices of a guest; none for one that a device has for itself.
-    role: Option<Role>,
-    users: Vec<Part>,
+    role: Option<HelperKey>,
+    users: Vec<DeviceInstance>,
     stage: Stage,
     words: Words,
 }
@@ -70,9 +70,9 @@ enum Stage {
     /// Its first device starts it; or, after a restart, it is looked for.
     Starting,
     /// It runs, as far as is known.
-    Running(Kept),
+    Running(HelperProcess),
     /// It has ended by itself.
-    Lost(Kept),
+    Lost(HelperProcess),
     /// Nobody is left, and it is being ended.
     Ending,
 }
@@ -80,7 +80,7 @@ enum Stage {
 /// How a device takes part.
 pub(crate) enum Joined {
     /// In one that runs.
-    Running(String, Kept),
+    Running(String, HelperProcess),
     /// As the first one, with this tag.
     First(String),
     /// Not now: it is being started or ended.
@@ -98,7 +98,7 @@ impl Services {
 
     /// Takes part in the helper that serves a guest. Whoever is the first has to start it, and to tell how that went:
     /// [`Services::runs`] or [`Services::leave`].
-    pub(crate) fn join(&self, process: &dyn Process, role: &Role, part: &Part) -> Joined {
+    pub(crate) fn join(&self, process: &dyn Process, role: &HelperKey, part: &DeviceInstance) -> Joined {
         let mut table = self.table();
         let Some((tag, service)) = table
             .iter_mut()
@@ -118,7 +118,7 @@ impl Services {
     }
 
     /// A helper was started.
-    pub(crate) fn runs(&self, tag: &str, kept: &Kept, part: &Part) {
+    pub(crate) fn runs(&self, tag: &str, kept: &HelperProcess, part: &DeviceInstance) {
         let mut table = self.table();
         let service = table
             .entry(tag.to_owned())
@@ -128,7 +128,13 @@ impl Services {
 
     /// Takes up, after a restart, that a record counts on a helper. If nothing is known but that it was about to be
     /// started, [`Services::runs`] tells once it was found, or [`Services::leave`] that it is not there.
-    pub(crate) fn resume(&self, tag: &str, kept: Option<&Kept>, role: Option<Role>, part: &Part) {
+    pub(crate) fn resume(
+        &self,
+        tag: &str,
+        kept: Option<&HelperProcess>,
+        role: Option<HelperKey>,
+        part: &DeviceInstance,
+    ) {
         let mut table = self.table();
         let service = table
             .entry(tag.to_owned())
@@ -143,9 +149,9 @@ impl Services {
         &self,
         process: &dyn Process,
         tag: &str,
-        kept: Option<&Kept>,
-        role: Option<&Role>,
-        part: &Part,
+        kept: Option<&HelperProcess>,
+        role: Option<&HelperKey>,
+        part: &DeviceInstance,
     ) -> Result<(), Error> {
         let known = match self.table().get_mut(tag) {
             Some(service) => {
@@ -174,8 +180,8 @@ impl Services {
 
     /// Looks after all helpers: writes to the log what they say, and finds those that have ended by themselves. Answers
     /// with the devices that these served.
-    pub fn tend(&self, process: &dyn Process) -> Vec<Part> {
-        let running: Vec<(String, Kept)> = {
+    pub fn tend(&self, process: &dyn Process) -> Vec<DeviceInstance> {
+        let running: Vec<(String, HelperProcess)> = {
             let table = self.table();
             let running = |(tag, service): (&String, &Service)| match &service.stage {
                 Stage::Running(kept) => Some((tag.clone(), kept.clone())),
@@ -255,7 +261,7 @@ impl Services {
         &self,
         process: &dyn Process,
         tag: &str,
-        kept: &Kept,
+        kept: &HelperProcess,
         after: u64,
         text: &str,
     ) -> Option<String> {
@@ -264,7 +270,13 @@ impl Services {
     }
 
     /// A cause, with the last line that a helper has written.
-    pub(crate) fn with_last_words(&self, process: &dyn Process, tag: &str, kept: &Kept, cause: String) -> String {
+    pub(crate) fn with_last_words(
+        &self,
+        process: &dyn Process,
+        tag: &str,
+        kept: &HelperProcess,
+        cause: String,
+    ) -> String {
         self.hear(process, tag, kept);
         match self.table().get(tag) {
             Some(service) => service.words.after(cause),
@@ -272,7 +284,7 @@ impl Services {
         }
     }
 
-    fn hear(&self, process: &dyn Process, tag: &str, kept: &Kept) {
+    fn hear(&self, process: &dyn Process, tag: &str, kept: &HelperProcess) {
         let mut table = self.table();
         let Some(service) = table.get_mut(tag) else { return };
         for line in service.words.hear(&process.said(kept)) {
@@ -287,7 +299,7 @@ impl Services {
 }
 
 impl Service {
-    fn new(role: Option<Role>, part: &Part, stage: Stage) -> Self {
+    fn new(role: Option<HelperKey>, part: &DeviceInstance, stage: Stage) -> Self {
         Self {
             role,
             users: vec![part.clone()],
@@ -296,19 +308,19 @@ impl Service {
         }
     }
 
-    fn add(&mut self, part: &Part) {
+    fn add(&mut self, part: &DeviceInstance) {
         if !self.users.contains(part) {
             self.users.push(part.clone());
         }
     }
 
-    fn is_known(&mut self, kept: Option<&Kept>) {
+    fn is_known(&mut self, kept: Option<&HelperProcess>) {
         if let (Stage::Starting, Some(kept)) = (&self.stage, kept) {
             self.stage = Stage::Running(kept.clone());
         }
     }
 
-    fn kept(&self) -> Option<&Kept> {
+    fn kept(&self) -> Option<&HelperProcess> {
         match &self.stage {
             Stage::Running(kept) | Stage::Lost(kept) => Some(kept),
             Stage::Starting | Stage::Ending => None,
@@ -316,7 +328,7 @@ impl Service {
     }
 }
 
-impl Role {
+impl HelperKey {
     /// A tag that no other helper has, whichever daemon started it.
     fn new_tag(&self) -> String {
         let since = SystemTime::now()

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use xenplug_control::script::{Action, Call, PARAMETER_MAX, PARAMETERS, is_parameter, script_of_saved};
+use xenplug_control::script::{Call, PARAMETER_MAX, PARAMETERS, ScriptAction, is_parameter, script_of_saved};
 
 /// The script that only runs another one.
 const DISPATCHER: &str = "vif-setup";
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     #[error("no action: add, remove, online or offline")]
     NoAction,
     #[error("unknown action {0:?}: not add, remove, online or offline")]
-    Action(String),
+    ScriptAction(String),
     #[error("unknown interface type {0:?}: not vif or tap")]
     Interface(String),
     #[error("XENBUS_PATH is not set, or no text: which device?")]
@@ -135,11 +135,11 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
         .ok_or(Error::NoAction)?
         .into_owned();
     let (action, of_links) = match &*command {
-        "add" => (Action::Add, false),
-        "remove" => (Action::Remove, false),
-        "online" => (Action::Add, true),
-        "offline" => (Action::Remove, true),
-        _ => return Err(Error::Action(command)),
+        "add" => (ScriptAction::Add, false),
+        "remove" => (ScriptAction::Remove, false),
+        "online" => (ScriptAction::Add, true),
+        "offline" => (ScriptAction::Remove, true),
+        _ => return Err(Error::ScriptAction(command)),
     };
     // What is empty counts as not set: `${netdev:-eth0}`, `[ -z "$bridge" ]`.
     let variable = |name: &str| {
@@ -170,7 +170,7 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
     match (is_card, of_links || emulated) {
         (true, false) => return Ok(Task::Nothing),
         // Only links come online (block-common.sh).
-        (false, true) => return Err(Error::Action(command)),
+        (false, true) => return Err(Error::ScriptAction(command)),
         _ => {}
     }
     let mut parameters = BTreeMap::new();
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    fn asks(script: &str, action: Action, backend: &str) -> Task {
+    fn asks(script: &str, action: ScriptAction, backend: &str) -> Task {
         Task::Ask(Call {
             script: script.to_owned(),
             action,
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_libxl_and_udev_run_asks_for_a_device() {
-        let (add, remove) = (Action::Add, Action::Remove);
+        let (add, remove) = (ScriptAction::Add, ScriptAction::Remove);
         for (line, backend, expected) in [
             ("/etc/xen/scripts/block add", DISK, asks("block", add, DISK)),
             ("/etc/xen/scripts/block remove", DISK, asks("block", remove, DISK)),
@@ -282,21 +282,26 @@ mod tests {
             (
                 "/s/vif-bridge add type_if=tap",
                 &libxl[..],
-                Action::Add,
+                ScriptAction::Add,
                 "backend/vif/3/0",
             ),
             (
                 "/s/vif-bridge type_if=tap remove",
                 &libxl,
-                Action::Remove,
+                ScriptAction::Remove,
                 "backend/vif/3/0",
             ),
-            ("/s/vif-bridge add type_if=tap", &udev, Action::Add, "backend/vif/3/0"),
-            ("/s/vif-bridge add", &environment, Action::Add, "backend/vif/3/0"),
+            (
+                "/s/vif-bridge add type_if=tap",
+                &udev,
+                ScriptAction::Add,
+                "backend/vif/3/0",
+            ),
+            ("/s/vif-bridge add", &environment, ScriptAction::Add, "backend/vif/3/0"),
             (
                 "/s/vif-bridge add type_if=tap",
                 &elsewhere,
-                Action::Add,
+                ScriptAction::Add,
                 "/local/domain/0/backend/vif/3/0",
             ),
         ] {
@@ -414,8 +419,8 @@ mod tests {
             ("add", device, Error::Direct),
             ("/s/block", device, Error::NoAction),
             ("/s/block a=b", device, Error::NoAction),
-            ("/s/block up", device, Error::Action("up".into())),
-            ("/s/block online", device, Error::Action("online".into())),
+            ("/s/block up", device, Error::ScriptAction("up".into())),
+            ("/s/block online", device, Error::ScriptAction("online".into())),
             ("/s/vif add type_if=tun", device, Error::Interface("tun".into())),
             ("/s/block add", &[], Error::NoDevice),
             ("/s/block add", &[("XENBUS_PATH", "")], Error::NoDevice),

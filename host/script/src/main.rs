@@ -5,8 +5,8 @@
 //! comes of it are those of the original (tools/hotplug/Linux, and libxl_linux.c which runs it).
 
 mod directory;
+mod fallback;
 mod invocation;
-mod verdict;
 
 use std::{
     env,
@@ -18,11 +18,11 @@ use std::{
 };
 
 use directory::{Teller, Told};
+use fallback::Fallback;
 use invocation::{Invocation, Run, Task};
-use verdict::Verdict;
 use xenplug_control::{
     Settings,
-    script::{self, Action, Call, saved_original},
+    script::{self, Call, ScriptAction, saved_original},
 };
 
 /// How long the daemon is waited for: a second more than it takes at most, and short of the 40 s after which libxl kills
@@ -106,15 +106,15 @@ fn plug(run: &Run, call: &Call) -> Result<(), Failure> {
     let settings = settings();
     let heard = script::ask(&settings.socket, call, PATIENCE);
     let has_original = saved_original(&run.script).exists();
-    let (error, teller) = match verdict::of(call.action, heard, settings.fallback, has_original) {
-        Verdict::Done => return Ok(()),
-        Verdict::Original => (become_original(run), Teller::StandIn),
-        Verdict::Failed(error) => (error, Teller::Daemon),
-        Verdict::Untold(error) => (error, Teller::StandIn),
+    let (error, teller) = match fallback::of(call.action, heard, settings.fallback, has_original) {
+        Fallback::Done => return Ok(()),
+        Fallback::Original => (become_original(run), Teller::StandIn),
+        Fallback::Failed(error) => (error, Teller::Daemon),
+        Fallback::Untold(error) => (error, Teller::StandIn),
     };
     let error = one_line(&error);
     // Nobody reads the reason of a removal that failed (libxl_device.c, `device_hotplug_done`).
-    if call.action == Action::Remove {
+    if call.action == ScriptAction::Remove {
         return Err(Failure::Device(call.clone(), error));
     }
     let error = match directory::tell(&call.backend, &error, teller, call.emulated) {
@@ -159,9 +159,9 @@ fn one_line(text: &str) -> String {
     line[..line.floor_char_boundary(ERROR_MAX)].to_owned()
 }
 
-fn word(action: Action) -> &'static str {
+fn word(action: ScriptAction) -> &'static str {
     match action {
-        Action::Add => "add",
-        Action::Remove => "remove",
+        ScriptAction::Add => "add",
+        ScriptAction::Remove => "remove",
     }
 }

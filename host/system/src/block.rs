@@ -1,6 +1,6 @@
 //! Files and block devices within a grant, and loop devices on them.
 
-pub(crate) mod place;
+pub(crate) mod lookup;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 //! entries of a DHCP server.
 //!
 //! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`], [`Dhcp`]), each with the Linux
-//! implementation ([`System::linux`]) and a simulated one ([`System::simulated`]). Every call takes a grant, which only
+//! implementation ([`Platform::linux`]) and a simulated one ([`Platform::simulated`]). Every call takes a grant, which only
 //! the operator's configuration can make, and plain data; it answers with plain data. Descriptors and netlink sockets
 //! stay in here, and so does all `unsafe` of the project.
 //!
@@ -33,7 +33,7 @@ pub use process::Process;
 
 /// The machine, as far as devices need it.
 #[derive(Clone)]
-pub struct System {
+pub struct Platform {
     /// Files, block devices and loop devices.
     pub block: Arc<dyn Block>,
     /// Links and bridges.
@@ -48,7 +48,7 @@ pub struct System {
     pub dhcp: Arc<dyn Dhcp>,
 }
 
-impl System {
+impl Platform {
     /// This machine.
     pub fn linux() -> Result<Self, Error> {
         Ok(Self {
@@ -73,8 +73,8 @@ impl System {
     }
 
     /// A machine that is not there, and what a test needs to play the rest of the world on it.
-    pub fn simulated() -> (Self, Arc<simulated::Machine>) {
-        let machine = Arc::new(simulated::Machine::default());
+    pub fn simulated() -> (Self, Arc<simulated::SimHost>) {
+        let machine = Arc::new(simulated::SimHost::default());
         (machine.system(), machine)
     }
 }

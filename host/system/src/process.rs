@@ -71,7 +71,7 @@ pub fn hook(program: &Path, variables: &Variables) -> Command {
 
 /// A helper that was started, by an identity that no other process has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct HelperProcess {
     /// The name it was granted under.
     pub helper: String,
     /// Process id, and the id of its session.
@@ -112,19 +112,25 @@ pub trait Process: Send + Sync {
     fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error>;
 
     /// Starts a helper that goes on. What it writes is kept for [`Process::said`].
-    fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error>;
+    fn start(
+        &self,
+        grant: &ProcessGrant,
+        helper: &str,
+        arguments: &[String],
+        tag: &str,
+    ) -> Result<HelperProcess, Error>;
 
     /// Whether it runs.
-    fn running(&self, kept: &Kept) -> bool;
+    fn running(&self, kept: &HelperProcess) -> bool;
 
     /// What it has written, to either stream, since this was last asked, also under an earlier daemon: at most
     /// [`SAID_MAX`] bytes. What comes while these wait to be asked for is lost, and nobody waits.
-    fn said(&self, kept: &Kept) -> Vec<u8>;
+    fn said(&self, kept: &HelperProcess) -> Vec<u8>;
 
     /// Ends it with its whole tree: SIGTERM, and SIGKILL after `grace`. One that is gone is no error.
-    fn end(&self, kept: &Kept, grace: Duration) -> Result<(), Error>;
+    fn end(&self, kept: &HelperProcess, grace: Duration) -> Result<(), Error>;
 
     /// The helpers that carry a tag, also those of a daemon that is gone. One that has ended itself, but left others
     /// running, has `started` 0: it is not running, and [`Process::end`] ends them.
-    fn find(&self, tag: &str) -> Result<Vec<Kept>, Error>;
+    fn find(&self, tag: &str) -> Result<Vec<HelperProcess>, Error>;
 }

@@ -1,7 +1,7 @@
 //! A machine that is not there: for tests, for plugin authors, and for a demonstration without root.
 //!
-//! [`Machine`] is the world: files, block devices, links and programs that a test puts there and looks at, and the
-//! errors that it makes calls fail with. Each [`System`] on it is one daemon's hold on that world: when the last clone
+//! [`SimHost`] is the world: files, block devices, links and programs that a test puts there and looks at, and the
+//! errors that it makes calls fail with. Each [`Platform`] on it is one daemon's hold on that world: when the last clone
 //! of it is dropped, its descriptors close, and its loop devices go unless someone else has them open, as when a
 //! daemon is killed.
 
@@ -26,18 +26,18 @@ pub use self::{
     process::Program,
 };
 use crate::{
-    Error, System,
+    Error, Platform,
     block::LoopDevice,
     dhcp::Lease,
     firewall::Sources,
     lock,
     network::{IfName, Link, Prefix, Route},
-    process::Kept,
+    process::HelperProcess,
 };
 
 /// A simulated machine. Its methods stand for what others do to it: the administrator, the kernel, the guests.
 #[derive(Debug, Default)]
-pub struct Machine {
+pub struct SimHost {
     world: Mutex<World>,
 }
 
@@ -53,7 +53,7 @@ struct World {
     leases: Vec<Lease>,
     programs: BTreeMap<std::path::PathBuf, Program>,
     runs: Vec<String>,
-    processes: BTreeMap<u32, Kept>,
+    processes: BTreeMap<u32, HelperProcess>,
     pid: u32,
     sources: BTreeSet<u64>,
     source_number: u64,
@@ -90,15 +90,15 @@ pub struct Snapshot {
     /// What the DHCP server offers.
     pub leases: Vec<Lease>,
     /// Helpers that run.
-    pub processes: Vec<Kept>,
+    pub processes: Vec<HelperProcess>,
     /// Files and block devices that are open.
     pub sources: usize,
 }
 
-impl Machine {
-    /// A daemon's hold on this machine, like [`System::linux`]. Several may be had.
-    pub fn system(self: &Arc<Self>) -> System {
-        System {
+impl SimHost {
+    /// A daemon's hold on this machine, like [`Platform::linux`]. Several may be had.
+    pub fn system(self: &Arc<Self>) -> Platform {
+        Platform {
             block: Arc::new(block::SimulatedBlock::on(self.clone())),
             network: Arc::new(network::SimulatedNetwork(self.clone())),
             firewall: Arc::new(firewall::SimulatedFirewall(self.clone())),
@@ -113,7 +113,7 @@ impl Machine {
         self.world().faults.add(operation, nth, error);
     }
 
-    /// Lets somebody decide about every call from now on that [`Machine::fail`] does not.
+    /// Lets somebody decide about every call from now on that [`SimHost::fail`] does not.
     pub fn expect(&self, trouble: Box<dyn Trouble>) {
         self.world().faults.expect(trouble);
     }
@@ -200,7 +200,7 @@ impl Machine {
         }
     }
 
-    /// Closes a loop device that was opened by [`Machine::open_loop`].
+    /// Closes a loop device that was opened by [`SimHost::open_loop`].
     pub fn close_loop(&self, number: u32) {
         self.world().close_loop(number);
     }
@@ -284,7 +284,7 @@ impl Machine {
     }
 
     /// The helpers that run.
-    pub fn processes(&self) -> Vec<Kept> {
+    pub fn processes(&self) -> Vec<HelperProcess> {
         self.snapshot().processes
     }
 

@@ -11,8 +11,8 @@ use std::{
 
 use stage::{Stage, process_grant, tag};
 use xenplug_system::{
-    Error, System,
-    process::{Kept, Output, SAID_MAX},
+    Error, Platform,
+    process::{HelperProcess, Output, SAID_MAX},
     simulated::Program,
 };
 
@@ -23,7 +23,7 @@ fn run(stage: &Stage, script: &str, test: &str) -> Result<Output, Error> {
     run_for(&stage.system, script, test, LONG)
 }
 
-fn run_for(system: &System, script: &str, test: &str, limit: Duration) -> Result<Output, Error> {
+fn run_for(system: &Platform, script: &str, test: &str, limit: Duration) -> Result<Output, Error> {
     let arguments = ["-c".to_owned(), script.to_owned()];
     system.process.run(
         &process_grant("sh", &["-c", script]),
@@ -35,7 +35,7 @@ fn run_for(system: &System, script: &str, test: &str, limit: Duration) -> Result
 }
 
 /// A helper that is ended whatever happens.
-struct Started<'s>(&'s System, Kept);
+struct Started<'s>(&'s Platform, HelperProcess);
 
 impl Drop for Started<'_> {
     fn drop(&mut self) {
@@ -43,7 +43,7 @@ impl Drop for Started<'_> {
     }
 }
 
-fn start<'s>(system: &'s System, script: &str, test: &str) -> Started<'s> {
+fn start<'s>(system: &'s Platform, script: &str, test: &str) -> Started<'s> {
     let arguments = ["-c".to_owned(), script.to_owned()];
     Started(
         system,
@@ -171,7 +171,7 @@ fn a_helper_that_goes_on_is_found_and_ended_also_by_another_daemon() {
             stage.name
         );
         stage.system.process.end(&one.1, LONG).unwrap();
-        let reused = Kept {
+        let reused = HelperProcess {
             started: two.1.started + 1,
             tag: "another's".into(),
             ..two.1.clone()
@@ -213,20 +213,20 @@ fn what_a_helper_that_goes_on_writes_is_heard_also_by_another_daemon() {
     .unwrap();
     let started = start(&stage.system, &script, "heard");
     written(&path);
-    let said = |system: &System, kept: &Kept| String::from_utf8(system.process.said(kept)).unwrap();
+    let said = |system: &Platform, kept: &HelperProcess| String::from_utf8(system.process.said(kept)).unwrap();
     assert_eq!(said(&stage.system, &started.1), "one\ntwo\n");
     assert_eq!(said(&stage.system, &started.1), "");
-    let next = System::linux().unwrap();
+    let next = Platform::linux().unwrap();
     fs::write(format!("{path}.go"), "\n").unwrap();
     while !written(&path).contains(".\n.\n") {}
     assert_eq!(said(&next, &started.1), "three\n");
 
     // Another process that has its number now is not it.
-    let another = Kept {
+    let another = HelperProcess {
         started: started.1.started + 1,
         ..started.1.clone()
     };
-    assert_eq!(said(&System::linux().unwrap(), &another), "");
+    assert_eq!(said(&Platform::linux().unwrap(), &another), "");
 }
 
 #[test]

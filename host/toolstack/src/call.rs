@@ -5,7 +5,7 @@ use std::{fmt, io, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use xenplug_hotplug::{
     Class, RequestPath, State,
-    toolstack::{Action, End, Next, Wish, next},
+    toolstack::{End, Next, ToolstackAction, Wish, next},
 };
 use xenplug_xenbus::{DevId, DomId};
 use xenplug_xenstore::{Backoff, Client, Endpoint, Path};
@@ -267,7 +267,7 @@ impl Toolstack {
                 Next::Do(action) => (Some(action), None),
                 Next::Over(action, end) => (action.as_ref(), Some(end)),
             };
-            if let (Wish::Attach { written, .. }, Some(Action::Create)) = (&mut wish, action) {
+            if let (Wish::Attach { written, .. }, Some(ToolstackAction::Create)) = (&mut wish, action) {
                 *written = true;
             }
             if let Some(end) = end {

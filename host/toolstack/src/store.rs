@@ -5,7 +5,7 @@ use std::{fs::File, io, io::Read};
 use xenplug_hotplug::{
     Class, Request, RequestId, RequestPath, State, driver_domain,
     request::VERSION,
-    toolstack::{Action, Seen},
+    toolstack::{Seen, ToolstackAction},
 };
 use xenplug_xenbus::{DevId, DomId};
 use xenplug_xenstore::{Error, Path, Permission, Transaction};
@@ -62,16 +62,16 @@ impl Device<'_> {
     }
 
     /// Does it.
-    pub(crate) async fn act(&self, transaction: &Transaction, action: &Action) -> Result<(), Error> {
+    pub(crate) async fn act(&self, transaction: &Transaction, action: &ToolstackAction) -> Result<(), Error> {
         match action {
-            Action::Create => self.create(transaction).await,
-            Action::Unwant => {
+            ToolstackAction::Create => self.create(transaction).await,
+            ToolstackAction::Unwant => {
                 self.write(transaction, "force", if self.force { "1" } else { "0" })
                     .await?;
                 self.write(transaction, "state", State::Unwanted.as_str()).await
             }
-            Action::Force => self.write(transaction, "force", "1").await,
-            Action::Remove => self.remove(transaction).await,
+            ToolstackAction::Force => self.write(transaction, "force", "1").await,
+            ToolstackAction::Remove => self.remove(transaction).await,
         }
     }
 

@@ -61,7 +61,7 @@ impl From<DeviceKey> for String {
 /// (tools/libs/light/libxl_linux.c, `libxl__hotplug_nic`); all other devices are of the first kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Role {
+pub enum VifType {
     /// The backend itself: the link is netback's, if it has one.
     #[default]
     Paravirtual,
@@ -72,19 +72,19 @@ pub enum Role {
 /// A device, or the tap of an emulated card: it belongs to the card's directory in the store, and comes and goes by
 /// calls of its own. Written `vif/3/0` and `vif/3/0-emu`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Part {
+pub struct DeviceInstance {
     /// The device.
     pub device: DeviceKey,
     /// What of it.
-    pub role: Role,
+    pub role: VifType,
 }
 
-impl Part {
+impl DeviceInstance {
     /// The device itself.
     pub fn main(device: DeviceKey) -> Self {
         Self {
             device,
-            role: Role::Paravirtual,
+            role: VifType::Paravirtual,
         }
     }
 
@@ -93,17 +93,17 @@ impl Part {
     pub fn link(&self) -> String {
         let DeviceKey { frontend, devid, .. } = &self.device;
         match self.role {
-            Role::Paravirtual => format!("vif{frontend}.{devid}"),
-            Role::Emulated => format!("vif{frontend}.{devid}-emu"),
+            VifType::Paravirtual => format!("vif{frontend}.{devid}"),
+            VifType::Emulated => format!("vif{frontend}.{devid}-emu"),
         }
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for DeviceInstance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.role {
-            Role::Paravirtual => write!(f, "{}", self.device),
-            Role::Emulated => write!(f, "{}-emu", self.device),
+            VifType::Paravirtual => write!(f, "{}", self.device),
+            VifType::Emulated => write!(f, "{}-emu", self.device),
         }
     }
 }

@@ -7,8 +7,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on ends"))]
 
 pub mod device;
+pub mod fsm;
 pub mod id;
-pub mod machine;
 pub mod path;
 pub mod script;
 pub mod state;
@@ -16,11 +16,12 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub use device::{DeviceKey, Identity, Part, Role};
-pub use id::{DevId, DomId, Kind};
-pub use machine::{
-    Action, Adopted, AfterRelease, Event, MADE_FOR, Machine, Mode, Observation, Phase, Published, Ticket, step,
+pub use device::{DeviceInstance, DeviceKey, Identity, VifType};
+pub use fsm::{
+    AfterRelease, DeviceFsm, Event, FsmAction, MADE_FOR, Mode, Observation, Phase, Published, RecoveredState, Ticket,
+    step,
 };
-pub use path::{BackendPath, Place, WatchedPath};
+pub use id::{DevId, DomId, Kind};
+pub use path::{BackendPath, WatchLevel, WatchedPath};
 pub use script::ScriptName;
 pub use state::{HotplugStatus, XenbusState};

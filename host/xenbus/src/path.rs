@@ -57,7 +57,7 @@ impl FromStr for BackendPath {
         match WatchedPath::parse(text, DomId(0))? {
             WatchedPath {
                 backend,
-                place: Place::Device { key, leaf: None },
+                place: WatchLevel::Device { key, leaf: None },
             } if text.starts_with('/') => Ok(Self { backend, key }),
             _ => Err(Error::NotBackend(shortened(text))),
         }
@@ -84,12 +84,12 @@ pub struct WatchedPath<'a> {
     /// The domain whose directory it is.
     pub backend: DomId,
     /// How deep in it.
-    pub place: Place<'a>,
+    pub place: WatchLevel<'a>,
 }
 
 /// Which level of a `backend` directory a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum WatchLevel<'a> {
     /// `backend`: everything may have changed.
     Root,
     /// `backend/KIND`: every device of a kind may have.
@@ -119,15 +119,15 @@ impl<'a> WatchedPath<'a> {
         };
         let below = below.strip_prefix("backend").ok_or_else(foreign)?;
         let place = match below.strip_prefix('/') {
-            Some(names) => Place::parse(names)?,
-            None if below.is_empty() => Place::Root,
+            Some(names) => WatchLevel::parse(names)?,
+            None if below.is_empty() => WatchLevel::Root,
             None => return Err(foreign()),
         };
         Ok(Self { backend, place })
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> WatchLevel<'a> {
     /// Reads what follows `backend/`.
     fn parse(names: &'a str) -> Result<Self, id::Error> {
         let mut parts = names.splitn(4, '/');

@@ -162,14 +162,14 @@ fn a_backends_path_is_absolute_and_ends_at_the_device() {
 #[test]
 fn a_watched_path_tells_how_much_may_have_changed() {
     let own = DomId(5);
-    let device = |leaf| Place::Device {
+    let device = |leaf| WatchLevel::Device {
         key: key("vbd/3/51712"),
         leaf,
     };
     for (below, place) in [
-        ("", Place::Root),
-        ("/vbd", Place::Kind(Kind::VBD)),
-        ("/vbd/3", Place::Domain(Kind::VBD, DomId(3))),
+        ("", WatchLevel::Root),
+        ("/vbd", WatchLevel::Kind(Kind::VBD)),
+        ("/vbd/3", WatchLevel::Domain(Kind::VBD, DomId(3))),
         ("/vbd/3/51712", device(None)),
         ("/vbd/3/51712/state", device(Some("state"))),
         ("/vbd/3/51712/feature/x", device(Some("feature/x"))),
@@ -260,11 +260,11 @@ proptest! {
         }
         if let Ok(WatchedPath { backend, place }) = WatchedPath::parse(&text, DomId(0)) {
             let below = match place {
-                Place::Root => String::new(),
-                Place::Kind(kind) => format!("/{kind}"),
-                Place::Domain(kind, domid) => format!("/{kind}/{domid}"),
-                Place::Device { key, leaf: None } => format!("/{key}"),
-                Place::Device { key, leaf: Some(leaf) } => format!("/{key}/{leaf}"),
+                WatchLevel::Root => String::new(),
+                WatchLevel::Kind(kind) => format!("/{kind}"),
+                WatchLevel::Domain(kind, domid) => format!("/{kind}/{domid}"),
+                WatchLevel::Device { key, leaf: None } => format!("/{key}"),
+                WatchLevel::Device { key, leaf: Some(leaf) } => format!("/{key}/{leaf}"),
             };
             let prefix = if text.starts_with('/') { format!("/local/domain/{backend}/") } else { String::new() };
             prop_assert_eq!(format!("{prefix}backend{below}"), text.clone());

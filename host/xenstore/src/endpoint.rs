@@ -18,7 +18,7 @@ pub enum Endpoint {
     Device(PathBuf),
     /// A [`crate::server::Server`] in this process.
     #[cfg(feature = "async")]
-    Memory(crate::memory::Place),
+    Memory(crate::memory::MemoryStore),
 }
 
 impl Endpoint {

@@ -48,7 +48,7 @@ pub trait Road: Send + Sync {
 
 /// A way to a server, as one domain: [`crate::Endpoint::Memory`]. Clones are the same way.
 #[derive(Clone)]
-pub struct Place(Arc<Inner>);
+pub struct MemoryStore(Arc<Inner>);
 
 struct Inner {
     serve: Box<dyn Fn(DuplexStream) + Send + Sync>,
@@ -63,7 +63,7 @@ struct State {
     carriers: Vec<AbortHandle>,
 }
 
-impl Place {
+impl MemoryStore {
     /// A way to whatever `serve` makes of the other end of each connection: see [`crate::server::Server::place`].
     pub fn new(serve: impl Fn(DuplexStream) + Send + Sync + 'static, road: Option<Arc<dyn Road>>) -> Self {
         Self(Arc::new(Inner {
@@ -85,7 +85,7 @@ impl Place {
 
     /// Connects, within a tokio runtime.
     ///
-    /// Errors: nobody may connect now ([`Place::close`]).
+    /// Errors: nobody may connect now ([`MemoryStore::close`]).
     pub fn connect(&self) -> io::Result<DuplexStream> {
         let mut state = self.state();
         if state.closed {
@@ -119,19 +119,19 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a store in this process")
     }
 }
 
-impl PartialEq for Place {
+impl PartialEq for MemoryStore {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Place {}
+impl Eq for MemoryStore {}
 
 fn from_store(kind: u32) -> Message {
     match Kind::of(kind) {

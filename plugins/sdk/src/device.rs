@@ -1,6 +1,6 @@
 //! Reading a device's parameters, with errors that name the key.
 
-use crate::{Device, Error, Node, Role};
+use crate::{Device, Error, Node, VifType};
 
 impl Device {
     /// A device made up for a unit test: the first of its kind, of domain 1, with these nodes.
@@ -12,13 +12,13 @@ impl Device {
             devid: 0,
             script: String::new(),
             nodes: list(nodes),
-            role: Role::Paravirtual,
+            role: VifType::Paravirtual,
             parameters: Vec::new(),
         }
     }
 
     /// The same, of this role and told these parameters, for a unit test.
-    pub fn told(self, role: Role, parameters: &[(&str, &str)]) -> Self {
+    pub fn told(self, role: VifType, parameters: &[(&str, &str)]) -> Self {
         Self {
             role,
             parameters: list(parameters),
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_node_wins_over_what_was_told() {
         let device = Device::sample("vif", &[("bridge", "br0"), ("vifname", "")]).told(
-            Role::Paravirtual,
+            VifType::Paravirtual,
             &[("bridge", "br1"), ("ip", "10.0.0.1"), ("vifname", "web")],
         );
         assert_eq!(device.setting("bridge"), Ok(Some("br0")));

@@ -68,7 +68,7 @@ pub mod log;
 
 pub use bindings::xen::hotplug::{
     block, firewall, guest, network, process,
-    types::{BadParam, Connection, Description, Device, Error, Node, Role},
+    types::{BadParam, Connection, Description, Device, Error, Node, VifType},
 };
 pub use command::{Command, Undo};
 pub use error::OrInvalid;

@@ -68,14 +68,14 @@ fn of_domain(device: &Device) -> Result<Ipv4Addr, Error> {
 
 #[cfg(test)]
 mod tests {
-    use xenplug_sdk::Role;
+    use xenplug_sdk::VifType;
 
     use super::*;
 
     fn addresses(domid: u16, nodes: &[(&str, &str)], told: &[(&str, &str)]) -> Result<(String, String), Error> {
         let device = Device {
             frontend_id: domid,
-            ..Device::sample("vif", nodes).told(Role::Paravirtual, told)
+            ..Device::sample("vif", nodes).told(VifType::Paravirtual, told)
         };
         Addresses::of(&device).map(|both| (both.guest.to_string(), both.router.to_string()))
     }

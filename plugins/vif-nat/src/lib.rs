@@ -18,7 +18,7 @@ mod addresses;
 
 use addresses::Addresses;
 use xenplug_sdk::{
-    Connection, Description, Device, Error, Handler, Role, config,
+    Connection, Description, Device, Error, Handler, VifType, config,
     network::{Lease, LinkChanges, Route, Vif},
 };
 use xenplug_vif::Card;
@@ -37,7 +37,7 @@ impl Handler for VifNat {
         let addresses = Addresses::of(device)?;
         let card = Card::of(device)?;
         let vif = Vif::find()?;
-        if device.role == Role::Emulated {
+        if device.role == VifType::Emulated {
             card.configure(&vif, LinkChanges::new(), None)?;
             card.restrict(&vif)?;
             return Ok(card.connection());

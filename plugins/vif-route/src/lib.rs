@@ -16,7 +16,7 @@
 use std::net::IpAddr;
 
 use xenplug_sdk::{
-    Connection, Description, Device, Error, Handler, Role,
+    Connection, Description, Device, Error, Handler, VifType,
     network::{self, LinkChanges, Route, Vif},
 };
 use xenplug_vif::{Card, sources};
@@ -60,8 +60,8 @@ fn netdev(device: &Device) -> Result<&str, Error> {
 /// What is routed to the guest.
 fn routes(device: &Device, own: &str) -> Result<Vec<Route>, Error> {
     let metric = match device.role {
-        Role::Emulated => 1,
-        Role::Paravirtual => 2,
+        VifType::Emulated => 1,
+        VifType::Paravirtual => 2,
     };
     let list = device.setting("ip")?.unwrap_or_default();
     let route = |(entry, address): (&str, IpAddr)| Route {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn device(nodes: &[(&str, &str)], parameters: &[(&str, &str)]) -> Device {
-        Device::sample("vif", nodes).told(Role::Paravirtual, parameters)
+        Device::sample("vif", nodes).told(VifType::Paravirtual, parameters)
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
                 route("2001:db8::2", None, 2)
             ])
         );
-        let tap = Device::sample("vif", &[]).told(Role::Emulated, &[("ip", "10.0.0.2")]);
+        let tap = Device::sample("vif", &[]).told(VifType::Emulated, &[("ip", "10.0.0.2")]);
         assert_eq!(routes(&tap, "192.0.2.1"), Ok(vec![route("10.0.0.2", own, 1)]));
         assert_eq!(routes(&device(&[], &[]), "192.0.2.1"), Ok(vec![]));
         assert!(matches!(

@@ -1,7 +1,7 @@
 //! What every card asks for, whatever it is put on: its link's name, its MTU, and what its guest may send.
 
 use xenplug_sdk::{
-    Connection, Device, Error, OrInvalid, Role, config,
+    Connection, Device, Error, OrInvalid, VifType, config,
     firewall::{self, Sources},
     network::{Bridge, LinkChanges, Vif},
 };
@@ -17,7 +17,7 @@ pub struct Card {
     pub mtu: Option<u32>,
     /// What it may send, if that is restricted.
     pub allowed: Option<Sources>,
-    role: Role,
+    role: VifType,
 }
 
 impl Card {
@@ -34,9 +34,9 @@ impl Card {
         let name = device.optional("vifname")?;
         Ok(Self {
             name: name.map(|name| match device.role {
-                Role::Paravirtual => name.to_owned(),
+                VifType::Paravirtual => name.to_owned(),
                 // tools/hotplug/Linux/vif-common.sh
-                Role::Emulated => format!("{name}-emu"),
+                VifType::Emulated => format!("{name}-emu"),
             }),
             // 0 stands for none (tools/hotplug/Linux/xen-network-common.sh, `set_mtu`).
             mtu: (mtu > 0).then_some(mtu),
@@ -72,7 +72,7 @@ impl Card {
     /// What there is to publish: for the frontend, the MTU that was set.
     pub fn connection(&self) -> Connection {
         match (self.mtu, self.role) {
-            (Some(mtu), Role::Paravirtual) => Connection::new().frontend("mtu", mtu.to_string()),
+            (Some(mtu), VifType::Paravirtual) => Connection::new().frontend("mtu", mtu.to_string()),
             // QEMU's card has no frontend.
             _ => Connection::new(),
         }
@@ -95,7 +95,7 @@ mod tests {
                 name: None,
                 mtu: None,
                 allowed: None,
-                role: Role::Paravirtual,
+                role: VifType::Paravirtual,
             })
         );
     }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_tap_is_named_after_its_card_and_has_no_frontend() {
         let nodes = [("vifname", "web"), ("mtu", "9000")];
-        let tap = Card::read(&Device::sample("vif", &nodes).told(Role::Emulated, &[]), false).unwrap();
+        let tap = Card::read(&Device::sample("vif", &nodes).told(VifType::Emulated, &[]), false).unwrap();
         assert_eq!(tap.name.as_deref(), Some("web-emu"));
         assert_eq!(tap.connection(), Connection::new());
     }

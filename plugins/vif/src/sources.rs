@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn addresses_may_be_told_by_whoever_ran_the_script() {
         let told = [("ip", "10.0.0.9")];
-        let device = |nodes: &[(&str, &str)]| Device::sample("vif", nodes).told(xenplug_sdk::Role::Paravirtual, &told);
+        let device =
+            |nodes: &[(&str, &str)]| Device::sample("vif", nodes).told(xenplug_sdk::VifType::Paravirtual, &told);
         let of = |nodes: &[(&str, &str)]| allowed(&device(nodes), false).unwrap().unwrap().ipv4;
         assert_eq!(of(&[]), ["10.0.0.9"]);
         assert_eq!(of(&[("ip", "10.0.0.2")]), ["10.0.0.2"]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xenplug_xenbus::{Action, Event, Identity, Kind, Machine, Mode, Observation, Published};
+use xenplug_xenbus::{DeviceFsm, Event, FsmAction, Identity, Kind, Mode, Observation, Published};
 
 /// Nodes that are looked at, and what may stand in them besides what the bytes say.
 const NODES: [&str; 3] = ["state", "online", "hotplug-status"];
@@ -36,10 +36,10 @@ pub(crate) fn check(bytes: &[u8]) {
         key: format!("{kind}/3/1").parse().expect("a device"),
         vm: (setting & 128 != 0).then(|| "/vm/1".to_owned()),
     };
-    let mut machine = Machine::new(mode, kind);
+    let mut machine = DeviceFsm::new(mode, kind);
     let mut nodes = BTreeMap::new();
     let mut present = false;
-    let mut doing: Option<Action> = None;
+    let mut doing: Option<FsmAction> = None;
     for step in steps.chunks_exact(3) {
         let [what, with, text] = [step[0], step[1], step[2]];
         let event = match what % 8 {
@@ -74,15 +74,15 @@ pub(crate) fn check(bytes: &[u8]) {
             doing = None;
         }
         let mut next = machine.apply(&event);
-        while let Some(Action::Look(ticket)) = next {
+        while let Some(FsmAction::ReadState(ticket)) = next {
             let gone = text & 1 == 1;
             let value = |name: &str| nodes.get(name).cloned();
             let seen = Observation::read(identity.clone(), present, gone, value);
-            next = machine.apply(&Event::Looked(ticket, seen));
+            next = machine.apply(&Event::StateRead(ticket, seen));
         }
         match next {
-            Some(Action::StopHandler) => assert_eq!(doing, Some(Action::RunHandler), "nothing is to be stopped"),
-            Some(Action::Forget) | None => {}
+            Some(FsmAction::StopHandler) => assert_eq!(doing, Some(FsmAction::RunHandler), "nothing is to be stopped"),
+            Some(FsmAction::Forget) | None => {}
             Some(action) => {
                 assert_eq!(doing, None, "{action:?} beside it");
                 doing = Some(action);
@@ -99,12 +99,12 @@ pub(crate) fn check(bytes: &[u8]) {
 }
 
 /// How an action may end.
-fn ended(action: Action, how: u8) -> Event {
+fn ended(action: FsmAction, how: u8) -> Event {
     match action {
-        Action::RunHandler if how & 1 == 0 => Event::HandlerDone,
-        Action::RunHandler => Event::HandlerFailed,
-        Action::Release if how & 1 == 0 => Event::Released,
-        Action::Release => Event::ReleaseFailed,
+        FsmAction::RunHandler if how & 1 == 0 => Event::HandlerDone,
+        FsmAction::RunHandler => Event::HandlerFailed,
+        FsmAction::Release if how & 1 == 0 => Event::Released,
+        FsmAction::Release => Event::ReleaseFailed,
         _ => Event::Published(
             [Published::Done, Published::Stale, Published::Failed, Published::Unknown][usize::from(how) % 4],
         ),

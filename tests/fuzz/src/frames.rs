@@ -10,7 +10,7 @@ use tokio::{
 };
 use xenplug_xenstore::{
     Client, Endpoint, Options, Path, Reply, Request,
-    memory::Place,
+    memory::MemoryStore,
     server::{self, Server},
 };
 
@@ -79,7 +79,7 @@ async fn another_is_served(server: &Server) {
 /// Whatever the store says, every request ends, with what was asked for or an error.
 async fn to_a_client(said: &[u8]) {
     let (take, mut taken) = mpsc::unbounded_channel::<DuplexStream>();
-    let place = Place::new(move |stream| drop(take.send(stream)), None);
+    let place = MemoryStore::new(move |stream| drop(take.send(stream)), None);
     let mut options = Options::default();
     options.seed = Some(0);
     let client = Client::connect_with(Endpoint::Memory(place), options)

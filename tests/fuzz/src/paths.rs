@@ -1,6 +1,6 @@
 //! Paths and names, of which guests and toolstacks write parts.
 
-use xenplug_xenbus::{DeviceKey, DomId, Kind, Place, ScriptName, WatchedPath};
+use xenplug_xenbus::{DeviceKey, DomId, Kind, ScriptName, WatchLevel, WatchedPath};
 use xenplug_xenstore::{Path, Permission};
 
 /// A text, as every kind of path and name.
@@ -24,7 +24,7 @@ pub(crate) fn check(bytes: &[u8]) {
         assert!(!matches!(script.as_str(), "" | "." | ".."), "{text:?} is a script");
     }
     if let Ok(watched) = WatchedPath::parse(text, DomId(3))
-        && let Place::Device { key, leaf } = watched.place
+        && let WatchLevel::Device { key, leaf } = watched.place
     {
         let again = format!("/local/domain/{}/backend/{key}", watched.backend);
         let again = leaf.map_or_else(|| again.clone(), |leaf| format!("{again}/{leaf}"));

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::Course;
-use crate::rig::{Config, Daemon, Device, build_directory};
+use super::Workload;
+use crate::harness::{Config, Daemon, Device, build_directory};
 
 /// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// One of them, at work on a course.
+/// One of them, at work on a workload.
 pub(super) enum Contestant {
     /// Started anew for each device; those that still run.
     Script(Vec<Child>),
@@ -43,16 +43,16 @@ pub(super) enum Contestant {
 }
 
 impl Contestant {
-    pub(super) fn start(name: Name, course: &Course) -> Result<Self> {
+    pub(super) fn start(name: Name, workload: &Workload) -> Result<Self> {
         Ok(match name {
             Name::Script => Self::Script(Vec::new()),
             Name::Daemon => {
-                let config = Config::standard(&course.daemon_directory(), &course.images())?;
-                Self::Daemon(Box::new(Daemon::start(&course.xenstored().socket(), None, config)?))
+                let config = Config::standard(&workload.daemon_directory(), &workload.images())?;
+                Self::Daemon(Box::new(Daemon::start(&workload.xenstored().socket(), None, config)?))
             }
             Name::Floor => {
                 let mut floor = Command::new(build_directory()?.join("xenplug-floor"))
-                    .env("XENSTORED_PATH", course.xenstored().socket())
+                    .env("XENSTORED_PATH", workload.xenstored().socket())
                     .stdout(Stdio::piped())
                     .spawn()
                     .context("xenplug-floor")?;
@@ -67,9 +67,9 @@ impl Contestant {
     }
 
     /// What libxl does when it has seen state 2. The others see it themselves.
-    pub(super) fn set_off(&mut self, course: &Course, device: &Device) -> Result<()> {
+    pub(super) fn set_off(&mut self, workload: &Workload, device: &Device) -> Result<()> {
         if let Self::Script(running) = self {
-            running.push(course.scripts().start(device)?);
+            running.push(workload.scripts().start(device)?);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use super::{Name, Report};
-use crate::rig::Kind;
+use crate::harness::Kind;
 
 const SIZE: (u32, u32) = (1100, 480);
 

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    differential::{ABSENT, Arena, Lab, Step, Who},
-    rig::Device,
+    differential::{ABSENT, Fixture, Lab, Step, Who},
+    harness::Device,
 };
 
 const DISK: Device = Device::disk(3, 0);
@@ -21,7 +21,7 @@ const CARD: Device = Device::card(3, 0);
 
 /// A script in a situation, to be measured on its way up and on its way down.
 #[derive(Clone, Copy, Debug)]
-struct Course {
+struct Workload {
     script: &'static str,
     situation: &'static str,
     /// Once, before.
@@ -36,7 +36,7 @@ struct Course {
     after: Option<Step>,
 }
 
-impl Course {
+impl Workload {
     const fn new(
         script: &'static str,
         situation: &'static str,
@@ -73,10 +73,10 @@ const fn neighbour(index: u32) -> Step {
     )
 }
 
-const COURSES: &[Course] = &[
-    Course::new("block", "an image file", &[IMAGE], DISK, &[]),
-    Course::new("block", "a block device", &[BLOCK], DISK, &[("params", "$D/dev")]),
-    Course::new(
+const COURSES: &[Workload] = &[
+    Workload::new("block", "an image file", &[IMAGE], DISK, &[]),
+    Workload::new("block", "a block device", &[BLOCK], DISK, &[("params", "$D/dev")]),
+    Workload::new(
         "block",
         "a block device, beside 10 disks",
         &[
@@ -95,15 +95,15 @@ const COURSES: &[Course] = &[
         DISK,
         &[("params", "$D/dev")],
     ),
-    Course::new("vif-bridge", "a card", &[BRIDGE], CARD, &[]),
-    Course::new(
+    Workload::new("vif-bridge", "a card", &[BRIDGE], CARD, &[]),
+    Workload::new(
         "vif-bridge",
         "a card with two addresses",
         &[BRIDGE],
         CARD,
         &[("ip", "10.0.0.2 10.0.0.3")],
     ),
-    Course::new(
+    Workload::new(
         "vif-route",
         "a card with an address",
         &[UPLINK],
@@ -114,23 +114,23 @@ const COURSES: &[Course] = &[
             ("ip", "10.0.0.2"),
         ],
     ),
-    Course::new(
+    Workload::new(
         "vif-nat",
         "a card",
         &[],
         CARD,
         &[("script", "/etc/xen/scripts/vif-nat"), ("bridge", ABSENT)],
     ),
-    Course::new(
+    Workload::new(
         "block-dummy",
         "an image file",
         &[IMAGE],
         DISK,
         &[("script", "/etc/xen/scripts/block-dummy"), ("params", "dummy:$D/a.img")],
     ),
-    Course {
+    Workload {
         newer: true,
-        ..Course::new(
+        ..Workload::new(
             "block-tap",
             "an image file",
             &[Step::Helper("tap-ctl"), IMAGE],
@@ -138,7 +138,7 @@ const COURSES: &[Course] = &[
             &[],
         )
     },
-    Course::new(
+    Workload::new(
         "block-iscsi",
         "a target",
         &[Step::Helper("iscsiadm")],
@@ -149,10 +149,10 @@ const COURSES: &[Course] = &[
         ],
     ),
     // It wants to be told what libxl does not tell it. Of another's device it believes that it has disconnected it.
-    Course {
+    Workload {
         more: [" san.example 2000", " /dev/loop0"],
         after: Some(Step::Sh("rm -f $H/nbd-client.d/nbd*")),
-        ..Course::new(
+        ..Workload::new(
             "block-nbd",
             "a server",
             &[Step::Helper("nbd-client")],
@@ -160,14 +160,14 @@ const COURSES: &[Course] = &[
             &[("script", "/etc/xen/scripts/block-nbd"), ("params", "san.example 2000")],
         )
     },
-    Course::new(
+    Workload::new(
         "vif-openvswitch",
         "a card",
         &[Step::Switch],
         CARD,
         &[("script", "/etc/xen/scripts/vif-openvswitch"), ("bridge", "ovsbr0")],
     ),
-    Course::new("vscsi", "a device", &[], Device::scsi(3), &[]),
+    Workload::new("vscsi", "a device", &[], Device::scsi(3), &[]),
 ];
 
 /// How long both took, in the median.
@@ -189,19 +189,19 @@ pub struct Pairs(Vec<Pair>);
 pub fn measure(repeat: u32, mut say: impl FnMut(&str)) -> Result<Pairs> {
     let (lab, newer) = (Lab::new()?, Lab::newer()?);
     let mut pairs = vec![empty_program(&lab, repeat)?];
-    for course in COURSES {
-        let lab = if course.newer { &newer } else { &lab };
+    for workload in COURSES {
+        let lab = if workload.newer { &newer } else { &lab };
         let (original, ours) = (
-            side(lab, Who::Original, course, repeat)?,
-            side(lab, Who::Ours, course, repeat)?,
+            side(lab, Who::Original, workload, repeat)?,
+            side(lab, Who::Ours, workload, repeat)?,
         );
-        let words = if course.device.is_card() {
+        let words = if workload.device.is_card() {
             ["online", "offline"]
         } else {
             ["add", "remove"]
         };
         for ((word, original), ours) in words.into_iter().zip(original).zip(ours) {
-            let what = format!("{} {word}, {}", course.script, course.situation);
+            let what = format!("{} {word}, {}", workload.script, workload.situation);
             say(&format!(
                 "{what}: {} and {}",
                 milliseconds(original),
@@ -218,10 +218,10 @@ pub fn measure(repeat: u32, mut say: impl FnMut(&str)) -> Result<Pairs> {
 }
 
 fn empty_program(lab: &Lab, repeat: u32) -> Result<Pair> {
-    let arena = Arena::new(lab, Who::Original)?;
+    let fixture = Fixture::new(lab, Who::Original)?;
     let mut times = Vec::new();
     for _ in 0..repeat.max(1) {
-        let mut command = arena.namespace().command("true");
+        let mut command = fixture.namespace().command("true");
         let start = Instant::now();
         let status = command.stdin(Stdio::null()).status().context("true")?;
         times.push(start.elapsed());
@@ -235,42 +235,42 @@ fn empty_program(lab: &Lab, repeat: u32) -> Result<Pair> {
 }
 
 /// Up and down, in the median.
-fn side(lab: &Lab, who: Who, course: &Course, repeat: u32) -> Result<[Duration; 2]> {
-    let mut arena = Arena::new(lab, who)?;
-    course.setting.iter().try_for_each(|step| arena.take(step))?;
-    let [up, down] = if course.device.is_card() {
+fn side(lab: &Lab, who: Who, workload: &Workload, repeat: u32) -> Result<[Duration; 2]> {
+    let mut fixture = Fixture::new(lab, who)?;
+    workload.setting.iter().try_for_each(|step| fixture.take(step))?;
+    let [up, down] = if workload.device.is_card() {
         ["online type_if=vif", "offline type_if=vif"]
     } else {
         ["add", "remove"]
     };
-    let (up, down) = (up.to_owned() + course.more[0], down.to_owned() + course.more[1]);
+    let (up, down) = (up.to_owned() + workload.more[0], down.to_owned() + workload.more[1]);
     let (mut ups, mut downs) = (Vec::new(), Vec::new());
     for _ in 0..repeat.max(1) {
-        arena.take(&Step::Device(course.device, course.nodes))?;
-        ups.push(timed(&mut arena, course, &up)?);
+        fixture.take(&Step::Device(workload.device, workload.nodes))?;
+        ups.push(timed(&mut fixture, workload, &up)?);
         // The daemon has released it when the script comes, as the guest has closed before.
-        arena.take(&Step::Close(course.device))?;
-        downs.push(timed(&mut arena, course, &down)?);
-        arena.take(&Step::Forget(course.device))?;
-        if course.device.is_card() {
+        fixture.take(&Step::Close(workload.device))?;
+        downs.push(timed(&mut fixture, workload, &down)?);
+        fixture.take(&Step::Forget(workload.device))?;
+        if workload.device.is_card() {
             // As netback does; the originals count on it.
-            arena.take(&Step::Sh("ip link delete vif3.0"))?;
+            fixture.take(&Step::Sh("ip link delete vif3.0"))?;
         }
-        course.after.iter().try_for_each(|step| arena.take(step))?;
+        workload.after.iter().try_for_each(|step| fixture.take(step))?;
     }
     Ok([median(ups), median(downs)])
 }
 
-fn timed(arena: &mut Arena<'_>, course: &Course, words: &str) -> Result<Duration> {
+fn timed(fixture: &mut Fixture<'_>, workload: &Workload, words: &str) -> Result<Duration> {
     let start = Instant::now();
-    let ended = arena.run(&course.device, words)?;
+    let ended = fixture.run(&workload.device, words)?;
     let taken = start.elapsed();
     ensure!(
         ended == 0,
         "{} {words}, {}: exit {ended}\n{}",
-        course.script,
-        course.situation,
-        arena.account()
+        workload.script,
+        workload.situation,
+        fixture.account()
     );
     Ok(taken)
 }

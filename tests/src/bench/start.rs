@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::rig::{Device, Disk, Rig, Scripts, Toolstack, Xenstored, build_directory};
+use crate::harness::{DebianRoot, Device, Disk, Scripts, Toolstack, Xenstored, build_directory};
 
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"outcome\":\"done\"}";
 
@@ -62,7 +62,7 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
         run(&mut daemon.call())
     })?;
 
-    let rig = Rig::find()?;
+    let rig = DebianRoot::find()?;
     let xenstored = Xenstored::start(&rig)?;
     let mut toolstack = Toolstack::new(xenstored.connect()?);
     let device = Device::disk(1, 0);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use xenplug_tests::{
     bench::{self, Name, Plan},
-    rig::{Kind, LoopPool, Namespace, build_directory},
+    harness::{Kind, LoopPool, Namespace, build_directory},
 };
 
 /// Set in the run that is inside the private namespace.

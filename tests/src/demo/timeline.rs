@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::{
-    rig::{Device, Kind},
+    harness::{Device, Kind},
     store::Store,
 };
 

@@ -1,6 +1,6 @@
 //! What a case is: a line of a table.
 
-use crate::rig::Device;
+use crate::harness::Device;
 
 /// In the place of a node's value: the node is not there.
 pub const ABSENT: &str = "<absent>";

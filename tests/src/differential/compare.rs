@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Arena, Case, Difference, Lab, Who, case::matches};
+use super::{Case, Difference, Fixture, Lab, Who, case::matches};
 
 /// How many cases run at once: they wait for processes to start and for packets, more than they compute.
 const AT_ONCE: usize = 4;
@@ -71,17 +71,17 @@ pub fn compare(lab: &Lab, case: &Case) -> Result<Report> {
 fn side(lab: &Lab, case: &Case, who: Who) -> Result<(BTreeSet<String>, String)> {
     let mut tries = 0..RETRIES;
     loop {
-        let mut arena = Arena::new(lab, who)?;
+        let mut fixture = Fixture::new(lab, who)?;
         let done = case
             .steps
             .iter()
-            .try_for_each(|step| arena.take(step).with_context(|| format!("{who}, at {step:?}")));
-        let account = arena.account();
-        if arena.lost_the_race() && tries.next().is_some() {
+            .try_for_each(|step| fixture.take(step).with_context(|| format!("{who}, at {step:?}")));
+        let account = fixture.account();
+        if fixture.lost_the_race() && tries.next().is_some() {
             continue;
         }
         done.with_context(|| account.clone())?;
-        return Ok((arena.observed()?, account));
+        return Ok((fixture.observed()?, account));
     }
 }
 

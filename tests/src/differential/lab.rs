@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::arena;
-use crate::rig::{Rig, build_directory};
+use super::fixture;
+use crate::harness::{DebianRoot, build_directory};
 
 /// Where the originals look for each other.
 const FOLDER: &str = "/etc/xen/scripts";
@@ -29,33 +29,33 @@ const FIRST_ON_PATH: &str = "\nbindir=\"/usr/bin\"\n";
 #[derive(Debug)]
 pub struct Lab {
     directory: TempDir,
-    rig: Rig,
+    rig: DebianRoot,
 }
 
 impl Lab {
     /// Makes the folders, with the scripts of the machine's release of Debian: Xen 4.17. `iptables` is the one that Debian
     /// prefers, on nftables.
     pub fn new() -> Result<Self> {
-        let rig = Rig::find()?;
+        let rig = DebianRoot::find()?;
         let scripts = rig.scripts();
         Self::with(rig, &scripts, "xtables-nft-multi")
     }
 
     /// The same, with the newest of Xen's scripts that Debian has: 4.20.
     pub fn newer() -> Result<Self> {
-        let rig = Rig::find()?;
+        let rig = DebianRoot::find()?;
         let scripts = rig.newer_scripts()?;
         Self::with(rig, &scripts, "xtables-nft-multi")
     }
 
     /// The same as [`Lab::new`], with the `iptables` that this program is.
     pub fn with_iptables(program: &str) -> Result<Self> {
-        let rig = Rig::find()?;
+        let rig = DebianRoot::find()?;
         let scripts = rig.scripts();
         Self::with(rig, &scripts, program)
     }
 
-    fn with(rig: Rig, scripts: &Path, iptables: &str) -> Result<Self> {
+    fn with(rig: DebianRoot, scripts: &Path, iptables: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("xenplug-differential-").tempdir()?;
         let lab = Self { directory, rig };
         for folder in [lab.originals(), lab.stand_ins(), lab.tools(), lab.cache()] {
@@ -102,7 +102,7 @@ impl Lab {
     /// Fills the cache, so that not every daemon of those that start at once compiles all handlers.
     fn compile(&self) -> Result<()> {
         let directory = self.directory.path();
-        let config = arena::config(self, directory, directory)?;
+        let config = fixture::config(self, directory, directory)?;
         fs::write(config.file(), &config.text)?;
         let done = Command::new(build_directory()?.join("xenplugd"))
             .arg("--check")
@@ -116,7 +116,7 @@ impl Lab {
     }
 
     /// The unpacked packages.
-    pub fn rig(&self) -> &Rig {
+    pub fn rig(&self) -> &DebianRoot {
         &self.rig
     }
 

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::{
-    rig::{Helper, Namespace, Switch, attached_below},
+    harness::{Helper, Namespace, Switch, attached_below},
     store::Store,
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::rig::build_directory;
+use crate::harness::build_directory;
 
 /// The unpacked packages: Xen, its tools, a kernel, qemu, and a small userland.
 #[derive(Clone, Debug)]

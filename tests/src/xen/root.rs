@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Place, archive::Archive, folder, kernel, parts::Parts};
 use crate::{
+    harness::{self, ISCSIADM, build_directory},
     readme,
-    rig::{self, ISCSIADM, build_directory},
 };
 
 /// What scripts expect of a Debian; busybox has the rest.
@@ -302,7 +302,7 @@ fn add_modules(root: &mut Archive, parts: &Parts, names: &[&str]) -> Result<()> 
 /// The stand-in for `iscsiadm`, for both sides: there is no target to log in to.
 fn add_iscsi(root: &mut Archive, into: &Path) -> Result<()> {
     let program = into.join("iscsiadm");
-    rig::install(&program, &format!("#!/bin/sh\nhere=/run/iscsi\n{ISCSIADM}"))?;
+    harness::install(&program, &format!("#!/bin/sh\nhere=/run/iscsi\n{ISCSIADM}"))?;
     root.file("usr/bin/iscsiadm", &program);
     Ok(())
 }

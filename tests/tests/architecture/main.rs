@@ -182,8 +182,8 @@ fn unsafe_stands_in_the_system_room_and_in_one_line_more() -> Result<()> {
         "plugins/sdk/src/bindings.rs",
         "plugins/sdk/src/export.rs",
         "tests/src/floor/loop_device.rs",
-        "tests/src/rig/terminal.rs",
-        "tests/src/stepper/ptrace.rs",
+        "tests/src/harness/terminal.rs",
+        "tests/src/syscall_injector/ptrace.rs",
     ];
     assert_only(&others, &expected, "unsafe_code", |source| source.has(&["unsafe_code"]));
     Ok(())
@@ -227,7 +227,7 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
     let above = "host/daemon/src/directory/above.rs";
     let stand_in = "host/script/src/directory.rs";
     // They make what toolstacks ask for, and take it down; the one decides, in the transaction in which the other writes.
-    let [act, place] = ["host/daemon/src/hotplug/act.rs", "host/daemon/src/hotplug/place.rs"];
+    let [act, place] = ["host/daemon/src/hotplug/act.rs", "host/daemon/src/hotplug/request_task.rs"];
     // They write requests to driver domains, in dom0.
     let [call, store] = ["host/toolstack/src/call.rs", "host/toolstack/src/store.rs"];
     let host: Vec<Source> = sources(&["host"])?
@@ -255,11 +255,11 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
         "host/runtime/src/device.rs",
         stand_in,
         "host/hotplug/src/request.rs",
-        "host/daemon/src/hotplug/look.rs",
+        "host/daemon/src/hotplug/read.rs",
         act,
         "host/daemon/src/dispatch.rs",
-        "host/daemon/src/neighbours.rs",
-        "host/xenbus/src/machine/event.rs",
+        "host/daemon/src/foreign_disks.rs",
+        "host/xenbus/src/fsm/event.rs",
     ];
     assert_only(&host, &told, "\"hotplug-status\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-status"))

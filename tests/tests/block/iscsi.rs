@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
+    harness::{Device, Disk, Helper, Nodes, TestHost, handlers},
     loud::say,
-    rig::{Device, Disk, Helper, Machine, Nodes, handlers},
 };
 
 use super::{MOMENT, kill_in_the_middle, machine_with, physical_device, until};
@@ -16,7 +16,7 @@ const PORTAL: &str = "192.0.2.1";
 struct San {
     iscsiadm: Helper,
     multipath: Helper,
-    machine: Machine,
+    machine: TestHost,
     iqn: String,
 }
 

@@ -4,9 +4,9 @@
 //! The helpers are stand-ins: programs that keep state as the real ones do, and write down how they were called. What
 //! they stand in for needs a kernel module (iscsi_tcp, nbd) or a program (tapdisk) that is not here.
 
+mod foreign_disks;
 mod iscsi;
 mod nbd;
-mod neighbours;
 mod others;
 mod qdisk;
 mod tap;
@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Helper, Kind, Machine};
+use xenplug_tests::harness::{Device, Helper, Kind, TestHost};
 
 /// Long enough for a helper to be at work.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -29,8 +29,8 @@ const MOMENT: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A machine in dom0's mode, whose daemon has one more plugin, with a helper in a folder.
-fn machine_with(table: impl FnOnce(&Machine, &Path) -> Result<String>) -> Result<Machine> {
-    let mut machine = Machine::new()?;
+fn machine_with(table: impl FnOnce(&TestHost, &Path) -> Result<String>) -> Result<TestHost> {
+    let mut machine = TestHost::new()?;
     let helpers = machine.directory().join("helpers");
     let table = table(&machine, &helpers)?;
     let config = machine.config_of_dom0()?.with(&table);
@@ -60,7 +60,7 @@ fn physical_device(path: &str) -> Result<String> {
 }
 
 /// Kills the daemon while a helper runs that is at its word, starts it again, and waits until the device is given back.
-fn kill_in_the_middle(machine: &mut Machine, helper: &Helper, device: &Device, word: &str) -> Result<()> {
+fn kill_in_the_middle(machine: &mut TestHost, helper: &Helper, device: &Device, word: &str) -> Result<()> {
     if device.kind != Kind::Vbd3 {
         machine.expect_state(device, "2")?;
     }

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
+    harness::{Call, Device, Disk, Helper, Nodes, TestHost, handlers},
     loud::say,
-    rig::{Call, Device, Disk, Helper, Machine, Nodes, handlers},
 };
 
 use super::{kill_in_the_middle, machine_with, physical_device, until};
@@ -13,7 +13,7 @@ use super::{kill_in_the_middle, machine_with, physical_device, until};
 /// A machine with NBD devices that are loop devices by another name.
 struct Lan {
     client: Helper,
-    machine: Machine,
+    machine: TestHost,
 }
 
 impl Lan {

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Scsi, attached_below, handlers};
+use xenplug_tests::harness::{Device, Disk, Scsi, TestHost, attached_below, handlers};
 
 use super::machine_with;
 
@@ -54,7 +54,7 @@ fn a_scsi_device_is_connected_without_more() -> Result<()> {
 
 #[test]
 fn a_disk_whose_image_is_gone_is_taken_down_where_the_original_leaves_its_loop_device() -> Result<()> {
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     let mut leaked = Vec::new();
     for original in [true, false] {
         if !original {
@@ -81,7 +81,7 @@ fn a_disk_whose_image_is_gone_is_taken_down_where_the_original_leaves_its_loop_d
         }
         machine.toolstack().forget(&disk)?;
         leaked.push(attached_below(machine.directory())?.len());
-        xenplug_tests::rig::detach_below(machine.directory())?;
+        xenplug_tests::harness::detach_below(machine.directory())?;
     }
     assert_eq!(leaked, [1, 0], "loop devices that are left, by the original and by us");
     machine.toolstack().bury(3)

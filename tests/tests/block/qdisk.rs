@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use xenplug_tests::{
+    harness::{Config, Helper, TestHost, build_directory},
     loud::say,
-    rig::{Config, Helper, Machine, build_directory},
 };
 
 use super::until;
@@ -40,7 +40,7 @@ const ARGUMENTS: &[&str] = &[
 
 /// A driver domain, or dom0, with the plugin `qdisk`, whose QEMU is the stand-in.
 struct Qemus {
-    machine: Machine,
+    machine: TestHost,
     qemu: Helper,
     /// Where it is.
     domain: u16,
@@ -53,7 +53,7 @@ impl Qemus {
 
     /// With words of a shell before QEMU is started, and settings of the plugin's.
     fn with(before: &str, settings: &str) -> Result<Self> {
-        let mut machine = Machine::new()?;
+        let mut machine = TestHost::new()?;
         machine
             .toolstack()
             .store()
@@ -64,7 +64,7 @@ impl Qemus {
 
     /// In dom0, where it serves what it is asked for.
     fn in_dom0() -> Result<Self> {
-        let machine = Machine::new()?;
+        let machine = TestHost::new()?;
         let config = machine.config_of_dom0()?;
         let qemus = Self::on(machine, config, 0, "", "")?;
         let done = qemus.machine.xenplug(&["prepare", "0"])?.output()?;
@@ -72,7 +72,7 @@ impl Qemus {
         Ok(qemus)
     }
 
-    fn on(mut machine: Machine, config: Config, domain: u16, before: &str, settings: &str) -> Result<Self> {
+    fn on(mut machine: TestHost, config: Config, domain: u16, before: &str, settings: &str) -> Result<Self> {
         say("NOTE: QEMU is a stand-in that plays its part in the store; no block is read");
         machine.stop_kernel();
         let text = format!(

@@ -4,15 +4,15 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
+    harness::{Answer, Device, Disk, Helper, TestHost, handlers},
     loud::say,
-    rig::{Answer, Device, Disk, Helper, Machine, handlers},
 };
 
 use super::{kill_in_the_middle, machine_with, until};
 
 struct Tapdisks {
     tap_ctl: Helper,
-    machine: Machine,
+    machine: TestHost,
 }
 
 impl Tapdisks {

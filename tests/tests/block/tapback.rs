@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use xenplug_tests::{
+    harness::{Device, Disk, Helper, TestHost, handlers},
     loud::say,
-    rig::{Device, Disk, Helper, Machine, handlers},
 };
 
 use super::until;
@@ -16,13 +16,13 @@ const B: Device = Device::tap(4, 0).served_by(1);
 
 struct Tapback {
     tap_ctl: Helper,
-    machine: Machine,
+    machine: TestHost,
 }
 
 impl Tapback {
     fn new() -> Result<Self> {
         say("NOTE: tapback is played, and tap-ctl is a stand-in; no block is read");
-        let mut machine = Machine::apart()?;
+        let mut machine = TestHost::apart()?;
         let helpers = machine.directory().join("helpers");
         let tap_ctl = Helper::tap_ctl(&helpers)?;
         let table = handlers::block_tap(&helpers, &machine.images());

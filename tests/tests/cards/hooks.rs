@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Device, Machine, Vif};
+use xenplug_tests::harness::{Device, TestHost, Vif};
 
 /// Notes how it was run.
 const HOOK: &str = "#!/bin/sh
@@ -18,13 +18,13 @@ echo \"$(basename \"$0\" .hook) $command $type_if dev=$dev bridge=$bridge ip=$ip
 
 /// A dom0 whose `vif-bridge` runs the hooks of a folder.
 struct Hooked {
-    machine: Machine,
+    machine: TestHost,
     folder: PathBuf,
 }
 
 impl Hooked {
     fn new() -> Result<Self> {
-        let mut machine = Machine::new()?;
+        let mut machine = TestHost::new()?;
         let folder = machine.directory().join("vif-post.d");
         fs::create_dir(&folder)?;
         let config = machine
@@ -85,7 +85,7 @@ fn hooks_are_told_when_a_card_comes_and_when_it_goes_with_the_variables_of_the_s
         ]
     );
     hooked.machine.namespace().tap("vif3.0-emu")?;
-    let tap = |machine: &Machine, action: &str| {
+    let tap = |machine: &TestHost, action: &str| {
         let call = machine.call_of("vif-bridge", &card, action, json!({ "emulated": true }))?;
         call.answer()?.done()
     };
@@ -147,7 +147,7 @@ fn a_hook_that_fails_fails_the_card_and_one_that_fails_as_it_goes_holds_up_nothi
 
 #[test]
 fn hooks_that_were_not_turned_on_are_not_run() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let card = machine.plug_card(3, 0)?;
     let status = machine.daemon().context("no daemon")?.status()?;
     ensure!(!status["devices"][0]["held"].to_string().contains("hook"), "{status}");

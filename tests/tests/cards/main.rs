@@ -9,11 +9,11 @@ mod tap;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use xenplug_tests::rig::{Answer, Device, Guest, Machine, Nodes, Vif, handlers};
+use xenplug_tests::harness::{Answer, Device, Guest, Nodes, TestHost, Vif, handlers};
 
 /// A dom0 with two links to the world, `eth0` and `eth1`, of which only the first has an IPv6 address, too.
-fn machine() -> Result<Machine> {
-    let machine = Machine::dom0_with(handlers::ROUTED)?;
+fn machine() -> Result<TestHost> {
+    let machine = TestHost::dom0_with(handlers::ROUTED)?;
     for (link, address) in [("eth0", "192.0.2.1/24"), ("eth1", "198.51.100.1/24")] {
         machine
             .namespace()
@@ -39,7 +39,7 @@ fn card_of(script: &str, more: &[(&'static str, &str)]) -> Nodes {
 }
 
 /// Attaches a card as `xl` does, and runs its script, told these parameters.
-fn plug(machine: &mut Machine, script: &str, card: &Device, nodes: &Nodes, told: Value) -> Result<Answer> {
+fn plug(machine: &mut TestHost, script: &str, card: &Device, nodes: &Nodes, told: Value) -> Result<Answer> {
     machine.attach(card, nodes)?;
     machine.expect_state(card, "2")?;
     machine
@@ -48,13 +48,13 @@ fn plug(machine: &mut Machine, script: &str, card: &Device, nodes: &Nodes, told:
 }
 
 /// Takes a card down as its script does.
-fn remove(machine: &Machine, script: &str, card: &Device) -> Result<()> {
+fn remove(machine: &TestHost, script: &str, card: &Device) -> Result<()> {
     machine.call_of(script, card, "remove", json!({}))?.answer()?.done()
 }
 
 /// Checks that packets of the guest's own address reach the router, and those of another do not. The link goes with the
 /// guest's end of it.
-fn sends_its_own_alone(machine: &Machine, card: &Device, router: &str, own: &str, other: &str) -> Result<()> {
+fn sends_its_own_alone(machine: &TestHost, card: &Device, router: &str, own: &str, other: &str) -> Result<()> {
     let [first, second] = [own, other].map(|address| format!("{address} peer {router}/32"));
     let guest = Guest::of(machine, card, &[&first, &second])?;
     ensure!(guest.reaches(own, router)?, "no packet arrives");

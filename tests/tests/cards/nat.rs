@@ -4,7 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Device, Locker, Machine, handlers, install};
+use xenplug_tests::harness::{Device, Locker, TestHost, handlers, install};
 
 use crate::{card_of, machine, plug, remove, sends_its_own_alone};
 
@@ -97,7 +97,7 @@ impl Server {
     const LINKS: &str = "INTERFACESv4=\"eth0\"\n";
 
     /// Its files, and the part of the configuration that grants them.
-    fn new(machine: &Machine) -> Result<(Self, String)> {
+    fn new(machine: &TestHost) -> Result<(Self, String)> {
         let folder = machine.directory().join("dhcp");
         fs::create_dir(&folder)?;
         fs::write(folder.join("dhcpd.conf"), Self::CONFIGURATION)?;

@@ -2,17 +2,17 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::{Answer, Device, Machine, Nodes, Switch, Vif, handlers};
+use xenplug_tests::harness::{Answer, Device, Nodes, Switch, TestHost, Vif, handlers};
 
 /// A dom0 with a switch that has the bridge `ovsbr0`, and another that is not granted.
 struct Switched {
     switch: Switch,
-    machine: Machine,
+    machine: TestHost,
 }
 
 impl Switched {
     fn new() -> Result<Self> {
-        let mut machine = Machine::new()?;
+        let mut machine = TestHost::new()?;
         let switch = Switch::start(machine.rig(), machine.namespace())?;
         for bridge in ["ovsbr0", "other0"] {
             switch.bridge(bridge)?;
@@ -128,7 +128,7 @@ fn a_card_on_a_switch_is_kept_to_its_addresses() -> Result<()> {
     let mut switched = Switched::new()?;
     let card = Device::card(3, 0);
     // The switch's own sockets see packets before these rules do; its kernel module sees them after.
-    let rules = |machine: &Machine| -> Result<String> {
+    let rules = |machine: &TestHost| -> Result<String> {
         let mut nft = machine.namespace().command("nft");
         machine.rig().equip(&mut nft);
         Ok(String::from_utf8(nft.args(["list", "ruleset"]).output()?.stdout)?)
@@ -152,7 +152,7 @@ fn the_switch_loses_the_port_though_the_daemon_was_killed_and_the_grant_is_anoth
     let card = Device::card(3, 0);
     switched.plug(&card, &on("ovsbr0"))?.done()?;
     switched.machine.namespace().tap("vif3.0-emu")?;
-    let tap = |machine: &Machine, action: &str| {
+    let tap = |machine: &TestHost, action: &str| {
         let call = machine.call_of("vif-openvswitch", &card, action, json!({ "emulated": true }))?;
         call.answer()?.done()
     };

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use xenplug_tests::rig::Device;
+use xenplug_tests::harness::Device;
 
 use crate::{card_of, machine, plug, remove, sends_its_own_alone};
 

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use xenplug_tests::rig::{Answer, Device, Machine, Vif};
+use xenplug_tests::harness::{Answer, Device, TestHost, Vif};
 
 use crate::{card_of, machine, plug};
 
@@ -12,13 +12,13 @@ use crate::{card_of, machine, plug};
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// Calls the daemon as for `add type_if=tap`, or `remove`.
-fn tap(machine: &Machine, card: &Device, action: &str) -> Result<Answer> {
+fn tap(machine: &TestHost, card: &Device, action: &str) -> Result<Answer> {
     machine
         .call_of("vif-bridge", card, action, json!({ "emulated": true }))?
         .answer()
 }
 
-fn link(machine: &Machine, name: &str) -> Result<Value> {
+fn link(machine: &TestHost, name: &str) -> Result<Value> {
     machine
         .namespace()
         .link(name)?
@@ -70,7 +70,7 @@ fn a_tap_is_named_after_its_card_and_says_nothing_to_the_frontend_or_of_the_card
     let nodes = Vif::on("xenbr0").with("vifname", "web").with("mtu", "1300");
     machine.plug(&card, &nodes)?.done()?;
     machine.expect_connected(&card)?;
-    let store = |machine: &Machine, node: &str| machine.connect()?.find(node).map_err(anyhow::Error::from);
+    let store = |machine: &TestHost, node: &str| machine.connect()?.find(node).map_err(anyhow::Error::from);
     let mtu = format!("{}/mtu", card.frontend());
     // The script computes the frontend's path from the new name, and writes it to nobody.
     assert_eq!(store(&machine, &mtu)?.as_deref(), Some("1300"));
@@ -230,7 +230,7 @@ fn the_tap_of_a_translated_card_is_only_named() -> Result<()> {
 #[test]
 fn a_tap_belongs_to_a_card_of_the_domain_that_serves_it() -> Result<()> {
     const CARD: &str = "/local/domain/5/backend/vif/3/0";
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     machine.namespace().ip("link add xenbr1 type bridge")?;
     machine.namespace().tap("vif3.0-emu")?;
     machine.toolstack().build(3)?;
@@ -271,7 +271,7 @@ fn a_tap_belongs_to_a_card_of_the_domain_that_serves_it() -> Result<()> {
 
     let config = machine.config()?.replacing("\"driver-domain\"", "\"dom0\"");
     machine.start_daemon(config)?;
-    let call = |machine: &Machine, action| {
+    let call = |machine: &TestHost, action| {
         machine
             .call_of(
                 "vif-bridge",

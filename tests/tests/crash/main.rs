@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
-    rig::{Device, Disk, Machine, attached_below},
+    harness::{Device, Disk, TestHost, attached_below},
     trial::{Length, length},
 };
 
@@ -22,7 +22,7 @@ use xenplug_tests::{
 const RESYNC: Duration = Duration::from_secs(5);
 
 /// A guest with a disk and a card, connected.
-fn plugged(machine: &mut Machine, guest: u16) -> Result<[Device; 2]> {
+fn plugged(machine: &mut TestHost, guest: u16) -> Result<[Device; 2]> {
     let devices = [machine.attach_disk(guest, 0)?, machine.attach_card(guest, 0)?];
     for device in &devices {
         machine.expect_connected(device)?;
@@ -32,7 +32,7 @@ fn plugged(machine: &mut Machine, guest: u16) -> Result<[Device; 2]> {
 
 #[test]
 fn connected_devices_stay_as_they_are_when_the_daemon_is_killed_and_restarted() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = plugged(&mut machine, 3)?;
     let loops = attached_below(machine.directory())?;
@@ -62,7 +62,7 @@ fn connected_devices_stay_as_they_are_when_the_daemon_is_killed_and_restarted() 
 
 #[test]
 fn connected_devices_stay_when_the_daemon_is_asked_to_end() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = plugged(&mut machine, 3)?;
     let status = machine.daemon_mut()?.terminate()?;
@@ -76,7 +76,7 @@ fn connected_devices_stay_when_the_daemon_is_asked_to_end() -> Result<()> {
 
 #[test]
 fn what_went_while_the_daemon_was_down_is_cleaned_when_it_starts() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = plugged(&mut machine, 3)?;
     machine.daemon_mut()?.kill()?;
@@ -91,7 +91,7 @@ fn what_went_while_the_daemon_was_down_is_cleaned_when_it_starts() -> Result<()>
 
 #[test]
 fn what_came_while_the_daemon_was_down_is_plugged_when_it_starts() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     machine.daemon_mut()?.kill()?;
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
@@ -105,7 +105,7 @@ fn what_came_while_the_daemon_was_down_is_plugged_when_it_starts() -> Result<()>
 
 #[test]
 fn killed_at_any_moment_of_fifty_plugs_the_daemon_comes_back_and_connects_all() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     for round in 0..5 {
         let mut devices = Vec::new();
@@ -132,7 +132,7 @@ fn killed_at_any_moment_of_fifty_plugs_the_daemon_comes_back_and_connects_all() 
 
 #[test]
 fn a_store_that_is_killed_and_restarted_is_served_again() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     plugged(&mut machine, 3)?;
     machine.xenstored_mut().kill()?;
@@ -147,7 +147,7 @@ fn a_store_that_is_killed_and_restarted_is_served_again() -> Result<()> {
 
 #[test]
 fn a_store_that_is_updated_live_is_served_as_before() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut devices = plugged(&mut machine, 3)?.to_vec();
     for index in 1..4 {
@@ -167,7 +167,7 @@ fn a_store_that_is_updated_live_is_served_as_before() -> Result<()> {
 
 #[test]
 fn a_store_that_stalls_is_waited_for() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
     machine.xenstored().stall()?;
@@ -210,7 +210,7 @@ fn use_disk(disk: &File, stopped: impl Fn() -> bool) -> Result<u64> {
 #[test]
 fn disks_are_written_and_links_stay_up_while_the_daemon_comes_and_goes() -> Result<()> {
     const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = plugged(&mut machine, 3)?;
     let path = machine.node(&devices[0], "node")?.context("no node")?;
@@ -265,11 +265,11 @@ fn disks_are_written_and_links_stay_up_while_the_daemon_comes_and_goes() -> Resu
 
 #[test]
 fn a_device_is_refused_while_the_journal_has_no_room_and_plugged_when_it_has() -> Result<()> {
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     let config = machine.config()?;
     let journal = config.run_directory().join("journal");
     fs::create_dir_all(&journal)?;
-    let run = |machine: &Machine, program: &str, words: &[&str]| -> Result<bool> {
+    let run = |machine: &TestHost, program: &str, words: &[&str]| -> Result<bool> {
         let mut command = machine.namespace().command(program);
         let done = command.args(words).arg(&journal).stderr(Stdio::null()).status()?;
         Ok(done.success())

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
+    harness::{Device, Disk, Nodes, TestHost, Vif},
     loud::say,
-    rig::{Device, Disk, Machine, Nodes, Vif},
     trial::{Length, length},
 };
 
@@ -13,7 +13,7 @@ use xenplug_tests::{
 const TOKEN: &str = "others";
 
 /// What is attached and detached over and over.
-fn comes_and_goes(machine: &Machine) -> Result<[(Device, Nodes); 2]> {
+fn comes_and_goes(machine: &TestHost) -> Result<[(Device, Nodes); 2]> {
     let image = machine.image("3-0.img", 4)?;
     Ok([
         (Device::disk(3, 0).served_by(1), Disk::on(&image)),
@@ -23,7 +23,7 @@ fn comes_and_goes(machine: &Machine) -> Result<[(Device, Nodes); 2]> {
 
 #[test]
 fn suspended_within_any_transaction_a_driver_domain_serves_on() -> Result<()> {
-    let mut machine = Machine::apart()?;
+    let mut machine = TestHost::apart()?;
     machine.start_daemon(machine.config()?)?;
     let image = machine.image("4-0.img", 4)?;
     let others = [Device::disk(4, 0).served_by(1), Device::card(4, 0).served_by(1)];

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::{differential::Case, rig::Rig};
+use xenplug_tests::{differential::Case, harness::DebianRoot};
 
 use super::TABLES;
 
@@ -62,7 +62,7 @@ fn every_script_that_xen_ships_has_its_row_and_every_handler_too() -> Result<()>
     let document = document()?;
     let rows = rows(&document);
     let documented: Vec<&str> = rows.iter().map(|row| row.0).collect();
-    assert_eq!(documented, Rig::find()?.script_names()?);
+    assert_eq!(documented, DebianRoot::find()?.script_names()?);
 
     let mut code = String::new();
     texts(&root().join("plugins"), "rs", &mut code)?;
@@ -101,7 +101,7 @@ fn every_script_that_xen_ships_has_its_row_and_every_handler_too() -> Result<()>
 
 #[test]
 fn the_newest_scripts_are_those_that_are_compared_but_for_block_tap() -> Result<()> {
-    let rig = Rig::find()?;
+    let rig = DebianRoot::find()?;
     let newer = rig.newer_scripts()?;
     // Where things are, which has the version in it, and the start of xenstored.
     let others = ["hotplugpath.sh", "launch-xenstore"];

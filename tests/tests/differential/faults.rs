@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
-    differential::{Arena, Lab, Step, Who},
-    rig::Device,
+    differential::{Fixture, Lab, Step, Who},
+    harness::Device,
 };
 
 const DISK: Device = Device::disk(3, 0);
@@ -17,15 +17,15 @@ const CARD: Device = Device::card(3, 0);
 const BOTH: [Who; 2] = [Who::Original, Who::Ours];
 
 /// A side after some steps.
-fn after<'a>(lab: &'a Lab, who: Who, steps: &[Step]) -> Result<Arena<'a>> {
+fn after<'a>(lab: &'a Lab, who: Who, steps: &[Step]) -> Result<Fixture<'a>> {
     let mut tries = 0..20;
     loop {
-        let mut arena = Arena::new(lab, who)?;
-        let done = steps.iter().try_for_each(|step| arena.take(step));
-        if arena.lost_the_race() && tries.next().is_some() {
+        let mut fixture = Fixture::new(lab, who)?;
+        let done = steps.iter().try_for_each(|step| fixture.take(step));
+        if fixture.lost_the_race() && tries.next().is_some() {
             continue;
         }
-        return done.map(|()| arena);
+        return done.map(|()| fixture);
     }
 }
 
@@ -44,7 +44,7 @@ fn ended_within(script: &mut Child, patience: Duration) -> Result<Option<ExitSta
 fn a_deleted_image_leaks_no_loop_device() -> Result<()> {
     let lab = Lab::new()?;
     for who in BOTH {
-        let mut arena = after(
+        let mut fixture = after(
             &lab,
             who,
             &[
@@ -56,7 +56,7 @@ fn a_deleted_image_leaks_no_loop_device() -> Result<()> {
                 Step::remove(DISK, 0),
             ],
         )?;
-        let leaked = arena.observed()?.contains("loop on $D/a.img (deleted)");
+        let leaked = fixture.observed()?.contains("loop on $D/a.img (deleted)");
         assert_eq!(leaked, who == Who::Original, "{who}");
     }
     Ok(())
@@ -66,7 +66,7 @@ fn a_deleted_image_leaks_no_loop_device() -> Result<()> {
 fn the_mtu_of_a_renamed_card_is_told_to_its_own_guest() -> Result<()> {
     let lab = Lab::new()?;
     for who in BOTH {
-        let mut arena = after(
+        let mut fixture = after(
             &lab,
             who,
             &[
@@ -75,7 +75,7 @@ fn the_mtu_of_a_renamed_card_is_told_to_its_own_guest() -> Result<()> {
                 Step::add(CARD, 0),
             ],
         )?;
-        let seen = arena.observed()?;
+        let seen = fixture.observed()?;
         let told = seen.contains("node 3/device/vif/0/mtu = 1400");
         let strayed = seen.contains("node web/device/vif/web/mtu = 1400");
         assert_eq!((told, strayed), (who == Who::Ours, who == Who::Original), "{who}");
@@ -85,7 +85,7 @@ fn the_mtu_of_a_renamed_card_is_told_to_its_own_guest() -> Result<()> {
 
 /// How many requests one more disk costs the store, with so many others there.
 fn requests_beside(lab: &Lab, who: Who, others: u32) -> Result<usize> {
-    let mut arena = after(
+    let mut fixture = after(
         lab,
         who,
         &[Step::Sh(
@@ -95,18 +95,18 @@ fn requests_beside(lab: &Lab, who: Who, others: u32) -> Result<usize> {
     for index in 1..=others {
         // As after their scripts. They need not be there: only their numbers are compared.
         let nodes = &[("physical-device", "1:1"), ("hotplug-status", "connected")];
-        arena.take(&Step::Device(Device::disk(4, index), nodes))?;
+        fixture.take(&Step::Device(Device::disk(4, index), nodes))?;
     }
     // The first one lets the daemon see what has come since.
     let second = Device::disk(3, 1);
     for disk in [DISK, second] {
-        arena.take(&Step::Device(disk, &[("params", "$D/dev")]))?;
+        fixture.take(&Step::Device(disk, &[("params", "$D/dev")]))?;
     }
-    arena.take(&Step::add(DISK, 0))?;
-    let before = arena.requests()?;
-    let ended = arena.run(&second, "add")?;
-    ensure!(ended == 0, "{who}: exit {ended}\n{}", arena.account());
-    Ok(arena.requests()? - before)
+    fixture.take(&Step::add(DISK, 0))?;
+    let before = fixture.requests()?;
+    let ended = fixture.run(&second, "add")?;
+    ensure!(ended == 0, "{who}: exit {ended}\n{}", fixture.account());
+    Ok(fixture.requests()? - before)
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn nobody_who_holds_the_xtables_lock_holds_up_a_card() -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(3);
     let lab = Lab::with_iptables("xtables-legacy-multi")?;
     for who in BOTH {
-        let arena = after(
+        let fixture = after(
             &lab,
             who,
             &[
@@ -136,7 +136,7 @@ fn nobody_who_holds_the_xtables_lock_holds_up_a_card() -> Result<()> {
                 Step::Device(CARD, &[("ip", "10.0.0.2")]),
             ],
         )?;
-        let mut holder = arena
+        let mut holder = fixture
             .namespace()
             .command("flock")
             .args(["--no-fork", "/run/xtables.lock", "sh", "-c", "echo held; exec sleep 60"])
@@ -145,7 +145,7 @@ fn nobody_who_holds_the_xtables_lock_holds_up_a_card() -> Result<()> {
             .context("flock (util-linux)")?;
         let mut word = [0; 5];
         std::io::Read::read_exact(holder.stdout.as_mut().context("it has an output")?, &mut word)?;
-        let mut script = arena.script(&CARD, "online type_if=vif")?.spawn()?;
+        let mut script = fixture.script(&CARD, "online type_if=vif")?.spawn()?;
         let ended = ended_within(&mut script, PATIENCE)?;
         holder.kill()?;
         holder.wait()?;
@@ -165,7 +165,7 @@ fn a_target_whose_disk_does_not_come_is_given_up() -> Result<()> {
         ("params", "iqn=iqn.2026-01.example:$N,portal=192.0.2.1"),
     ];
     for (who, patience) in [(Who::Original, 4), (Who::Ours, 30)] {
-        let arena = after(
+        let fixture = after(
             &lab,
             who,
             &[
@@ -174,7 +174,7 @@ fn a_target_whose_disk_does_not_come_is_given_up() -> Result<()> {
                 Step::Device(DISK, NODES),
             ],
         )?;
-        let mut script = arena.script(&DISK, "add")?.spawn()?;
+        let mut script = fixture.script(&DISK, "add")?.spawn()?;
         let ended = ended_within(&mut script, Duration::from_secs(patience))?;
         script.kill()?;
         script.wait()?;

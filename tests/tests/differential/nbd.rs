@@ -2,7 +2,7 @@
 
 use xenplug_tests::{
     differential::{ABSENT, Case, Difference, Step},
-    rig::Device,
+    harness::Device,
 };
 
 const N: Device = Device::disk(3, 0);

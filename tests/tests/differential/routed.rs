@@ -2,7 +2,7 @@
 
 use xenplug_tests::{
     differential::{ABSENT, Case, Difference, Step},
-    rig::Device,
+    harness::Device,
 };
 
 const V: Device = Device::card(3, 0);

@@ -2,7 +2,7 @@
 
 use xenplug_tests::{
     differential::{Case, Difference, Step},
-    rig::Device,
+    harness::Device,
 };
 
 use super::DISCONNECTED;

@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::{Device, Machine, attached_below};
+use xenplug_tests::harness::{Device, TestHost, attached_below};
 
 use super::{MOMENT, expect_nothing_plugged, write};
 
 #[test]
 fn killed_at_any_moment_of_an_add_the_script_sees_it_and_libxl_clears_up() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     for delay in 0..12 {
         let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
@@ -46,7 +46,7 @@ fn killed_at_any_moment_of_an_add_the_script_sees_it_and_libxl_clears_up() -> Re
 
 #[test]
 fn killed_at_any_moment_of_a_remove_the_next_daemon_ends_it() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     for delay in 0..20 {
         let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
@@ -83,7 +83,7 @@ fn killed_at_any_moment_of_a_remove_the_next_daemon_ends_it() -> Result<()> {
 
 #[test]
 fn connected_devices_are_taken_up_by_the_next_daemon() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
@@ -102,7 +102,7 @@ fn connected_devices_are_taken_up_by_the_next_daemon() -> Result<()> {
 
 #[test]
 fn a_disk_that_the_kernel_has_not_opened_yet_is_plugged_again_by_the_next_daemon() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
     let disk = machine.attach_disk(3, 0)?;
@@ -122,7 +122,7 @@ fn a_disk_that_the_kernel_has_not_opened_yet_is_plugged_again_by_the_next_daemon
 
 #[test]
 fn what_was_removed_while_the_daemon_was_down_is_released_when_it_starts() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
@@ -140,7 +140,7 @@ fn what_was_removed_while_the_daemon_was_down_is_released_when_it_starts() -> Re
 
 #[test]
 fn a_guest_that_dies_leaves_nothing() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
@@ -153,7 +153,7 @@ fn a_guest_that_dies_leaves_nothing() -> Result<()> {
 
 #[test]
 fn a_daemon_that_ends_answers_what_it_was_asked() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
     let waiting = machine.attach_disk(3, 0)?;
@@ -184,7 +184,7 @@ fn a_daemon_that_ends_answers_what_it_was_asked() -> Result<()> {
 
 #[test]
 fn a_store_that_stalls_or_dies_in_the_middle_of_a_call_is_no_reason_not_to_answer() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_state(&disk, "2")?;
     machine.xenstored().stall()?;

@@ -11,18 +11,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Call, Device, Disk, Machine, Vif, attached_below};
+use xenplug_tests::harness::{Call, Device, Disk, TestHost, Vif, attached_below};
 
 /// Long enough for whatever is going to happen at once.
 const MOMENT: Duration = Duration::from_millis(300);
 
-fn write(machine: &mut Machine, device: &Device, node: &str, value: &str) -> Result<()> {
+fn write(machine: &mut TestHost, device: &Device, node: &str, value: &str) -> Result<()> {
     let path = format!("{}/{node}", device.backend());
     Ok(machine.toolstack().store().write(&path, value)?)
 }
 
 /// Waits until no device is plugged: the kernel may let go a moment after the daemon.
-fn expect_nothing_plugged(machine: &Machine) -> Result<()> {
+fn expect_nothing_plugged(machine: &TestHost) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let (loops, ports) = (
@@ -39,7 +39,7 @@ fn expect_nothing_plugged(machine: &Machine) -> Result<()> {
 
 #[test]
 fn a_disk_and_a_card_are_plugged_and_unplugged_when_their_scripts_run() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let image = machine.image("a.img", 4)?;
     let (disk, card) = (Device::disk(3, 0), Device::card(3, 0));
@@ -70,7 +70,7 @@ fn a_disk_and_a_card_are_plugged_and_unplugged_when_their_scripts_run() -> Resul
 
 #[test]
 fn nothing_is_plugged_that_nobody_asked_for() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
     for device in &devices {
@@ -89,7 +89,7 @@ fn nothing_is_plugged_that_nobody_asked_for() -> Result<()> {
 
 #[test]
 fn a_repeated_add_succeeds_and_changes_nothing() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
         machine.expect_connected(device)?;
@@ -104,7 +104,7 @@ fn a_repeated_add_succeeds_and_changes_nothing() -> Result<()> {
 
 #[test]
 fn two_calls_at_once_are_both_answered() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let disk = machine.attach_disk(3, 0)?;
     let image = machine.images().join("3-0.img");
@@ -133,7 +133,7 @@ fn two_calls_at_once_are_both_answered() -> Result<()> {
 
 #[test]
 fn an_add_that_fails_says_why_and_may_be_tried_again() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let disk = Device::disk(3, 0);
     let image = machine.images().join("absent.img");
@@ -158,7 +158,7 @@ fn an_add_that_fails_says_why_and_may_be_tried_again() -> Result<()> {
 
 #[test]
 fn a_call_that_makes_no_sense_is_answered_at_once() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let disk = machine.attach_disk(3, 0)?;
     let socket = machine.control_socket()?;
     let begun = Instant::now();
@@ -198,7 +198,7 @@ fn a_call_that_makes_no_sense_is_answered_at_once() -> Result<()> {
 
 #[test]
 fn a_remove_releases_at_whatever_state_and_with_whatever_is_left_in_the_store() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let states: [&[&str]; 5] = [
         &[],
@@ -255,7 +255,7 @@ fn a_remove_releases_at_whatever_state_and_with_whatever_is_left_in_the_store() 
 
 #[test]
 fn a_closed_device_is_released_before_its_script_comes() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
         machine.expect_connected(device)?;
@@ -278,7 +278,7 @@ fn a_closed_device_is_released_before_its_script_comes() -> Result<()> {
 
 #[test]
 fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
         machine.expect_connected(device)?;
@@ -295,7 +295,7 @@ fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
 
 #[test]
 fn a_device_that_is_attached_again_and_again_is_plugged_each_time() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     for _ in 0..15 {
         let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
@@ -309,7 +309,7 @@ fn a_device_that_is_attached_again_and_again_is_plugged_each_time() -> Result<()
 
 #[test]
 fn a_reused_domid_is_another_device() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let first = machine.plug_disk(3, 0)?;
     machine.expect_connected(&first)?;
@@ -330,7 +330,7 @@ fn a_reused_domid_is_another_device() -> Result<()> {
 
 #[test]
 fn a_directory_that_is_made_anew_never_gets_what_was_made_for_the_one_before() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let image = machine.image("second.img", 4)?;
     for delay in 0..10 {
@@ -357,7 +357,7 @@ fn a_directory_that_is_made_anew_never_gets_what_was_made_for_the_one_before() -
 
 #[test]
 fn fifty_devices_are_plugged_and_unplugged_at_once() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let mut devices = Vec::new();
     for index in 0..25 {
@@ -384,7 +384,7 @@ fn fifty_devices_are_plugged_and_unplugged_at_once() -> Result<()> {
 
 #[test]
 fn in_a_driver_domain_no_script_is_answered() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
     for action in ["add", "remove"] {

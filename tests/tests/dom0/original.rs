@@ -3,13 +3,13 @@
 use std::thread;
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Machine, Vif, attached_below};
+use xenplug_tests::harness::{Device, Disk, TestHost, Vif, attached_below};
 
 use super::MOMENT;
 
 #[test]
 fn what_the_original_scripts_plug_stays_theirs() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let ours = [machine.plug_disk(4, 0)?, machine.plug_card(4, 0)?];
     let image = machine.image("theirs.img", 4)?;
@@ -54,7 +54,7 @@ fn what_the_original_scripts_plug_stays_theirs() -> Result<()> {
 
 #[test]
 fn what_the_original_scripts_plugged_before_the_daemon_came_is_theirs() -> Result<()> {
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_state(&disk, "2")?;
     machine.scripts().plug(&disk)?;

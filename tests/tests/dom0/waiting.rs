@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::{Call, Device, Disk, Machine, attached_below};
+use xenplug_tests::harness::{Call, Device, Disk, TestHost, attached_below};
 
 use super::{MOMENT, write};
 
 #[test]
 fn an_add_that_comes_too_early_waits_for_state_and_link() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
@@ -39,7 +39,7 @@ fn an_add_that_comes_too_early_waits_for_state_and_link() -> Result<()> {
 
 #[test]
 fn a_caller_that_goes_away_takes_its_call_along() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
     let disk = machine.attach_disk(3, 0)?;
@@ -60,7 +60,7 @@ fn a_caller_that_goes_away_takes_its_call_along() -> Result<()> {
 
 #[test]
 fn an_add_that_waits_in_vain_is_answered_before_libxl_kills_its_script() -> Result<()> {
-    let mut machine = Machine::dom0()?;
+    let mut machine = TestHost::dom0()?;
     machine.stop_kernel();
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
     write(&mut machine, &devices[1], "state", "2")?;
@@ -82,7 +82,7 @@ fn an_add_that_waits_in_vain_is_answered_before_libxl_kills_its_script() -> Resu
 
 #[test]
 fn a_handler_that_runs_on_is_stopped_before_libxl_kills_its_script_and_at_once_for_a_remove() -> Result<()> {
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     let config = machine
         .config()?
         .replacing("\"driver-domain\"", "\"dom0\"")

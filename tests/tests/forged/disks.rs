@@ -8,19 +8,19 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
-    rig::{Device, Disk, Machine},
+    harness::{Device, Disk, TestHost},
     trial::Trial,
 };
 
 /// The device that a guest's disk was given.
-fn open(machine: &Machine, disk: &Device, write: bool) -> Result<File> {
+fn open(machine: &TestHost, disk: &Device, write: bool) -> Result<File> {
     let node = machine.node(disk, "node")?.context("no node")?;
     File::options().read(true).write(write).open(&node).context(node)
 }
 
 #[test]
 fn a_header_of_another_format_is_the_guests_data() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let secret = machine.directory().join("secret");
     fs::write(&secret, vec![b'S'; 1 << 20])?;
@@ -66,7 +66,7 @@ fn a_header_of_another_format_is_the_guests_data() -> Result<()> {
 
 #[test]
 fn a_disk_that_is_read_only_by_whatever_way_cannot_be_written() -> Result<()> {
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     let sealed = machine.directory().join("sealed");
     fs::create_dir(&sealed)?;
     let config = machine.config()?;

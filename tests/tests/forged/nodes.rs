@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{
-    rig::{Baseline, Device, Disk, Machine, Nodes, Vif, attached_below},
+    harness::{Baseline, Device, Disk, Nodes, TestHost, Vif, attached_below},
     trial::Trial,
 };
 
@@ -66,14 +66,14 @@ const LIFE: &[&str] = &["state", "online", "hotplug-status"];
 
 /// A machine with a guest that is to notice nothing.
 struct Stage {
-    machine: Machine,
+    machine: TestHost,
     victim: [Device; 2],
     before: Baseline,
 }
 
 impl Stage {
     fn new() -> Result<Self> {
-        let mut machine = Machine::with_daemon()?;
+        let mut machine = TestHost::with_daemon()?;
         let victim = [machine.attach_disk(4, 0)?, machine.attach_card(4, 0)?];
         for device in &victim {
             machine.expect_connected(device)?;
@@ -218,7 +218,7 @@ fn pointers_to_another_guests_device_lead_nowhere() -> Result<()> {
     let theirs = stage.victim;
     let devices = [stage.device(false, 0)?, stage.device(true, 0)?];
     let mut store = stage.machine.connect()?;
-    let read = |machine: &Machine, device: &Device| -> Result<_> {
+    let read = |machine: &TestHost, device: &Device| -> Result<_> {
         let mut store = machine.connect()?;
         Ok((store.tree(&device.backend())?, store.tree(&device.frontend())?))
     };

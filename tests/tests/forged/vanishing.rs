@@ -4,7 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use xenplug_tests::{
-    rig::{Device, Disk, Machine, Vif},
+    harness::{Device, Disk, TestHost, Vif},
     trial::{Length, Trial, length},
 };
 
@@ -15,7 +15,7 @@ fn moments() -> impl Iterator<Item = Duration> {
 }
 
 /// The device is connected, or its error names the cause, before long.
-fn settled(machine: &Machine, device: &Device, words: &[&str]) -> Result<()> {
+fn settled(machine: &TestHost, device: &Device, words: &[&str]) -> Result<()> {
     let path = format!("{}/hotplug-status", device.backend());
     let told = |status: Option<&str>| matches!(status, Some("connected" | "error"));
     let ended = machine.connect()?.wait(&path, Duration::from_secs(15), told)?;
@@ -28,7 +28,7 @@ fn settled(machine: &Machine, device: &Device, words: &[&str]) -> Result<()> {
 
 #[test]
 fn an_image_that_goes_while_it_is_plugged_is_an_error_or_none() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut trial = Trial::default();
     for moment in moments() {
@@ -47,7 +47,7 @@ fn an_image_that_goes_while_it_is_plugged_is_an_error_or_none() -> Result<()> {
 
 #[test]
 fn a_bridge_that_goes_while_a_card_is_plugged_is_an_error_or_none() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut trial = Trial::default();
     for moment in moments() {
@@ -66,7 +66,7 @@ fn a_bridge_that_goes_while_a_card_is_plugged_is_an_error_or_none() -> Result<()
 
 #[test]
 fn a_link_that_goes_while_its_card_is_plugged_holds_up_nobody() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut trial = Trial::default();
     for moment in moments() {

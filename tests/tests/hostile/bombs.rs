@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use xenplug_tests::rig::{Machine, build_directory, plugins_directory};
+use xenplug_tests::harness::{TestHost, build_directory, plugins_directory};
 
 use crate::refused::{assert_refused, wrong};
 
@@ -25,7 +25,7 @@ const MEMORY: u32 = 400_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A component with these functions in it, in a file.
-fn component(machine: &Machine, name: &str, functions: &str) -> Result<PathBuf> {
+fn component(machine: &TestHost, name: &str, functions: &str) -> Result<PathBuf> {
     let path = machine.directory().join(name);
     let text = format!("(component (core module (type $t (func (param i32) (result i32))) {functions}))");
     fs::write(&path, wat::parse_str(text)?)?;
@@ -69,7 +69,7 @@ fn functions() -> String {
 #[test]
 fn a_component_that_the_compiler_has_no_time_for_is_refused_at_a_start_and_at_a_reload() -> Result<()> {
     // The first start compiles the good plugins.
-    let mut machine = Machine::with_daemon()?;
+    let mut machine = TestHost::with_daemon()?;
     machine.daemon_mut()?.terminate()?;
     let bomb = component(&machine, "blocks.wasm", &blocks())?;
     let mut config = wrong(&machine, &bomb)?;
@@ -117,7 +117,7 @@ fn a_component_that_the_compiler_has_no_time_for_is_refused_at_a_start_and_at_a_
 
 #[test]
 fn a_component_that_the_compiler_has_no_memory_for_ends_it() -> Result<()> {
-    let machine = Machine::new()?;
+    let machine = TestHost::new()?;
     let compile = |component: &PathBuf| {
         let mut compiler = Command::new("prlimit");
         compiler

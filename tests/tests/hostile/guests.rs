@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use xenplug_tests::rig::Config;
+use xenplug_tests::harness::Config;
 
 /// How long each may take for an event that waits or loops until it is stopped.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(500);

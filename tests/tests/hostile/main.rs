@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use guests::{DEADLINE, Fate, GUESTS, Grant, Guest, HELPER, SWITCH, beside, guest};
-use xenplug_tests::rig::{Device, Disk, LoopPool, Machine, Nodes, Vif, attached_below, plugins_directory};
+use xenplug_tests::harness::{Device, Disk, LoopPool, Nodes, TestHost, Vif, attached_below, plugins_directory};
 
 /// How long after its deadline a guest's failure may be published.
 const LATE: Duration = Duration::from_secs(2);
@@ -25,15 +25,15 @@ const LATE: Duration = Duration::from_secs(2);
 const HELPER_GRACE: Duration = Duration::from_secs(3);
 
 /// A machine whose daemon has these guests beside the good plugins.
-fn machine_with(guests: impl IntoIterator<Item = Guest>) -> Result<Machine> {
-    let mut machine = Machine::new()?;
+fn machine_with(guests: impl IntoIterator<Item = Guest>) -> Result<TestHost> {
+    let mut machine = TestHost::new()?;
     let config = beside(machine.config()?, &machine.images(), guests);
     machine.start_daemon(config)?;
     Ok(machine)
 }
 
 /// A device that a guest is to serve.
-fn device_for(machine: &Machine, guest: &Guest, frontend: u16, index: u32) -> Result<(Device, Nodes)> {
+fn device_for(machine: &TestHost, guest: &Guest, frontend: u16, index: u32) -> Result<(Device, Nodes)> {
     let (device, nodes) = match guest.grant {
         Grant::Bridges => (Device::card(frontend, index), Vif::on("xenbr0")),
         Grant::Helper => (Device::disk(frontend, index), Disk::on(HELPER.as_ref())),
@@ -114,7 +114,7 @@ fn program(path: &Path, text: &str) -> Result<()> {
 }
 
 /// One guest's device fails as it has to, while another is served.
-fn fails(machine: &mut Machine, guest: &Guest, words: &[&str]) -> Result<()> {
+fn fails(machine: &mut TestHost, guest: &Guest, words: &[&str]) -> Result<()> {
     let (device, nodes) = device_for(machine, guest, 3, 0)?;
     machine.attach(&device, &nodes)?;
     let began = Instant::now();
@@ -180,7 +180,7 @@ fn no_control_characters(text: &str) -> Result<()> {
 #[test]
 fn guests_that_spin_hold_up_nobody_and_stop_when_their_device_goes() -> Result<()> {
     let spinning = guest("spin-in-connect");
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     let config = beside(machine.config()?, &machine.images(), [spinning])
         .replacing(&format!("deadline = \"{DEADLINE:?}\""), "deadline = \"60s\"");
     machine.start_daemon(config)?;
@@ -325,7 +325,7 @@ fn what_a_plugin_leaves_in_its_memory_no_other_finds() -> Result<()> {
 #[test]
 fn a_plugin_that_floods_the_log_over_many_events_is_cut_off_and_that_is_told() -> Result<()> {
     const EVENTS: u32 = 5;
-    let mut machine = Machine::new()?;
+    let mut machine = TestHost::new()?;
     let config = beside(machine.config()?, &machine.images(), [guest("log-flood")]);
     machine.start_daemon(config.replacing("calls = 200000", "calls = 200000\nlog-lines = 1000"))?;
     let devices: Vec<Device> = (0..EVENTS)
@@ -333,7 +333,7 @@ fn a_plugin_that_floods_the_log_over_many_events_is_cut_off_and_that_is_told() -
         .collect::<Result<_>>()?;
     let good = machine.attach_disk(4, 0)?;
     machine.expect_connected(&good)?;
-    let log = |machine: &Machine| Ok::<_, anyhow::Error>(machine.daemon().context("it runs")?.log());
+    let log = |machine: &TestHost| Ok::<_, anyhow::Error>(machine.daemon().context("it runs")?.log());
     let until = Instant::now() + Duration::from_secs(20);
     while !log(&machine)?.contains("the log was flooded") {
         ensure!(Instant::now() < until, "nothing is told of what was left out");
@@ -351,7 +351,7 @@ fn a_plugin_that_floods_the_log_over_many_events_is_cut_off_and_that_is_told() -
 }
 
 /// With no device left, the daemon uses no processor, and ends when it is asked to.
-fn is_idle(machine: &mut Machine) -> Result<()> {
+fn is_idle(machine: &mut TestHost) -> Result<()> {
     let daemon = machine.daemon_mut()?;
     // One tick is 10 ms.
     let ticks = daemon.processor_ticks()?;
@@ -364,7 +364,7 @@ fn is_idle(machine: &mut Machine) -> Result<()> {
 }
 
 /// Has a guest of that name connect a device.
-fn connect(machine: &mut Machine, name: &str, index: u32) -> Result<Device> {
+fn connect(machine: &mut TestHost, name: &str, index: u32) -> Result<Device> {
     let (device, nodes) = device_for(machine, &guest(name), 3, index)?;
     machine.attach(&device, &nodes)?;
     machine.expect_status(&device, "connected")?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Config, Device, Disk, Machine, build_directory};
+use xenplug_tests::harness::{Config, Device, Disk, TestHost, build_directory};
 
 use crate::{
     device_for,
@@ -15,15 +15,15 @@ use crate::{
 };
 
 /// A machine with a plugin that misbehaves, and these rules.
-fn machine_with(name: &str, rules: &str) -> Result<Machine> {
-    let mut machine = Machine::new()?;
+fn machine_with(name: &str, rules: &str) -> Result<TestHost> {
+    let mut machine = TestHost::new()?;
     let config = beside(machine.config()?, &machine.images(), [guest(name)]);
     machine.start_daemon(config.with(&format!("\n[quarantine]\n{rules}\n")))?;
     Ok(machine)
 }
 
 /// The plugin is asked for a guest's disk, and fails it for this reason.
-fn fails(machine: &mut Machine, name: &str, frontend: u16, words: &[&str]) -> Result<()> {
+fn fails(machine: &mut TestHost, name: &str, frontend: u16, words: &[&str]) -> Result<()> {
     let (device, nodes) = device_for(machine, &guest(name), frontend, 0)?;
     machine.attach(&device, &nodes)?;
     machine.expect_failure(&device, "error", words)?;
@@ -31,7 +31,7 @@ fn fails(machine: &mut Machine, name: &str, frontend: u16, words: &[&str]) -> Re
 }
 
 /// `xenplug`, on this machine's daemon.
-fn xenplug(machine: &Machine, arguments: &[&str]) -> Result<Output> {
+fn xenplug(machine: &TestHost, arguments: &[&str]) -> Result<Output> {
     let config = machine.daemon().context("it runs")?.config().file();
     Ok(Command::new(build_directory()?.join("xenplug"))
         .args(arguments)
@@ -44,7 +44,7 @@ fn said(output: &Output) -> String {
 }
 
 /// For whom a plugin is quarantined, as the status tells: `None` means all.
-fn quarantined(machine: &Machine, name: &str) -> Result<Vec<Option<String>>> {
+fn quarantined(machine: &TestHost, name: &str) -> Result<Vec<Option<String>>> {
     let status = machine.daemon().context("it runs")?.status()?;
     let plugins = status["plugins"].as_array().context("no list of plugins")?;
     let plugin = plugins
@@ -58,7 +58,7 @@ fn quarantined(machine: &Machine, name: &str) -> Result<Vec<Option<String>>> {
         .collect())
 }
 
-fn reload(machine: &Machine, config: &Config) -> Result<()> {
+fn reload(machine: &TestHost, config: &Config) -> Result<()> {
     const READ: &str = "the configuration was read again";
     let daemon = machine.daemon().context("it runs")?;
     let times = |log: String| log.matches(READ).count();
@@ -161,7 +161,7 @@ fn a_guest_cannot_have_a_plugin_quarantined_for_those_it_serves() -> Result<()> 
     const NAME: &str = "foreign-handle";
     let mut machine = machine_with(NAME, "faults = 2\nguests = 2\npause = \"0s\"")?;
     let baseline = machine.baseline()?;
-    let serve = |machine: &mut Machine, frontend| -> Result<Device> {
+    let serve = |machine: &mut TestHost, frontend| -> Result<Device> {
         let device = Device::disk(frontend, 0);
         let absent = machine.images().join("absent.img");
         machine.attach(&device, &Disk::on(&absent).with("script", NAME))?;

@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Config, Machine, plugins_directory};
+use xenplug_tests::harness::{Config, TestHost, plugins_directory};
 
 use crate::guests::{DEADLINE, Fate, GUESTS, beside};
 
 /// The daemon ends with code 1 and one line that says all of these, and has served nothing.
-pub(crate) fn assert_refused(machine: &Machine, config: &Config, words: &[&str]) -> Result<()> {
+pub(crate) fn assert_refused(machine: &TestHost, config: &Config, words: &[&str]) -> Result<()> {
     let output = machine.refused_daemon(config)?;
     let said = String::from_utf8(output.stderr)?;
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -31,7 +31,7 @@ pub(crate) fn assert_refused(machine: &Machine, config: &Config, words: &[&str])
 
 #[test]
 fn a_guest_that_does_not_fit_or_start_is_refused() -> Result<()> {
-    let machine = Machine::new()?;
+    let machine = TestHost::new()?;
     for guest in GUESTS {
         if let Fate::Refused(words) = guest.fate {
             let config = beside(machine.config()?, &machine.images(), [*guest]);
@@ -46,7 +46,7 @@ fn a_guest_that_does_not_fit_or_start_is_refused() -> Result<()> {
 
 #[test]
 fn a_file_that_is_no_component_is_refused() -> Result<()> {
-    let machine = Machine::new()?;
+    let machine = TestHost::new()?;
     let good = fs::read(plugins_directory()?.join("phy.wasm"))?;
     // A first start fills the cache, for some compiled code.
     let empty = machine.directory().join("empty.wasm");
@@ -109,7 +109,7 @@ fn a_file_that_is_no_component_is_refused() -> Result<()> {
 }
 
 /// A configuration with a plugin beside the good ones, and after them, of which this is the component.
-pub(crate) fn wrong(machine: &Machine, component: &Path) -> Result<Config> {
+pub(crate) fn wrong(machine: &TestHost, component: &Path) -> Result<Config> {
     Ok(machine.config()?.with(&format!(
         "\n[plugin.wrong]\ncomponent = {component:?}\nkinds = [\"vbd\"]\nscripts = [\"wrong\"]\n\
          [plugin.wrong.limits]\ndeadline = \"{DEADLINE:?}\"\n"

@@ -1,7 +1,7 @@
 //! dom0's own daemon is asked, which else waits for scripts.
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::attached_below;
+use xenplug_tests::harness::attached_below;
 
 use crate::stage::Stage;
 

@@ -1,7 +1,7 @@
 //! What ends early: patience, guests, and who does not let go.
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::attached_below;
+use xenplug_tests::harness::attached_below;
 
 use crate::stage::Stage;
 

@@ -1,7 +1,7 @@
 //! Who goes without a word: a guest, the driver domain, the store; and what there is no room for.
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{attached_below, detach_below};
+use xenplug_tests::harness::{attached_below, detach_below};
 
 use crate::{
     moments::{Kept, Moment, at_each_moment},

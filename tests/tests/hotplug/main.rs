@@ -13,7 +13,7 @@ use std::{fs::File, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use stage::Stage;
-use xenplug_tests::rig::attached_below;
+use xenplug_tests::harness::attached_below;
 
 #[test]
 fn a_disk_and_a_card_come_and_go_and_nothing_is_held_when_detach_returns() -> Result<()> {
@@ -95,7 +95,7 @@ fn a_device_of_libxls_goes_on_as_ever_and_is_nobodys_to_ask_for() -> Result<()> 
     let image = stage.machine.image("theirs.img", 4)?;
     stage
         .machine
-        .attach(&disk.device, &xenplug_tests::rig::Disk::on(&image))?;
+        .attach(&disk.device, &xenplug_tests::harness::Disk::on(&image))?;
     stage.machine.expect_connected(&disk.device)?;
     let said = stage.fails("attach", &disk, 1)?;
     ensure!(said.contains("which another toolstack has made"), "{said}");

@@ -3,7 +3,7 @@
 use std::{fs::File, process::Child, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::attached_below;
+use xenplug_tests::harness::attached_below;
 
 use crate::stage::{Asked, Stage};
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use xenplug_tests::rig::{Device, Machine};
+use xenplug_tests::harness::{Device, TestHost};
 
 /// How long a device may take to come to what a test expects.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +42,7 @@ impl Asked {
 
 /// A machine with its daemon, and guest 3.
 pub(crate) struct Stage {
-    pub(crate) machine: Machine,
+    pub(crate) machine: TestHost,
     /// The domain that is asked.
     backend: u16,
 }
@@ -50,20 +50,20 @@ pub(crate) struct Stage {
 impl Stage {
     /// The daemon is in a driver domain.
     pub(crate) fn new() -> Result<Self> {
-        let mut machine = Machine::apart()?;
+        let mut machine = TestHost::apart()?;
         machine.start_daemon(machine.config()?)?;
         Self::with(machine, 1)
     }
 
     /// The daemon is in dom0, in the mode for it.
     pub(crate) fn in_dom0() -> Result<Self> {
-        let machine = Machine::dom0()?;
+        let machine = TestHost::dom0()?;
         let done = machine.xenplug(&["prepare", "0"])?.output()?;
         ensure!(done.status.success(), "xenplug prepare: {done:?}");
         Self::with(machine, 0)
     }
 
-    fn with(mut machine: Machine, backend: u16) -> Result<Self> {
+    fn with(mut machine: TestHost, backend: u16) -> Result<Self> {
         machine.toolstack().build(3)?;
         Ok(Self { machine, backend })
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use xenplug_tests::{
-    rig::{Device, Machine, attached_below},
+    harness::{Device, TestHost, attached_below},
     store::Store,
 };
 
@@ -15,7 +15,7 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(machine: &Machine, device: &Device) -> Result<Self> {
+    fn new(machine: &TestHost, device: &Device) -> Result<Self> {
         let mut store = machine.connect()?;
         store.watch(&device.backend(), "w")?;
         store.event(PATIENCE)?.context("no first event")?;
@@ -23,7 +23,7 @@ impl Listener {
     }
 
     /// Waits until the status is written, finds nothing held at that moment, and gives what it says, if it is there still.
-    fn hears(mut self, machine: &Machine) -> Result<Option<String>> {
+    fn hears(mut self, machine: &TestHost) -> Result<Option<String>> {
         let status = format!("{}/hotplug-status", self.device.backend());
         while self.store.event(PATIENCE)?.context("no word comes")?.path != status {}
         let loops = attached_below(machine.directory())?;
@@ -47,8 +47,8 @@ fn is_heard(mut round: impl FnMut() -> Result<Option<String>>) -> Result<()> {
 
 #[test]
 fn in_a_driver_domain_the_word_comes_when_nothing_is_held() -> Result<()> {
-    let mut machine = Machine::with_daemon()?;
-    for attach in [Machine::attach_disk, Machine::attach_card] {
+    let mut machine = TestHost::with_daemon()?;
+    for attach in [TestHost::attach_disk, TestHost::attach_card] {
         is_heard(|| {
             let device = attach(&mut machine, 3, 0)?;
             machine.expect_connected(&device)?;
@@ -64,8 +64,8 @@ fn in_a_driver_domain_the_word_comes_when_nothing_is_held() -> Result<()> {
 
 #[test]
 fn in_dom0_the_word_comes_when_nothing_is_held() -> Result<()> {
-    let mut machine = Machine::dom0()?;
-    for plug in [Machine::plug_disk, Machine::plug_card] {
+    let mut machine = TestHost::dom0()?;
+    for plug in [TestHost::plug_disk, TestHost::plug_card] {
         let device = plug(&mut machine, 3, 0)?;
         machine.expect_connected(&device)?;
         let listener = Listener::new(&machine, &device)?;

@@ -3,19 +3,19 @@
 use std::{fs, path::PathBuf, process::Output};
 
 use anyhow::{Context, Result, ensure};
-use xenplug_tests::rig::{Device, Disk, Kind, Machine, Vif};
+use xenplug_tests::harness::{Device, Disk, Kind, TestHost, Vif};
 
 use crate::stage::program;
 
 /// A dom0 whose scripts are stood in for by `xenplug scripts install`.
 struct Dom0 {
-    machine: Machine,
+    machine: TestHost,
     folder: PathBuf,
 }
 
 impl Dom0 {
     fn new() -> Result<Self> {
-        let machine = Machine::dom0()?;
+        let machine = TestHost::dom0()?;
         let folder = machine.directory().join("scripts");
         fs::create_dir(&folder)?;
         let dom0 = Self { machine, folder };

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use xenplug_tests::rig::{Device, Disk, Kind, Rig, Toolstack, Vif, Xenstored, build_directory};
+use xenplug_tests::harness::{DebianRoot, Device, Disk, Kind, Toolstack, Vif, Xenstored, build_directory};
 
 /// What a good daemon answers.
 pub(crate) const DONE: &str = "HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"outcome\":\"done\"}";
@@ -36,7 +36,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// A store with guest 3, whose disk and card are in state 2, and a configuration with that fallback.
     pub(crate) fn new(fallback: &str) -> Result<Self> {
-        let xenstored = Xenstored::start(&Rig::find()?)?;
+        let xenstored = Xenstored::start(&DebianRoot::find()?)?;
         let mut toolstack = Toolstack::new(xenstored.connect()?);
         toolstack.build(3)?;
         toolstack.attach(&disk(), &Disk::on(Path::new("/var/lib/a.img")))?;

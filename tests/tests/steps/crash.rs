@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use xenplug_tests::{
-    rig::{Device, Loop, Machine, attached_below},
-    stepper::{Call, Deed, Point, why_pure},
+    harness::{Device, Loop, TestHost, attached_below},
+    syscall_injector::{Call, Deed, Point, why_pure},
     trial::{Length, length},
 };
 
 use super::{
-    course::{BLOCK_DEVICE, CARD, Course, DISK, NAT, PATIENCE, ROUTED, Step, TARGET, TRIES, every_point},
     faults::{Outcome, settled},
+    workload::{BLOCK_DEVICE, CARD, DISK, NAT, PATIENCE, ROUTED, Step, TARGET, TRIES, Workload, every_point},
 };
 
 /// Killed before every call that has an effect, and after it. At length also at all the others.
@@ -27,9 +27,9 @@ fn deaths(_: usize, call: &Call) -> Vec<Deed> {
 }
 
 /// Kills the daemon at a point, starts it again, and sees that the device comes and goes. False: it did not come there.
-fn killed_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
+fn killed_at(workload: &mut Workload, step: Step, point: &Point) -> Result<bool> {
     for _ in 0..TRIES {
-        if let Some(hit) = killed_once_at(course, step, point)? {
+        if let Some(hit) = killed_once_at(workload, step, point)? {
             return Ok(hit);
         }
     }
@@ -38,38 +38,38 @@ fn killed_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
 
 /// None: another test was quicker to take the loop device that was free when the daemon was dead, and blkback had not
 /// opened it yet.
-fn killed_once_at(course: &mut Course, step: Step, point: &Point) -> Result<Option<bool>> {
-    let (device, _, hit) = course.step(step, Some(point))?;
+fn killed_once_at(workload: &mut Workload, step: Step, point: &Point) -> Result<Option<bool>> {
+    let (device, _, hit) = workload.step(step, Some(point))?;
     if hit {
-        let daemon = course.machine.daemon_mut()?;
+        let daemon = workload.machine.daemon_mut()?;
         daemon.kill()?;
         daemon.restart()?;
     }
     match step {
         Step::Attach | Step::Start => {
-            let outcome = settled(course, Step::Start, &device)?;
+            let outcome = settled(workload, Step::Start, &device)?;
             if (step, &outcome) == (Step::Attach, &Outcome::Failed) {
-                let cause = course.machine.node(&device, "hotplug-error")?.unwrap_or_default();
+                let cause = workload.machine.node(&device, "hotplug-error")?.unwrap_or_default();
                 ensure!(cause.contains("loop") && cause.ends_with("is gone"), "{cause}");
-                course.machine.detach(&device)?;
-                course.baseline.assert_same(&course.machine)?;
+                workload.machine.detach(&device)?;
+                workload.baseline.assert_same(&workload.machine)?;
                 return Ok(None);
             }
             ensure!(outcome == Outcome::Connected, "it came to {outcome:?}");
-            course.machine.expect_connected(&device)?;
-            course.whole.assert_alike(&course.machine)?;
-            reboot(&course.machine, &device)?;
-            course.machine.detach(&device)?;
+            workload.machine.expect_connected(&device)?;
+            workload.whole.assert_alike(&workload.machine)?;
+            reboot(&workload.machine, &device)?;
+            workload.machine.detach(&device)?;
         }
-        Step::Detach => course.machine.toolstack().finish(&device, Duration::from_secs(10))?,
+        Step::Detach => workload.machine.toolstack().finish(&device, Duration::from_secs(10))?,
     }
-    course.baseline.assert_same(&course.machine)?;
+    workload.baseline.assert_same(&workload.machine)?;
     Ok(Some(hit))
 }
 
 /// The guest starts another kernel: its frontend goes and comes again, and blkback closes the disk meanwhile. What was
 /// adopted after a crash stays attached then; the kernel would clear it by itself.
-fn reboot(machine: &Machine, device: &Device) -> Result<()> {
+fn reboot(machine: &TestHost, device: &Device) -> Result<()> {
     let loops = attached_below(machine.directory())?;
     let mut store = machine.connect()?;
     let state = format!("{}/state", device.backend());

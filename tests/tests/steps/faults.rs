@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use xenplug_tests::{
-    rig::Device,
-    stepper::{Call, Deed, Errno, Point, faults},
+    harness::Device,
+    syscall_injector::{Call, Deed, Errno, Point, faults},
     trial::{Length, length},
 };
 
-use super::course::{BLOCK_DEVICE, CARD, Course, DISK, NAT, PATIENCE, ROUTED, Step, TARGET, every_point};
+use super::workload::{BLOCK_DEVICE, CARD, DISK, NAT, PATIENCE, ROUTED, Step, TARGET, Workload, every_point};
 
 /// One of the ways in which a call can fail, another for the next. At length all of them.
 fn in_turn(index: usize, call: &Call) -> Vec<Deed> {
@@ -34,50 +34,50 @@ pub(crate) enum Outcome {
 }
 
 /// Lets one call fail, and sees that the device comes or tells why not, and goes. False: the call was not made.
-fn failing_at(course: &mut Course, step: Step, point: &Point) -> Result<bool> {
-    let said = course.machine.daemon_mut()?.log().len();
-    let (device, _, hit) = course.step(step, Some(point))?;
-    let mut outcome = settled(course, step, &device)?;
+fn failing_at(workload: &mut Workload, step: Step, point: &Point) -> Result<bool> {
+    let said = workload.machine.daemon_mut()?.log().len();
+    let (device, _, hit) = workload.step(step, Some(point))?;
+    let mut outcome = settled(workload, step, &device)?;
     if matches!(point.deed, Deed::Fail(Errno::EINTR) | Deed::FailAfter(Errno::EINTR)) {
         ensure!(
             matches!(outcome, Outcome::Connected | Outcome::Gone),
             "{outcome:?}, for a call that was interrupted\n{}",
-            course.machine.daemon_log()
+            workload.machine.daemon_log()
         );
     }
     if outcome == Outcome::Ended {
-        let daemon = course.machine.daemon_mut()?;
+        let daemon = workload.machine.daemon_mut()?;
         ensure!(daemon.log().len() > said, "the daemon ended without a word");
         // As systemd would.
         daemon.restart()?;
-        outcome = settled(course, step, &device)?;
+        outcome = settled(workload, step, &device)?;
         ensure!(
             outcome != Outcome::Ended,
             "it ended once more\n{}",
-            course.machine.daemon_log()
+            workload.machine.daemon_log()
         );
     }
     if outcome == Outcome::Connected {
-        course.whole.assert_alike(&course.machine)?;
+        workload.whole.assert_alike(&workload.machine)?;
     }
     match step {
-        Step::Attach | Step::Start => course.machine.detach(&device)?,
-        Step::Detach => course.machine.toolstack().finish(&device, PATIENCE)?,
+        Step::Attach | Step::Start => workload.machine.detach(&device)?,
+        Step::Detach => workload.machine.toolstack().finish(&device, PATIENCE)?,
     }
-    course.baseline.assert_same(&course.machine)?;
+    workload.baseline.assert_same(&workload.machine)?;
     if outcome == Outcome::Failed {
         // What has kept it from coming has passed.
-        let device = course.attach()?;
-        course.machine.expect_connected(&device)?;
-        course.machine.detach(&device)?;
-        course.baseline.assert_same(&course.machine)?;
+        let device = workload.attach()?;
+        workload.machine.expect_connected(&device)?;
+        workload.machine.detach(&device)?;
+        workload.baseline.assert_same(&workload.machine)?;
     }
     Ok(hit)
 }
 
 /// Whether a daemon that has started has taken up the device as it was.
-fn is_adopted(course: &mut Course, device: &Device) -> Result<bool> {
-    let daemon = course.machine.daemon_mut()?;
+fn is_adopted(workload: &mut Workload, device: &Device) -> Result<bool> {
+    let daemon = workload.machine.daemon_mut()?;
     if !daemon.serves()? {
         return Ok(false);
     }
@@ -88,14 +88,14 @@ fn is_adopted(course: &mut Course, device: &Device) -> Result<bool> {
 }
 
 /// What it comes to within its deadline.
-pub(crate) fn settled(course: &mut Course, step: Step, device: &Device) -> Result<Outcome> {
+pub(crate) fn settled(workload: &mut Workload, step: Step, device: &Device) -> Result<Outcome> {
     let until = Instant::now() + PATIENCE;
     loop {
-        if course.machine.daemon_mut()?.ended()?.is_some() {
+        if workload.machine.daemon_mut()?.ended()?.is_some() {
             return Ok(Outcome::Ended);
         }
-        let adopted = step == Step::Start && is_adopted(course, device)?;
-        let node = |name| course.machine.node(device, name);
+        let adopted = step == Step::Start && is_adopted(workload, device)?;
+        let node = |name| workload.machine.node(device, name);
         let (status, state) = (node("hotplug-status")?.unwrap_or_default(), node("state")?);
         match (step, &*status, state.as_deref()) {
             (Step::Detach, _, None) => return Ok(Outcome::Gone),
@@ -108,7 +108,7 @@ pub(crate) fn settled(course: &mut Course, step: Step, device: &Device) -> Resul
             }
             _ if Instant::now() > until => bail!(
                 "after {step:?} it is in state {state:?}, hotplug-status {status:?}\n{}",
-                course.machine.daemon_log()
+                workload.machine.daemon_log()
             ),
             _ => thread::sleep(Duration::from_millis(2)),
         }

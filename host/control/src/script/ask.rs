@@ -114,12 +114,12 @@ mod tests {
     use std::{collections::BTreeMap, os::unix::net::UnixListener, thread};
 
     use super::*;
-    use crate::script::Action;
+    use crate::script::ScriptAction;
 
     fn call() -> Call {
         Call {
             script: "block".into(),
-            action: Action::Add,
+            action: ScriptAction::Add,
             backend: "backend/vbd/3/51712".into(),
             emulated: false,
             parameters: BTreeMap::default(),

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::{Span, warn};
-use xenplug_runtime::{Cancel, Connection, Device, Fault, Holding, Plugin};
+use xenplug_runtime::{Cancel, Connection, Device, DeviceResources, Fault, Plugin};
 
-use crate::{host::Host, workers::Workers};
+use crate::{context::DaemonContext, workers::Workers};
 
 /// How long after a handler's deadline its thread may be late before that is published: it is in the kernel then.
 const LATE: Duration = Duration::from_secs(2);
@@ -15,13 +15,13 @@ const LATE: Duration = Duration::from_secs(2);
 pub(super) enum Job {
     /// A handler runs.
     Handler {
-        task: JoinHandle<(Holding, Result<Connection, Fault>)>,
+        task: JoinHandle<(DeviceResources, Result<Connection, Fault>)>,
         cancel: Cancel,
         late: Instant,
     },
     /// What is held is being given back.
     Release {
-        task: JoinHandle<(Holding, Vec<String>, Option<Fault>)>,
+        task: JoinHandle<(DeviceResources, Vec<String>, Option<Fault>)>,
     },
 }
 
@@ -31,21 +31,21 @@ impl Job {
         workers: &Workers,
         plugin: Arc<Plugin>,
         device: Arc<Device>,
-        holding: Holding,
+        resources: DeviceResources,
         span: Span,
     ) -> Self {
         let cancel = Cancel::default();
         let late = Instant::now() + plugin.limits().deadline + LATE;
         let stop = cancel.clone();
-        let task = workers.run(move || span.in_scope(|| plugin.connect(device, holding, &stop)));
+        let task = workers.run(move || span.in_scope(|| plugin.connect(device, resources, &stop)));
         Self::Handler { task, cancel, late }
     }
 
     /// Gives back what is held, after a word to the plugin if it wants one.
     pub(super) fn release(
-        host: &Arc<Host>,
+        host: &Arc<DaemonContext>,
         disconnects: Option<(Arc<Plugin>, Arc<Device>)>,
-        mut holding: Holding,
+        mut resources: DeviceResources,
         span: Span,
     ) -> Self {
         let owned = Arc::clone(host);
@@ -54,21 +54,21 @@ impl Job {
             span.in_scope(|| {
                 let mut fault = None;
                 if let Some((plugin, device)) = disconnects {
-                    let (back, said) = plugin.disconnect(device, holding, &Cancel::default());
-                    holding = back;
+                    let (back, said) = plugin.disconnect(device, resources, &Cancel::default());
+                    resources = back;
                     fault = said.err();
                 }
                 if let Some(fault) = &fault {
                     warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
                 }
-                let failures = holding.release(&host.system, &host.plugins().release, &host.claims);
-                (holding, failures, fault)
+                let failures = resources.release(&host.system, &host.plugins().release, &host.claims);
+                (resources, failures, fault)
             })
         });
         Self::Release { task }
     }
 
-    /// Asks the handler, if one runs, to end early.
+    /// PendingCalls the handler, if one runs, to end early.
     pub(super) fn stop_handler(&self) {
         if let Self::Handler { cancel, .. } = self {
             cancel.cancel();
@@ -78,9 +78,9 @@ impl Job {
 
 /// What a worker thread brought back.
 pub(super) enum Finished {
-    Handler(Holding, Result<Connection, Fault>),
+    Handler(DeviceResources, Result<Connection, Fault>),
     /// With what could not be given back, and how the plugin failed when it was told of the end.
-    Release(Holding, Vec<String>, Option<Fault>),
+    Release(DeviceResources, Vec<String>, Option<Fault>),
 }
 
 /// Waits for the worker thread, if there is one.
@@ -89,12 +89,12 @@ pub(super) async fn finished(job: &mut Option<Job>) -> Finished {
         None => std::future::pending().await,
         // A panic on a worker thread ends the daemon, see `main`: its journal is the safer witness then.
         Some(Job::Handler { task, .. }) => {
-            let (holding, answer) = task.await.expect("worker threads do not panic");
-            Finished::Handler(holding, answer)
+            let (resources, answer) = task.await.expect("worker threads do not panic");
+            Finished::Handler(resources, answer)
         }
         Some(Job::Release { task }) => {
-            let (holding, failures, fault) = task.await.expect("worker threads do not panic");
-            Finished::Release(holding, failures, fault)
+            let (resources, failures, fault) = task.await.expect("worker threads do not panic");
+            Finished::Release(resources, failures, fault)
         }
     };
     *job = None;

@@ -1,22 +1,22 @@
-//! What a device asks for, checked before any plugin sees it: its script, and that its nodes are text.
+//! What a device calls for, checked before any plugin sees it: its script, and that its nodes are text.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use xenplug_runtime::{Device, Plugin};
-use xenplug_xenbus::{Kind, Part, ScriptName};
+use xenplug_xenbus::{DeviceInstance, Kind, ScriptName};
 
-use super::{Failure, Told};
-use crate::{directory::Snapshot, host::Host};
+use super::{Failure, ScriptArgs};
+use crate::{context::DaemonContext, directory::Snapshot};
 
 /// Bytes of the longest value a plugin is given.
 const VALUE_MAX: usize = 1024;
 
 /// The plugin that serves a device, and the device as that plugin sees it.
 pub(super) fn check(
-    host: &Host,
-    part: &Part,
+    host: &DaemonContext,
+    part: &DeviceInstance,
     snapshot: &Snapshot,
-    told: &Told,
+    told: &ScriptArgs,
 ) -> Result<(Arc<Plugin>, Device), Failure> {
     let plugins = host.plugins();
     let key = &part.device;
@@ -60,7 +60,7 @@ pub(super) fn check(
     Ok((Arc::clone(plugin), device))
 }
 
-/// The script that a device asks for.
+/// The script that a device calls for.
 fn script(nodes: &BTreeMap<String, Vec<u8>>, kind: &Kind) -> Result<ScriptName, String> {
     let script = match nodes.get("script") {
         Some(script) => std::str::from_utf8(script).map_err(|_| "script: is not UTF-8".to_owned())?,

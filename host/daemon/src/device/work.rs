@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, info_span};
-use xenplug_runtime::{Fault, Header, Holding};
-use xenplug_xenbus::{Event, Identity, Part, Phase};
+use xenplug_runtime::{DeviceResources, Fault, Header};
+use xenplug_xenbus::{DeviceInstance, Event, Identity, Phase};
 
 use super::{
     Failure, Task,
@@ -13,10 +13,10 @@ use super::{
     parameters,
 };
 use crate::{
-    directory::{Marks, Snapshot},
-    patience::{AGAIN, patiently},
+    directory::{Fingerprint, Snapshot},
     quarantine::Obstacle,
     registry::View,
+    retry::{AGAIN, patiently},
 };
 
 impl Task {
@@ -28,7 +28,7 @@ impl Task {
         Some(Event::HandlerFailed)
     }
 
-    /// Asks the handler to end early. One that has not begun has ended with that.
+    /// PendingCalls the handler to end early. One that has not begun has ended with that.
     pub(super) fn stop_handler(&mut self) -> Option<Event> {
         if let Some(job) = &self.job {
             job.stop_handler();
@@ -40,7 +40,7 @@ impl Task {
     /// notes until when.
     async fn start_handler(&mut self) -> Result<(), Failure> {
         let link = self.directory.link();
-        self.marks = Marks::of(link, &BTreeMap::new());
+        self.marks = Fingerprint::of(link, &BTreeMap::new());
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
             None => match self.late_snapshot().await? {
@@ -52,9 +52,9 @@ impl Task {
                 }
             },
         };
-        self.marks = Marks::of(link, &snapshot.nodes);
+        self.marks = Fingerprint::of(link, &snapshot.nodes);
         let identity = self.identity().ok_or_else(|| unseen("it has no identity"))?;
-        let told = self.asks.told();
+        let told = self.calls.told();
         let (plugin, mut device) = parameters::check(&self.host, &self.part, &snapshot, &told)?;
         self.plugin = Some(Arc::clone(&plugin));
         match self.host.quarantines.permit(&plugin, &guest(&identity)) {
@@ -79,34 +79,34 @@ impl Task {
             role: self.part.role,
             parameters: told,
         };
-        let holding = Holding::begin(&self.host.journal, header)
+        let resources = DeviceResources::begin(&self.host.journal, header)
             .map_err(|error| Failure::new(plugin.name(), &error.to_string()))?;
         self.device = Some(Arc::clone(&device));
         // Never closed, so only waiting can happen here; what changes meanwhile is seen afterwards.
         self.permit = Arc::clone(&self.host.events).acquire_owned().await.ok();
         let span = info_span!("connect", device = %self.part, plugin = plugin.name());
-        self.job = Some(Job::handler(&self.host.workers, plugin, device, holding, span));
+        self.job = Some(Job::handler(&self.host.workers, plugin, device, resources, span));
         Ok(())
     }
 
     /// The snapshot of a device that was found ready by a mere look. If it has changed since, its publication will find
     /// out. A store that is away is waited for, as long as they can wait who have asked: it says nothing of the device.
     async fn late_snapshot(&self) -> Result<Option<Snapshot>, Failure> {
-        let ends = self.asks.until();
+        let ends = self.calls.until();
         let waits = || !self.host.draining.is_cancelled() && ends.is_none_or(|until| Instant::now() + AGAIN < until);
-        let examined = patiently(waits, || self.directory.examine()).await;
+        let examined = patiently(waits, || self.directory.snapshot()).await;
         let (_, snapshot) = examined.map_err(|error| unseen(&error.to_string()))?;
         Ok(snapshot)
     }
 
     /// Gives back what is held, on a worker thread.
     pub(super) fn release(&mut self) -> Option<Event> {
-        let Some(holding) = self.holding.take() else {
+        let Some(resources) = self.resources.take() else {
             return Some(Event::Released);
         };
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
         // That it may say something before the end is a courtesy, which a plugin in quarantine has lost.
-        let whose = guest(&holding.header().identity);
+        let whose = guest(&resources.header().identity);
         let plugin = plugin.and_then(|plugin| match self.host.quarantines.permit(&plugin, &whose) {
             Err(Obstacle::Quarantine(_)) => None,
             Err(Obstacle::Pause(_)) => Some(plugin),
@@ -117,7 +117,7 @@ impl Task {
         });
         let span = info_span!("disconnect", device = %self.part, plugin = self.plugin_name());
         let disconnects = plugin.zip(self.device.take());
-        self.job = Some(Job::release(&self.host, disconnects, holding, span));
+        self.job = Some(Job::release(&self.host, disconnects, resources, span));
         None
     }
 
@@ -125,15 +125,15 @@ impl Task {
     pub(super) fn ended(&mut self, done: Finished) -> Event {
         let in_time = self.permit.take().is_some();
         match done {
-            Finished::Handler(holding, answer) => {
+            Finished::Handler(resources, answer) => {
                 // Of one that is late it was told that it has failed, which is not its plugin's fault.
                 let late = || Fault::Refused("the kernel came back from a call too late".to_owned());
                 let answer = if in_time { answer } else { Err(late()) };
                 debug!(device = %self.part, micros = self.began.elapsed().as_micros() as u64, "the handler has returned");
-                let holding = self.holding.insert(holding);
-                self.marks.link = holding.link().or(self.marks.link);
+                let resources = self.resources.insert(resources);
+                self.marks.link = resources.link().or(self.marks.link);
                 if answer.is_err() {
-                    holding.unlock();
+                    resources.unlock();
                 }
                 match answer {
                     Ok(connection) => {
@@ -149,17 +149,17 @@ impl Task {
                     }
                 }
             }
-            Finished::Release(holding, failures, fault) if failures.is_empty() => {
+            Finished::Release(resources, failures, fault) if failures.is_empty() => {
                 fault.iter().for_each(|fault| self.blame(fault));
-                info!(device = %self.part, plugin = holding.header().plugin, "released");
-                self.holding = Some(holding);
+                info!(device = %self.part, plugin = resources.header().plugin, "released");
+                self.resources = Some(resources);
                 Event::Released
             }
-            Finished::Release(holding, failures, fault) => {
+            Finished::Release(resources, failures, fault) => {
                 fault.iter().for_each(|fault| self.blame(fault));
                 error!(device = %self.part, failures = failures.join("; "), "not everything could be given back");
-                self.failure = Some(Failure::new(&holding.header().plugin, &failures.join("; ")));
-                self.holding = Some(holding);
+                self.failure = Some(Failure::new(&resources.header().plugin, &failures.join("; ")));
+                self.resources = Some(resources);
                 self.again = Some(Instant::now() + self.pauses.next());
                 Event::ReleaseFailed
             }
@@ -178,7 +178,7 @@ impl Task {
         let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) else {
             return;
         };
-        let served = |part: &Part, view: &View| {
+        let served = |part: &DeviceInstance, view: &View| {
             view.phase == Phase::Connected
                 && part.device.frontend != self.part.device.frontend
                 && view.plugin.as_deref() == Some(plugin.name())

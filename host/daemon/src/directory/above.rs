@@ -3,7 +3,7 @@
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::{Error, Path, Transaction};
 
-use crate::host::Host;
+use crate::context::DaemonContext;
 
 /// Removes a backend's directory, and what is empty above it.
 pub(crate) async fn remove(transaction: &Transaction, backend: &Path) -> Result<(), Error> {
@@ -32,7 +32,7 @@ pub(crate) async fn remove_above(transaction: &Transaction, backend: &Path) -> R
 }
 
 /// Whether the toolstack has started a QEMU here for a guest: a device model, or one for its disks (libxl_dm.c, `pidpath`).
-pub(crate) async fn has_device_model(host: &Host, guest: DomId) -> Result<bool, Error> {
+pub(crate) async fn has_device_model(host: &DaemonContext, guest: DomId) -> Result<bool, Error> {
     // A driver domain has none but those of xl devd, in whose place this is.
     if host.own != DomId(0) {
         return Ok(false);
@@ -51,7 +51,7 @@ pub(crate) async fn has_device_model(host: &Host, guest: DomId) -> Result<bool, 
 
 /// Removes what a guest's QEMU wrote about itself (`xenstore_record_dm_state` in QEMU's hw/xen/xen-operations.c; libxl_dm.c,
 /// `libxl__destroy_qemu_xenpv_backend`, does the same), unless it is of the toolstack's.
-pub(crate) async fn forget_device_model(host: &Host, guest: DomId) -> Result<(), Error> {
+pub(crate) async fn forget_device_model(host: &DaemonContext, guest: DomId) -> Result<(), Error> {
     if has_device_model(host, guest).await? {
         return Ok(());
     }

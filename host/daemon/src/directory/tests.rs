@@ -1,7 +1,7 @@
 //! A device's directory on the embedded store.
 
-use xenplug_system::simulated::Machine as Simulated;
-use xenplug_xenbus::{Adopted, DomId, Mode};
+use xenplug_system::simulated::DeviceFsm as Simulated;
+use xenplug_xenbus::{DomId, Mode, RecoveredState};
 use xenplug_xenstore::{
     Endpoint,
     server::{Options, Server},
@@ -22,8 +22,8 @@ impl Scene {
         let store = Server::new(Options::default());
         let place = Endpoint::Memory(store.place(0, None));
         let client = Client::connect(place).await.expect("a connection");
-        let (system, machine) = System::simulated();
-        let means = Means {
+        let (system, machine) = Platform::simulated();
+        let means = StoreContext {
             client: client.clone(),
             system,
             domains: Arc::new(Domains::new(client.clone())),
@@ -38,7 +38,7 @@ impl Scene {
             _store: store,
             client,
             machine,
-            directory: Directory::new(means, path, Role::Paravirtual),
+            directory: Directory::new(means, path, VifType::Paravirtual),
         };
         scene.write(nodes).await;
         scene
@@ -64,15 +64,15 @@ impl Scene {
     }
 
     /// What a look finds, and what marks the device then.
-    async fn examined(&self) -> (Observation, Snapshot, Marks) {
-        let (seen, snapshot) = self.directory.examine().await.expect("a look");
-        assert_eq!(seen, self.directory.look().await.expect("a look"));
+    async fn examined(&self) -> (Observation, Snapshot, Fingerprint) {
+        let (seen, snapshot) = self.directory.snapshot().await.expect("a look");
+        assert_eq!(seen, self.directory.read_state().await.expect("a look"));
         let snapshot = snapshot.expect("it is there");
-        let marks = Marks::of(self.directory.link(), &snapshot.nodes);
+        let marks = Fingerprint::of(self.directory.link(), &snapshot.nodes);
         (seen, snapshot, marks)
     }
 
-    async fn publish(&self, identity: &Identity, marks: &Marks) -> Published {
+    async fn publish(&self, identity: &Identity, marks: &Fingerprint) -> Published {
         let connection = Connection::default();
         let published = self.directory.publish(identity, marks, &connection).await;
         published.expect("the store answers")
@@ -103,27 +103,27 @@ async fn what_failed_is_told_of_the_device_that_failed_and_of_none_that_was_made
     let scene = Scene::of("vbd/3/51712", &nodes).await;
     let (seen, _, marks) = scene.examined().await;
     let tell = async |found, marks| {
-        let machine = Machine::adopted(Mode::DriverDomain, seen.identity.clone(), found);
+        let machine = DeviceFsm::adopted(Mode::DriverDomain, seen.identity.clone(), found);
         let directory = &scene.directory;
         let told = directory.publish_failure(&machine, marks, "error", "there is no such file");
         told.await.expect("the store answers")
     };
 
-    // By what it asks for.
+    // By what it calls for.
     scene.write(&[("params", "/srv/b.img")]).await;
-    assert_eq!(tell(Adopted::Unfinished, &marks).await, Published::Stale);
+    assert_eq!(tell(RecoveredState::Unfinished, &marks).await, Published::Stale);
     scene.write(&[("params", "/srv/a.img")]).await;
-    assert_eq!(tell(Adopted::Unfinished, &marks).await, Published::Done);
+    assert_eq!(tell(RecoveredState::Unfinished, &marks).await, Published::Done);
 
     // By what was written there, if it was connected.
-    let unmarked = Marks::default();
+    let unmarked = Fingerprint::default();
     for (status, expected) in [
         ("", Published::Stale),
         ("connected", Published::Done),
         ("error", Published::Done),
     ] {
         scene.write(&[("hotplug-status", status), ("hotplug-error", "")]).await;
-        let told = tell(Adopted::Lost, &unmarked).await;
+        let told = tell(RecoveredState::Lost, &unmarked).await;
         assert_eq!(told, expected, "{status:?}");
         let error = scene.read("hotplug-error").await.expect("it is there");
         assert_eq!(!error.is_empty(), expected == Published::Done, "{status:?}");

@@ -4,7 +4,7 @@
 
 use xenplug_hotplug::{
     Class, RequestPath, State,
-    daemon::Action,
+    daemon::DaemonAction,
     driver_domain,
     request::{ERROR_MAX, MADE_FOR},
 };
@@ -12,7 +12,7 @@ use xenplug_runtime::clean;
 use xenplug_xenbus::{DomId, XenbusState};
 use xenplug_xenstore::{Client, Error, Path, Permission, Request, Transaction};
 
-use super::look::Sight;
+use super::read::Sight;
 use crate::directory::{RETRY, remove, remove_above};
 
 /// Says in the driver domain's directory which versions are served. `false` where there is none: nobody has prepared this
@@ -34,28 +34,31 @@ pub(super) async fn act(
     transaction: &Transaction,
     path: RequestPath,
     sight: &Sight,
-    action: &Action,
+    action: &DaemonAction,
 ) -> Result<(), Error> {
-    let mut writes = Writes { path, asks: Vec::new() };
+    let mut writes = Writes {
+        path,
+        calls: Vec::new(),
+    };
     match action {
-        Action::Make => writes.make(sight)?,
-        Action::Tell(state) => writes.tell(*state)?,
-        Action::Shut => writes.shut(sight)?,
-        Action::Drop(why) => {
+        DaemonAction::Make => writes.make(sight)?,
+        DaemonAction::Tell(state) => writes.tell(*state)?,
+        DaemonAction::Shut => writes.shut(sight)?,
+        DaemonAction::Drop(why) => {
             writes.blame(sight, why)?;
             remove(transaction, &writes.backend(sight)?).await?;
         }
-        Action::Close(why) => {
+        DaemonAction::Close(why) => {
             writes.blame(sight, why)?;
             // QEMU removes what it closes, and that alone (hw/xen/xen-bus.c, `xen_device_backend_destroy`).
             remove_above(transaction, &writes.backend(sight)?).await?;
             if sight.seen.frontend {
-                writes.asks.push(Request::Rm(path.frontend_path().parse()?));
+                writes.calls.push(Request::Rm(path.frontend_path().parse()?));
             }
             writes.tell(State::Closed)?;
         }
     }
-    for reply in transaction.batch(writes.asks).await? {
+    for reply in transaction.batch(writes.calls).await? {
         reply?;
     }
     Ok(())
@@ -64,17 +67,17 @@ pub(super) async fn act(
 /// What is to be written, in this order.
 struct Writes {
     path: RequestPath,
-    asks: Vec<Request>,
+    calls: Vec<Request>,
 }
 
 impl Writes {
     fn write(&mut self, path: Path, value: impl AsRef<[u8]>) {
-        self.asks.push(Request::Write(path, value.as_ref().to_vec()));
+        self.calls.push(Request::Write(path, value.as_ref().to_vec()));
     }
 
     fn permit(&mut self, path: Path, others: Permission) {
         let permissions = vec![Permission::none(self.path.backend.0), others];
-        self.asks.push(Request::SetPermissions(path, permissions));
+        self.calls.push(Request::SetPermissions(path, permissions));
     }
 
     fn tell(&mut self, state: State) -> Result<(), Error> {
@@ -100,7 +103,7 @@ impl Writes {
         Ok(path.to_string().parse()?)
     }
 
-    /// Asks the guest to let go. A backend that has let go by itself would not come out of 5 again: libxl writes only
+    /// PendingCalls the guest to let go. A backend that has let go by itself would not come out of 5 again: libxl writes only
     /// `online` then as well (libxl_device.c, `libxl__initiate_device_generic_remove`).
     fn shut(&mut self, sight: &Sight) -> Result<(), Error> {
         let directory = self.backend(sight)?;
@@ -124,7 +127,7 @@ impl Writes {
         let directory = self.backend(sight)?;
         let front: Path = self.path.frontend_path().parse()?;
 
-        self.asks.push(Request::Mkdir(directory.clone()));
+        self.calls.push(Request::Mkdir(directory.clone()));
         // What is made in there has the same.
         self.permit(directory.clone(), Permission::read(frontend.0));
         for (name, value) in &sight.backend {

@@ -4,7 +4,7 @@ use xenplug_xenbus::{HotplugStatus, XenbusState};
 
 use super::{
     Mistake, Rules,
-    world::{Daemon, Machine, World},
+    world::{Daemon, ModelPhase, World},
 };
 use crate::{
     Request, RequestId, State, daemon,
@@ -70,11 +70,11 @@ impl World {
                 .is_some_and(|backend| backend.made_for == Some(id))
     }
 
-    fn toolstack_does(&mut self, action: &toolstack::Action) {
+    fn toolstack_does(&mut self, action: &toolstack::ToolstackAction) {
         let Some(toolstack) = &mut self.toolstack else { return };
         let forced = matches!(toolstack.wish, Wish::Detach { force: true, .. } | Wish::Attach { .. });
         match action {
-            toolstack::Action::Create => {
+            toolstack::ToolstackAction::Create => {
                 let Wish::Attach { id, written } = &mut toolstack.wish else {
                     return;
                 };
@@ -88,17 +88,17 @@ impl World {
                 });
                 self.frontend = Some(*id);
             }
-            toolstack::Action::Unwant => {
+            toolstack::ToolstackAction::Unwant => {
                 if let Some(request) = &mut self.request {
                     (request.state, request.force) = (State::Unwanted, forced);
                 }
             }
-            toolstack::Action::Force => {
+            toolstack::ToolstackAction::Force => {
                 if let Some(request) = &mut self.request {
                     request.force = true;
                 }
             }
-            toolstack::Action::Remove => {
+            toolstack::ToolstackAction::Remove => {
                 let id = self.request.take().map(|request| request.id);
                 if self.frontend == id {
                     self.frontend = None;
@@ -121,7 +121,7 @@ impl World {
             }
         };
         match plan {
-            daemon::Action::Make => {
+            daemon::DaemonAction::Make => {
                 let made_for = self.request.as_ref().map(|request| request.id);
                 self.backend = Some(daemon::Backend {
                     made_for,
@@ -132,8 +132,8 @@ impl World {
                 });
                 self.tell(State::Taken);
             }
-            daemon::Action::Tell(state) => self.tell(state),
-            daemon::Action::Shut => {
+            daemon::DaemonAction::Tell(state) => self.tell(state),
+            daemon::DaemonAction::Shut => {
                 if let Some(backend) = &mut self.backend {
                     backend.online = false;
                     if !rules.has(Mistake::GuestNotAsked) {
@@ -141,11 +141,11 @@ impl World {
                     }
                 }
             }
-            daemon::Action::Drop(why) => {
+            daemon::DaemonAction::Drop(why) => {
                 self.backend = None;
                 fail(&mut self.request, why);
             }
-            daemon::Action::Close(why) => {
+            daemon::DaemonAction::Close(why) => {
                 if self.frontend == self.request.as_ref().map(|request| request.id) && !rules.has(Mistake::FrontendLeft)
                 {
                     self.frontend = None;
@@ -168,10 +168,10 @@ impl World {
             .as_ref()
             .is_some_and(|backend| backend.status == HotplugStatus::Connected);
         let machine = match self.held {
-            _ if rules.has(Mistake::NoJournal) => Machine::Rest,
-            None => Machine::Rest,
-            Some(_) if connected => Machine::Connected,
-            Some(_) => Machine::Releasing { failed: false },
+            _ if rules.has(Mistake::NoJournal) => ModelPhase::Rest,
+            None => ModelPhase::Rest,
+            Some(_) if connected => ModelPhase::Connected,
+            Some(_) => ModelPhase::Releasing { failed: false },
         };
         self.daemon = Some(Daemon {
             machine,
@@ -179,7 +179,7 @@ impl World {
         });
     }
 
-    pub(super) fn machine(&mut self, machine: Machine) {
+    pub(super) fn machine(&mut self, machine: ModelPhase) {
         if let Some(daemon) = &mut self.daemon {
             daemon.machine = machine;
         }
@@ -192,18 +192,18 @@ impl World {
         let leaving = |backend: &daemon::Backend| backend.state == XenbusState::Closed && !backend.online;
         match (daemon.machine, seen) {
             // It looks once more before it removes.
-            (Machine::Rest, Some(seen)) if leaving(&seen) => {
+            (ModelPhase::Rest, Some(seen)) if leaving(&seen) => {
                 self.backend = self.backend.take().filter(|backend| !leaving(backend));
             }
-            (Machine::Rest, Some(seen)) if waits(&seen) => {
+            (ModelPhase::Rest, Some(seen)) if waits(&seen) => {
                 self.held = seen.made_for;
-                daemon.machine = Machine::Connecting;
+                daemon.machine = ModelPhase::Connecting;
             }
-            (Machine::Connected, seen) if seen.as_ref().is_none_or(leaving) => {
-                daemon.machine = Machine::Releasing { failed: false };
+            (ModelPhase::Connected, seen) if seen.as_ref().is_none_or(leaving) => {
+                daemon.machine = ModelPhase::Releasing { failed: false };
             }
-            (Machine::Connecting, seen) if seen.as_ref().is_none_or(|seen| !waits(seen)) => {
-                daemon.machine = Machine::Releasing { failed: false };
+            (ModelPhase::Connecting, seen) if seen.as_ref().is_none_or(|seen| !waits(seen)) => {
+                daemon.machine = ModelPhase::Releasing { failed: false };
             }
             _ => {}
         }
@@ -214,9 +214,9 @@ impl World {
         match &mut self.backend {
             Some(backend) if waits(backend) && backend.made_for == held => {
                 backend.status = HotplugStatus::Connected;
-                self.machine(Machine::Connected);
+                self.machine(ModelPhase::Connected);
             }
-            _ => self.machine(Machine::Releasing { failed: false }),
+            _ => self.machine(ModelPhase::Releasing { failed: false }),
         }
     }
 
@@ -228,7 +228,7 @@ impl World {
             backend.status = HotplugStatus::Error;
             backend.error = "busy".to_owned();
         }
-        self.machine(Machine::Rest);
+        self.machine(ModelPhase::Rest);
     }
 }
 

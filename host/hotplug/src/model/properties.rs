@@ -3,7 +3,7 @@
 use super::{
     Mistake, Rules,
     explore::{Violation, explore},
-    world::{Machine, World},
+    world::{ModelPhase, World},
 };
 use crate::State;
 
@@ -12,7 +12,7 @@ fn wrong(world: &World) -> Option<&'static str> {
     if world.broken.is_some() {
         return world.broken;
     }
-    let resting = |daemon: &super::world::Daemon| daemon.machine == Machine::Rest;
+    let resting = |daemon: &super::world::Daemon| daemon.machine == ModelPhase::Rest;
     if world.held.is_some() && world.daemon.as_ref().is_some_and(resting) {
         return Some("something is held that no machine releases");
     }

@@ -37,16 +37,16 @@ pub(super) struct World {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Daemon {
     /// What it is about to do for the request.
-    pub(super) plan: Option<daemon::Action>,
+    pub(super) plan: Option<daemon::DaemonAction>,
     /// The device's machine, as far as it matters here.
-    pub(super) machine: Machine,
+    pub(super) machine: ModelPhase,
     /// A look of the machine under way, and what it has seen.
     pub(super) look: Option<Option<daemon::Backend>>,
 }
 
-/// The device's machine (`xenplug_xenbus::Machine` of a driver domain) in fewer phases.
+/// The device's machine (`xenplug_xenbus::ModelPhase` of a driver domain) in fewer phases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) enum Machine {
+pub(super) enum ModelPhase {
     #[default]
     Rest,
     Connecting,
@@ -200,14 +200,14 @@ impl World {
             step("the machine has looked", true, &World::machine_looked);
         }
         match daemon.machine {
-            Machine::Connecting => {
+            ModelPhase::Connecting => {
                 step("the handler is done", true, &World::publish);
                 step("the handler fails", false, &|world| {
-                    world.machine(Machine::Releasing { failed: true });
+                    world.machine(ModelPhase::Releasing { failed: true });
                 });
             }
-            Machine::Releasing { failed } => step("the machine has released", true, &|world| world.release(failed)),
-            Machine::Rest | Machine::Connected => {}
+            ModelPhase::Releasing { failed } => step("the machine has released", true, &|world| world.release(failed)),
+            ModelPhase::Rest | ModelPhase::Connected => {}
         }
     }
 
@@ -284,19 +284,18 @@ impl World {
         let hasty = (rules.has(Mistake::ToolstackDoesNotWait) && state == Some(State::Unwanted))
             || (rules.has(Mistake::WithdrawnWhenTaken) && state == Some(State::Taken));
         if hasty && detaches {
-            return Some(Next::Over(Some(toolstack::Action::Remove), End::Detached));
+            return Some(Next::Over(Some(toolstack::ToolstackAction::Remove), End::Detached));
         }
         Some(toolstack::next(&toolstack.wish, &seen))
     }
 
     /// What the daemon sees of the request's device.
     pub(super) fn seen_by_daemon(&self, rules: Rules) -> daemon::Seen {
-        let (machine, look) = self
-            .daemon
-            .as_ref()
-            .map_or((Machine::Rest, false), |daemon| (daemon.machine, daemon.look.is_some()));
+        let (machine, look) = self.daemon.as_ref().map_or((ModelPhase::Rest, false), |daemon| {
+            (daemon.machine, daemon.look.is_some())
+        });
         let id = self.request.as_ref().map(|request| request.id);
-        let releasing = machine != Machine::Rest && !rules.has(Mistake::ClosedBeforeReleased);
+        let releasing = machine != ModelPhase::Rest && !rules.has(Mistake::ClosedBeforeReleased);
         let mut seen = daemon::Seen {
             request: self.request.clone(),
             refusal: String::new(),

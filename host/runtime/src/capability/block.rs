@@ -129,7 +129,7 @@ impl block::HostSource for Event {
         // found here stays true.
         let patience = LOCKED.min(self.deadline.saturating_duration_since(Instant::now()));
         let subject = self.subject()?;
-        subject.holding.lock(&context.system.locks, lock::BLOCK, patience)?;
+        subject.resources.lock(&context.system.locks, lock::BLOCK, patience)?;
         if sharing != Sharing::Unchecked
             && let Some(user) = context.system.block.used_by(&source, access, &[])?
         {
@@ -151,7 +151,7 @@ impl block::HostSource for Event {
             Ok(Some(other)) => return Err(used(other).into()),
             Err(unknown) => return Err(CallError::Guest(block::Error::Unavailable(unknown))),
         }
-        subject.holding.acquire(Effect::Claim { source, sharing }, || {
+        subject.resources.acquire(Effect::Claim { source, sharing }, || {
             context.claims.claim(source, &key, &vms, sharing).map_err(used)?;
             Ok((Effect::Claim { source, sharing }, ()))
         })?;
@@ -179,14 +179,14 @@ impl block::HostSource for Event {
         }
         let source = open.source.clone();
         let grant = grant(&context)?;
-        let holding = &mut self.subject()?.holding;
-        let tag = holding.tag();
+        let resources = &mut self.subject()?.resources;
+        let tag = resources.tag();
         let options = LoopOptions {
             read_only: options.read_only,
             direct_io: options.direct_io,
             tag: tag.clone(),
         };
-        let device = holding.acquire(
+        let device = resources.acquire(
             Effect::Loop {
                 tag: tag.clone(),
                 device: None,

@@ -38,7 +38,7 @@ impl firewall::Host for Event {
             .as_ref()
             .ok_or_else(|| CallError::denied("firewall is not granted"))?;
         let effect = Effect::Firewall { link: link.clone() };
-        self.subject()?.holding.acquire(effect.clone(), || {
+        self.subject()?.resources.acquire(effect.clone(), || {
             context.system.firewall.restrict(grant, &link, &sources)?;
             Ok((effect, ()))
         })?;

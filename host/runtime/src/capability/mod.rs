@@ -18,7 +18,7 @@ use wasmtime::component::ResourceTableError;
 use xenplug_system::Error;
 
 use crate::{
-    HoldingError, Limits,
+    Limits, ResourceError,
     bindings::xen::hotplug::types,
     clean,
     event::{Event, Stop},
@@ -59,12 +59,12 @@ impl From<Error> for CallError {
     }
 }
 
-impl From<HoldingError> for CallError {
-    fn from(error: HoldingError) -> Self {
+impl From<ResourceError> for CallError {
+    fn from(error: ResourceError) -> Self {
         match error {
-            HoldingError::System(error) => error.into(),
-            HoldingError::TooMuch => Self::Trap(Stop::Effects.into()),
-            error @ HoldingError::Journal(_) => Self::Guest(types::Error::Unavailable(error.to_string())),
+            ResourceError::Platform(error) => error.into(),
+            ResourceError::TooMuch => Self::Trap(Stop::Effects.into()),
+            error @ ResourceError::Journal(_) => Self::Guest(types::Error::Unavailable(error.to_string())),
         }
     }
 }

@@ -126,7 +126,7 @@ impl network::HostVif for Event {
             undo: undo(&changes, &before),
         };
         let grant = grant(&context)?;
-        self.subject()?.holding.acquire(effect.clone(), || {
+        self.subject()?.resources.acquire(effect.clone(), || {
             context.system.network.change(grant, index, &changes)?;
             Ok((effect, ()))
         })?;
@@ -140,7 +140,7 @@ impl network::HostVif for Event {
         let address = parse::<Prefix>("ip", &address)?;
         let effect = Effect::Address { index, address };
         let grant = grant(&context)?;
-        self.subject()?.holding.acquire(effect.clone(), || {
+        self.subject()?.resources.acquire(effect.clone(), || {
             context.system.network.add_address(grant, index, address)?;
             Ok((effect, ()))
         })?;
@@ -161,7 +161,7 @@ impl network::HostVif for Event {
             route: route.clone(),
         };
         let grant = grant(&context)?;
-        self.subject()?.holding.acquire(effect.clone(), || {
+        self.subject()?.resources.acquire(effect.clone(), || {
             context.system.network.add_route(grant, index, &route)?;
             Ok((effect, ()))
         })?;
@@ -174,7 +174,7 @@ impl network::HostVif for Event {
         let index = self.table.get(&this)?.index;
         let grant = grant(&context)?;
         let effect = Effect::ProxyArp { index };
-        self.subject()?.holding.acquire(effect.clone(), || {
+        self.subject()?.resources.acquire(effect.clone(), || {
             context.system.network.set_proxy_arp(grant, index, true)?;
             Ok((effect, ()))
         })?;
@@ -196,14 +196,14 @@ impl network::HostVif for Event {
             router: parse("ip", &lease.router)?,
             link: present(&*context.system.network, index)?.name,
         };
-        let holding = &mut self.subject()?.holding;
-        let tag = holding.own_tag();
+        let resources = &mut self.subject()?.resources;
+        let tag = resources.own_tag();
         let effect = Effect::Lease {
             tag: tag.clone(),
             server: server.clone(),
             lease: lease.clone(),
         };
-        holding.acquire(effect.clone(), || {
+        resources.acquire(effect.clone(), || {
             context.system.dhcp.enter(grant, server, &lease)?;
             restart(&context.system, grant, server, &tag);
             Ok((effect, ()))

@@ -10,12 +10,12 @@ use wasmtime::component::Resource;
 use xenplug_system::{
     Error,
     grant::ProcessGrant,
-    process::{Kept, Output},
+    process::{HelperProcess, Output},
 };
 
 use super::CallError;
 use crate::{
-    Effect, HoldingError,
+    Effect, ResourceError,
     bindings::xen::hotplug::{process, types},
     event::{Context, Event},
     services::Joined,
@@ -26,7 +26,7 @@ const MOMENT: Duration = Duration::from_millis(20);
 
 /// A helper that the device holds.
 pub struct KeptHelper {
-    kept: Kept,
+    kept: HelperProcess,
     /// The lines that it had written before the device came to it.
     before: u64,
 }
@@ -46,21 +46,21 @@ impl process::Host for Event {
         let context = Arc::clone(&self.context);
         let limit = self.deadline.saturating_duration_since(Instant::now());
         let grant = grant(&context)?;
-        let holding = &mut self.subject()?.holding;
-        let tag = holding.own_tag();
+        let resources = &mut self.subject()?.resources;
+        let tag = resources.own_tag();
         // While it runs it is held, and so is what it leaves running: it is found by the tag and ended.
         let effect = Effect::Helper {
             tag: tag.clone(),
             kept: None,
             role: None,
         };
-        let ran = holding.acquire(effect.clone(), || {
+        let ran = resources.acquire(effect.clone(), || {
             let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
             Ok((effect, output))
         });
         // Without an intent there is nothing to forget.
-        if !matches!(ran, Err(HoldingError::Journal(_) | HoldingError::TooMuch)) && leaves_nothing(&context, &tag) {
-            holding.forget_last()?;
+        if !matches!(ran, Err(ResourceError::Journal(_) | ResourceError::TooMuch)) && leaves_nothing(&context, &tag) {
+            resources.forget_last()?;
         }
         Ok(to_guest(&ran?))
     }
@@ -78,9 +78,9 @@ impl process::Host for Event {
         // Both are refused before one is run.
         grant.command(&helper, &arguments)?;
         let command = grant.command(&undo.helper, &undo.arguments)?;
-        let holding = &mut self.subject()?.holding;
-        let key = holding.header().identity.key.clone();
-        let tag = holding.own_tag();
+        let resources = &mut self.subject()?.resources;
+        let key = resources.header().identity.key.clone();
+        let tag = resources.own_tag();
         let effect = |ended| Effect::Command {
             tag: tag.clone(),
             undo: command.clone(),
@@ -88,7 +88,7 @@ impl process::Host for Event {
             ended,
         };
         context.claims.undoings.hold(&command, &key);
-        let ran = holding.acquire(effect(false), || {
+        let ran = resources.acquire(effect(false), || {
             let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
             if output.code == 0 || undo.after_failure {
                 return Ok((effect(true), output));
@@ -103,13 +103,13 @@ impl process::Host for Event {
         let nothing_was_done = match &ran {
             Ok(output) => output.code != 0 && !undo.after_failure && leaves_nothing(&context, &tag),
             // It did not even start. After other errors it may have.
-            Err(HoldingError::System(Error::NotFound(_) | Error::Denied(_) | Error::Invalid { .. })) => true,
+            Err(ResourceError::Platform(Error::NotFound(_) | Error::Denied(_) | Error::Invalid { .. })) => true,
             Err(_) => false,
         };
         // Without an intent there is nothing to forget.
-        let no_intent = matches!(ran, Err(HoldingError::Journal(_) | HoldingError::TooMuch));
+        let no_intent = matches!(ran, Err(ResourceError::Journal(_) | ResourceError::TooMuch));
         if nothing_was_done {
-            holding.forget_last()?;
+            resources.forget_last()?;
         }
         if nothing_was_done || no_intent {
             context.claims.undoings.give_up(&command, &key);
@@ -136,15 +136,15 @@ impl process::HostKept for Event {
         self.call()?;
         let context = Arc::clone(&self.context);
         let grant = grant(&context)?;
-        let holding = &mut self.subject()?.holding;
-        let part = holding.header().part();
-        let tag = holding.own_tag();
+        let resources = &mut self.subject()?.resources;
+        let part = resources.header().part();
+        let tag = resources.own_tag();
         let effect = |kept| Effect::Helper {
             tag: tag.clone(),
             kept,
             role: None,
         };
-        let kept = holding.acquire(effect(None), || {
+        let kept = resources.acquire(effect(None), || {
             let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
             context.claims.services.runs(&tag, &kept, &part);
             Ok((effect(Some(kept.clone())), kept))
@@ -159,7 +159,7 @@ impl process::HostKept for Event {
         let grant = grant(&context)?;
         // What is granted now counts, also where one runs that was granted earlier.
         grant.command(&helper, &arguments)?;
-        let header = self.subject()?.holding.header();
+        let header = self.subject()?.resources.header();
         let (role, part) = (header.service(&helper), header.part());
         let (tag, running) = loop {
             match context.claims.services.join(process, &role, &part) {
@@ -175,7 +175,7 @@ impl process::HostKept for Event {
             kept,
             role: Some(role.clone()),
         };
-        let joined = self.subject()?.holding.acquire(effect(None), || {
+        let joined = self.subject()?.resources.acquire(effect(None), || {
             let kept = match running {
                 Some(kept) => kept,
                 None => {

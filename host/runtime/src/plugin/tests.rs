@@ -15,7 +15,7 @@ fn loaded(text: &str) -> Result<Plugin, LoadError> {
     Plugin::load(
         &Engine::new().expect("an engine"),
         &Cache::open(&directory.path().join("cache"), Compiler::InProcess).expect("a cache"),
-        &System::simulated().0,
+        &Platform::simulated().0,
         &Arc::default(),
         PluginSpec {
             name: "handler".to_owned(),

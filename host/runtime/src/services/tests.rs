@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use xenplug_system::{
-    System,
+    Platform,
     grant::{HelperRule, Operator, ProcessGrant},
-    simulated::{Machine, Program},
+    simulated::{Program, SimHost},
 };
 
 use super::*;
 
 struct Stage {
-    system: System,
+    system: Platform,
     services: Services,
-    ended: Arc<Mutex<Vec<Role>>>,
-    _machine: Arc<Machine>,
+    ended: Arc<Mutex<Vec<HelperKey>>>,
+    _machine: Arc<SimHost>,
 }
 
-struct Store(Arc<Mutex<Vec<Role>>>);
+struct Store(Arc<Mutex<Vec<HelperKey>>>);
 
 impl Backends for Store {
     fn taken_up(&self, _: &DeviceKey) -> Result<bool, String> {
@@ -28,16 +28,16 @@ impl Backends for Store {
         Ok(())
     }
 
-    fn ended(&self, role: &Role) {
+    fn ended(&self, role: &HelperKey) {
         self.0.lock().expect("nobody panics").push(role.clone());
     }
 }
 
 impl Stage {
     fn new() -> Self {
-        let (system, machine) = System::simulated();
+        let (system, machine) = Platform::simulated();
         machine.add_program("/usr/bin/qemu", Program::Stays);
-        let ended = Arc::<Mutex<Vec<Role>>>::default();
+        let ended = Arc::<Mutex<Vec<HelperKey>>>::default();
         Self {
             system,
             services: Services::told_by(Box::new(Store(Arc::clone(&ended)))),
@@ -50,12 +50,12 @@ impl Stage {
         self.system.process.as_ref()
     }
 
-    fn join(&self, part: &Part) -> Joined {
+    fn join(&self, part: &DeviceInstance) -> Joined {
         self.services.join(self.process(), &role(part), part)
     }
 
     /// Joins as the first, and starts it.
-    fn start(&self, part: &Part) -> (String, Kept) {
+    fn start(&self, part: &DeviceInstance) -> (String, HelperProcess) {
         let Joined::First(tag) = self.join(part) else {
             panic!("there is one already");
         };
@@ -70,19 +70,19 @@ impl Stage {
         (tag, kept)
     }
 
-    fn leave(&self, tag: &str, kept: Option<&Kept>, part: &Part) {
+    fn leave(&self, tag: &str, kept: Option<&HelperProcess>, part: &DeviceInstance) {
         self.services
             .leave(self.process(), tag, kept, Some(&role(part)), part)
             .expect("it can be ended");
     }
 }
 
-fn part(key: &str) -> Part {
-    Part::main(key.parse().expect("a key"))
+fn part(key: &str) -> DeviceInstance {
+    DeviceInstance::main(key.parse().expect("a key"))
 }
 
-fn role(part: &Part) -> Role {
-    Role {
+fn role(part: &DeviceInstance) -> HelperKey {
+    HelperKey {
         plugin: "qdisk".to_owned(),
         helper: "qemu".to_owned(),
         kind: part.device.kind.clone(),

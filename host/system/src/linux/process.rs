@@ -36,7 +36,7 @@ use crate::{
     Error, Process,
     grant::{HookGrant, ProcessGrant},
     lock,
-    process::{self, Kept, Output, refusal},
+    process::{self, HelperProcess, Output, refusal},
 };
 
 /// How much of each output stream is kept.
@@ -102,7 +102,13 @@ impl Process for LinuxProcess {
         Ok(hooks)
     }
 
-    fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {
+    fn start(
+        &self,
+        grant: &ProcessGrant,
+        helper: &str,
+        arguments: &[String],
+        tag: &str,
+    ) -> Result<HelperProcess, Error> {
         let command = grant.command(helper, arguments)?;
         let (voice, [stdout, stderr]) =
             voice::pipe().map_err(|error| Error::io(format!("make a pipe for the helper {helper:?}"), &error))?;
@@ -115,16 +121,16 @@ impl Process for LinuxProcess {
         Ok(kept)
     }
 
-    fn running(&self, kept: &Kept) -> bool {
+    fn running(&self, kept: &HelperProcess) -> bool {
         self.reap(kept.pid);
         Member::of(kept.pid).is_some_and(|member| member.started == kept.started)
     }
 
-    fn said(&self, kept: &Kept) -> Vec<u8> {
+    fn said(&self, kept: &HelperProcess) -> Vec<u8> {
         self.voices.said(kept)
     }
 
-    fn end(&self, kept: &Kept, grace: Duration) -> Result<(), Error> {
+    fn end(&self, kept: &HelperProcess, grace: Duration) -> Result<(), Error> {
         let polite = Instant::now() + grace;
         let mut told = false;
         let mut tree = Tree::of(kept);
@@ -170,7 +176,7 @@ impl Process for LinuxProcess {
         }
     }
 
-    fn find(&self, tag: &str) -> Result<Vec<Kept>, Error> {
+    fn find(&self, tag: &str) -> Result<Vec<HelperProcess>, Error> {
         tree::find(tag).map_err(|error| Error::io("read /proc", &error))
     }
 }
@@ -203,7 +209,7 @@ impl LinuxProcess {
         tag: &str,
         stdout: Stdio,
         stderr: Stdio,
-    ) -> Result<(Child, Kept), Error> {
+    ) -> Result<(Child, HelperProcess), Error> {
         let process::Command {
             helper,
             program,
@@ -233,7 +239,7 @@ impl LinuxProcess {
         let started = tree::started(pid).unwrap_or_default();
         Ok((
             child,
-            Kept {
+            HelperProcess {
                 helper: helper.clone(),
                 pid,
                 started,

@@ -1,7 +1,7 @@
 //! From a path to a descriptor, without a way out of what is granted.
 //!
 //! The kernel itself keeps each step within a rule's directory: openat2 with `RESOLVE_BENEATH` and no links at all. What
-//! becomes of a link is for [`Place`] to say.
+//! becomes of a link is for [`LookupRoot`] to say.
 
 use std::{
     ffi::OsString,
@@ -19,7 +19,7 @@ use rustix::{
 
 use crate::{
     Error,
-    block::place::{self, DEV, MAX_LINKS, Place},
+    block::place::{self, DEV, LookupRoot, MAX_LINKS},
     grant::{Access, BlockGrant},
 };
 
@@ -43,7 +43,7 @@ pub(super) fn find(grant: &BlockGrant, wanted: &Path, access: Access) -> Result<
     for _ in 0..=MAX_LINKS {
         let canonical = |path: &Path| path.canonicalize().ok();
         let place =
-            Place::of(grant, &path, link, canonical).ok_or_else(|| place::not_granted(wanted, link.is_some()))?;
+            LookupRoot::of(grant, &path, link, canonical).ok_or_else(|| place::not_granted(wanted, link.is_some()))?;
         let step = Step::along(&place).map_err(kernel)?;
         match FileType::from_raw_mode(step.stat.st_mode) {
             FileType::Symlink => {
@@ -94,7 +94,7 @@ struct Step {
 
 impl Step {
     /// Goes along a path to its end, or to the first link on it.
-    fn along(place: &Place) -> Result<Self, Errno> {
+    fn along(place: &LookupRoot) -> Result<Self, Errno> {
         let open = || fs::open(&place.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let root = retry_on_intr(open)?;
         match beneath(&root, &place.rest) {

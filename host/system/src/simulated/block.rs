@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{Loop, Machine, Operation, World};
+use super::{Loop, Operation, SimHost, World};
 use crate::{
     Block, Error,
     block::{LoopDevice, LoopOptions, Source, SourceFacts, SourceIdentity, absolute},
@@ -20,13 +20,13 @@ const LOOP_MAJOR: u32 = 7;
 /// One daemon's descriptors.
 #[derive(Debug)]
 pub(super) struct SimulatedBlock {
-    machine: Arc<Machine>,
+    machine: Arc<SimHost>,
     sources: Mutex<BTreeMap<u64, (SourceFacts, Access)>>,
     held: Mutex<BTreeSet<u32>>,
 }
 
 impl SimulatedBlock {
-    pub(super) fn on(machine: Arc<Machine>) -> Self {
+    pub(super) fn on(machine: Arc<SimHost>) -> Self {
         Self {
             machine,
             sources: Mutex::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Machine, Operation};
+use super::{Operation, SimHost};
 use crate::{
     Dhcp, Error,
     dhcp::{Lease, Server, text},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct SimulatedDhcp(pub Arc<Machine>);
+pub(super) struct SimulatedDhcp(pub Arc<SimHost>);
 
 impl Dhcp for SimulatedDhcp {
     fn enter(&self, grant: &DhcpGrant, server: &Server, lease: &Lease) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use crate::{
     Error,
     block::{
         SourceFacts, SourceIdentity,
-        place::{self, DEV, MAX_LINKS, Place},
+        place::{self, DEV, LookupRoot, MAX_LINKS},
     },
     grant::{Access, BlockGrant},
 };
@@ -106,7 +106,7 @@ impl Files {
         let mut path = wanted.to_owned();
         let mut link = None;
         for _ in 0..=MAX_LINKS {
-            let place = Place::of(grant, &path, link, |path| self.canonical(path))
+            let place = LookupRoot::of(grant, &path, link, |path| self.canonical(path))
                 .ok_or_else(|| place::not_granted(wanted, link.is_some()))?;
             let directory = self.canonical(&place.directory).ok_or_else(|| place::missing(wanted))?;
             let (at, rest) = self.to_first_link(directory, &place.rest);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Machine, Operation};
+use super::{Operation, SimHost};
 use crate::{
     Error, Firewall,
     firewall::{Sources, rules::Rules},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct SimulatedFirewall(pub Arc<Machine>);
+pub(super) struct SimulatedFirewall(pub Arc<SimHost>);
 
 impl Firewall for SimulatedFirewall {
     fn restrict(&self, _: &FirewallGrant, link: &IfName, sources: &Sources) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{Card, Machine, Operation, World};
+use super::{Card, Operation, SimHost, World};
 use crate::{
     Error, Network,
     grant::NetworkGrant,
@@ -19,7 +19,7 @@ use crate::{
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 
 #[derive(Debug)]
-pub(super) struct SimulatedNetwork(pub Arc<Machine>);
+pub(super) struct SimulatedNetwork(pub Arc<SimHost>);
 
 impl Network for SimulatedNetwork {
     fn exists(&self, name: &IfName) -> bool {

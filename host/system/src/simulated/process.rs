@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Machine, Operation, World};
+use super::{Operation, SimHost, World};
 use crate::{
     Error, Process,
     grant::{HookGrant, ProcessGrant},
-    process::{Command, Kept, Output, refusal},
+    process::{Command, HelperProcess, Output, refusal},
 };
 
 /// What a program does when it is run.
@@ -19,7 +19,7 @@ pub enum Program {
 }
 
 #[derive(Debug)]
-pub(super) struct SimulatedProcess(pub Arc<Machine>);
+pub(super) struct SimulatedProcess(pub Arc<SimHost>);
 
 impl Process for SimulatedProcess {
     fn run(
@@ -49,12 +49,18 @@ impl Process for SimulatedProcess {
         Ok(programs.filter(is_hook).cloned().collect())
     }
 
-    fn start(&self, grant: &ProcessGrant, helper: &str, arguments: &[String], tag: &str) -> Result<Kept, Error> {
+    fn start(
+        &self,
+        grant: &ProcessGrant,
+        helper: &str,
+        arguments: &[String],
+        tag: &str,
+    ) -> Result<HelperProcess, Error> {
         let mut world = self.0.enter(Operation::Start)?;
         let path = grant.program(helper, arguments)?;
         let stays = *world.programs.get(path).ok_or_else(|| refusal::missing(helper, path))? == Program::Stays;
         world.pid += 1;
-        let kept = Kept {
+        let kept = HelperProcess {
             helper: helper.into(),
             pid: world.pid,
             started: world.pid.into(),
@@ -66,15 +72,15 @@ impl Process for SimulatedProcess {
         Ok(kept)
     }
 
-    fn running(&self, kept: &Kept) -> bool {
+    fn running(&self, kept: &HelperProcess) -> bool {
         self.0.world().processes.get(&kept.pid) == Some(kept)
     }
 
-    fn said(&self, _: &Kept) -> Vec<u8> {
+    fn said(&self, _: &HelperProcess) -> Vec<u8> {
         Vec::new()
     }
 
-    fn end(&self, kept: &Kept, _: Duration) -> Result<(), Error> {
+    fn end(&self, kept: &HelperProcess, _: Duration) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::End)?;
         if world.processes.get(&kept.pid) == Some(kept) {
             world.processes.remove(&kept.pid);
@@ -82,7 +88,7 @@ impl Process for SimulatedProcess {
         Ok(())
     }
 
-    fn find(&self, tag: &str) -> Result<Vec<Kept>, Error> {
+    fn find(&self, tag: &str) -> Result<Vec<HelperProcess>, Error> {
         let world = self.0.enter(Operation::Find)?;
         Ok(world
             .processes

@@ -1,8 +1,8 @@
 use super::*;
 use crate::grant::{Access, BlockGrant, NetworkGrant, Operator, PathRule};
 
-fn machine() -> (System, Arc<Machine>, BlockGrant) {
-    let (system, machine) = System::simulated();
+fn machine() -> (Platform, Arc<SimHost>, BlockGrant) {
+    let (system, machine) = Platform::simulated();
     machine.add_file("/srv/a.img", 1 << 20);
     let rules = vec![PathRule {
         path: "/".into(),

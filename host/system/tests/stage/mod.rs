@@ -14,22 +14,22 @@ use std::{
 
 use tempfile::TempDir;
 use xenplug_system::{
-    System,
+    Platform,
     block::{LoopDevice, LoopOptions},
     grant::{Access, BlockGrant, HelperRule, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant},
-    simulated::{Machine, Program},
+    simulated::{Program, SimHost},
 };
 
 /// A machine with an empty directory.
 pub(crate) struct Stage {
-    pub(crate) system: System,
+    pub(crate) system: Platform,
     pub(crate) name: &'static str,
     set: Set,
 }
 
 enum Set {
     Linux(TempDir),
-    Simulated(Arc<Machine>),
+    Simulated(Arc<SimHost>),
 }
 
 use Set::{Linux, Simulated};
@@ -44,7 +44,7 @@ impl Stage {
     pub(crate) fn linux() -> Self {
         need_root();
         Self {
-            system: System::linux().unwrap(),
+            system: Platform::linux().unwrap(),
             name: "linux",
             set: Linux(TempDir::new().unwrap()),
         }
@@ -52,7 +52,7 @@ impl Stage {
 
     /// One that is not there.
     pub(crate) fn simulated() -> Self {
-        let (system, machine) = System::simulated();
+        let (system, machine) = Platform::simulated();
         machine.add_pipe("/dev/null");
         machine.add_file("/etc/shadow", 1);
         Self {
@@ -63,9 +63,9 @@ impl Stage {
     }
 
     /// Another daemon's hold on the same machine.
-    pub(crate) fn another(&self) -> System {
+    pub(crate) fn another(&self) -> Platform {
         match &self.set {
-            Linux(_) => System::linux().unwrap(),
+            Linux(_) => Platform::linux().unwrap(),
             Simulated(machine) => machine.system(),
         }
     }
@@ -219,7 +219,7 @@ impl Stage {
 /// A descriptor of a loop device.
 pub(crate) struct OpenLoop<'m>(
     #[expect(dead_code, reason = "held")] Option<fs::File>,
-    Option<(&'m Machine, u32)>,
+    Option<(&'m SimHost, u32)>,
 );
 
 impl Drop for OpenLoop<'_> {

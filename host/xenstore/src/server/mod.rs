@@ -24,7 +24,7 @@ use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
 pub use domains::Quotas;
 
 use self::core::Core;
-use crate::memory::{Place, Road};
+use crate::memory::{MemoryStore, Road};
 
 /// How a server behaves.
 #[derive(Clone, Debug, Default)]
@@ -76,9 +76,9 @@ impl Server {
 
     /// A way for clients in this process that are that domain: with a road, which decides how messages fare on it, or
     /// with one on which they arrive at once.
-    pub fn place(&self, domid: u16, road: Option<Arc<dyn Road>>) -> Place {
+    pub fn place(&self, domid: u16, road: Option<Arc<dyn Road>>) -> MemoryStore {
         let (core, stalled) = (self.core.clone(), self.stalled.subscribe());
-        Place::new(
+        MemoryStore::new(
             move |stream| session::start(&core, stream, domid, stalled.clone()),
             road,
         )

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
 use xenplug_runtime::{Cache, Compiler, Services};
-use xenplug_system::System;
+use xenplug_system::Platform;
 use xenplug_xenbus::{DeviceKey, Kind};
 use xenplug_xenstore::{Client, Endpoint, Options};
 
@@ -24,9 +24,8 @@ use super::{
 use crate::{
     HEAR, begin,
     config::Config,
-    drain,
-    host::{Basis, Host},
-    neighbours,
+    context::{Basis, DaemonContext},
+    drain, foreign_disks,
     plugins::Loader,
     script,
     workers::Workers,
@@ -137,8 +136,8 @@ impl Drop for Away<'_> {
 async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&world.config)?;
     let mode = config.mode;
-    let (claims, questions) = neighbours::claims(mode, Services::default());
-    let system: System = world.machine.system();
+    let (claims, questions) = foreign_disks::claims(mode, Services::default());
+    let system: Platform = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
@@ -151,7 +150,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
     options.seed = Some(world.seed);
     let client = Client::connect_with(Endpoint::Memory(world.place.clone()), options).await?;
     let journal = Journal::open(&world.journal()).context("the journal")?;
-    let (host, asked) = Host::new(Basis {
+    let (host, asked) = DaemonContext::new(Basis {
         mode,
         client,
         system,

@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use xenplug_control::script::{Action, Call};
+use xenplug_control::script::{Call, ScriptAction};
 use xenplug_xenbus::{BackendPath, DeviceKey, DomId, Kind, Mode};
 use xenplug_xenstore::Permission;
 
@@ -141,8 +141,8 @@ impl Slot {
     pub(super) async fn attach(&mut self, key: DeviceKey) {
         self.make(&key).await;
         let world = Rc::clone(&self.world);
-        let asked =
-            (world.plan.mode == Mode::Dom0).then(|| spawn_local(script(Rc::clone(&world), key.clone(), Action::Add)));
+        let asked = (world.plan.mode == Mode::Dom0)
+            .then(|| spawn_local(script(Rc::clone(&world), key.clone(), ScriptAction::Add)));
         let hasty = self.chance.permille(400);
         if hasty {
             // It is made once more while its handler runs, or what that did is being published.
@@ -260,7 +260,7 @@ impl Slot {
         }
     }
 
-    /// Asks for a device's end, waits for it, and removes what is the toolstack's to remove.
+    /// PendingCalls for a device's end, waits for it, and removes what is the toolstack's to remove.
     pub(super) async fn detach(&mut self, key: &DeviceKey) {
         let world = Rc::clone(&self.world);
         world.say(format!("{key} is to go"));
@@ -288,7 +288,7 @@ impl Slot {
             self.until(&state, |state| matches!(state, None | Some("6"))).await;
         }
         match world.plan.mode {
-            Mode::Dom0 => script(Rc::clone(&world), key.clone(), Action::Remove).await,
+            Mode::Dom0 => script(Rc::clone(&world), key.clone(), ScriptAction::Remove).await,
             Mode::DriverDomain if patient => drop(self.until(&state, |state| state.is_none()).await),
             Mode::DriverDomain => {}
         }
@@ -344,8 +344,8 @@ impl Slot {
     }
 }
 
-/// Runs a script, whose stand-in asks the daemon.
-async fn script(world: Rc<World>, key: DeviceKey, action: Action) {
+/// Runs a script, whose stand-in calls the daemon.
+async fn script(world: Rc<World>, key: DeviceKey, action: ScriptAction) {
     let call = Call {
         script: if key.kind == Kind::VIF { "vif-bridge" } else { "block" }.to_owned(),
         action,

@@ -21,15 +21,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use xenplug_control::script::{Answer, Call};
 use xenplug_runtime::Engine;
-use xenplug_system::{System, network::IfName, simulated};
+use xenplug_system::{Platform, network::IfName, simulated};
 use xenplug_xenbus::{DeviceKey, DomId, Mode};
 use xenplug_xenstore::{
-    memory::{Fate, Message, Place, Road},
+    memory::{Fate, MemoryStore, Message, Road},
     server::{self, Server},
 };
 
 use super::{chance::Chance, plan::Plan, workers::Shared};
-use crate::host::Host;
+use crate::context::DaemonContext;
 
 /// What outlives the seeds: the engine, and a folder with the configurations and the compiled handlers.
 pub(super) struct Stage {
@@ -77,15 +77,15 @@ pub(super) struct World {
     /// The backends' domain, the daemon's.
     pub(super) own: DomId,
     pub(super) server: Server,
-    pub(super) place: Place,
-    pub(super) machine: Arc<simulated::Machine>,
+    pub(super) place: MemoryStore,
+    pub(super) machine: Arc<simulated::SimHost>,
     pub(super) workers: Arc<Shared>,
     pub(super) folder: TempDir,
     pub(super) config: PathBuf,
     /// Whether misfortunes happen still.
     pub(super) stormy: Arc<AtomicBool>,
     /// The daemon that lives, if one does.
-    pub(super) daemon: RefCell<Weak<Host>>,
+    pub(super) daemon: RefCell<Weak<DaemonContext>>,
     /// Its control socket.
     pub(super) socket: RefCell<Option<UnboundedSender<Asked>>>,
     /// The devices that there are to be, by the toolstack's will.
@@ -117,7 +117,7 @@ impl World {
             stormy: Arc::clone(&stormy),
         };
         let place = server.place(own.0, Some(Arc::new(weather)));
-        let (_, machine) = System::simulated();
+        let (_, machine) = Platform::simulated();
         let folder = tempfile::tempdir_in(stage.folder.path()).expect("a folder");
         let journal = folder.path().join("journal");
         let runtime = stage.workers.handle().clone();

@@ -11,7 +11,7 @@ use super::{
     pid_of,
     spawn::{HELPER, LEADER, TAG},
 };
-use crate::{linux::retry::retry, process::Kept};
+use crate::{linux::retry::retry, process::HelperProcess};
 
 /// A process that lives, by an identity that no other has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) fn started(pid: u32) -> Option<u64> {
 
 /// The processes of a helper, as they are looked for again and again until none is left.
 pub(super) struct Tree<'k> {
-    kept: &'k Kept,
+    kept: &'k HelperProcess,
     /// Those that were found before, and when they started: they stay its own when their parents are gone.
     found: BTreeMap<u32, u64>,
     /// The helper itself was seen, so its session is its own.
@@ -59,7 +59,7 @@ pub(super) struct Tree<'k> {
 }
 
 impl<'k> Tree<'k> {
-    pub(super) fn of(kept: &'k Kept) -> Self {
+    pub(super) fn of(kept: &'k HelperProcess) -> Self {
         Self {
             kept,
             found: BTreeMap::new(),
@@ -107,13 +107,13 @@ impl<'k> Tree<'k> {
 }
 
 /// The helpers with a tag, also those of which only descendants live.
-pub(super) fn find(tag: &str) -> io::Result<Vec<Kept>> {
-    let mut found: BTreeMap<u32, Kept> = BTreeMap::new();
+pub(super) fn find(tag: &str) -> io::Result<Vec<HelperProcess>> {
+    let mut found: BTreeMap<u32, HelperProcess> = BTreeMap::new();
     for process in processes()? {
         let Some(mark) = Mark::of(process.pid).filter(|mark| mark.tag == tag) else {
             continue;
         };
-        let kept = found.entry(mark.leader).or_insert_with(|| Kept {
+        let kept = found.entry(mark.leader).or_insert_with(|| HelperProcess {
             helper: mark.helper,
             pid: mark.leader,
             started: 0,

@@ -20,7 +20,7 @@ use rustix::{
 use super::tree::Member;
 use crate::{
     lock,
-    process::{Kept, SAID_MAX},
+    process::{HelperProcess, SAID_MAX},
 };
 
 /// A pipe: the end to read, and the helper's two streams.
@@ -43,13 +43,13 @@ pub(super) struct Voices {
 
 impl Voices {
     /// Keeps the pipe of a helper that was started.
-    pub(super) fn hear(&self, kept: &Kept, pipe: File) {
+    pub(super) fn hear(&self, kept: &HelperProcess, pipe: File) {
         lock(&self.pipes).insert(kept.pid, (kept.started, pipe));
     }
 
     /// What a helper has written since it was last asked. One that cannot be heard, as it closed its streams, says
     /// nothing.
-    pub(super) fn said(&self, kept: &Kept) -> Vec<u8> {
+    pub(super) fn said(&self, kept: &HelperProcess) -> Vec<u8> {
         let mut pipes = lock(&self.pipes);
         if pipes.get(&kept.pid).is_none_or(|(started, _)| *started != kept.started) {
             let Some(pipe) = of_earlier_daemon(kept) else {
@@ -66,7 +66,7 @@ impl Voices {
     }
 
     /// Closes the pipe of a helper that has ended.
-    pub(super) fn forget(&self, kept: &Kept) {
+    pub(super) fn forget(&self, kept: &HelperProcess) {
         let mut pipes = lock(&self.pipes);
         if pipes
             .get(&kept.pid)
@@ -78,7 +78,7 @@ impl Voices {
 }
 
 /// The pipe of a helper that an earlier daemon started, and of no other process that has its number now.
-fn of_earlier_daemon(kept: &Kept) -> Option<File> {
+fn of_earlier_daemon(kept: &HelperProcess) -> Option<File> {
     let pipe: File = open(&format!("/proc/{}/fd/2", kept.pid), OFlags::RDONLY).ok()?.into();
     let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo(&pipe.metadata().ok()?.file_type());
     let same = Member::of(kept.pid).is_some_and(|member| member.started == kept.started);

@@ -9,9 +9,9 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};
 
 use super::{Incoming, Outgoing, Sent};
-use crate::memory::Place;
+use crate::memory::MemoryStore;
 
-pub(super) fn connect(place: &Place) -> io::Result<(Incoming, Outgoing)> {
+pub(super) fn connect(place: &MemoryStore) -> io::Result<(Incoming, Outgoing)> {
     let (reader, half) = tokio::io::split(place.connect()?);
     let buffer = Vec::new();
     Ok((

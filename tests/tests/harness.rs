@@ -1,0 +1,251 @@
+//! The rig tests itself: its parts are real, and its players leave nothing behind.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::harness::{
+    DebianRoot, Device, Disk, Guest, Namespace, TestHost, Vif, Xenstored, attached_below, build_directory,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_domain_is_introduced_and_released_through_the_socket() -> Result<()> {
+    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
+    let mut store = xenstored.connect()?;
+    store.watch("@introduceDomain", "in")?;
+    store.watch("@releaseDomain", "out")?;
+    while store.event(Duration::from_millis(100))?.is_some() {}
+
+    assert!(!store.is_introduced(7)?);
+    store.introduce(7)?;
+    assert_eq!(store.event(SOON)?.context("no event")?.token, "in");
+    assert!(store.is_introduced(7)?);
+    store.release(7)?;
+    assert_eq!(store.event(SOON)?.context("no event")?.token, "out");
+    assert!(!store.is_introduced(7)?);
+    Ok(())
+}
+
+#[test]
+fn xenstored_notices_by_itself_that_a_domain_died() -> Result<()> {
+    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
+    let mut store = xenstored.connect()?;
+    store.introduce(7)?;
+    store.write("/local/domain/7/device", "")?;
+    store.watch("@releaseDomain", "out")?;
+    store.event(SOON)?;
+
+    xenstored.kill_domain(7)?;
+    assert_eq!(store.event(SOON)?.context("no event")?.token, "out");
+    assert!(!store.is_introduced(7)?);
+    xenstored.revive_domain(7)?;
+    store.introduce(7)?;
+    assert!(store.is_introduced(7)?);
+    Ok(())
+}
+
+#[test]
+fn xenstored_loses_its_store_when_it_is_killed_and_serves_again() -> Result<()> {
+    let mut xenstored = Xenstored::start(&DebianRoot::find()?)?;
+    let mut store = xenstored.connect()?;
+    store.write("/tool/mark", "here")?;
+    xenstored.kill()?;
+    assert!(store.read("/tool/mark").is_err());
+    xenstored.restart()?;
+    let mut store = xenstored.connect()?;
+    assert_eq!(store.find("/tool/mark")?, None);
+    assert_eq!(store.read("domid")?, "0");
+    Ok(())
+}
+
+#[test]
+fn a_long_directory_is_listed_whole() -> Result<()> {
+    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
+    let mut store = xenstored.connect()?;
+    let mut names: Vec<String> = (0..2000).map(|number| format!("number-{number}")).collect();
+    for name in &names {
+        store.make(&format!("/tool/list/{name}"))?;
+    }
+    let mut found = store.children("/tool/list")?;
+    names.sort();
+    found.sort();
+    assert_eq!(found, names);
+    Ok(())
+}
+
+#[test]
+fn a_transaction_is_made_again_when_somebody_gets_in_between() -> Result<()> {
+    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
+    let (mut store, mut other) = (xenstored.connect()?, xenstored.connect()?);
+    store.write("/tool/count", "1")?;
+    let mut tries = 0;
+    store.transaction(|store| {
+        tries += 1;
+        let count = store.read("/tool/count")?;
+        if tries == 1 {
+            other.write("/tool/count", "5")?;
+        }
+        store.write("/tool/count", format!("{count}0"))
+    })?;
+    assert_eq!((tries, store.read("/tool/count")?.as_str()), (2, "50"));
+    Ok(())
+}
+
+#[test]
+fn debians_own_tools_work_on_the_store() -> Result<()> {
+    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
+    ensure!(
+        xenstored
+            .tool("xenstore-write")
+            .args(["/tool/x", "y"])
+            .status()?
+            .success(),
+        xenstored.log()
+    );
+    assert_eq!(xenstored.connect()?.read("/tool/x")?, "y");
+    Ok(())
+}
+
+#[test]
+fn a_namespace_has_its_own_links_and_is_gone_when_dropped() -> Result<()> {
+    let namespace = Namespace::new()?;
+    namespace.bridge("xenbr0")?;
+    namespace.vif("vif3.0", "guest3.0")?;
+    namespace.ip("link set vif3.0 master xenbr0")?;
+    assert_eq!(namespace.ports("xenbr0")?, ["vif3.0"]);
+    let seen = namespace.command("ls").arg("/sys/class/net").output()?;
+    assert!(String::from_utf8(seen.stdout)?.contains("vif3.0"));
+    let outside = Command::new("ip").args(["link", "show", "vif3.0"]).output()?;
+    assert!(!outside.status.success(), "the link is in the machine's own namespace");
+    Ok(())
+}
+
+#[test]
+fn the_original_block_script_attaches_a_file_and_the_kernel_opens_it() -> Result<()> {
+    let mut machine = TestHost::new()?;
+    let baseline = machine.baseline()?;
+    let disk = Device::disk(3, 0);
+    let image = machine.image("a.img", 4)?;
+    machine.toolstack().build(3)?;
+    machine.toolstack().attach(&disk, &Disk::on(&image))?;
+    machine.expect_state(&disk, "2")?;
+    machine.scripts().plug(&disk)?;
+    machine.expect_status(&disk, "connected")?;
+    machine.expect_state(&disk, "4")?;
+    let loops = attached_below(machine.directory())?;
+    assert_eq!(loops.len(), 1);
+    assert_eq!(
+        machine.node(&disk, "node")?,
+        Some(loops[0].device.display().to_string())
+    );
+
+    machine.toolstack().detach(&disk)?;
+    machine.expect_state(&disk, "6")?;
+    machine.scripts().unplug(&disk)?;
+    machine.toolstack().forget(&disk)?;
+    machine.toolstack().bury(3)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn the_original_vif_bridge_script_makes_a_card_a_port() -> Result<()> {
+    let mut machine = TestHost::new()?;
+    let baseline = machine.baseline()?;
+    let card = Device::card(3, 0);
+    machine.toolstack().build(3)?;
+    machine.toolstack().attach(&card, &Vif::on("xenbr0"))?;
+    machine.expect_state(&card, "2")?;
+    machine.scripts().plug(&card)?;
+    machine.expect_status(&card, "connected")?;
+    machine.expect_state(&card, "4")?;
+    assert_eq!(machine.namespace().ports("xenbr0")?, [card.link()]);
+
+    machine.toolstack().detach(&card)?;
+    machine.expect_state(&card, "6")?;
+    machine.scripts().unplug(&card)?;
+    machine.toolstack().forget(&card)?;
+    machine.toolstack().bury(3)?;
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn the_floor_program_plugs_a_disk_and_a_card() -> Result<()> {
+    let mut machine = TestHost::new()?;
+    let baseline = machine.baseline()?;
+    let floor = Floor::start(&machine)?;
+    let (disk, card) = (Device::disk(3, 0), Device::card(3, 0));
+    let image = machine.image("a.img", 4)?;
+    machine.toolstack().build(3)?;
+    machine.toolstack().attach(&disk, &Disk::on(&image))?;
+    machine.toolstack().attach(&card, &Vif::on("xenbr0"))?;
+    for device in [&disk, &card] {
+        machine.expect_status(device, "connected")?;
+        machine.expect_state(device, "4")?;
+    }
+    assert_eq!(attached_below(machine.directory())?.len(), 1);
+    let link = machine.namespace().link(&card.link())?.context("no link")?;
+    assert_eq!(
+        (link["master"].as_str(), link["address"].as_str()),
+        (Some("xenbr0"), Some("fe:ff:ff:ff:ff:ff"))
+    );
+    assert!(link["flags"].to_string().contains("\"UP\""));
+
+    for device in [&disk, &card] {
+        machine.toolstack().detach(device)?;
+        machine.expect_state(device, "6")?;
+        machine.toolstack().forget(device)?;
+    }
+    machine.toolstack().bury(3)?;
+    drop(floor);
+    baseline.assert_same(&machine)
+}
+
+#[test]
+fn packets_pass_between_a_guest_and_the_bridge() -> Result<()> {
+    let mut machine = TestHost::new()?;
+    let _floor = Floor::start(&machine)?;
+    machine.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
+    machine.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
+    let card = machine.attach_card(3, 0)?;
+    machine.expect_connected(&card)?;
+    let guest = Guest::of(&machine, &card, &["10.0.0.2/24", "10.0.0.9/24", "fd00::2/64"])?;
+    for (from, to) in [
+        ("10.0.0.2", "10.0.0.1"),
+        ("10.0.0.9", "10.0.0.1"),
+        ("fd00::2", "fd00::1"),
+    ] {
+        ensure!(guest.reaches(from, to)?, "from {from} to {to}");
+    }
+    machine.namespace().ip("link set xenbr0 down")?;
+    ensure!(!guest.reaches("10.0.0.2", "10.0.0.1")?);
+    Ok(())
+}
+
+struct Floor(Child);
+
+impl Floor {
+    fn start(machine: &TestHost) -> Result<Self> {
+        let mut floor = machine
+            .namespace()
+            .command(build_directory()?.join("xenplug-floor"))
+            .env("XENSTORED_PATH", machine.xenstored().socket())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut said = String::new();
+        BufReader::new(floor.stdout.take().context("it has an output")?).read_line(&mut said)?;
+        assert_eq!(said, "ready\n");
+        Ok(Self(floor))
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
