@@ -21,7 +21,7 @@ pub use contestant::Name;
 pub use report::{Figure, Report, Upkeep};
 pub use scripts::{Pair, Pairs, measure as measure_scripts};
 pub use start::Start;
-use workload::Course;
+use workload::Workload;
 
 use crate::harness::Kind;
 
@@ -54,7 +54,7 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
     for &kind in &plan.kinds {
         for &name in &plan.contestants {
             // A store and a process for each, so that nobody inherits the other's heap.
-            let mut workload = Course::new(kind, directory)?;
+            let mut workload = Workload::new(kind, directory)?;
             let mut contestant = Contestant::start(name, &workload)?;
             for &size in &plan.sizes {
                 if name == Name::Script && size > plan.scripts_up_to {
@@ -83,7 +83,7 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
 }
 
 /// What the daemon costs while it does nothing, with as many devices as were plugged at most.
-fn upkeep(workload: &mut Course, contestant: &mut Contestant, kind: Kind, plan: &Plan) -> Result<Upkeep> {
+fn upkeep(workload: &mut Workload, contestant: &mut Contestant, kind: Kind, plan: &Plan) -> Result<Upkeep> {
     let devices = plan.sizes.iter().copied().max().unwrap_or(1);
     let plugged = workload.plug(contestant, devices)?;
     thread::sleep(Duration::from_secs(2));

@@ -15,17 +15,17 @@ use xenplug_system::{
     Error, Platform,
     grant::{Access, BlockGrant, HelperRule, Operator, PathRule, ProcessGrant},
     process::Output,
-    simulated::{Operation, Program, TestHost},
+    simulated::{Operation, Program, SimHost},
 };
 use xenplug_tests::harness::plugins_directory;
-use xenplug_xenbus::{DeviceKey, DomId, Identity, Role, ScriptName};
+use xenplug_xenbus::{DeviceKey, DomId, Identity, ScriptName, VifType};
 
 const IMAGE: &str = "/srv/a.img";
 
 /// A plugin with a disk image on a machine that is not there, and a journal that is.
 struct Stage {
     plugin: Plugin,
-    machine: Arc<TestHost>,
+    machine: Arc<SimHost>,
     system: Platform,
     claims: Arc<Claims>,
     journal: Journal,
@@ -93,7 +93,7 @@ impl Stage {
             plugin: "disks".to_owned(),
             vms: Vec::new(),
             introduced: true,
-            role: Role::Paravirtual,
+            vif_type: VifType::Paravirtual,
             parameters: BTreeMap::new(),
         };
         Ok(DeviceResources::begin(&self.journal, header)?)
@@ -112,7 +112,7 @@ impl Stage {
             backend: DomId(0),
             script: ScriptName::parse("block")?,
             nodes: BTreeMap::from(nodes.map(|(name, value)| (name.to_owned(), value.to_owned()))),
-            role: Role::Paravirtual,
+            vif_type: VifType::Paravirtual,
             parameters: BTreeMap::new(),
             vms: Vec::new(),
             vm: None,

@@ -84,7 +84,7 @@ async fn status(State(host): State<Arc<DaemonContext>>) -> Json<answer::Status> 
             kind: part.device.kind.to_string(),
             frontend: part.device.frontend.0,
             devid: part.device.devid.0,
-            emulated: part.role == VifType::Emulated,
+            emulated: part.vif_type == VifType::Emulated,
             vm: view.vm,
             plugin: view.plugin,
             state: view.phase.as_str().to_owned(),

@@ -69,7 +69,7 @@ struct StoreContext {
 pub(crate) struct Directory {
     means: StoreContext,
     path: BackendPath,
-    role: VifType,
+    vif_type: VifType,
     /// What `hotplug-status` would say of a tap. The node is the card's: a guest's netback waits for what it says.
     of_tap: Cell<HotplugStatus>,
     /// The same as the store's client wants it.
@@ -95,14 +95,14 @@ impl Directory {
             requests: Arc::clone(&host.requests),
             claims: Arc::clone(&host.claims),
         };
-        let directory = Self::new(means, path, part.role);
+        let directory = Self::new(means, path, part.vif_type);
         if phase == Phase::Connected {
             directory.of_tap.set(HotplugStatus::Connected);
         }
         directory
     }
 
-    fn new(means: StoreContext, path: BackendPath, role: VifType) -> Self {
+    fn new(means: StoreContext, path: BackendPath, vif_type: VifType) -> Self {
         let node = |text: String| {
             text.parse::<Path>()
                 .expect("a path of numbers and a checked kind is a path")
@@ -114,7 +114,7 @@ impl Directory {
             target: node(format!("/local/domain/{domain}/target")),
             means,
             path,
-            role,
+            vif_type,
             of_tap: Cell::default(),
         }
     }
@@ -122,7 +122,7 @@ impl Directory {
     fn part(&self) -> DeviceInstance {
         DeviceInstance {
             device: self.path.key.clone(),
-            role: self.role,
+            vif_type: self.vif_type,
         }
     }
 
@@ -137,7 +137,7 @@ impl Directory {
     pub(crate) async fn publish(&self, identity: &Identity, marks: &Fingerprint, connection: &Connection) -> Outcome {
         let mut nodes = connection.backend.clone();
         nodes.push(("hotplug-status".to_owned(), "connected".to_owned()));
-        if self.role == VifType::Paravirtual && !connection.frontend.is_empty() {
+        if self.vif_type == VifType::Paravirtual && !connection.frontend.is_empty() {
             self.ask_frontend(identity, &connection.frontend).await;
         }
         let connectable = |seen: &Observation| seen.connectable(identity) && self.is_there(marks.link);
@@ -229,7 +229,7 @@ impl Directory {
         allowed: impl Fn(&Observation) -> bool,
     ) -> Outcome {
         let mut status = None;
-        if self.role == VifType::Emulated {
+        if self.vif_type == VifType::Emulated {
             status = nodes
                 .pop_if(|(name, _)| name == "hotplug-status")
                 .map(|(_, status)| status);
@@ -237,7 +237,7 @@ impl Directory {
         }
         let outcome = self
             .conditionally(&marks.asked, allowed, async |transaction| {
-                if marks.failed && self.role == VifType::Paravirtual {
+                if marks.failed && self.vif_type == VifType::Paravirtual {
                     self.unwrite(transaction, "hotplug-error").await?;
                 }
                 Ok(self.writes(&nodes))

@@ -82,7 +82,7 @@ impl Requests {
         let place = places.entry(path).or_insert_with(|| {
             let place = Arc::new(RequestTask::default());
             host.tasks
-                .spawn_local(place::run(Arc::clone(host), path, Arc::clone(&place)));
+                .spawn_local(request_task::run(Arc::clone(host), path, Arc::clone(&place)));
             place
         });
         place.wake();

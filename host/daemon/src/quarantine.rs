@@ -150,13 +150,13 @@ impl Quarantines {
     }
 
     /// How a plugin behaves.
-    pub(crate) fn conduct(&self, plugin: &Plugin) -> answer::FailureHistory {
+    pub(crate) fn conduct(&self, plugin: &Plugin) -> answer::Conduct {
         let mut inner = self.inner();
         let (now, today) = (now(), SystemTime::now());
         let Some(conduct) = inner.conduct(plugin) else {
-            return answer::FailureHistory::default();
+            return answer::Conduct::default();
         };
-        answer::FailureHistory {
+        answer::Conduct {
             faults: conduct.faults(),
             quarantines: conduct
                 .quarantines(now)

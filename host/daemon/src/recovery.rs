@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::{task::spawn_local, time::timeout};
 use tracing::{info, warn};
-use xenplug_control::script::FsmAction;
+use xenplug_control::script::ScriptAction;
 use xenplug_runtime::{DeviceResources, Effect, Grants, Header};
 use xenplug_xenbus::{DeviceFsm, HotplugStatus, Mode, Phase, Published, RecoveredState};
 
@@ -44,7 +44,7 @@ pub(crate) async fn run(host: &Arc<DaemonContext>) -> anyhow::Result<()> {
         Registry::adopt(host, &part, found.machine, found.adopted);
         if found.again {
             // In dom0 the script that asked has had its answer, or is believed to have failed and comes to remove it.
-            let (ask, answered) = ScriptCall::new(FsmAction::Add, told);
+            let (ask, answered) = ScriptCall::new(ScriptAction::Add, told);
             Registry::ask(host, &part, ask);
             spawn_local(timeout(LIMIT, answered));
         }

@@ -105,7 +105,7 @@ impl Registry {
             entry.wake();
         }
         host.registry
-            .wake_all(|part| part.role == VifType::Emulated && part.device == *key);
+            .wake_all(|part| part.vif_type == VifType::Emulated && part.device == *key);
     }
 
     /// Passes a call on to a device, also to one that is not known yet. A daemon that ends refuses it.

@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
 use xenplug_control::script::{Answer, Call, ScriptAction, is_parameter};
 use xenplug_runtime::clean;
-use xenplug_xenbus::{DeviceInstance, DeviceKey, Kind, Mode, Phase, Place, VifType, WatchedPath};
+use xenplug_xenbus::{DeviceInstance, DeviceKey, Kind, Mode, Phase, VifType, WatchLevel, WatchedPath};
 
 use crate::{context::DaemonContext, device::ScriptCall, registry::Registry};
 
@@ -88,18 +88,19 @@ fn none_of_ours(host: &DaemonContext, call: &Call, part: &DeviceInstance) -> Opt
     // before the daemon came.
     let there = || part.link().parse().is_ok_and(|name| host.system.network.exists(&name));
     let strange = matches!(phase, None | Some(Phase::Absent | Phase::Waiting));
-    (removes && part.role == VifType::Emulated && strange && there()).then(|| "somebody else has plugged it".to_owned())
+    (removes && part.vif_type == VifType::Emulated && strange && there())
+        .then(|| "somebody else has plugged it".to_owned())
 }
 
 /// What a call is about.
 fn part(host: &DaemonContext, call: &Call) -> Result<DeviceInstance, String> {
     let device = device(host, &call.backend)?;
-    let role = match call.emulated {
+    let vif_type = match call.emulated {
         false => VifType::Paravirtual,
         true if device.kind == Kind::VIF => VifType::Emulated,
         true => return Err(format!("{device} is no card, and has no tap")),
     };
-    Ok(DeviceInstance { device, role })
+    Ok(DeviceInstance { device, vif_type })
 }
 
 /// The device that `XENBUS_PATH` names, as libxl and udev write it: a directory of this domain's.
@@ -107,7 +108,7 @@ fn device(host: &DaemonContext, path: &str) -> Result<DeviceKey, String> {
     match WatchedPath::parse(path, host.own).map_err(|error| error.to_string())? {
         WatchedPath {
             backend,
-            place: Place::Device { key, leaf: None },
+            place: WatchLevel::Device { key, leaf: None },
         } if backend == host.own => Ok(key),
         _ => Err(format!(
             "{path:?} is not the directory of a backend of domain {}",

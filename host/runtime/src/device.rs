@@ -18,7 +18,7 @@ pub struct Device {
     /// The nodes of its backend directory.
     pub nodes: BTreeMap<String, String>,
     /// What of it is to be connected.
-    pub role: VifType,
+    pub vif_type: VifType,
     /// What whoever ran the script told it besides.
     pub parameters: BTreeMap<String, String>,
     /// The `vm` node of the frontend domain, and of the domain it is a stub for.
@@ -34,7 +34,7 @@ impl Device {
     pub fn part(&self) -> DeviceInstance {
         DeviceInstance {
             device: self.key.clone(),
-            role: self.role,
+            vif_type: self.vif_type,
         }
     }
 
@@ -46,7 +46,7 @@ impl Device {
             devid: self.key.devid.0,
             script: self.script.as_str().to_owned(),
             nodes: list(&self.nodes),
-            role: match self.role {
+            vif_type: match self.vif_type {
                 VifType::Paravirtual => types::VifType::Paravirtual,
                 VifType::Emulated => types::VifType::Emulated,
             },

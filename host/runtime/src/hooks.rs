@@ -31,7 +31,7 @@ pub(crate) fn run(context: &Context, device: &Device, resources: &mut DeviceReso
         return Ok(());
     }
     let variables = variables(context, device, resources).map_err(refused)?;
-    let (come, go) = match device.role {
+    let (come, go) = match device.vif_type {
         VifType::Paravirtual => ("online", "offline"),
         VifType::Emulated => ("add", "remove"),
     };
@@ -92,7 +92,7 @@ fn variables(context: &Context, device: &Device, resources: &DeviceResources) ->
     };
     let node = |name: &str| device.nodes.get(name).cloned();
     let told = |name: &str| device.parameters.get(name).cloned();
-    let (type_if, interface) = match device.role {
+    let (type_if, interface) = match device.vif_type {
         VifType::Paravirtual => ("vif", None),
         VifType::Emulated => ("tap", Some(part.link())),
     };

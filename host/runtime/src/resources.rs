@@ -30,7 +30,7 @@ pub struct Header {
     pub introduced: bool,
     /// What of the device the record is about.
     #[serde(default)]
-    pub role: VifType,
+    pub vif_type: VifType,
     /// See [`crate::Device::parameters`]: a daemon that begins anew what this one began begins it with them.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
@@ -41,7 +41,7 @@ impl Header {
     pub fn part(&self) -> DeviceInstance {
         DeviceInstance {
             device: self.identity.key.clone(),
-            role: self.role,
+            vif_type: self.vif_type,
         }
     }
 

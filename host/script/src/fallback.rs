@@ -7,7 +7,7 @@ use xenplug_control::{
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fallback {
+pub(crate) enum Outcome {
     /// The device is as it is to be.
     Done,
     /// The saved original is to be run.
@@ -27,20 +27,20 @@ pub(crate) fn of(
     heard: Result<Answer, Error>,
     fallback: Fallback,
     has_original: bool,
-) -> Fallback {
+) -> Outcome {
     let chosen = fallback == Fallback::Original;
     let (error, original) = match heard {
-        Ok(Answer::Done) => return Fallback::Done,
-        Ok(Answer::Failed { error }) => return Fallback::Failed(error),
+        Ok(Answer::Done) => return Outcome::Done,
+        Ok(Answer::Failed { error }) => return Outcome::Failed(error),
         // What the original has set up, before the stand-in came or in its place, only the original can take down.
         Ok(Answer::NotServed { error }) => (error, chosen || action == ScriptAction::Remove),
         Err(error @ Error::Away { .. }) => (error.to_string(), chosen),
         Err(error) => (error.to_string(), false),
     };
     match (original, has_original) {
-        (true, true) => Fallback::Original,
-        (true, false) => Fallback::Untold(format!("{error}; and there is no original script")),
-        (false, _) => Fallback::Untold(error),
+        (true, true) => Outcome::Original,
+        (true, false) => Outcome::Untold(format!("{error}; and there is no original script")),
+        (false, _) => Outcome::Untold(error),
     }
 }
 
@@ -79,12 +79,12 @@ mod tests {
     }
 
     /// By the fallback's first letter, capital where the store is to be told.
-    fn letter(fallback: &Fallback) -> char {
-        match fallback {
-            Fallback::Done => 'd',
-            Fallback::Original => 'o',
-            Fallback::Failed(_) => 'f',
-            Fallback::Untold(_) => 'F',
+    fn letter(outcome: &Outcome) -> char {
+        match outcome {
+            Outcome::Done => 'd',
+            Outcome::Original => 'o',
+            Outcome::Failed(_) => 'f',
+            Outcome::Untold(_) => 'F',
         }
     }
 
@@ -109,8 +109,8 @@ mod tests {
             (Daemon::Refused, remove, "FF"),
         ] {
             for (fallback, expected) in [Fallback::Fail, Fallback::Original].into_iter().zip(expected.chars()) {
-                let fallback = of(action, heard(daemon), fallback, true);
-                assert_eq!(letter(&fallback), expected, "{daemon:?} {action:?} {fallback:?}");
+                let outcome = of(action, heard(daemon), fallback, true);
+                assert_eq!(letter(&outcome), expected, "{daemon:?} {action:?} {fallback:?}");
                 let without = of(action, heard(daemon), fallback, false);
                 let expected = if expected == 'o' { 'F' } else { expected };
                 assert_eq!(

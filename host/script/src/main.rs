@@ -18,7 +18,7 @@ use std::{
 };
 
 use directory::{Teller, Told};
-use fallback::Fallback;
+use fallback::Outcome;
 use invocation::{Invocation, Run, Task};
 use xenplug_control::{
     Settings,
@@ -107,10 +107,10 @@ fn plug(run: &Run, call: &Call) -> Result<(), Failure> {
     let heard = script::ask(&settings.socket, call, PATIENCE);
     let has_original = saved_original(&run.script).exists();
     let (error, teller) = match fallback::of(call.action, heard, settings.fallback, has_original) {
-        Fallback::Done => return Ok(()),
-        Fallback::Original => (become_original(run), Teller::StandIn),
-        Fallback::Failed(error) => (error, Teller::Daemon),
-        Fallback::Untold(error) => (error, Teller::StandIn),
+        Outcome::Done => return Ok(()),
+        Outcome::Original => (become_original(run), Teller::StandIn),
+        Outcome::Failed(error) => (error, Teller::Daemon),
+        Outcome::Untold(error) => (error, Teller::StandIn),
     };
     let error = one_line(&error);
     // Nobody reads the reason of a removal that failed (libxl_device.c, `device_hotplug_done`).

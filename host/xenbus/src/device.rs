@@ -76,7 +76,7 @@ pub struct DeviceInstance {
     /// The device.
     pub device: DeviceKey,
     /// What of it.
-    pub role: VifType,
+    pub vif_type: VifType,
 }
 
 impl DeviceInstance {
@@ -84,7 +84,7 @@ impl DeviceInstance {
     pub fn main(device: DeviceKey) -> Self {
         Self {
             device,
-            role: VifType::Paravirtual,
+            vif_type: VifType::Paravirtual,
         }
     }
 
@@ -92,7 +92,7 @@ impl DeviceInstance {
     /// QEMU by libxl (tools/libs/light/libxl_nic.c, `libxl__device_nic_devname`).
     pub fn link(&self) -> String {
         let DeviceKey { frontend, devid, .. } = &self.device;
-        match self.role {
+        match self.vif_type {
             VifType::Paravirtual => format!("vif{frontend}.{devid}"),
             VifType::Emulated => format!("vif{frontend}.{devid}-emu"),
         }
@@ -101,7 +101,7 @@ impl DeviceInstance {
 
 impl fmt::Display for DeviceInstance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.role {
+        match self.vif_type {
             VifType::Paravirtual => write!(f, "{}", self.device),
             VifType::Emulated => write!(f, "{}-emu", self.device),
         }

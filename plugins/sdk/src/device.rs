@@ -12,15 +12,15 @@ impl Device {
             devid: 0,
             script: String::new(),
             nodes: list(nodes),
-            role: VifType::Paravirtual,
+            vif_type: VifType::Paravirtual,
             parameters: Vec::new(),
         }
     }
 
-    /// The same, of this role and told these parameters, for a unit test.
-    pub fn told(self, role: VifType, parameters: &[(&str, &str)]) -> Self {
+    /// The same, of this vif_type and told these parameters, for a unit test.
+    pub fn told(self, vif_type: VifType, parameters: &[(&str, &str)]) -> Self {
         Self {
-            role,
+            vif_type,
             parameters: list(parameters),
             ..self
         }

@@ -37,7 +37,7 @@ impl Handler for VifNat {
         let addresses = Addresses::of(device)?;
         let card = Card::of(device)?;
         let vif = Vif::find()?;
-        if device.role == VifType::Emulated {
+        if device.vif_type == VifType::Emulated {
             card.configure(&vif, LinkChanges::new(), None)?;
             card.restrict(&vif)?;
             return Ok(card.connection());

@@ -17,7 +17,7 @@ pub struct Card {
     pub mtu: Option<u32>,
     /// What it may send, if that is restricted.
     pub allowed: Option<Sources>,
-    role: VifType,
+    vif_type: VifType,
 }
 
 impl Card {
@@ -33,7 +33,7 @@ impl Card {
         };
         let name = device.optional("vifname")?;
         Ok(Self {
-            name: name.map(|name| match device.role {
+            name: name.map(|name| match device.vif_type {
                 VifType::Paravirtual => name.to_owned(),
                 // tools/hotplug/Linux/vif-common.sh
                 VifType::Emulated => format!("{name}-emu"),
@@ -41,7 +41,7 @@ impl Card {
             // 0 stands for none (tools/hotplug/Linux/xen-network-common.sh, `set_mtu`).
             mtu: (mtu > 0).then_some(mtu),
             allowed: sources::allowed(device, mac_filter)?,
-            role: device.role,
+            vif_type: device.vif_type,
         })
     }
 
@@ -71,7 +71,7 @@ impl Card {
 
     /// What there is to publish: for the frontend, the MTU that was set.
     pub fn connection(&self) -> Connection {
-        match (self.mtu, self.role) {
+        match (self.mtu, self.vif_type) {
             (Some(mtu), VifType::Paravirtual) => Connection::new().frontend("mtu", mtu.to_string()),
             // QEMU's card has no frontend.
             _ => Connection::new(),
@@ -95,7 +95,7 @@ mod tests {
                 name: None,
                 mtu: None,
                 allowed: None,
-                role: VifType::Paravirtual,
+                vif_type: VifType::Paravirtual,
             })
         );
     }

@@ -227,7 +227,10 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
     let above = "host/daemon/src/directory/above.rs";
     let stand_in = "host/script/src/directory.rs";
     // They make what toolstacks ask for, and take it down; the one decides, in the transaction in which the other writes.
-    let [act, place] = ["host/daemon/src/hotplug/act.rs", "host/daemon/src/hotplug/request_task.rs"];
+    let [act, place] = [
+        "host/daemon/src/hotplug/act.rs",
+        "host/daemon/src/hotplug/request_task.rs",
+    ];
     // They write requests to driver domains, in dom0.
     let [call, store] = ["host/toolstack/src/call.rs", "host/toolstack/src/store.rs"];
     let host: Vec<Source> = sources(&["host"])?

@@ -51,7 +51,7 @@ pub(super) fn check(
         backend: host.own,
         script,
         nodes,
-        role: part.role,
+        vif_type: part.vif_type,
         parameters: told.clone(),
         vms: snapshot.vms.clone(),
         vm: None,

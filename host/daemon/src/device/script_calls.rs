@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::poll_fn, task::Poll};
 
 use tokio::{sync::oneshot, time::Instant};
-use xenplug_control::script::{Answer, FsmAction};
+use xenplug_control::script::{Answer, ScriptAction};
 use xenplug_xenbus::{AfterRelease, DeviceFsm, Event, Phase};
 
 use crate::script::LIMIT;
@@ -14,7 +14,7 @@ pub(crate) type ScriptArgs = BTreeMap<String, String>;
 /// One call that waits for its answer. Dropped, it is refused.
 #[derive(Debug)]
 pub(crate) struct ScriptCall {
-    action: FsmAction,
+    action: ScriptAction,
     told: ScriptArgs,
     until: Option<Instant>,
     answer: oneshot::Sender<Answer>,
@@ -22,7 +22,7 @@ pub(crate) struct ScriptCall {
 
 impl ScriptCall {
     /// A call that begins now, and where its answer comes. Nobody waits for it once that is dropped.
-    pub(crate) fn new(action: FsmAction, told: ScriptArgs) -> (Self, oneshot::Receiver<Answer>) {
+    pub(crate) fn new(action: ScriptAction, told: ScriptArgs) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
         let until = Some(Instant::now() + LIMIT);
         let ask = Self {
@@ -65,8 +65,8 @@ impl PendingCalls {
     /// Takes a call, and answers with what to tell the machine.
     pub(super) fn take(&mut self, ask: ScriptCall) -> Event {
         let (calls, event) = match ask.action {
-            FsmAction::Add => (&mut self.adds, Event::Add),
-            FsmAction::Remove => (&mut self.removes, Event::Remove),
+            ScriptAction::Add => (&mut self.adds, Event::Add),
+            ScriptAction::Remove => (&mut self.removes, Event::Remove),
         };
         calls.push(ask);
         event

@@ -76,7 +76,7 @@ impl Task {
             plugin: plugin.name().to_owned(),
             vms: snapshot.vms,
             introduced: snapshot.introduced,
-            role: self.part.role,
+            vif_type: self.part.vif_type,
             parameters: told,
         };
         let resources = DeviceResources::begin(&self.host.journal, header)

@@ -116,7 +116,7 @@ impl Directory {
             served: self.means.claims.services.serve(&self.path.key),
             ..Observation::read(identity, present, gone, value)
         };
-        match self.role {
+        match self.vif_type {
             VifType::Paravirtual => seen,
             VifType::Emulated => self.as_tap(seen),
         }

@@ -1,6 +1,6 @@
 //! A device's directory on the embedded store.
 
-use xenplug_system::simulated::DeviceFsm as Simulated;
+use xenplug_system::simulated::SimHost as Simulated;
 use xenplug_xenbus::{DomId, Mode, RecoveredState};
 use xenplug_xenstore::{
     Endpoint,

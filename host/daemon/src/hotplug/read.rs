@@ -38,7 +38,7 @@ pub(super) struct Sight {
 }
 
 /// Looks. `refusal` is why the request of that id has been found not to be served.
-pub(super) async fn look(
+pub(super) async fn read_request(
     transaction: &Transaction,
     host: &Arc<DaemonContext>,
     path: RequestPath,

@@ -23,7 +23,7 @@ use xenplug_xenstore::Error;
 
 use super::{
     act::act,
-    look::{Sight, look},
+    read::{Sight, read_request},
 };
 use crate::{
     context::DaemonContext,
@@ -156,7 +156,7 @@ impl Task {
                 .host
                 .client
                 .transaction(&RETRY, async |transaction| {
-                    let sight = look(transaction, &self.host, path, refusal).await?;
+                    let sight = read_request(transaction, &self.host, path, refusal).await?;
                     self.note(&sight);
                     let Some(action) = next(&sight.seen) else {
                         return Err(End::Rest(rest(&sight)));

@@ -17,7 +17,7 @@ use rustix::{
 use super::{ioctl, loops::Loops, resolve, usage::Usage};
 use crate::{
     Block, Error,
-    block::{LoopDevice, LoopOptions, Source, SourceFacts, SourceIdentity, absolute, place},
+    block::{LoopDevice, LoopOptions, Source, SourceFacts, SourceIdentity, absolute, lookup},
     grant::{Access, BlockGrant},
     lock,
 };
@@ -104,7 +104,7 @@ impl OpenSource {
             )));
         }
         let is_file = FileType::from_raw_mode(found.stat.st_mode) == FileType::RegularFile;
-        let read_only = || place::read_only(if is_file { "File" } else { "Device" }, &wanted);
+        let read_only = || lookup::read_only(if is_file { "File" } else { "Device" }, &wanted);
 
         // Root may write what nobody may.
         let unwritable = is_file && found.stat.st_mode & 0o222 == 0;

@@ -19,7 +19,7 @@ use rustix::{
 
 use crate::{
     Error,
-    block::place::{self, DEV, LookupRoot, MAX_LINKS},
+    block::lookup::{self, DEV, LookupRoot, MAX_LINKS},
     grant::{Access, BlockGrant},
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Found {
 /// Finds what a path leads to, if it may be used that way.
 pub(super) fn find(grant: &BlockGrant, wanted: &Path, access: Access) -> Result<Found, Error> {
     let kernel = |errno| match errno {
-        Errno::NOENT | Errno::NOTDIR => place::missing(wanted),
+        Errno::NOENT | Errno::NOTDIR => lookup::missing(wanted),
         errno => Error::kernel(format!("open {}", wanted.display()), errno),
     };
     let mut path = wanted.to_owned();
@@ -43,7 +43,7 @@ pub(super) fn find(grant: &BlockGrant, wanted: &Path, access: Access) -> Result<
     for _ in 0..=MAX_LINKS {
         let canonical = |path: &Path| path.canonicalize().ok();
         let place =
-            LookupRoot::of(grant, &path, link, canonical).ok_or_else(|| place::not_granted(wanted, link.is_some()))?;
+            LookupRoot::of(grant, &path, link, canonical).ok_or_else(|| lookup::not_granted(wanted, link.is_some()))?;
         let step = Step::along(&place).map_err(kernel)?;
         match FileType::from_raw_mode(step.stat.st_mode) {
             FileType::Symlink => {
@@ -65,7 +65,7 @@ pub(super) fn find(grant: &BlockGrant, wanted: &Path, access: Access) -> Result<
                     stat: step.stat,
                 });
             }
-            _ => return Err(place::no_disk(wanted)),
+            _ => return Err(lookup::no_disk(wanted)),
         }
     }
     Err(kernel(Errno::LOOP))
@@ -140,7 +140,7 @@ impl Step {
     fn target(&self, directory: &Path) -> Result<PathBuf, Errno> {
         let target = fs::readlinkat(&self.fd, "", Vec::new())?;
         let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
-        place::target(directory, &target, &self.rest).ok_or(Errno::XDEV)
+        lookup::target(directory, &target, &self.rest).ok_or(Errno::XDEV)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     Error,
     block::{
         SourceFacts, SourceIdentity,
-        place::{self, DEV, LookupRoot, MAX_LINKS},
+        lookup::{self, DEV, LookupRoot, MAX_LINKS},
     },
     grant::{Access, BlockGrant},
 };
@@ -107,14 +107,16 @@ impl Files {
         let mut link = None;
         for _ in 0..=MAX_LINKS {
             let place = LookupRoot::of(grant, &path, link, |path| self.canonical(path))
-                .ok_or_else(|| place::not_granted(wanted, link.is_some()))?;
-            let directory = self.canonical(&place.directory).ok_or_else(|| place::missing(wanted))?;
+                .ok_or_else(|| lookup::not_granted(wanted, link.is_some()))?;
+            let directory = self
+                .canonical(&place.directory)
+                .ok_or_else(|| lookup::missing(wanted))?;
             let (at, rest) = self.to_first_link(directory, &place.rest);
             match self.nodes.get(&at) {
                 Some(Node::Symlink(target)) => {
                     let directory = at.parent().unwrap_or(Path::new("/"));
                     link = Some(place.link(at.starts_with(DEV)));
-                    path = place::target(directory, target, &rest).ok_or_else(|| place::not_granted(wanted, true))?;
+                    path = lookup::target(directory, target, &rest).ok_or_else(|| lookup::not_granted(wanted, true))?;
                 }
                 Some(Node::Disk {
                     identity,
@@ -125,7 +127,7 @@ impl Files {
                     let is_file = matches!(identity, SourceIdentity::File { .. });
                     place.permit(wanted, access, !is_file && at.starts_with(DEV))?;
                     if *read_only && access == Access::ReadWrite {
-                        return Err(place::read_only(if is_file { "File" } else { "Device" }, wanted));
+                        return Err(lookup::read_only(if is_file { "File" } else { "Device" }, wanted));
                     }
                     let (identity, size, diskseq, read_only) = (*identity, *size, *diskseq, *read_only);
                     return Ok(SourceFacts {
@@ -136,9 +138,9 @@ impl Files {
                         read_only,
                     });
                 }
-                Some(Node::Pipe) => return Err(place::no_disk(wanted)),
-                None if self.is_directory(&at) => return Err(place::no_disk(wanted)),
-                None => return Err(place::missing(wanted)),
+                Some(Node::Pipe) => return Err(lookup::no_disk(wanted)),
+                None if self.is_directory(&at) => return Err(lookup::no_disk(wanted)),
+                None => return Err(lookup::missing(wanted)),
             }
         }
         Err(Error::kernel(
@@ -153,7 +155,7 @@ impl Files {
         for _ in 0..=MAX_LINKS {
             let (at, rest) = self.to_first_link("/".into(), path.strip_prefix("/").ok()?);
             match self.nodes.get(&at) {
-                Some(Node::Symlink(target)) => path = place::target(at.parent()?, target, &rest)?,
+                Some(Node::Symlink(target)) => path = lookup::target(at.parent()?, target, &rest)?,
                 Some(_) => return Some(at),
                 None => return self.is_directory(&at).then_some(at),
             }

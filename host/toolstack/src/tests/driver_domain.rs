@@ -6,7 +6,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use tokio::task::JoinHandle;
 use xenplug_hotplug::{
     Class, Request, RequestId, RequestPath, State,
-    daemon::{Backend, Seen, ToolstackAction, next},
+    daemon::{Backend, DaemonAction, Seen, next},
     driver_domain,
 };
 use xenplug_xenbus::{HotplugStatus, XenbusState};
@@ -163,7 +163,7 @@ impl Simulated {
         transaction: &Transaction,
         path: RequestPath,
         seen: &Seen,
-        action: &ToolstackAction,
+        action: &DaemonAction,
     ) -> Result<(), Error> {
         let (front, back) = (path.frontend_path(), self.backend(path));
         let write = async |node: String, value: &str| transaction.write(&node.parse()?, value).await;
@@ -176,7 +176,7 @@ impl Simulated {
             }
         };
         match action {
-            ToolstackAction::Make => {
+            DaemonAction::Make => {
                 let directory: Path = back.parse()?;
                 transaction.mkdir(&directory).await?;
                 let read = [Permission::none(D.0), Permission::read(G.0)];
@@ -212,16 +212,16 @@ impl Simulated {
                     .await?;
                 state(State::Taken).await
             }
-            ToolstackAction::Tell(now) => state(*now).await,
-            ToolstackAction::Shut => {
+            DaemonAction::Tell(now) => state(*now).await,
+            DaemonAction::Shut => {
                 write(format!("{back}/online"), "0").await?;
                 write(format!("{back}/state"), "5").await
             }
-            ToolstackAction::Drop(why) => {
+            DaemonAction::Drop(why) => {
                 fail(why).await?;
                 transaction.rm(&back.parse()?).await
             }
-            ToolstackAction::Close(why) => {
+            DaemonAction::Close(why) => {
                 fail(why).await?;
                 if seen.frontend {
                     transaction.rm(&front.parse()?).await?;

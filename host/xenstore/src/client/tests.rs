@@ -41,9 +41,9 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A server and a place for it to come back to.
-struct Place(tempfile::TempDir);
+struct TestSocket(tempfile::TempDir);
 
-impl Place {
+impl TestSocket {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -77,7 +77,7 @@ async fn a_store_that_is_not_there_is_an_error_that_says_where() {
 
 #[tokio::test]
 async fn a_restarted_server_is_found_again_with_all_watches() {
-    let place = Place::new();
+    let place = TestSocket::new();
     let first = place.serve();
     let client = place.connect().await;
     let mut watches = Vec::new();
@@ -103,7 +103,7 @@ async fn a_restarted_server_is_found_again_with_all_watches() {
 
 #[tokio::test]
 async fn a_stalled_server_is_given_up_after_the_deadline_and_found_again() {
-    let place = Place::new();
+    let place = TestSocket::new();
     let server = place.serve();
     let options = Options {
         deadline: Duration::from_secs(1),
@@ -133,7 +133,7 @@ async fn a_stalled_server_is_given_up_after_the_deadline_and_found_again() {
 
 #[tokio::test]
 async fn a_thousand_conflicts_in_a_row_end_as_an_error_within_bounds() {
-    let place = Place::new();
+    let place = TestSocket::new();
     let server = place.serve();
     let client = place.connect().await;
     server.conflict(1000);
@@ -160,7 +160,7 @@ async fn a_thousand_conflicts_in_a_row_end_as_an_error_within_bounds() {
 
 #[tokio::test]
 async fn transactions_and_watches_whose_futures_are_dropped_leave_nothing_in_the_store() {
-    let place = Place::new();
+    let place = TestSocket::new();
     let server = place.serve();
     let client = place.connect().await;
     let path = node("/a");
@@ -195,7 +195,7 @@ async fn futures<F: Future<Output = Result<T, Error>>, T>(count: usize, mut f: i
 
 #[tokio::test]
 async fn a_transaction_does_not_outlive_its_connection() {
-    let place = Place::new();
+    let place = TestSocket::new();
     let server = place.serve();
     let client = place.connect().await;
     let mut watch = client.watch(&node("/a")).await.unwrap();
@@ -215,7 +215,7 @@ async fn a_transaction_does_not_outlive_its_connection() {
 
 #[tokio::test]
 async fn a_client_that_is_dropped_closes_its_connection() {
-    let place = Place::new();
+    let place = TestSocket::new();
     let server = place.serve();
     let client = place.connect().await;
     let watch = client.watch(&node("/a")).await.unwrap();
@@ -243,7 +243,7 @@ async fn a_client_that_is_dropped_closes_its_connection() {
 
 #[tokio::test]
 async fn errors_say_what_was_asked() {
-    let place = Place::new();
+    let place = TestSocket::new();
     let _server = place.serve();
     let client = place.connect().await;
     let error = client.read(&node("/missing")).await.unwrap_err();

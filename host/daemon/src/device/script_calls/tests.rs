@@ -29,7 +29,7 @@ impl Stage {
     }
 
     /// Somebody calls, and this is found.
-    fn ask(&mut self, action: FsmAction, seen: Observation) -> oneshot::Receiver<Answer> {
+    fn ask(&mut self, action: ScriptAction, seen: Observation) -> oneshot::Receiver<Answer> {
         let (ask, answer) = ScriptCall::new(action, ScriptArgs::default());
         let event = self.calls.take(ask);
         let begun = self.tell(&event);
@@ -82,12 +82,12 @@ fn has_failed(answer: Option<Answer>, word: &str) -> bool {
 #[test]
 fn an_add_is_answered_once_it_is_published_and_not_before() {
     let mut stage = Stage::new();
-    let mut first = stage.ask(FsmAction::Add, waiting());
+    let mut first = stage.ask(ScriptAction::Add, waiting());
     stage.tell(&Event::HandlerDone);
     assert_eq!(heard(&mut first), None);
     stage.tell(&DONE);
     assert_eq!(heard(&mut first), Some(Answer::Done));
-    let mut second = stage.ask(FsmAction::Add, in_use());
+    let mut second = stage.ask(ScriptAction::Add, in_use());
     assert_eq!(heard(&mut second), Some(Answer::Done));
 }
 
@@ -95,7 +95,7 @@ fn an_add_is_answered_once_it_is_published_and_not_before() {
 fn an_add_of_which_nobody_knows_whether_it_was_published_waits_for_a_look() {
     for (seen, connected) in [(in_use(), true), (waiting(), false)] {
         let mut stage = Stage::new();
-        let mut add = stage.ask(FsmAction::Add, waiting());
+        let mut add = stage.ask(ScriptAction::Add, waiting());
         stage.tell(&Event::HandlerDone);
         let look = stage.tell(&UNKNOWN);
         assert_eq!(heard(&mut add), None, "the phase is connected already");
@@ -112,7 +112,7 @@ fn an_add_of_which_nobody_knows_whether_it_was_published_waits_for_a_look() {
 #[test]
 fn a_failure_is_answered_once_it_is_told() {
     let mut stage = Stage::new();
-    let mut add = stage.ask(FsmAction::Add, waiting());
+    let mut add = stage.ask(ScriptAction::Add, waiting());
     stage.tell(&Event::HandlerFailed);
     stage.tell(&Event::ReleaseFailed);
     stage.tell(&Event::Changed);
@@ -126,13 +126,13 @@ fn a_failure_is_answered_once_it_is_told() {
 fn a_remove_is_answered_once_nothing_is_held_or_something_cannot_be_given_back() {
     let plugged = || {
         let mut stage = Stage::new();
-        stage.ask(FsmAction::Add, waiting());
+        stage.ask(ScriptAction::Add, waiting());
         stage.tell(&Event::HandlerDone);
         stage.tell(&DONE);
         stage
     };
     let mut stage = plugged();
-    let mut remove = stage.ask(FsmAction::Remove, in_use());
+    let mut remove = stage.ask(ScriptAction::Remove, in_use());
     let look = stage.tell(&Event::Released);
     stage.find(look, in_use());
     assert_eq!(heard(&mut remove), None, "the store still says connected");
@@ -140,12 +140,12 @@ fn a_remove_is_answered_once_nothing_is_held_or_something_cannot_be_given_back()
     assert_eq!(heard(&mut remove), Some(Answer::Done));
 
     let mut stage = plugged();
-    let mut remove = stage.ask(FsmAction::Remove, in_use());
+    let mut remove = stage.ask(ScriptAction::Remove, in_use());
     stage.tell(&Event::ReleaseFailed);
     assert!(has_failed(heard(&mut remove), "phy: no"));
 
     let mut foreign = Stage::new();
-    let mut remove = foreign.ask(FsmAction::Remove, in_use());
+    let mut remove = foreign.ask(ScriptAction::Remove, in_use());
     assert!(matches!(heard(&mut remove), Some(Answer::NotServed { .. })));
 }
 
@@ -153,9 +153,9 @@ fn a_remove_is_answered_once_nothing_is_held_or_something_cannot_be_given_back()
 fn a_remove_answers_the_add_before_it_and_not_the_one_after_it() {
     let mut stage = Stage::new();
     let early = device(XenbusState::Initialising, HotplugStatus::None);
-    let mut before = stage.ask(FsmAction::Add, early.clone());
-    let mut remove = stage.ask(FsmAction::Remove, early.clone());
-    let mut after = stage.ask(FsmAction::Add, early);
+    let mut before = stage.ask(ScriptAction::Add, early.clone());
+    let mut remove = stage.ask(ScriptAction::Remove, early.clone());
+    let mut after = stage.ask(ScriptAction::Add, early);
     assert!(has_failed(heard(&mut before), "removed"));
     assert_eq!(heard(&mut remove), Some(Answer::Done));
     assert_eq!(heard(&mut after), None);
@@ -172,7 +172,7 @@ fn a_remove_answers_the_add_before_it_and_not_the_one_after_it() {
 async fn who_has_gone_is_not_waited_for() {
     let mut stage = Stage::new();
     let early = device(XenbusState::Initialising, HotplugStatus::None);
-    let [first, second] = [(); 2].map(|()| stage.ask(FsmAction::Add, early.clone()));
+    let [first, second] = [(); 2].map(|()| stage.ask(ScriptAction::Add, early.clone()));
     drop(first);
     let far = Duration::from_millis(20);
     assert!(timeout(far, stage.calls.withdrawn()).await.is_err(), "one still waits");
@@ -185,8 +185,8 @@ async fn who_has_gone_is_not_waited_for() {
 #[tokio::test]
 async fn what_has_waited_too_long_is_given_up_or_hurried() {
     let mut stage = Stage::new();
-    let _begun = stage.ask(FsmAction::Add, waiting());
-    let _waiting = stage.ask(FsmAction::Add, waiting());
+    let _begun = stage.ask(ScriptAction::Add, waiting());
+    let _waiting = stage.ask(ScriptAction::Add, waiting());
     let until = stage.calls.until().expect("two wait");
     let overdue = stage.calls.overdue(until - Duration::from_secs(1));
     assert!(overdue.waiting.is_empty() && !overdue.begun);

@@ -13,7 +13,7 @@ use crate::wire::{Kind, append_frame, first_frame};
 
 /// A peer that says what the test wants it to.
 struct Fake {
-    place: MemoryStore,
+    place: TestSocket,
     listener: UnixListener,
 }
 
@@ -27,7 +27,7 @@ struct Asked {
 
 impl Fake {
     fn new() -> Self {
-        let place = MemoryStore::new();
+        let place = TestSocket::new();
         let listener = UnixListener::bind(place.socket()).unwrap();
         Self { place, listener }
     }
