@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use xenplug_runtime::{Connection, Device, DeviceResources, Plugin};
-use xenplug_xenbus::{DeviceFsm, DeviceInstance, Event, FsmAction, Identity, Mode, Observation, Phase, Published};
+use xenplug_xenbus::{DeviceFsm, DeviceInstance, Event, FsmAction, Identity, Mode, Observation, Phase, WriteOutcome};
 
 pub(crate) use failure::Failure;
 use job::{Job, finished};
@@ -140,7 +140,7 @@ impl Task {
                 ask = self.entry.woken() => {
                     return Some(ask.map_or(Event::Changed, |ask| self.calls.take(ask)));
                 }
-                () = self.calls.withdrawn() => return Some(Event::Withdrawn),
+                () = self.calls.withdrawn() => return Some(Event::AddCancelled),
                 () = sleep_until(overdue), if overdue < far => {
                     if let Some(event) = self.is_overdue().await {
                         return Some(event);
@@ -211,7 +211,7 @@ impl Task {
             FsmAction::Publish => {
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.publish(&identity, &self.marks, &self.connection).await,
-                    None => Ok(Published::Stale),
+                    None => Ok(WriteOutcome::Stale),
                 };
                 if let Some(resources) = &mut self.resources {
                     resources.unlock();
@@ -219,7 +219,7 @@ impl Task {
                 let published = match outcome {
                     Ok(published) => published,
                     // It may be written or not; the look that follows tells.
-                    Err(error) if error.is_disconnected() => Published::Unknown,
+                    Err(error) if error.is_disconnected() => WriteOutcome::Unknown,
                     Err(error) => {
                         let plugin = self.plugin_name();
                         let cause = match error.is_quota() {
@@ -230,10 +230,10 @@ impl Task {
                             &plugin,
                             &format!("its nodes could not be published: {error}{cause}"),
                         ));
-                        Published::Failed
+                        WriteOutcome::Failed
                     }
                 };
-                if published == Published::Done {
+                if published == WriteOutcome::Done {
                     let took = self.began.elapsed();
                     self.host.metrics.connected(&self.part.device.kind, took);
                     info!(
@@ -241,12 +241,12 @@ impl Task {
                         "connected"
                     );
                 }
-                Some(Event::Published(published))
+                Some(Event::Written(published))
             }
-            FsmAction::Retract => {
+            FsmAction::Withdraw => {
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.retract(&identity, None).await,
-                    None => Ok(Published::Stale),
+                    None => Ok(WriteOutcome::Stale),
                 };
                 Some(self.published(outcome, "that it is no longer connected"))
             }
@@ -262,7 +262,7 @@ impl Task {
                 let begun = Instant::now();
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.publish_disconnected(&identity).await,
-                    None => Ok(Published::Stale),
+                    None => Ok(WriteOutcome::Stale),
                 };
                 self.told_in = begun.elapsed();
                 Some(self.published(outcome, "that it is disconnected"))
@@ -271,7 +271,7 @@ impl Task {
                 self.be_seen().await;
                 let outcome = match self.identity() {
                     Some(identity) => self.directory.remove(&identity).await,
-                    None => Ok(Published::Stale),
+                    None => Ok(WriteOutcome::Stale),
                 };
                 Some(self.published(outcome, "its removal"))
             }
@@ -283,7 +283,7 @@ impl Task {
     async fn read_state(&mut self) -> Result<Observation, xenplug_xenstore::Error> {
         let waits = match self.machine.mode() {
             Mode::DriverDomain => self.machine.phase() == Phase::Waiting,
-            Mode::Dom0 => self.machine.adding(),
+            Mode::Dom0 => self.machine.add_pending(),
         };
         let observation = if waits {
             let begun = Instant::now();
@@ -362,13 +362,13 @@ impl Task {
         }
         let cause = format!("not within {} s: {}", LIMIT.as_secs(), self.awaited());
         self.failed(Failure::new("xenplugd", &cause));
-        if self.machine.adding() {
+        if self.machine.add_pending() {
             self.tell_failure().await;
         }
         for ask in waiting {
             ask.answer(failed(&format!("xenplugd: {cause}")));
         }
-        stopped.or_else(|| (self.machine.adding() && !self.calls.any_add()).then_some(Event::Withdrawn))
+        stopped.or_else(|| (self.machine.add_pending() && !self.calls.any_add()).then_some(Event::AddCancelled))
     }
 
     /// What the device is not ready for a handler for, in words.
@@ -376,7 +376,7 @@ impl Task {
         let at = self.part.device.kind.handler_state();
         match &self.seen {
             _ if self.machine.phase().holds() => "what was here before is not given back yet".to_owned(),
-            _ if self.machine.looking() => "xenstore does not answer".to_owned(),
+            _ if self.machine.read_pending() => "xenstore does not answer".to_owned(),
             None => "xenstore does not answer".to_owned(),
             Some(seen) if seen.state != at => format!(
                 "the backend is in state {} ({}) and not in {} ({at})",
@@ -408,14 +408,14 @@ impl Task {
         self.published(outcome, "why it failed")
     }
 
-    fn published(&mut self, outcome: Result<Published, xenplug_xenstore::Error>, what: &str) -> Event {
-        Event::Published(outcome.unwrap_or_else(|error| {
+    fn published(&mut self, outcome: Result<WriteOutcome, xenplug_xenstore::Error>, what: &str) -> Event {
+        Event::Written(outcome.unwrap_or_else(|error| {
             warn!(device = %self.part, %error, "{what} could not be published");
             if error.is_disconnected() {
-                return Published::Unknown;
+                return WriteOutcome::Unknown;
             }
             self.again = Some(Instant::now() + AGAIN);
-            Published::Failed
+            WriteOutcome::Failed
         }))
     }
 
@@ -438,7 +438,7 @@ impl Task {
 
     /// Says whether anything is held, or may be by what is under way. A request waits for its end.
     fn rest(&self) {
-        let at_rest = self.machine.phase().settled() && !self.machine.looking() && self.resources.is_none();
+        let at_rest = self.machine.phase().settled() && !self.machine.read_pending() && self.resources.is_none();
         let before = std::mem::replace(&mut self.entry.view().at_rest, at_rest);
         if at_rest && !before {
             self.host.requests.wake_of(self.host.own, &self.part.device);

@@ -8,7 +8,8 @@ use tracing::warn;
 use xenplug_runtime::{Claims, Connection};
 use xenplug_system::{Platform, network::IfName};
 use xenplug_xenbus::{
-    BackendPath, DeviceFsm, DeviceInstance, HotplugStatus, Identity, MADE_FOR, Observation, Phase, Published, VifType,
+    BackendPath, DeviceFsm, DeviceInstance, HotplugStatus, Identity, Observation, Phase, REQUEST_NODE, VifType,
+    WriteOutcome,
 };
 use xenplug_xenstore::{Backoff, Client, Error, Path, Reply, Request, Transaction};
 
@@ -28,7 +29,7 @@ pub(crate) const RETRY: Backoff = Backoff {
 };
 
 /// The nodes that say where a device is in its life.
-const LOOKED_AT: [&str; 4] = ["state", "online", "hotplug-status", MADE_FOR];
+const LOOKED_AT: [&str; 4] = ["state", "online", "hotplug-status", REQUEST_NODE];
 
 /// What tells a device from one that was made anew in its place, for the same machine or for one whose `vm` cannot be
 /// read.
@@ -79,7 +80,7 @@ pub(crate) struct Directory {
 }
 
 /// What a write did, for the machine.
-type Outcome = Result<Published, Error>;
+type Outcome = Result<WriteOutcome, Error>;
 
 impl Directory {
     /// The directory of a device that has come to that phase.
@@ -166,7 +167,7 @@ impl Directory {
         status: &str,
         error: &str,
     ) -> Outcome {
-        let failed = |seen: &Observation| machine.failed(seen) && self.is_there(marks.link);
+        let failed = |seen: &Observation| machine.accepts_failure(seen) && self.is_there(marks.link);
         self.write(Self::failure(status, error), marks, failed).await
     }
 
@@ -190,7 +191,7 @@ impl Directory {
     pub(crate) async fn retract(&self, identity: &Identity, lost: Option<&str>) -> Outcome {
         self.conditionally(
             &[],
-            |seen| seen.retractable(identity),
+            |seen| seen.withdrawable(identity),
             async |transaction| {
                 // blkback opens what it names at any time (linux/drivers/block/xen-blkback/xenbus.c, `backend_changed`).
                 self.unwrite(transaction, "physical-device").await?;
@@ -243,7 +244,7 @@ impl Directory {
                 Ok(self.writes(&nodes))
             })
             .await?;
-        if let (Some(status), Published::Done) = (status, outcome) {
+        if let (Some(status), WriteOutcome::Done) = (status, outcome) {
             self.of_tap.set(HotplugStatus::parse(Some(&status)));
         }
         Ok(outcome)
@@ -307,8 +308,8 @@ impl Directory {
             })
             .await;
         match done {
-            Ok(()) => Ok(Published::Done),
-            Err(End::Stale) => Ok(Published::Stale),
+            Ok(()) => Ok(WriteOutcome::Done),
+            Err(End::Stale) => Ok(WriteOutcome::Stale),
             Err(End::Store(error)) => Err(error),
         }
     }

@@ -110,10 +110,10 @@ impl Dispatch {
         if watched.backend != self.host.own {
             return;
         }
-        if let WatchLevel::Device { key, leaf } = &watched.place {
+        if let WatchLevel::Device { key, leaf } = &watched.level {
             self.foreign_disks.changed(key, *leaf);
         }
-        match &watched.place {
+        match &watched.level {
             WatchLevel::Device {
                 key,
                 leaf: None | Some("state" | "online" | "hotplug-status"),
@@ -121,7 +121,7 @@ impl Dispatch {
             WatchLevel::Device { .. } => {}
             _ => self.host.requests.wake_all(),
         }
-        match watched.place {
+        match watched.level {
             WatchLevel::Device {
                 key,
                 leaf: None | Some("state" | "online"),

@@ -18,7 +18,7 @@ use tokio::time::interval;
 use tracing::{info, warn};
 use xenplug_hotplug::{
     Class, RequestPath, driver_domain,
-    request::{MADE_FOR, VERSION},
+    request::{REQUEST_NODE, VERSION},
 };
 use xenplug_xenbus::{DeviceKey, DomId, Kind};
 use xenplug_xenstore::{Error, Event, Path, Reply, Request};
@@ -177,7 +177,7 @@ async fn take_up(host: &Arc<DaemonContext>) -> Result<(), Error> {
 /// The places of backends that were made for a request, which may have gone.
 async fn orphans(host: &DaemonContext, kind: &Kind) -> Result<Vec<RequestPath>, Error> {
     let backends = below(host, &dispatch::root(host).join(kind.as_str())?).await?;
-    let reads = backends.iter().map(|path| path.join(MADE_FOR).map(Request::Read));
+    let reads = backends.iter().map(|path| path.join(REQUEST_NODE).map(Request::Read));
     let replies = host.client.batch(reads.collect::<Result<_, _>>()?).await?;
     let made = backends.iter().zip(replies).filter_map(|(path, reply)| {
         let device = matches!(reply, Ok(Reply::Value(_))).then(|| path.components().skip(4).collect::<Vec<_>>());

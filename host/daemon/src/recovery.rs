@@ -10,7 +10,7 @@ use tokio::{task::spawn_local, time::timeout};
 use tracing::{info, warn};
 use xenplug_control::script::ScriptAction;
 use xenplug_runtime::{DeviceResources, Effect, Grants, Header};
-use xenplug_xenbus::{DeviceFsm, HotplugStatus, Mode, Phase, Published, RecoveredState};
+use xenplug_xenbus::{DeviceFsm, HotplugStatus, Mode, Phase, RecoveredState, WriteOutcome};
 
 use crate::{
     context::DaemonContext,
@@ -89,7 +89,7 @@ async fn find(host: &Arc<DaemonContext>, mut resources: DeviceResources) -> anyh
                     .retract(&header.identity, Some(&failure.text))
                     .await
                     .with_context(|| format!("{key} cannot be taken back"))?;
-                again = retracted == Published::Done;
+                again = retracted == WriteOutcome::Done;
                 if again {
                     (RecoveredState::Unfinished, None)
                 } else {

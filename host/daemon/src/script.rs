@@ -108,7 +108,7 @@ fn device(host: &DaemonContext, path: &str) -> Result<DeviceKey, String> {
     match WatchedPath::parse(path, host.own).map_err(|error| error.to_string())? {
         WatchedPath {
             backend,
-            place: WatchLevel::Device { key, leaf: None },
+            level: WatchLevel::Device { key, leaf: None },
         } if backend == host.own => Ok(key),
         _ => Err(format!(
             "{path:?} is not the directory of a backend of domain {}",

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::warn;
 use xenplug_runtime::{Backends, HelperKey, Services};
-use xenplug_xenbus::{AfterRelease, DeviceInstance, DeviceKey, Phase, Published, XenbusState};
+use xenplug_xenbus::{AfterRelease, DeviceInstance, DeviceKey, Phase, WriteOutcome, XenbusState};
 use xenplug_xenstore::Error;
 
 use crate::{
@@ -111,14 +111,14 @@ async fn ended(host: &Arc<DaemonContext>, role: &HelperKey) -> Result<(), Error>
         if matches!(
             host.registry.phase(&part),
             Some(Phase::Releasing {
-                then: AfterRelease::Fail
+                then: AfterRelease::PublishFailure
             })
         ) {
             // It tells more of why.
             continue;
         }
         let directory = Directory::of(host, part, Phase::Absent);
-        if directory.abandon(&error).await? == Published::Done {
+        if directory.abandon(&error).await? == WriteOutcome::Done {
             warn!(%device, error, "not connected any more");
         }
     }

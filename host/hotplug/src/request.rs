@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-pub use xenplug_xenbus::MADE_FOR;
+pub use xenplug_xenbus::REQUEST_NODE;
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u32 = 1;
@@ -18,7 +18,7 @@ pub const OWN_NODES: [&str; 8] = ["version", "id", "vm", "kind", "state", "error
 pub const DECIDED_BY_BACKEND: [&str; 8] = [
     "frontend-id",
     "online",
-    MADE_FOR,
+    REQUEST_NODE,
     "hotplug-status",
     "hotplug-error",
     "physical-device",

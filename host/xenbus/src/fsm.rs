@@ -7,7 +7,7 @@
 //! # The contract with whoever runs it
 //! - [`Event::Changed`] says "look again", nothing more: a watch fired, a link appeared, it is time for a resync. Such
 //!   events may be lost, repeated, delayed and reordered at will; one that arrives after the last change is enough.
-//! - [`Event::Add`], [`Event::Remove`] and [`Event::Withdrawn`] are told once each, in their order. Whether an ask still
+//! - [`Event::Add`], [`Event::Remove`] and [`Event::AddCancelled`] are told once each, in their order. Whether an ask still
 //!   stands, [`DeviceFsm::adding`] and [`DeviceFsm::removing`] tell; how it was decided, the phase does.
 //! - [`FsmAction::ReadState`] carries a [`Ticket`] of this machine, and so does its answer. An answer that is out of date (another look was
 //!   answered since, or an operation has begun that changes what can be seen) is ignored, so looks need no order.
@@ -15,7 +15,7 @@
 //!   No second one is asked for before that. [`FsmAction::StopHandler`] asks the running handler to end early; the handler
 //!   still completes once, either way.
 //! - The store may change between a look and an operation. So every write is one transaction that looks once more, and
-//!   answers [`Published::Stale`] instead of writing to a directory that has gone or is another's. The conditions are
+//!   answers [`WriteOutcome::Stale`] instead of writing to a directory that has gone or is another's. The conditions are
 //!   at each action.
 //!
 //! # Phases
@@ -27,15 +27,15 @@
 //!     Absent --> Waiting: present
 //!     Waiting --> Connecting: wanted, in dom0 also asked for / RunHandler
 //!     Connecting --> Publishing: HandlerDone / Publish
-//!     Connecting --> Releasing: HandlerFailed, or doomed / Release
+//!     Connecting --> Releasing: HandlerFailed, or stopping / Release
 //!     Publishing --> Connected: Done, Unknown
 //!     Publishing --> Releasing: Stale, Failed / Release
 //!     Connected --> Releasing: leaving, gone, another's, made anew, Remove, Lost / Release
-//!     Connected --> Retracting: set back / Retract
-//!     Retracting --> Releasing: Done / Release
-//!     Retracting --> Connected: Stale, Unknown, Failed
-//!     Releasing --> Unreleased: ReleaseFailed
-//!     Unreleased --> Releasing: Changed / Release
+//!     Connected --> Withdrawing: set back / Retract
+//!     Withdrawing --> Releasing: Done / Release
+//!     Withdrawing --> Connected: Stale, Unknown, Failed
+//!     Releasing --> ReleaseFailed: ReleaseFailed
+//!     ReleaseFailed --> Releasing: Changed / Release
 //!     Releasing --> Released: Released / Look
 //!     Releasing --> Failing: Released after a failure / PublishFailure
 //!     Failing --> Failed: Done
@@ -66,7 +66,7 @@
 //! | phase | event | next phase | action |
 //! | --- | --- | --- | --- |
 //! | any at rest, `Connecting` | `Changed` | the same | `Look` |
-//! | `Unreleased` | `Changed`, any look | `Releasing` | `Release` |
+//! | `ReleaseFailed` | `Changed`, any look | `Releasing` | `Release` |
 //! | any other in flight | `Changed` | the same; looks when it next rests | - |
 //! | any | a look that is out of date | the same | - |
 //! | *resting* | absent | `Absent` | `Forget` |
@@ -78,23 +78,23 @@
 //! | *resting* | any other look, status `disconnected`, dom0 | `Released`, told | - |
 //! | *resting* | any other look | `Waiting` | - |
 //! | `Connecting` | a look that still allows it | the same | - |
-//! | `Connecting` | a look that does not | doomed | `StopHandler`, once |
+//! | `Connecting` | a look that does not | stopping | `StopHandler`, once |
 //! | `Connecting` | `HandlerDone` | `Publishing` | `Publish` |
-//! | `Connecting`, doomed | `HandlerDone`, `HandlerFailed` | `Releasing`, then look | `Release` |
+//! | `Connecting`, stopping | `HandlerDone`, `HandlerFailed` | `Releasing`, then look | `Release` |
 //! | `Connecting` | `HandlerFailed` | `Releasing`, then fail | `Release` |
 //! | `Publishing` | `Published(Done)` | `Connected` | - |
 //! | `Publishing` | `Published(Unknown)` | `Connected` | `Look`: if it was not written, it counts as *made anew* |
 //! | `Publishing` | `Published(Stale)` | `Releasing`, then look | `Release` |
 //! | `Publishing` | `Published(Failed)` | `Releasing`, then fail | `Release` |
-//! | `Connected` | *set back* | `Retracting` | `Retract` |
+//! | `Connected` | *set back* | `Withdrawing` | `Withdraw` |
 //! | `Connected` | absent, *leaving*, another's, *made anew* | `Releasing`, then look | `Release` |
 //! | `Connected` | `Lost` | `Releasing`, then fail | `Release` |
 //! | `Connected` | any other look: also state 6 with `online` 1, a guest that reboots | the same | - |
-//! | `Retracting` | `Published(Done)` | `Releasing`, then look | `Release` |
-//! | `Retracting` | `Published(Stale)`, `Published(Unknown)` | `Connected` | `Look` |
-//! | `Retracting` | `Published(Failed)` | `Connected` | - |
+//! | `Withdrawing` | `Published(Done)` | `Releasing`, then look | `Release` |
+//! | `Withdrawing` | `Published(Stale)`, `Published(Unknown)` | `Connected` | `Look` |
+//! | `Withdrawing` | `Published(Failed)` | `Connected` | - |
 //! | `Releasing` | `Released` | `Released`, or `Failing` | `Look`, or `PublishFailure` |
-//! | `Releasing` | `ReleaseFailed` | `Unreleased` | - |
+//! | `Releasing` | `ReleaseFailed` | `ReleaseFailed` | - |
 //! | `Failing` | `Published(Done)` | `Failed`, told | - |
 //! | `Failing` | `Published(Failed)`, `Published(Unknown)` | `Failed`, not told | - |
 //! | `Failing` | `Published(Stale)` | `Released` | `Look` |
@@ -110,8 +110,8 @@
 //! | `Removing` | `Published(Failed)` | `Released` | - |
 //! | any | a completion of what is not in flight | the same | - |
 //! | any | `Add`, in dom0 | as for `Changed`; an `Add` stands | |
-//! | `Connected`, `Unreleased` | `Remove`, in dom0 | `Releasing`, then look | `Release` |
-//! | `Connecting` | `Remove`, in dom0 | doomed | `StopHandler`, once |
+//! | `Connected`, `ReleaseFailed` | `Remove`, in dom0 | `Releasing`, then look | `Release` |
+//! | `Connecting` | `Remove`, in dom0 | stopping | `StopHandler`, once |
 //! | any other | `Remove`, in dom0 | as for `Changed` | |
 //! | any | `Withdrawn` | the same; no `Add` stands | - |
 //!
@@ -149,7 +149,7 @@ mod state_read;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, FsmAction, MADE_FOR, Observation, Published, Ticket};
+pub use event::{Event, FsmAction, Observation, REQUEST_NODE, Ticket, WriteOutcome};
 pub use phase::{AfterRelease, Phase};
 
 /// Who removes a device's directory: a daemon's mode, but for devices that were made for a request
@@ -229,11 +229,11 @@ impl DeviceFsm {
     pub fn adopted(mode: Mode, identity: Identity, found: RecoveredState) -> Self {
         let phase = match found {
             RecoveredState::Connected => Phase::Connected,
-            RecoveredState::Unfinished => Phase::Unreleased {
-                then: AfterRelease::Look,
+            RecoveredState::Unfinished => Phase::ReleaseFailed {
+                then: AfterRelease::ReadState,
             },
-            RecoveredState::Lost => Phase::Unreleased {
-                then: AfterRelease::Fail,
+            RecoveredState::Lost => Phase::ReleaseFailed {
+                then: AfterRelease::PublishFailure,
             },
         };
         Self {
@@ -260,31 +260,31 @@ impl DeviceFsm {
     }
 
     /// Whether an [`Event::Add`] stands: no handler has begun for it, and nothing has made it void.
-    pub fn adding(&self) -> bool {
+    pub fn add_pending(&self) -> bool {
         self.adding
     }
 
     /// Whether an [`Event::Remove`] stands: there may be more to do for it.
-    pub fn removing(&self) -> bool {
+    pub fn remove_pending(&self) -> bool {
         self.removing
     }
 
     /// Whether what is seen is the device that failed, as far as can be told: the condition of
     /// [`FsmAction::PublishFailure`]. Of one that was lost the directory still says what was written there; one that was
     /// made anew says nothing yet.
-    pub fn failed(&self, seen: &Observation) -> bool {
+    pub fn accepts_failure(&self, seen: &Observation) -> bool {
         self.is_own(seen) && !(self.lost && seen.status == HotplugStatus::None)
     }
 
     /// Whether the phase is only what the last operation lets expect, and a look at the device is under way.
-    pub fn looking(&self) -> bool {
+    pub fn read_pending(&self) -> bool {
         self.heard != self.asked
     }
 
     /// Takes an event, as [`step`] does, in place.
     pub fn apply(&mut self, event: &Event) -> Option<FsmAction> {
-        use AfterRelease::{Fail, Look};
-        use Published::{Done, Stale, Unknown};
+        use AfterRelease::{PublishFailure, ReadState};
+        use WriteOutcome::{Done, Stale, Unknown};
         match (event, self.phase) {
             (Event::Changed, phase) => self.changed(phase),
             // Nobody is asked in a driver domain.
@@ -296,12 +296,12 @@ impl DeviceFsm {
             (Event::Remove, phase) => {
                 (self.adding, self.removing) = (false, true);
                 match phase {
-                    Phase::Connected | Phase::Unreleased { .. } => self.release(Look),
-                    Phase::Connecting { doomed: false } => self.stop_handler(),
+                    Phase::Connected | Phase::ReleaseFailed { .. } => self.release(ReadState),
+                    Phase::Connecting { stopping: false } => self.stop_handler(),
                     phase => self.asked_anew(phase),
                 }
             }
-            (Event::Withdrawn, _) => {
+            (Event::AddCancelled, _) => {
                 self.adding = false;
                 None
             }
@@ -316,52 +316,58 @@ impl DeviceFsm {
                 self.looked(phase, seen)
             }
 
-            (Event::HandlerDone, Phase::Connecting { doomed: false }) => {
+            (Event::HandlerDone, Phase::Connecting { stopping: false }) => {
                 self.begin(Phase::Publishing, FsmAction::Publish)
             }
-            (Event::HandlerFailed, Phase::Connecting { doomed: false }) => self.release(Fail),
-            (Event::HandlerDone | Event::HandlerFailed, Phase::Connecting { doomed: true }) => self.release(Look),
-
-            (Event::Released, Phase::Releasing { then: Look }) => self.look_from(Phase::Released { told: false }),
-            (Event::Released, Phase::Releasing { then: Fail }) => self.begin(Phase::Failing, FsmAction::PublishFailure),
-            (Event::ReleaseFailed, Phase::Releasing { then }) => self.rest(Phase::Unreleased { then }),
-
-            (Event::Published(Done), Phase::Publishing) => self.rest(Phase::Connected),
-            // If it was not written, the look finds the device as it was before, and that is what "made anew" is.
-            (Event::Published(Unknown), Phase::Publishing) => self.look_from(Phase::Connected),
-            (Event::Published(Stale), Phase::Publishing) => self.release(Look),
-            (Event::Published(Published::Failed), Phase::Publishing) => self.release(Fail),
-
-            (Event::Published(Done), Phase::Retracting) => self.release(Look),
-            (Event::Published(Stale | Unknown), Phase::Retracting) => self.look_from(Phase::Connected),
-            (Event::Published(Published::Failed), Phase::Retracting) => self.rest(Phase::Connected),
-
-            (Event::Published(Stale), Phase::Failing | Phase::Disconnecting | Phase::Removing)
-            | (Event::Published(Unknown), Phase::Disconnecting | Phase::Removing) => {
-                self.look_from(Phase::Released { told: false })
+            (Event::HandlerFailed, Phase::Connecting { stopping: false }) => self.release(PublishFailure),
+            (Event::HandlerDone | Event::HandlerFailed, Phase::Connecting { stopping: true }) => {
+                self.release(ReadState)
             }
-            (Event::Published(outcome), Phase::Failing) => {
-                let told = *outcome == Done;
-                self.lost &= !told;
-                self.rest(Phase::Failed { told })
+
+            (Event::Released, Phase::Releasing { then: ReadState }) => {
+                self.look_from(Phase::Released { published: false })
+            }
+            (Event::Released, Phase::Releasing { then: PublishFailure }) => {
+                self.begin(Phase::Failing, FsmAction::PublishFailure)
+            }
+            (Event::ReleaseFailed, Phase::Releasing { then }) => self.rest(Phase::ReleaseFailed { then }),
+
+            (Event::Written(Done), Phase::Publishing) => self.rest(Phase::Connected),
+            // If it was not written, the look finds the device as it was before, and that is what "made anew" is.
+            (Event::Written(Unknown), Phase::Publishing) => self.look_from(Phase::Connected),
+            (Event::Written(Stale), Phase::Publishing) => self.release(ReadState),
+            (Event::Written(WriteOutcome::Failed), Phase::Publishing) => self.release(PublishFailure),
+
+            (Event::Written(Done), Phase::Withdrawing) => self.release(ReadState),
+            (Event::Written(Stale | Unknown), Phase::Withdrawing) => self.look_from(Phase::Connected),
+            (Event::Written(WriteOutcome::Failed), Phase::Withdrawing) => self.rest(Phase::Connected),
+
+            (Event::Written(Stale), Phase::Failing | Phase::Disconnecting | Phase::Removing)
+            | (Event::Written(Unknown), Phase::Disconnecting | Phase::Removing) => {
+                self.look_from(Phase::Released { published: false })
+            }
+            (Event::Written(outcome), Phase::Failing) => {
+                let published = *outcome == Done;
+                self.lost &= !published;
+                self.rest(Phase::Failed { published })
             }
             // A status that cannot be written is no reason to leave a directory that is ours to remove.
-            (Event::Published(_), Phase::Disconnecting) if self.mode == Mode::DriverDomain => {
+            (Event::Written(_), Phase::Disconnecting) if self.mode == Mode::DriverDomain => {
                 self.begin(Phase::Removing, FsmAction::RemoveDirectory)
             }
-            (Event::Published(outcome), Phase::Disconnecting) => {
-                let told = *outcome == Done;
+            (Event::Written(outcome), Phase::Disconnecting) => {
+                let published = *outcome == Done;
                 self.removing = false;
-                self.look_again |= told && self.adding;
-                self.rest(Phase::Released { told })
+                self.look_again |= published && self.adding;
+                self.rest(Phase::Released { published })
             }
-            (Event::Published(Done), Phase::Removing) if self.look_again => self.look_from(Phase::Absent),
-            (Event::Published(Done), Phase::Removing) => self.forget(),
-            (Event::Published(Published::Failed), Phase::Removing) => self.rest(Phase::Released { told: false }),
+            (Event::Written(Done), Phase::Removing) if self.look_again => self.look_from(Phase::Absent),
+            (Event::Written(Done), Phase::Removing) => self.forget(),
+            (Event::Written(WriteOutcome::Failed), Phase::Removing) => self.rest(Phase::Released { published: false }),
 
             (Event::Lost, Phase::Connected) => {
                 self.lost = true;
-                self.release(Fail)
+                self.release(PublishFailure)
             }
             // It is about what the phase before held.
             (Event::Lost, _) => None,
@@ -369,13 +375,13 @@ impl DeviceFsm {
             // A completion of what is not in flight.
             (Event::HandlerDone | Event::HandlerFailed, _) => None,
             (Event::Released | Event::ReleaseFailed, _) => None,
-            (Event::Published(_), _) => None,
+            (Event::Written(_), _) => None,
         }
     }
 
     fn changed(&mut self, phase: Phase) -> Option<FsmAction> {
         match phase {
-            Phase::Unreleased { then } => self.release(then),
+            Phase::ReleaseFailed { then } => self.release(then),
             // The one operation that a look can cut short.
             Phase::Connecting { .. } => self.look_from(phase),
             phase if phase.busy() => {
@@ -393,7 +399,7 @@ impl DeviceFsm {
     }
 
     fn stop_handler(&mut self) -> Option<FsmAction> {
-        self.phase = Phase::Connecting { doomed: true };
+        self.phase = Phase::Connecting { stopping: true };
         Some(FsmAction::StopHandler)
     }
 

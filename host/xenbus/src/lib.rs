@@ -18,8 +18,8 @@ mod tests;
 
 pub use device::{DeviceInstance, DeviceKey, Identity, VifType};
 pub use fsm::{
-    AfterRelease, DeviceFsm, Event, FsmAction, MADE_FOR, Mode, Observation, Phase, Published, RecoveredState, Ticket,
-    step,
+    AfterRelease, DeviceFsm, Event, FsmAction, Mode, Observation, Phase, REQUEST_NODE, RecoveredState, Ticket,
+    WriteOutcome, step,
 };
 pub use id::{DevId, DomId, Kind};
 pub use path::{BackendPath, WatchLevel, WatchedPath};

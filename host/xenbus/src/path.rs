@@ -30,7 +30,7 @@ pub struct BackendPath {
 impl BackendPath {
     /// The frontend's directory, `/local/domain/3/device/vbd/51712`.
     ///
-    /// Computed from the backend's place in the store, which the toolstack alone decides, and never taken from the
+    /// Computed from the backend's level in the store, which the toolstack alone decides, and never taken from the
     /// `frontend` node, which whoever serves or uses the device may rewrite (XSA-175, XSA-178).
     pub fn frontend_path(&self) -> String {
         let DeviceKey { kind, frontend, devid } = &self.key;
@@ -57,7 +57,7 @@ impl FromStr for BackendPath {
         match WatchedPath::parse(text, DomId(0))? {
             WatchedPath {
                 backend,
-                place: WatchLevel::Device { key, leaf: None },
+                level: WatchLevel::Device { key, leaf: None },
             } if text.starts_with('/') => Ok(Self { backend, key }),
             _ => Err(Error::NotBackend(shortened(text))),
         }
@@ -84,7 +84,7 @@ pub struct WatchedPath<'a> {
     /// The domain whose directory it is.
     pub backend: DomId,
     /// How deep in it.
-    pub place: WatchLevel<'a>,
+    pub level: WatchLevel<'a>,
 }
 
 /// Which level of a `backend` directory a path names.
@@ -118,12 +118,12 @@ impl<'a> WatchedPath<'a> {
             None => (own, path),
         };
         let below = below.strip_prefix("backend").ok_or_else(foreign)?;
-        let place = match below.strip_prefix('/') {
+        let level = match below.strip_prefix('/') {
             Some(names) => WatchLevel::parse(names)?,
             None if below.is_empty() => WatchLevel::Root,
             None => return Err(foreign()),
         };
-        Ok(Self { backend, place })
+        Ok(Self { backend, level })
     }
 }
 

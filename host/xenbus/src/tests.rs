@@ -166,7 +166,7 @@ fn a_watched_path_tells_how_much_may_have_changed() {
         key: key("vbd/3/51712"),
         leaf,
     };
-    for (below, place) in [
+    for (below, level) in [
         ("", WatchLevel::Root),
         ("/vbd", WatchLevel::Kind(Kind::VBD)),
         ("/vbd/3", WatchLevel::Domain(Kind::VBD, DomId(3))),
@@ -179,7 +179,7 @@ fn a_watched_path_tells_how_much_may_have_changed() {
             WatchedPath::parse(&relative, own),
             Ok(WatchedPath {
                 backend: own,
-                place: place.clone()
+                level: level.clone()
             })
         );
         let absolute = format!("/local/domain/7/backend{below}");
@@ -187,7 +187,7 @@ fn a_watched_path_tells_how_much_may_have_changed() {
             WatchedPath::parse(&absolute, own),
             Ok(WatchedPath {
                 backend: DomId(7),
-                place
+                level
             })
         );
     }
@@ -258,8 +258,8 @@ proptest! {
         if let Ok(path) = text.parse::<BackendPath>() {
             prop_assert_eq!(path.to_string(), text.clone());
         }
-        if let Ok(WatchedPath { backend, place }) = WatchedPath::parse(&text, DomId(0)) {
-            let below = match place {
+        if let Ok(WatchedPath { backend, level }) = WatchedPath::parse(&text, DomId(0)) {
+            let below = match level {
                 WatchLevel::Root => String::new(),
                 WatchLevel::Kind(kind) => format!("/{kind}"),
                 WatchLevel::Domain(kind, domid) => format!("/{kind}/{domid}"),

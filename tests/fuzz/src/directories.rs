@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xenplug_xenbus::{DeviceFsm, Event, FsmAction, Identity, Kind, Mode, Observation, Published};
+use xenplug_xenbus::{DeviceFsm, Event, FsmAction, Identity, Kind, Mode, Observation, WriteOutcome};
 
 /// Nodes that are looked at, and what may stand in them besides what the bytes say.
 const NODES: [&str; 3] = ["state", "online", "hotplug-status"];
@@ -60,7 +60,7 @@ pub(crate) fn check(bytes: &[u8]) {
             }
             4 => Event::Add,
             5 => Event::Remove,
-            6 => Event::Withdrawn,
+            6 => Event::AddCancelled,
             _ => match doing {
                 Some(action) => ended(action, with),
                 None => Event::Changed,
@@ -68,7 +68,7 @@ pub(crate) fn check(bytes: &[u8]) {
         };
         let answered = matches!(
             event,
-            Event::HandlerDone | Event::HandlerFailed | Event::Released | Event::ReleaseFailed | Event::Published(_)
+            Event::HandlerDone | Event::HandlerFailed | Event::Released | Event::ReleaseFailed | Event::Written(_)
         );
         if answered {
             doing = None;
@@ -105,8 +105,13 @@ fn ended(action: FsmAction, how: u8) -> Event {
         FsmAction::RunHandler => Event::HandlerFailed,
         FsmAction::Release if how & 1 == 0 => Event::Released,
         FsmAction::Release => Event::ReleaseFailed,
-        _ => Event::Published(
-            [Published::Done, Published::Stale, Published::Failed, Published::Unknown][usize::from(how) % 4],
+        _ => Event::Written(
+            [
+                WriteOutcome::Done,
+                WriteOutcome::Stale,
+                WriteOutcome::Failed,
+                WriteOutcome::Unknown,
+            ][usize::from(how) % 4],
         ),
     }
 }

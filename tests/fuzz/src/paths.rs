@@ -24,7 +24,7 @@ pub(crate) fn check(bytes: &[u8]) {
         assert!(!matches!(script.as_str(), "" | "." | ".."), "{text:?} is a script");
     }
     if let Ok(watched) = WatchedPath::parse(text, DomId(3))
-        && let WatchLevel::Device { key, leaf } = watched.place
+        && let WatchLevel::Device { key, leaf } = watched.level
     {
         let again = format!("/local/domain/{}/backend/{key}", watched.backend);
         let again = leaf.map_or_else(|| again.clone(), |leaf| format!("{again}/{leaf}"));

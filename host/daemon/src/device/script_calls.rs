@@ -74,13 +74,13 @@ impl PendingCalls {
 
     /// Answers the calls that the machine has decided, after an event.
     pub(super) fn settle(&mut self, machine: &DeviceFsm, failure: Option<&str>) {
-        use AfterRelease::Fail;
-        use Phase::{Absent, Connected, Connecting, Failed, Failing, Foreign, Publishing, Releasing, Unreleased};
+        use AfterRelease::PublishFailure;
+        use Phase::{Absent, Connected, Connecting, Failed, Failing, Foreign, Publishing, ReleaseFailed, Releasing};
         let phase = machine.phase();
         let why = || failed(failure.unwrap_or("for a reason that was not kept"));
-        if !machine.adding() {
+        if !machine.add_pending() {
             match phase {
-                Connecting { doomed: false } => self.begun.append(&mut self.adds),
+                Connecting { stopping: false } => self.begun.append(&mut self.adds),
                 Connected | Foreign => answer(&mut self.adds, || Answer::Done),
                 Absent => answer(&mut self.adds, || {
                     failed("xenplugd: there is no such backend in xenstore")
@@ -91,10 +91,10 @@ impl PendingCalls {
             }
         }
         match phase {
-            Connecting { doomed: false } | Publishing | Failing => {}
-            Releasing { then: Fail } | Unreleased { then: Fail } => {}
+            Connecting { stopping: false } | Publishing | Failing => {}
+            Releasing { then: PublishFailure } | ReleaseFailed { then: PublishFailure } => {}
             // It may not have been written.
-            Connected if machine.looking() => {}
+            Connected if machine.read_pending() => {}
             Connected => answer(&mut self.begun, || Answer::Done),
             Failed { .. } => answer(&mut self.begun, why),
             _ => answer(&mut self.begun, || {
@@ -102,8 +102,8 @@ impl PendingCalls {
             }),
         }
         match phase {
-            Unreleased { .. } => answer(&mut self.removes, why),
-            _ if machine.removing() => {}
+            ReleaseFailed { .. } => answer(&mut self.removes, why),
+            _ if machine.remove_pending() => {}
             Foreign => answer(&mut self.removes, || Answer::NotServed {
                 error: "xenplugd: somebody else has plugged it".to_owned(),
             }),

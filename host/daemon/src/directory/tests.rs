@@ -72,7 +72,7 @@ impl Scene {
         (seen, snapshot, marks)
     }
 
-    async fn publish(&self, identity: &Identity, marks: &Fingerprint) -> Published {
+    async fn publish(&self, identity: &Identity, marks: &Fingerprint) -> WriteOutcome {
         let connection = Connection::default();
         let published = self.directory.publish(identity, marks, &connection).await;
         published.expect("the store answers")
@@ -91,7 +91,7 @@ async fn a_card_whose_link_has_gone_is_not_published_as_connected() {
     scene.machine.remove_link(&name);
     let index = [index, scene.machine.add_link(&name)];
     assert_ne!(index[0], index[1]);
-    for (expected, index) in [Published::Stale, Published::Done].into_iter().zip(index) {
+    for (expected, index) in [WriteOutcome::Stale, WriteOutcome::Done].into_iter().zip(index) {
         marks.link = Some(index);
         assert_eq!(scene.publish(&seen.identity, &marks).await, expected);
     }
@@ -111,27 +111,27 @@ async fn what_failed_is_told_of_the_device_that_failed_and_of_none_that_was_made
 
     // By what it calls for.
     scene.write(&[("params", "/srv/b.img")]).await;
-    assert_eq!(tell(RecoveredState::Unfinished, &marks).await, Published::Stale);
+    assert_eq!(tell(RecoveredState::Unfinished, &marks).await, WriteOutcome::Stale);
     scene.write(&[("params", "/srv/a.img")]).await;
-    assert_eq!(tell(RecoveredState::Unfinished, &marks).await, Published::Done);
+    assert_eq!(tell(RecoveredState::Unfinished, &marks).await, WriteOutcome::Done);
 
     // By what was written there, if it was connected.
     let unmarked = Fingerprint::default();
     for (status, expected) in [
-        ("", Published::Stale),
-        ("connected", Published::Done),
-        ("error", Published::Done),
+        ("", WriteOutcome::Stale),
+        ("connected", WriteOutcome::Done),
+        ("error", WriteOutcome::Done),
     ] {
         scene.write(&[("hotplug-status", status), ("hotplug-error", "")]).await;
         let told = tell(RecoveredState::Lost, &unmarked).await;
         assert_eq!(told, expected, "{status:?}");
         let error = scene.read("hotplug-error").await.expect("it is there");
-        assert_eq!(!error.is_empty(), expected == Published::Done, "{status:?}");
+        assert_eq!(!error.is_empty(), expected == WriteOutcome::Done, "{status:?}");
     }
 
     // And is told no longer once it is connected.
     let (seen, _, marks) = scene.examined().await;
-    assert_eq!(scene.publish(&seen.identity, &marks).await, Published::Done);
+    assert_eq!(scene.publish(&seen.identity, &marks).await, WriteOutcome::Done);
     assert_eq!(scene.read("hotplug-error").await, None);
 }
 
@@ -145,7 +145,7 @@ async fn what_nobody_has_taken_up_is_taken_back_with_its_number() {
         scene.write(&[("hotplug-status", "connected")]).await;
         let (seen, ..) = scene.examined().await;
         let retracted = scene.directory.retract(&seen.identity, lost).await;
-        let expected = if done { Published::Done } else { Published::Stale };
+        let expected = if done { WriteOutcome::Done } else { WriteOutcome::Stale };
         assert_eq!(retracted.expect("the store answers"), expected, "in state {state}");
         let number = scene.read("physical-device").await;
         assert_eq!(number.is_none(), done, "in state {state}");

@@ -6,7 +6,7 @@ use xenplug_hotplug::{
     Class, RequestPath, State,
     daemon::DaemonAction,
     driver_domain,
-    request::{ERROR_MAX, MADE_FOR},
+    request::{ERROR_MAX, REQUEST_NODE},
 };
 use xenplug_runtime::clean;
 use xenplug_xenbus::{DomId, XenbusState};
@@ -134,7 +134,7 @@ impl Writes {
             self.write(directory.join(name)?, value);
         }
         let id = sight.seen.request.as_ref().map(|request| request.id.to_string());
-        self.write(directory.join(MADE_FOR)?, id.unwrap_or_default());
+        self.write(directory.join(REQUEST_NODE)?, id.unwrap_or_default());
         self.write(directory.join("frontend")?, front.as_str());
         self.write(directory.join("frontend-id")?, &guest);
         if class == Class::Vif {

@@ -6,7 +6,7 @@ use tokio::task::spawn_blocking;
 use xenplug_hotplug::{
     Class, Request, RequestId, RequestPath, State,
     daemon::{Backend, Seen},
-    request::{DECIDED_BY_BACKEND, MADE_FOR, OWN_NODES, VERSION},
+    request::{DECIDED_BY_BACKEND, OWN_NODES, REQUEST_NODE, VERSION},
 };
 use xenplug_runtime::DeviceResources;
 use xenplug_system::{Error as SystemError, block::LoopDevice, network::IfName};
@@ -18,7 +18,7 @@ use crate::{context::DaemonContext, directory::normalize_vm_path};
 /// The nodes of a request that decide.
 const OF_REQUEST: [&str; 8] = ["id", "vm", "state", "force", "error", "version", "kind", "params"];
 /// The nodes of a backend that decide.
-const OF_BACKEND: [&str; 5] = [MADE_FOR, "state", "online", "hotplug-status", "hotplug-error"];
+const OF_BACKEND: [&str; 5] = [REQUEST_NODE, "state", "online", "hotplug-status", "hotplug-error"];
 
 /// Nodes to be handed on, with their values.
 pub(super) type Nodes = Vec<(String, Vec<u8>)>;

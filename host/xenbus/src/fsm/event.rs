@@ -5,7 +5,7 @@ use crate::{HotplugStatus, Identity, XenbusState};
 
 /// The node of a backend's directory that names the request that it was made for (`docs/hotplug-protocol.md`): the store
 /// alone tells whose it is.
-pub const MADE_FOR: &str = "hotplug-request";
+pub const REQUEST_NODE: &str = "hotplug-request";
 
 /// What one look at a device found: one transaction over its directory, and what the kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Observation {
     pub served: bool,
     /// What `hotplug-status` says.
     pub status: HotplugStatus,
-    /// Whether it was made for a request, and not by the toolstack itself: it has [`MADE_FOR`].
+    /// Whether it was made for a request, and not by the toolstack itself: it has [`REQUEST_NODE`].
     pub requested: bool,
 }
 
@@ -53,7 +53,7 @@ impl Observation {
             netdev: true,
             served: false,
             status: HotplugStatus::parse(value("hotplug-status").as_deref()),
-            requested: value(MADE_FOR).is_some(),
+            requested: value(REQUEST_NODE).is_some(),
         }
     }
 
@@ -93,8 +93,8 @@ impl Observation {
     }
 
     /// Whether a connected device is at a state in which nobody has taken up yet what was published: the condition of
-    /// [`FsmAction::Retract`].
-    pub fn retractable(&self, identity: &Identity) -> bool {
+    /// [`FsmAction::Withdraw`].
+    pub fn withdrawable(&self, identity: &Identity) -> bool {
         let waits = [XenbusState::Initialising, identity.key.kind.handler_state()].contains(&self.state);
         self.is_of(identity) && waits
     }
@@ -112,7 +112,7 @@ pub struct Ticket(pub(super) u64);
 
 /// How an operation on the store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Published {
+pub enum WriteOutcome {
     /// It is written.
     Done,
     /// Nothing was written: the directory has gone or is another device's, or what the operation rests on has changed.
@@ -135,16 +135,16 @@ pub enum Event {
     /// [`Event::Changed`].
     Remove,
     /// Nobody waits for an [`Event::Add`] any more: one that no handler has begun for is void.
-    Withdrawn,
+    AddCancelled,
     /// The look of that ticket found this.
     StateRead(Ticket, Observation),
     /// The handler returned a connection; what it acquired is held.
     HandlerDone,
     /// The handler refused, trapped, took too long or was stopped; what it acquired is held.
     HandlerFailed,
-    /// `Publish`, `Retract`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in
+    /// `Publish`, `Withdraw`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in
     /// flight.
-    Published(Published),
+    Written(WriteOutcome),
     /// Nothing is held any more.
     Released,
     /// Something could not be given back, and is still held.
@@ -165,20 +165,20 @@ pub enum FsmAction {
     /// End the running handler early: its device is lost. It answers as always.
     StopHandler,
     /// Publish the handler's nodes and `hotplug-status=connected`, if [`Observation::connectable`] holds in the same
-    /// transaction; answer [`Event::Published`].
+    /// transaction; answer [`Event::Written`].
     Publish,
-    /// Take back that it is connected and what a kernel backend would take up, if [`Observation::retractable`]; answer
-    /// [`Event::Published`].
-    Retract,
-    /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`DeviceFsm::failed`](super::DeviceFsm::failed);
-    /// answer [`Event::Published`].
+    /// Take back that it is connected and what a kernel backend would take up, if [`Observation::withdrawable`]; answer
+    /// [`Event::Written`].
+    Withdraw,
+    /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`DeviceFsm::accepts_failure`](super::DeviceFsm::accepts_failure);
+    /// answer [`Event::Written`].
     PublishFailure,
     /// Give back what is held; answer [`Event::Released`] or [`Event::ReleaseFailed`]. Nothing held is no error.
     Release,
-    /// Publish `hotplug-status=disconnected`, if [`Observation::is_of`]; answer [`Event::Published`].
+    /// Publish `hotplug-status=disconnected`, if [`Observation::is_of`]; answer [`Event::Written`].
     PublishDisconnected,
     /// Remove the device's directory, if [`Observation::is_of`] and still [`Observation::leaving`]; answer
-    /// [`Event::Published`].
+    /// [`Event::Written`].
     RemoveDirectory,
     /// Nothing is left of the device: drop the machine. No answer. One that is kept starts over.
     Forget,

@@ -10,14 +10,14 @@ pub enum Phase {
     /// Its handler runs.
     Connecting {
         /// It was told to stop, as the device is lost; whatever it has done is to be undone.
-        doomed: bool,
+        stopping: bool,
     },
     /// The connection is being published.
     Publishing,
     /// Connected, and what it needs is held.
     Connected,
     /// That it is connected is being taken back, while what it needs is still held.
-    Retracting,
+    Withdrawing,
     /// Connected by somebody else; nothing of it is ours.
     Foreign,
     /// What it held is being given back.
@@ -26,21 +26,21 @@ pub enum Phase {
         then: AfterRelease,
     },
     /// Not everything could be given back; the next event tries again.
-    Unreleased {
+    ReleaseFailed {
         /// What follows.
         then: AfterRelease,
     },
     /// Nothing is held any more, and the directory is there still: it is for the toolstack to remove, or to be seen.
     Released {
         /// Whether the store says so.
-        told: bool,
+        published: bool,
     },
     /// The failure is being published.
     Failing,
     /// It could not be connected, and stays so.
     Failed {
         /// Whether the store says so.
-        told: bool,
+        published: bool,
     },
     /// The end is being published.
     Disconnecting,
@@ -52,33 +52,36 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AfterRelease {
     /// See what is there now.
-    Look,
+    ReadState,
     /// Say why it failed.
-    Fail,
+    PublishFailure,
 }
 
 impl Phase {
     /// Whether something may be held for the device.
     pub fn holds(self) -> bool {
-        use Phase::{Connected, Connecting, Publishing, Releasing, Retracting, Unreleased};
+        use Phase::{Connected, Connecting, Publishing, ReleaseFailed, Releasing, Withdrawing};
         matches!(
             self,
-            Connecting { .. } | Publishing | Connected | Retracting | Releasing { .. } | Unreleased { .. }
+            Connecting { .. } | Publishing | Connected | Withdrawing | Releasing { .. } | ReleaseFailed { .. }
         )
     }
 
     /// Whether an operation is in flight, whose completion is awaited.
     pub fn busy(self) -> bool {
-        use Phase::{Connecting, Disconnecting, Failing, Publishing, Releasing, Removing, Retracting};
+        use Phase::{Connecting, Disconnecting, Failing, Publishing, Releasing, Removing, Withdrawing};
         matches!(
             self,
-            Connecting { .. } | Publishing | Retracting | Releasing { .. } | Failing | Disconnecting | Removing
+            Connecting { .. } | Publishing | Withdrawing | Releasing { .. } | Failing | Disconnecting | Removing
         )
     }
 
     /// Whether nothing is held, and nothing is left to be written about it: a journal's record has served.
     pub fn settled(self) -> bool {
-        let untold = matches!(self, Self::Released { told: false } | Self::Failed { told: false });
+        let untold = matches!(
+            self,
+            Self::Released { published: false } | Self::Failed { published: false }
+        );
         !self.holds() && !self.busy() && !untold
     }
 
@@ -90,10 +93,10 @@ impl Phase {
             Self::Connecting { .. } => "connecting",
             Self::Publishing => "publishing",
             Self::Connected => "connected",
-            Self::Retracting => "retracting",
+            Self::Withdrawing => "withdrawing",
             Self::Foreign => "foreign",
             Self::Releasing { .. } => "releasing",
-            Self::Unreleased { .. } => "unreleased",
+            Self::ReleaseFailed { .. } => "release-failed",
             Self::Released { .. } => "released",
             Self::Failing => "failing",
             Self::Failed { .. } => "failed",

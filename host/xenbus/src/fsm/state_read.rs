@@ -6,14 +6,16 @@ use crate::{HotplugStatus, Identity, XenbusState};
 impl DeviceFsm {
     pub(super) fn looked(&mut self, phase: Phase, seen: &Observation) -> Option<FsmAction> {
         match phase {
-            Phase::Connecting { doomed: false } if !self.identity.as_ref().is_some_and(|own| seen.connectable(own)) => {
+            Phase::Connecting { stopping: false }
+                if !self.identity.as_ref().is_some_and(|own| seen.connectable(own)) =>
+            {
                 self.stop_handler()
             }
             Phase::Connecting { .. } => None,
             // Nobody is to read what is no longer held.
-            Phase::Connected if self.is_set_back(seen) => self.begin(Phase::Retracting, FsmAction::Retract),
+            Phase::Connected if self.is_set_back(seen) => self.begin(Phase::Withdrawing, FsmAction::Withdraw),
             Phase::Connected if self.removing || !self.is_own(seen) || seen.leaving() || self.made_anew(seen) => {
-                self.release(AfterRelease::Look)
+                self.release(AfterRelease::ReadState)
             }
             Phase::Connected => {
                 self.adding = false;
@@ -24,15 +26,15 @@ impl DeviceFsm {
                 });
                 None
             }
-            Phase::Unreleased { then } => self.release(then),
-            Phase::Failed { told } => {
+            Phase::ReleaseFailed { then } => self.release(then),
+            Phase::Failed { published } => {
                 let over = self.adding
                     || self.removing
                     || !self.is_own(seen)
                     || seen.leaving()
                     || (seen.status == HotplugStatus::Connected && !self.lost)
-                    || self.made_anew_after_failure(seen, told);
-                match (over, told) {
+                    || self.made_anew_after_failure(seen, published);
+                match (over, published) {
                     (true, _) => self.looked_at_rest(seen),
                     (false, false) => self.begin(Phase::Failing, FsmAction::PublishFailure),
                     (false, true) => None,
@@ -40,7 +42,7 @@ impl DeviceFsm {
             }
             Phase::Absent | Phase::Waiting | Phase::Released { .. } | Phase::Foreign => self.looked_at_rest(seen),
             // No look is asked for in these, and those asked for before are out of date.
-            Phase::Publishing | Phase::Retracting | Phase::Releasing { .. } => None,
+            Phase::Publishing | Phase::Withdrawing | Phase::Releasing { .. } => None,
             Phase::Failing | Phase::Disconnecting | Phase::Removing => None,
         }
     }
@@ -69,13 +71,13 @@ impl DeviceFsm {
         let waits = (seen.state == self.kind.handler_state() || taken_up) && seen.online && !seen.leaving();
         if waits && seen.netdev && !connected && (self.adding || self.mode == Mode::DriverDomain) {
             self.adding = false;
-            self.phase = Phase::Connecting { doomed: false };
+            self.phase = Phase::Connecting { stopping: false };
             return Some(FsmAction::RunHandler);
         }
         self.adding &= !connected;
         self.rest(match (self.mode, seen.status) {
             (_, HotplugStatus::Connected) => Phase::Foreign,
-            (Mode::Dom0, HotplugStatus::Disconnected) => Phase::Released { told: true },
+            (Mode::Dom0, HotplugStatus::Disconnected) => Phase::Released { published: true },
             _ => Phase::Waiting,
         })
     }
@@ -85,7 +87,7 @@ impl DeviceFsm {
         use HotplugStatus::{Busy, Connected, Disconnected, Error};
         let ours = self.is_own(seen)
             && match self.phase {
-                Phase::Released { told } => !told,
+                Phase::Released { published } => !published,
                 Phase::Failed { .. } => matches!(seen.status, Error | Busy),
                 _ => false,
             };

@@ -87,29 +87,29 @@ fn every_observation(kind: &Kind) -> Vec<Observation> {
 const EVERY_PHASE: [Phase; 19] = [
     Phase::Absent,
     Phase::Waiting,
-    Phase::Connecting { doomed: false },
-    Phase::Connecting { doomed: true },
+    Phase::Connecting { stopping: false },
+    Phase::Connecting { stopping: true },
     Phase::Publishing,
     Phase::Connected,
-    Phase::Retracting,
+    Phase::Withdrawing,
     Phase::Foreign,
     Phase::Releasing {
-        then: AfterRelease::Look,
+        then: AfterRelease::ReadState,
     },
     Phase::Releasing {
-        then: AfterRelease::Fail,
+        then: AfterRelease::PublishFailure,
     },
-    Phase::Unreleased {
-        then: AfterRelease::Look,
+    Phase::ReleaseFailed {
+        then: AfterRelease::ReadState,
     },
-    Phase::Unreleased {
-        then: AfterRelease::Fail,
+    Phase::ReleaseFailed {
+        then: AfterRelease::PublishFailure,
     },
-    Phase::Released { told: false },
-    Phase::Released { told: true },
+    Phase::Released { published: false },
+    Phase::Released { published: true },
     Phase::Failing,
-    Phase::Failed { told: false },
-    Phase::Failed { told: true },
+    Phase::Failed { published: false },
+    Phase::Failed { published: true },
     Phase::Disconnecting,
     Phase::Removing,
 ];
@@ -151,20 +151,26 @@ fn every_machine(kind: &Kind) -> Vec<DeviceFsm> {
 }
 
 fn every_completion() -> Vec<Event> {
-    use Published::{Done, Failed, Stale, Unknown};
+    use WriteOutcome::{Done, Failed, Stale, Unknown};
     let mut all = vec![
         Event::HandlerDone,
         Event::HandlerFailed,
         Event::Released,
         Event::ReleaseFailed,
     ];
-    all.extend([Done, Stale, Failed, Unknown].map(Event::Published));
+    all.extend([Done, Stale, Failed, Unknown].map(Event::Written));
     all
 }
 
 fn every_event(kind: &Kind) -> Vec<Event> {
     let mut all = every_completion();
-    all.extend([Event::Changed, Event::Add, Event::Remove, Event::Withdrawn, Event::Lost]);
+    all.extend([
+        Event::Changed,
+        Event::Add,
+        Event::Remove,
+        Event::AddCancelled,
+        Event::Lost,
+    ]);
     all.extend(
         every_observation(kind)
             .into_iter()
@@ -191,13 +197,13 @@ fn operation(phase: Phase) -> Option<FsmAction> {
     match phase {
         Phase::Connecting { .. } => Some(FsmAction::RunHandler),
         Phase::Publishing => Some(FsmAction::Publish),
-        Phase::Retracting => Some(FsmAction::Retract),
+        Phase::Withdrawing => Some(FsmAction::Withdraw),
         Phase::Releasing { .. } => Some(FsmAction::Release),
         Phase::Failing => Some(FsmAction::PublishFailure),
         Phase::Disconnecting => Some(FsmAction::PublishDisconnected),
         Phase::Removing => Some(FsmAction::RemoveDirectory),
         Phase::Absent | Phase::Waiting | Phase::Connected | Phase::Foreign => None,
-        Phase::Unreleased { .. } | Phase::Released { .. } | Phase::Failed { .. } => None,
+        Phase::ReleaseFailed { .. } | Phase::Released { .. } | Phase::Failed { .. } => None,
     }
 }
 
@@ -205,7 +211,7 @@ fn completes(event: &Event, operation: FsmAction) -> bool {
     match operation {
         FsmAction::RunHandler => matches!(event, Event::HandlerDone | Event::HandlerFailed),
         FsmAction::Release => matches!(event, Event::Released | Event::ReleaseFailed),
-        _ => matches!(event, Event::Published(_)),
+        _ => matches!(event, Event::Written(_)),
     }
 }
 
@@ -299,12 +305,12 @@ fn a_handler_runs_only_for_a_device_that_waits_for_it_and_holds_nothing() {
 fn a_connection_is_published_only_if_its_device_was_not_lost() {
     with_every_pair(|machine, event, _, action| {
         if action == Some(FsmAction::Publish) {
-            let expected = (Phase::Connecting { doomed: false }, &Event::HandlerDone);
+            let expected = (Phase::Connecting { stopping: false }, &Event::HandlerDone);
             assert_eq!((machine.phase(), event), expected);
         }
         if action == Some(FsmAction::StopHandler) {
             assert!(matches!(event, Event::StateRead(..) | Event::Remove), "{event:?}");
-            assert_eq!(machine.phase(), Phase::Connecting { doomed: false }, "{event:?}");
+            assert_eq!(machine.phase(), Phase::Connecting { stopping: false }, "{event:?}");
         }
     });
 }
@@ -324,7 +330,7 @@ fn the_end_is_told_only_once_nothing_is_held_and_a_directory_is_removed_only_in_
             assert!(told || left, "{machine:?} {event:?}");
         }
         Some(FsmAction::Forget) => {
-            let removed = (machine.phase(), event) == (Phase::Removing, &Event::Published(Published::Done));
+            let removed = (machine.phase(), event) == (Phase::Removing, &Event::Written(WriteOutcome::Done));
             assert!(
                 removed || matches!(event, Event::StateRead(_, seen) if !seen.present),
                 "{machine:?} {event:?}"
@@ -354,7 +360,7 @@ fn in_dom0_nothing_is_written_of_a_device_that_was_not_ours() {
         if next.mode() == Mode::Dom0 && writes {
             let held = matches!(
                 machine.phase(),
-                Phase::Releasing { .. } | Phase::Released { told: false }
+                Phase::Releasing { .. } | Phase::Released { published: false }
             );
             let failed = matches!(machine.phase(), Phase::Failed { .. });
             assert!(held || failed, "{machine:?} {event:?}");
@@ -374,8 +380,8 @@ fn an_ask_stands_until_it_is_decided() {
         }
         if machine.adding && !next.adding {
             let decided = match event {
-                Event::Withdrawn | Event::Remove => true,
-                Event::Published(_) => action == Some(FsmAction::Forget),
+                Event::AddCancelled | Event::Remove => true,
+                Event::Written(_) => action == Some(FsmAction::Forget),
                 Event::StateRead(_, seen) => {
                     let connected = matches!(next.phase(), Phase::Connected | Phase::Foreign);
                     action == Some(FsmAction::RunHandler) || connected || !seen.present
@@ -394,7 +400,7 @@ fn an_ask_stands_until_it_is_decided() {
         let undecided = (machine.adding && next.adding) || (machine.removing && next.removing);
         if undecided && matches!(next.phase(), Phase::Connected | Phase::Failed { .. }) {
             let untouched = machine.phase() == next.phase();
-            assert!(untouched || next.looking(), "{machine:?} {event:?} {action:?}");
+            assert!(untouched || next.read_pending(), "{machine:?} {event:?} {action:?}");
         }
     });
 }
@@ -414,7 +420,7 @@ fn a_device_in_use_is_left_alone() {
             || (seen.state == machine.kind.handler_state() && seen.status != HotplugStatus::Connected);
         match asks_for_it {
             true => assert!(
-                matches!(action, Some(FsmAction::Release | FsmAction::Retract)),
+                matches!(action, Some(FsmAction::Release | FsmAction::Withdraw)),
                 "{event:?} {action:?}"
             ),
             false => assert_eq!((next.phase(), action), (Phase::Connected, None), "{event:?}"),
@@ -427,7 +433,7 @@ fn a_change_is_looked_at_now_or_as_soon_as_the_device_rests() {
     for machine in every_machine(&Kind::VIF) {
         let (next, action) = step(&machine, &Event::Changed);
         let looks = matches!(action, Some(FsmAction::ReadState(ticket)) if ticket > machine.asked);
-        let releases = action == Some(FsmAction::Release) && matches!(machine.phase(), Phase::Unreleased { .. });
+        let releases = action == Some(FsmAction::Release) && matches!(machine.phase(), Phase::ReleaseFailed { .. });
         assert!(
             looks || releases || (next.look_again && machine.phase().busy()),
             "{machine:?} {action:?}"
@@ -455,7 +461,7 @@ fn wind_up(machine: &mut DeviceFsm, mut event: Event) -> Vec<FsmAction> {
             FsmAction::RunHandler | FsmAction::StopHandler => Event::HandlerFailed,
             FsmAction::Release => Event::Released,
             FsmAction::Forget => break,
-            _ => Event::Published(Published::Stale),
+            _ => Event::Written(WriteOutcome::Stale),
         };
     }
     asked
@@ -472,8 +478,8 @@ fn a_device_that_has_gone_is_released_and_forgotten_from_wherever_it_was() {
                 Some(FsmAction::RunHandler) => vec![Event::HandlerDone, Event::HandlerFailed],
                 Some(FsmAction::Release) => vec![Event::Released],
                 Some(_) => {
-                    use Published::{Done, Failed, Stale, Unknown};
-                    [Done, Stale, Failed, Unknown].map(Event::Published).to_vec()
+                    use WriteOutcome::{Done, Failed, Stale, Unknown};
+                    [Done, Stale, Failed, Unknown].map(Event::Written).to_vec()
                 }
                 None => vec![Event::Changed],
             };

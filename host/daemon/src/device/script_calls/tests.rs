@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use xenplug_xenbus::{FsmAction as Do, HotplugStatus, Identity, Kind, Mode, Observation, Published, XenbusState};
+use xenplug_xenbus::{FsmAction as Do, HotplugStatus, Identity, Kind, Mode, Observation, WriteOutcome, XenbusState};
 
 use super::*;
 
-const DONE: Event = Event::Published(Published::Done);
-const UNKNOWN: Event = Event::Published(Published::Unknown);
+const DONE: Event = Event::Written(WriteOutcome::Done);
+const UNKNOWN: Event = Event::Written(WriteOutcome::Unknown);
 
 /// A device, and who waits for it.
 struct Stage {

@@ -36,10 +36,10 @@ fn the_toolstack_removes_the_directory() {
         .sees(unplugged(&kind), FsmAction::Release)
         .then_sees(Event::Released, unplugged(&kind), FsmAction::PublishDisconnected)
         .on(DONE, None)
-        .is(Phase::Released { told: true })
+        .is(Phase::Released { published: true })
         .sees(told(&kind), None)
         .then_sees(REMOVE, told(&kind), None)
-        .is(Phase::Released { told: true })
+        .is(Phase::Released { published: true })
         .sees(absent(&kind), FsmAction::Forget);
 }
 
@@ -64,7 +64,7 @@ fn a_handler_runs_once_for_each_time_that_it_is_asked_for() {
         .sees(wanted(&kind), None)
         .is(Phase::Waiting)
         .then_sees(ADD, wanted(&kind), FsmAction::RunHandler);
-    assert!(!story.0.adding());
+    assert!(!story.0.add_pending());
 }
 
 #[test]
@@ -79,12 +79,12 @@ fn an_add_waits_for_state_and_link() {
         .then_sees(ADD, initialising(&kind), None)
         .sees(without_link.clone(), None)
         .is(Phase::Waiting);
-    assert!(story.0.adding());
+    assert!(story.0.add_pending());
     story.sees(wanted(&kind), FsmAction::RunHandler);
     // Unless nobody waits for it any more.
     Story::new(Mode::Dom0, kind.clone())
         .then_sees(ADD, without_link, None)
-        .on(Event::Withdrawn, None)
+        .on(Event::AddCancelled, None)
         .sees(wanted(&kind), None)
         .is(Phase::Waiting);
 }
@@ -99,7 +99,7 @@ fn an_add_of_what_is_connected_or_absent_is_decided_at_once() {
     let mut gone = Story::new(Mode::Dom0, kind.clone());
     gone.then_sees(ADD, absent(&kind), FsmAction::Forget);
     for story in [connected, foreign, gone] {
-        assert!(!story.0.adding());
+        assert!(!story.0.add_pending());
     }
 }
 
@@ -119,9 +119,9 @@ fn an_add_after_a_failure_is_another_try() {
         .then_sees(DONE, with_error(&kind), FsmAction::RunHandler)
         .then_sees(ADD, with_error(&kind), None)
         .on(Event::HandlerDone, FsmAction::Publish);
-    assert!(story.0.adding());
+    assert!(story.0.add_pending());
     story.then_sees(DONE, in_use(&kind), None).is(Phase::Connected);
-    assert!(!story.0.adding());
+    assert!(!story.0.add_pending());
 }
 
 #[test]
@@ -182,8 +182,8 @@ fn a_remove_releases_whatever_the_store_says() {
             .on(REMOVE, FsmAction::Release)
             .then_sees(Event::Released, seen, FsmAction::PublishDisconnected)
             .on(DONE, None)
-            .is(Phase::Released { told: true });
-        assert!(!story.0.removing());
+            .is(Phase::Released { published: true });
+        assert!(!story.0.remove_pending());
     }
     Story::connected(Mode::Dom0, kind.clone())
         .on(REMOVE, FsmAction::Release)
@@ -213,7 +213,7 @@ fn a_remove_ends_an_add_that_no_handler_has_begun_for() {
         .then_sees(ADD, initialising(&kind), None)
         .then_sees(REMOVE, wanted(&kind), None)
         .is(Phase::Waiting);
-    assert!(!story.0.adding() && !story.0.removing());
+    assert!(!story.0.add_pending() && !story.0.remove_pending());
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_remove_of_what_failed_takes_the_failure_away() {
     Story::failed(Mode::Dom0, kind.clone())
         .then_sees(REMOVE, with_error(&kind), FsmAction::PublishDisconnected)
         .on(DONE, None)
-        .is(Phase::Released { told: true });
+        .is(Phase::Released { published: true });
     // Also of what could not be released, and whose failure was to be told after it.
     let mut story = Story::new(Mode::Dom0, kind.clone());
     story
@@ -258,10 +258,10 @@ fn an_end_that_cannot_be_told_is_told_at_the_next_look() {
         .on(REMOVE, FsmAction::Release)
         .then_sees(Event::Released, in_use(&kind), FsmAction::PublishDisconnected)
         .on(REFUSED, None)
-        .is(Phase::Released { told: false })
+        .is(Phase::Released { published: false })
         .sees(in_use(&kind), FsmAction::PublishDisconnected)
         .on(DONE, None)
-        .is(Phase::Released { told: true });
+        .is(Phase::Released { published: true });
 }
 
 #[test]

@@ -66,15 +66,15 @@ impl Story {
             .on(Event::HandlerFailed, FsmAction::Release)
             .on(Event::Released, FsmAction::PublishFailure)
             .on(DONE, None)
-            .is(Phase::Failed { told: true });
+            .is(Phase::Failed { published: true });
         story
     }
 }
 
-pub(super) const DONE: Event = Event::Published(Published::Done);
-pub(super) const STALE: Event = Event::Published(Published::Stale);
-pub(super) const REFUSED: Event = Event::Published(Published::Failed);
-pub(super) const UNKNOWN: Event = Event::Published(Published::Unknown);
+pub(super) const DONE: Event = Event::Written(WriteOutcome::Done);
+pub(super) const STALE: Event = Event::Written(WriteOutcome::Stale);
+pub(super) const REFUSED: Event = Event::Written(WriteOutcome::Failed);
+pub(super) const UNKNOWN: Event = Event::Written(WriteOutcome::Unknown);
 
 #[test]
 fn a_device_is_plugged_and_unplugged_in_a_driver_domain() {
@@ -216,7 +216,7 @@ fn a_connection_that_is_lost_is_undone_and_told() {
                     },
                     None,
                 )
-                .is(Phase::Failed { told: true });
+                .is(Phase::Failed { published: true });
         }
     }
 }
@@ -332,11 +332,11 @@ fn a_connection_that_the_store_refuses_is_undone_and_fails() {
         .on(REFUSED, FsmAction::Release)
         .on(Event::Released, FsmAction::PublishFailure)
         .on(REFUSED, None)
-        .is(Phase::Failed { told: false })
+        .is(Phase::Failed { published: false })
         // The failure is told again, and the handler does not run again.
         .sees(wanted(&kind), FsmAction::PublishFailure)
         .on(DONE, None)
-        .is(Phase::Failed { told: true });
+        .is(Phase::Failed { published: true });
 }
 
 #[test]
@@ -505,16 +505,16 @@ fn what_is_connected_is_taken_back_before_it_is_released_where_only_its_state_is
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         let kind = Kind::VBD;
         Story::connected(mode, kind.clone())
-            .sees(set_back(&kind), FsmAction::Retract)
-            .is(Phase::Retracting)
+            .sees(set_back(&kind), FsmAction::Withdraw)
+            .is(Phase::Withdrawing)
             .on(DONE, FsmAction::Release);
         // What cannot be taken back stays held, and is taken back later.
         Story::connected(mode, kind.clone())
-            .sees(set_back(&kind), FsmAction::Retract)
+            .sees(set_back(&kind), FsmAction::Withdraw)
             .on(REFUSED, None)
             .is(Phase::Connected)
-            .sees(set_back(&kind), FsmAction::Retract)
-            .then_sees(UNKNOWN, set_back(&kind), FsmAction::Retract)
+            .sees(set_back(&kind), FsmAction::Withdraw)
+            .then_sees(UNKNOWN, set_back(&kind), FsmAction::Withdraw)
             .then_sees(STALE, in_use(&kind), None)
             .is(Phase::Connected);
         // A directory that was made anew as a whole holds nothing to take back.
@@ -587,7 +587,7 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
             },
             None,
         )
-        .is(Phase::Failed { told: true });
+        .is(Phase::Failed { published: true });
     adopted(RecoveredState::Unfinished)
         .on(Event::Changed, FsmAction::Release)
         .then_sees(Event::Released, wanted(&kind), FsmAction::RunHandler);
@@ -615,10 +615,10 @@ fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
             story
                 .on(Event::Released, FsmAction::PublishFailure)
                 .on(UNKNOWN, None)
-                .is(Phase::Failed { told: false })
+                .is(Phase::Failed { published: false })
                 .sees(in_use(&kind), FsmAction::PublishFailure)
                 .on(DONE, None)
-                .is(Phase::Failed { told: true })
+                .is(Phase::Failed { published: true })
                 // Whoever connects it after that is somebody else.
                 .sees(in_use(&kind), None)
                 .is(Phase::Foreign);
@@ -632,11 +632,11 @@ fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
         }
         for mut story in [at_start(), later()] {
             story.on(Event::Released, FsmAction::PublishFailure);
-            assert!(story.0.failed(&in_use(&kind)));
+            assert!(story.0.accepts_failure(&in_use(&kind)));
             // One that was made anew meanwhile has not failed.
-            assert!(!story.0.failed(&wanted(&kind)));
+            assert!(!story.0.accepts_failure(&wanted(&kind)));
             let expected = (mode == Mode::DriverDomain).then_some(FsmAction::RunHandler);
-            story.then_sees(Event::Published(Published::Stale), wanted(&kind), expected);
+            story.then_sees(Event::Written(WriteOutcome::Stale), wanted(&kind), expected);
         }
     }
     // What failed by itself was never connected by us.

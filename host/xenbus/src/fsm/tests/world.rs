@@ -273,7 +273,7 @@ impl World {
             _ if releasing => RecoveredState::Unfinished,
             (true, true) => RecoveredState::Connected,
             // What the kernel has not taken up is told to be lost and, since it was asked for, done again.
-            (false, true) if published && seen.retractable(&identity) => {
+            (false, true) if published && seen.withdrawable(&identity) => {
                 self.directory.as_mut().unwrap().status = HotplugStatus::Error;
                 self.pending.push(Pending::Tell(Event::Add));
                 RecoveredState::Unfinished
@@ -294,7 +294,7 @@ impl World {
             Pending::Tell(event) => {
                 match event {
                     Event::Add => self.asked = true,
-                    Event::Remove | Event::Withdrawn => self.asked = false,
+                    Event::Remove | Event::AddCancelled => self.asked = false,
                     _ => {}
                 }
                 let action = self.machine.apply(&event);
@@ -331,7 +331,7 @@ impl World {
     /// Does what the machine asked for, as the daemon would: each write is one transaction that looks once more.
     fn carry_out(&mut self, action: FsmAction, identity: Option<Identity>, luck: Luck) -> Option<Event> {
         let seen = self.observe();
-        let own = |holds: bool| if holds { Published::Done } else { Published::Stale };
+        let own = |holds: bool| if holds { WriteOutcome::Done } else { WriteOutcome::Stale };
         let identity = identity.unwrap_or_else(|| seen.identity.clone());
         let store = !matches!(action, FsmAction::RunHandler | FsmAction::Release);
         let failed = luck == Luck::Ill || luck == Luck::UnknownIll || (luck == Luck::UnknownWell && !store);
@@ -363,22 +363,22 @@ impl World {
                 return Some(Event::Released);
             }
             FsmAction::Publish => own(seen.connectable(&identity)),
-            FsmAction::Retract => own(seen.retractable(&identity)),
-            FsmAction::PublishFailure => own(self.machine.failed(&seen)),
+            FsmAction::Withdraw => own(seen.withdrawable(&identity)),
+            FsmAction::PublishFailure => own(self.machine.accepts_failure(&seen)),
             FsmAction::PublishDisconnected => own(seen.is_of(&identity)),
             FsmAction::RemoveDirectory => own(seen.is_of(&identity) && seen.leaving()),
             FsmAction::StopHandler | FsmAction::Forget => unreachable!("taken at once"),
         };
-        let outcome = if failed && outcome == Published::Done {
-            Published::Failed
+        let outcome = if failed && outcome == WriteOutcome::Done {
+            WriteOutcome::Failed
         } else {
             outcome
         };
-        if outcome == Published::Done {
+        if outcome == WriteOutcome::Done {
             self.write(action);
         }
         let unknown = matches!(luck, Luck::UnknownWell | Luck::UnknownIll);
-        Some(Event::Published(if unknown { Published::Unknown } else { outcome }))
+        Some(Event::Written(if unknown { WriteOutcome::Unknown } else { outcome }))
     }
 
     fn write(&mut self, action: FsmAction) {
@@ -393,7 +393,7 @@ impl World {
                 directory.status = HotplugStatus::Connected;
                 directory.ours = true;
             }
-            FsmAction::Retract => {
+            FsmAction::Withdraw => {
                 assert!(self.hold.is_some(), "what is taken back is not held any more");
                 directory.status = HotplugStatus::None;
             }
@@ -451,13 +451,13 @@ impl World {
             return;
         };
         let seen = self.observe();
-        assert!(!self.machine.removing(), "{self:?}");
+        assert!(!self.machine.remove_pending(), "{self:?}");
         if seen.leaving() {
             assert_eq!(self.mode, Mode::Dom0, "a directory is left over: {self:?}");
             assert!(self.hold.is_none(), "{self:?}");
             let expected = match found.status {
                 HotplugStatus::Connected => Phase::Foreign,
-                HotplugStatus::Disconnected => Phase::Released { told: true },
+                HotplugStatus::Disconnected => Phase::Released { published: true },
                 _ => Phase::Waiting,
             };
             assert_eq!(phase, expected, "{self:?}");
@@ -475,14 +475,14 @@ impl World {
                 assert_eq!(phase, Phase::Foreign, "{self:?}");
             }
             (HotplugStatus::Error, None) => assert!(
-                matches!(phase, Phase::Failed { told: true } | Phase::Waiting),
+                matches!(phase, Phase::Failed { published: true } | Phase::Waiting),
                 "{self:?}"
             ),
             (_, None) => {
                 let waits = seen.state == self.kind.handler_state() && seen.online && seen.netdev;
-                let wanted = self.machine.adding() || self.mode == Mode::DriverDomain;
+                let wanted = self.machine.add_pending() || self.mode == Mode::DriverDomain;
                 assert!(!(waits && wanted), "it waits and nobody comes: {self:?}");
-                let told = phase == Phase::Released { told: true } && found.status == HotplugStatus::Disconnected;
+                let told = phase == Phase::Released { published: true } && found.status == HotplugStatus::Disconnected;
                 assert!(phase == Phase::Waiting || (told && self.mode == Mode::Dom0), "{self:?}");
             }
             (_, Some(_)) => panic!("something is held of a device that is not connected: {self:?}"),
@@ -492,7 +492,7 @@ impl World {
 
 /// Whether an event is from outside, and no answer to the machine.
 fn is_news(event: &Event) -> bool {
-    matches!(event, Event::Changed | Event::Add | Event::Remove | Event::Withdrawn)
+    matches!(event, Event::Changed | Event::Add | Event::Remove | Event::AddCancelled)
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -519,7 +519,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Meddle),
         4 => Just(Step::Ask(Event::Add)),
         1 => Just(Step::Ask(Event::Remove)),
-        1 => Just(Step::Ask(Event::Withdrawn)),
+        1 => Just(Step::Ask(Event::AddCancelled)),
         1 => prop::bool::weighted(0.3).prop_map(|lost| Step::Restart { lost }),
     ]
 }
