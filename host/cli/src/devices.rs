@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use serde_json::json;
 use xenplug_hotplug::{Class, RequestPath};
-use xenplug_toolstack::{Error as CallError, Patience, Progress, Spec, SpecError, Toolstack, place};
+use xenplug_toolstack::{Error as CallError, Progress, Spec, SpecError, Toolstack, request_path};
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::Endpoint;
 
@@ -173,9 +173,9 @@ impl Attach {
         {
             return Err(Error::Backend(other.to_owned(), self.between.backend.clone()));
         }
-        let patience = self.manner.patience();
+        let wait = self.manner.wait();
         let progress = self.manner.progress();
-        Ok(toolstack.attach(backend, frontend, &spec, patience, progress).await?)
+        Ok(toolstack.attach(backend, frontend, &spec, wait, progress).await?)
     }
 }
 
@@ -187,17 +187,15 @@ impl Detach {
     async fn detach(&self) -> Result<RequestPath, Error> {
         let toolstack = Toolstack::connect(Endpoint::from_env()).await?;
         let (backend, frontend) = self.between.domains(&toolstack).await?;
-        let path = place(backend, frontend, self.class, &self.device).ok_or_else(|| {
+        let path = request_path(backend, frontend, self.class, &self.device).ok_or_else(|| {
             let expected = match self.class {
                 Class::Vbd => "a name such as xvda, or a number",
                 Class::Vif => "a number",
             };
             Error::Device(self.device.clone(), self.class, expected)
         })?;
-        let patience = self.manner.patience();
-        toolstack
-            .detach(path, self.force, patience, self.manner.progress())
-            .await?;
+        let wait = self.manner.wait();
+        toolstack.detach(path, self.force, wait, self.manner.progress()).await?;
         Ok(path)
     }
 }
@@ -212,11 +210,8 @@ impl Between {
 }
 
 impl Manner {
-    fn patience(&self) -> Patience {
-        Patience {
-            wait: self.wait,
-            timeout: self.timeout,
-        }
+    fn wait(&self) -> Option<Duration> {
+        self.wait.then_some(self.timeout)
     }
 
     /// Says on standard error how far the device is, to who waits.

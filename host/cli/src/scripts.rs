@@ -14,7 +14,7 @@ use std::{
 use clap::{Args, Subcommand};
 use folder::{Change, Folder, Locked};
 use name::Name;
-use xenplug_control::{Client, Settings, script::STAND_IN};
+use xenplug_control::{Client, Settings, script::SHIM};
 
 /// The longest path of a program that every kernel takes in a first line: 128 bytes with `#!` and a newline before
 /// Linux 5.1 (linux/include/uapi/linux/binfmts.h, `BINPRM_BUF_SIZE`).
@@ -251,7 +251,7 @@ fn check_program(program: &Path) -> Result<(), Error> {
             "a first line takes an absolute path of at most 120 bytes without spaces",
         ));
     }
-    if program.file_name() != Some(STAND_IN.as_ref()) {
+    if program.file_name() != Some(SHIM.as_ref()) {
         return Err(unusable(
             "it is not called xenplug-script, by which a stand-in is known",
         ));

@@ -10,7 +10,7 @@
 //! | `POST /script` with a [`script::Call`] as JSON | a [`script::Answer`] as JSON, once the device is ready or down |
 //!
 //! so that `curl --unix-socket /run/xenplug/control.sock http://xenplug/metrics` works as well as `Client`,
-//! the asynchronous one (feature `client`, a default). [`script::ask`] is the blocking one, for a single call, and
+//! the asynchronous one (feature `client`, a default). [`script::send`] is the blocking one, for a single call, and
 //! [`Settings`] what the daemon's configuration tells those who ask.
 
 #[cfg(feature = "client")]

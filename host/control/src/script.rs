@@ -1,6 +1,6 @@
 //! What the scripts' stand-in asks the daemon, and what it is answered.
 
-mod ask;
+mod send;
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use ask::{Error, ask};
+pub use send::{Error, send};
 
 /// The name of the program that stands in for scripts.
-pub const STAND_IN: &str = "xenplug-script";
+pub const SHIM: &str = "xenplug-script";
 
 /// What the saved original of a script is called, after the script's own name.
 const SAVED: &str = ".xenplug-original";

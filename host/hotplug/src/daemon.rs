@@ -5,16 +5,16 @@
 //!
 //! | request | backend | next |
 //! | --- | --- | --- |
-//! | none | made for a request that is not there | [`DaemonAction::Drop`] |
-//! | any | made for another request | [`DaemonAction::Drop`] |
+//! | none | made for a request that is not there | [`DaemonAction::RemoveBackend`] |
+//! | any | made for another request | [`DaemonAction::RemoveBackend`] |
 //! | any but closed, refused | none, or libxl's | [`DaemonAction::Close`] |
 //! | wanted | libxl's | [`DaemonAction::Close`] |
-//! | wanted | none, nothing held | [`DaemonAction::Make`], or [`DaemonAction::Close`] if its frontend has gone |
+//! | wanted | none, nothing held | [`DaemonAction::CreateBackend`], or [`DaemonAction::Close`] if its frontend has gone |
 //! | taken, ready, used | none, nothing held | [`DaemonAction::Close`] |
-//! | taken, ready, used | the guest has gone, or its setting up failed | [`DaemonAction::Drop`] |
-//! | taken, ready, used | ours | [`DaemonAction::Tell`] what the backend says, if the request does not |
-//! | unwanted | ours, never set up; or forced; or the guest has gone | [`DaemonAction::Drop`] |
-//! | unwanted | ours, online | [`DaemonAction::Shut`] |
+//! | taken, ready, used | the guest has gone, or its setting up failed | [`DaemonAction::RemoveBackend`] |
+//! | taken, ready, used | ours | [`DaemonAction::WriteState`] what the backend says, if the request does not |
+//! | unwanted | ours, never set up; or forced; or the guest has gone | [`DaemonAction::RemoveBackend`] |
+//! | unwanted | ours, online | [`DaemonAction::RequestClose`] |
 //! | unwanted | none, or libxl's, nothing held | [`DaemonAction::Close`] |
 //! | any other | any other | nothing |
 
@@ -24,7 +24,7 @@ use crate::{Request, RequestId, State};
 
 /// What is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Seen {
+pub struct DaemonSnapshot {
     /// The request.
     pub request: Option<Request>,
     /// Why the request cannot be served, whatever is there: its version, or what is wrong with its nodes. Empty if it can.
@@ -43,7 +43,7 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backend {
     /// The request that it was made for; none for libxl's.
-    pub made_for: Option<RequestId>,
+    pub request_id: Option<RequestId>,
     /// Its `state`.
     pub state: XenbusState,
     /// Its `online`.
@@ -57,37 +57,40 @@ pub struct Backend {
 /// What to do, in one transaction that looks again and changes nothing if something else is next by then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DaemonAction {
-    /// Make the backend's directory and fill the frontend's, and write [`State::Taken`].
-    Make,
+    /// Make the backend's directory and fill the frontend's, and write [`State::Accepted`].
+    CreateBackend,
     /// Write that state.
-    Tell(State),
+    WriteState(State),
     /// Ask the guest to let go: the backend's `online` 0 and `state` 5.
-    Shut,
+    RequestClose,
     /// Remove the backend's directory, which unregisters it in the kernel, and write why, if that is not empty.
-    Drop(String),
+    RemoveBackend(String),
     /// Remove the frontend's directory, and write why, if that is not empty, and [`State::Closed`].
     Close(String),
 }
 
 /// What is next. `None`: nothing, until something changes.
-pub fn next(seen: &Seen) -> Option<DaemonAction> {
+pub fn next(seen: &DaemonSnapshot) -> Option<DaemonAction> {
     let Some(request) = &seen.request else {
-        let orphan = seen.backend.as_ref().is_some_and(|backend| backend.made_for.is_some());
-        return orphan.then(|| DaemonAction::Drop(String::new()));
+        let orphan = seen
+            .backend
+            .as_ref()
+            .is_some_and(|backend| backend.request_id.is_some());
+        return orphan.then(|| DaemonAction::RemoveBackend(String::new()));
     };
     match &seen.backend {
-        Some(backend) if backend.made_for == Some(request.id) => with_backend(seen, request, backend),
-        Some(backend) if backend.made_for.is_some() => Some(DaemonAction::Drop(String::new())),
+        Some(backend) if backend.request_id == Some(request.id) => with_backend(seen, request, backend),
+        Some(backend) if backend.request_id.is_some() => Some(DaemonAction::RemoveBackend(String::new())),
         other => without_backend(seen, request, other.is_some()),
     }
 }
 
 /// The backend is the request's.
-fn with_backend(seen: &Seen, request: &Request, backend: &Backend) -> Option<DaemonAction> {
-    let drop = |why: &str| Some(DaemonAction::Drop(why.to_owned()));
+fn with_backend(seen: &DaemonSnapshot, request: &Request, backend: &Backend) -> Option<DaemonAction> {
+    let drop = |why: &str| Some(DaemonAction::RemoveBackend(why.to_owned()));
     let connected = backend.status == HotplugStatus::Connected;
     match request.state {
-        State::Wanted | State::Taken | State::Ready | State::Used => {
+        State::Requested | State::Accepted | State::Ready | State::InUse => {
             if !seen.refusal.is_empty() {
                 return drop(&seen.refusal);
             }
@@ -102,24 +105,24 @@ fn with_backend(seen: &Seen, request: &Request, backend: &Backend) -> Option<Dae
                 });
             }
             let is = match (connected, backend.state) {
-                (true, XenbusState::Connected) => State::Used,
+                (true, XenbusState::Connected) => State::InUse,
                 (true, _) => State::Ready,
-                (false, _) => State::Taken,
+                (false, _) => State::Accepted,
             };
-            (request.state != is).then_some(DaemonAction::Tell(is))
+            (request.state != is).then_some(DaemonAction::WriteState(is))
         }
         // Before it is set up no guest uses it, and one that has no driver will never answer.
-        State::Unwanted if request.force || !seen.frontend || (!connected && backend.online) => drop(""),
-        State::Unwanted if backend.online => Some(DaemonAction::Shut),
+        State::Detaching if request.force || !seen.frontend || (!connected && backend.online) => drop(""),
+        State::Detaching if backend.online => Some(DaemonAction::RequestClose),
         // It waits for the guest, and then for the device's machine.
-        State::Unwanted => None,
+        State::Detaching => None,
         State::Closed => drop(""),
         State::Unknown => None,
     }
 }
 
 /// There is no backend of the request's; perhaps one of libxl's.
-fn without_backend(seen: &Seen, request: &Request, foreign: bool) -> Option<DaemonAction> {
+fn without_backend(seen: &DaemonSnapshot, request: &Request, foreign: bool) -> Option<DaemonAction> {
     let close = |why: &str| {
         let why = if request.error.is_empty() { why } else { "" };
         Some(DaemonAction::Close(why.to_owned()))
@@ -128,13 +131,13 @@ fn without_backend(seen: &Seen, request: &Request, foreign: bool) -> Option<Daem
         return None;
     }
     match request.state {
-        State::Wanted if !seen.refusal.is_empty() => close(&seen.refusal),
-        State::Wanted if foreign => close("there is such a device, made by another toolstack"),
-        State::Wanted if !seen.frontend => close(GUEST_GONE),
-        State::Wanted => Some(DaemonAction::Make),
-        State::Taken | State::Ready | State::Used if !seen.frontend => close(GUEST_GONE),
-        State::Taken | State::Ready | State::Used => close("the backend's directory was removed"),
-        State::Unwanted => close(""),
+        State::Requested if !seen.refusal.is_empty() => close(&seen.refusal),
+        State::Requested if foreign => close("there is such a device, made by another toolstack"),
+        State::Requested if !seen.frontend => close(GUEST_GONE),
+        State::Requested => Some(DaemonAction::CreateBackend),
+        State::Accepted | State::Ready | State::InUse if !seen.frontend => close(GUEST_GONE),
+        State::Accepted | State::Ready | State::InUse => close("the backend's directory was removed"),
+        State::Detaching => close(""),
         State::Closed | State::Unknown => None,
     }
 }

@@ -45,7 +45,7 @@ impl Class {
     }
 
     /// The kind that the kernel serves.
-    pub fn usual_kind(self) -> Kind {
+    pub fn kernel_kind(self) -> Kind {
         match self {
             Self::Vbd => Kind::VBD,
             Self::Vif => Kind::VIF,

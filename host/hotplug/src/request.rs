@@ -57,15 +57,15 @@ impl FromStr for RequestId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
     /// The toolstack wants the device, and nobody has taken that up: nothing of it exists but an empty frontend.
-    Wanted,
+    Requested,
     /// The driver domain has made backend and frontend, and sets up what they need.
-    Taken,
+    Accepted,
     /// Set up: the guest may connect.
     Ready,
     /// The guest is connected.
-    Used,
+    InUse,
     /// The toolstack does not want the device any more.
-    Unwanted,
+    Detaching,
     /// The driver domain has taken everything down, and holds nothing for it.
     Closed,
     /// Nothing that means anything.
@@ -76,11 +76,11 @@ impl State {
     /// What a node's text stands for.
     pub fn parse(text: &str) -> Self {
         match text {
-            "1" => Self::Wanted,
-            "2" => Self::Taken,
+            "1" => Self::Requested,
+            "2" => Self::Accepted,
             "3" => Self::Ready,
-            "4" => Self::Used,
-            "5" => Self::Unwanted,
+            "4" => Self::InUse,
+            "5" => Self::Detaching,
             "6" => Self::Closed,
             _ => Self::Unknown,
         }
@@ -89,11 +89,11 @@ impl State {
     /// The text to write. [`Self::Unknown`] is written by nobody.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Wanted => "1",
-            Self::Taken => "2",
+            Self::Requested => "1",
+            Self::Accepted => "2",
             Self::Ready => "3",
-            Self::Used => "4",
-            Self::Unwanted => "5",
+            Self::InUse => "4",
+            Self::Detaching => "5",
             Self::Closed => "6",
             Self::Unknown => "",
         }

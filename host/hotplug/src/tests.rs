@@ -61,9 +61,9 @@ fn every_state_is_a_digit_and_back() {
     }
 }
 
-fn backend(made_for: Option<u128>) -> daemon::Backend {
+fn backend(request_id: Option<u128>) -> daemon::Backend {
     daemon::Backend {
-        made_for: made_for.map(RequestId),
+        request_id: request_id.map(RequestId),
         state: XenbusState::InitWait,
         online: true,
         status: HotplugStatus::None,
@@ -71,7 +71,7 @@ fn backend(made_for: Option<u128>) -> daemon::Backend {
     }
 }
 
-fn seen(state: State) -> daemon::Seen {
+fn seen(state: State) -> daemon::DaemonSnapshot {
     let request = Request {
         id: RequestId(1),
         vm: "/vm/a".to_owned(),
@@ -79,7 +79,7 @@ fn seen(state: State) -> daemon::Seen {
         force: false,
         error: String::new(),
     };
-    daemon::Seen {
+    daemon::DaemonSnapshot {
         request: Some(request),
         refusal: String::new(),
         backend: None,
@@ -90,9 +90,9 @@ fn seen(state: State) -> daemon::Seen {
 
 #[test]
 fn a_device_of_libxls_is_left_alone() {
-    for state in [State::Wanted, State::Taken, State::Unwanted] {
+    for state in [State::Requested, State::Accepted, State::Detaching] {
         for held in [false, true] {
-            let seen = daemon::Seen {
+            let seen = daemon::DaemonSnapshot {
                 backend: Some(backend(None)),
                 held,
                 ..seen(state)
@@ -104,34 +104,40 @@ fn a_device_of_libxls_is_left_alone() {
             );
         }
     }
-    let nobodys = daemon::Seen {
+    let nobodys = daemon::DaemonSnapshot {
         request: None,
         backend: Some(backend(None)),
-        ..seen(State::Wanted)
+        ..seen(State::Requested)
     };
     assert_eq!(daemon::next(&nobodys), None);
 }
 
 #[test]
 fn a_backend_without_its_request_is_removed() {
-    let orphan = daemon::Seen {
+    let orphan = daemon::DaemonSnapshot {
         request: None,
         backend: Some(backend(Some(1))),
-        ..seen(State::Wanted)
+        ..seen(State::Requested)
     };
-    assert_eq!(daemon::next(&orphan), Some(daemon::DaemonAction::Drop(String::new())));
-    let anothers = daemon::Seen {
+    assert_eq!(
+        daemon::next(&orphan),
+        Some(daemon::DaemonAction::RemoveBackend(String::new()))
+    );
+    let anothers = daemon::DaemonSnapshot {
         backend: Some(backend(Some(2))),
-        ..seen(State::Wanted)
+        ..seen(State::Requested)
     };
-    assert_eq!(daemon::next(&anothers), Some(daemon::DaemonAction::Drop(String::new())));
+    assert_eq!(
+        daemon::next(&anothers),
+        Some(daemon::DaemonAction::RemoveBackend(String::new()))
+    );
 }
 
 #[test]
 fn a_request_that_is_refused_says_why_and_makes_nothing() {
-    let refused = daemon::Seen {
+    let refused = daemon::DaemonSnapshot {
         refusal: "version 2 is not spoken here".to_owned(),
-        ..seen(State::Wanted)
+        ..seen(State::Requested)
     };
     assert_eq!(
         daemon::next(&refused),
@@ -141,7 +147,7 @@ fn a_request_that_is_refused_says_why_and_makes_nothing() {
 
 #[test]
 fn the_first_error_is_the_one_that_is_told() {
-    let mut failed = seen(State::Taken);
+    let mut failed = seen(State::Accepted);
     failed.backend = Some(daemon::Backend {
         status: HotplugStatus::Busy,
         error: "phy: in use".to_owned(),
@@ -149,7 +155,7 @@ fn the_first_error_is_the_one_that_is_told() {
     });
     assert_eq!(
         daemon::next(&failed),
-        Some(daemon::DaemonAction::Drop("phy: in use".to_owned()))
+        Some(daemon::DaemonAction::RemoveBackend("phy: in use".to_owned()))
     );
     failed.backend = None;
     failed.request.as_mut().unwrap().error = "phy: in use".to_owned();

@@ -13,7 +13,7 @@
 //! | attach | another's, closed | [`ToolstackAction::Remove`] |
 //! | detach | none | done |
 //! | detach | wanted, closed | [`ToolstackAction::Remove`] |
-//! | detach | taken, ready, used, unknown | [`ToolstackAction::Unwant`] |
+//! | detach | taken, ready, used, unknown | [`ToolstackAction::RequestDetach`] |
 //! | detach | unwanted | waits; [`ToolstackAction::Force`] if the guest is not to be waited for |
 //! | both | any, and the driver domain has gone | [`ToolstackAction::Remove`], for an attach a failure |
 
@@ -21,7 +21,7 @@ use crate::{Request, RequestId, State};
 
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Wish {
+pub enum Operation {
     /// The device, by a request of that id.
     Attach {
         /// The request that is written.
@@ -40,7 +40,7 @@ pub enum Wish {
 
 /// What is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Seen {
+pub struct ToolstackSnapshot {
     /// The request at the device's place.
     pub request: Option<Request>,
     /// The guest's `vm` node. `None` if there is no such guest.
@@ -56,8 +56,8 @@ pub struct Seen {
 pub enum ToolstackAction {
     /// Write the request, and make the empty directory of the frontend.
     Create,
-    /// Write [`State::Unwanted`], and `force` as wished.
-    Unwant,
+    /// Write [`State::Detaching`], and `force` as wished.
+    RequestDetach,
     /// Write `force`.
     Force,
     /// Remove the request, and the frontend's directory if it was made for the request and is of the same guest.
@@ -66,7 +66,7 @@ pub enum ToolstackAction {
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum End {
+pub enum OperationOutcome {
     /// The device is set up.
     Attached,
     /// The device has gone, and nothing is held for it any more.
@@ -81,72 +81,76 @@ pub enum End {
         requested: bool,
     },
     /// Somebody else detaches it.
-    Withdrawn,
+    DetachedElsewhere,
     /// The driver domain did not serve it.
     Failed(String),
 }
 
 /// What is next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Next {
+pub enum NextStep {
     /// Wait until something changes.
     Wait,
     /// Do this.
     Do(ToolstackAction),
     /// It is over; after the action, if there is one.
-    Over(Option<ToolstackAction>, End),
+    Finish(Option<ToolstackAction>, OperationOutcome),
 }
 
 /// What is next for a wish.
-pub fn next(wish: &Wish, seen: &Seen) -> Next {
+pub fn next(wish: &Operation, seen: &ToolstackSnapshot) -> NextStep {
     match wish {
-        Wish::Attach { id, written } => attach(*id, *written, seen),
-        Wish::Detach { id, force } => match &seen.request {
+        Operation::Attach { id, written } => attach(*id, *written, seen),
+        Operation::Detach { id, force } => match &seen.request {
             Some(request) if id.is_none_or(|id| id == request.id) => detach(*force, seen, request),
-            _ => Next::Over(None, End::Detached),
+            _ => NextStep::Finish(None, OperationOutcome::Detached),
         },
     }
 }
 
-fn attach(id: RequestId, written: bool, seen: &Seen) -> Next {
+fn attach(id: RequestId, written: bool, seen: &ToolstackSnapshot) -> NextStep {
     match &seen.request {
         Some(request) if request.id == id => match request.state {
-            State::Closed => Next::Over(
+            State::Closed => NextStep::Finish(
                 Some(ToolstackAction::Remove),
-                End::Failed(if request.error.is_empty() {
+                OperationOutcome::Failed(if request.error.is_empty() {
                     "the driver domain does not say why".to_owned()
                 } else {
                     request.error.clone()
                 }),
             ),
-            _ if !seen.driver_domain => Next::Over(Some(ToolstackAction::Remove), End::NoDriverDomain),
-            State::Ready | State::Used => Next::Over(None, End::Attached),
-            State::Unwanted => Next::Over(None, End::Withdrawn),
-            State::Wanted | State::Taken | State::Unknown => Next::Wait,
+            _ if !seen.driver_domain => {
+                NextStep::Finish(Some(ToolstackAction::Remove), OperationOutcome::NoDriverDomain)
+            }
+            State::Ready | State::InUse => NextStep::Finish(None, OperationOutcome::Attached),
+            State::Detaching => NextStep::Finish(None, OperationOutcome::DetachedElsewhere),
+            State::Requested | State::Accepted | State::Unknown => NextStep::Wait,
         },
-        _ if written => Next::Over(None, End::Withdrawn),
-        _ if !seen.driver_domain => Next::Over(None, End::NoDriverDomain),
-        _ if seen.vm.is_none() => Next::Over(None, End::NoGuest),
-        Some(request) if request.state == State::Closed => Next::Do(ToolstackAction::Remove),
-        Some(request) if seen.vm.as_ref() == Some(&request.vm) => Next::Over(None, End::Exists { requested: true }),
+        _ if written => NextStep::Finish(None, OperationOutcome::DetachedElsewhere),
+        _ if !seen.driver_domain => NextStep::Finish(None, OperationOutcome::NoDriverDomain),
+        _ if seen.vm.is_none() => NextStep::Finish(None, OperationOutcome::NoGuest),
+        Some(request) if request.state == State::Closed => NextStep::Do(ToolstackAction::Remove),
+        Some(request) if seen.vm.as_ref() == Some(&request.vm) => {
+            NextStep::Finish(None, OperationOutcome::Exists { requested: true })
+        }
         // A guest that has gone leaves nobody to wait for.
         Some(request) => match detach(true, seen, request) {
-            Next::Over(action, _) => action.map_or(Next::Wait, Next::Do),
+            NextStep::Finish(action, _) => action.map_or(NextStep::Wait, NextStep::Do),
             other => other,
         },
-        None if seen.frontend => Next::Over(None, End::Exists { requested: false }),
-        None => Next::Do(ToolstackAction::Create),
+        None if seen.frontend => NextStep::Finish(None, OperationOutcome::Exists { requested: false }),
+        None => NextStep::Do(ToolstackAction::Create),
     }
 }
 
-fn detach(force: bool, seen: &Seen, request: &Request) -> Next {
+fn detach(force: bool, seen: &ToolstackSnapshot, request: &Request) -> NextStep {
     match request.state {
         // What a domain held has gone with it.
-        _ if !seen.driver_domain => Next::Over(Some(ToolstackAction::Remove), End::Detached),
+        _ if !seen.driver_domain => NextStep::Finish(Some(ToolstackAction::Remove), OperationOutcome::Detached),
         // Nothing is made before it is taken up, in one transaction.
-        State::Wanted | State::Closed => Next::Over(Some(ToolstackAction::Remove), End::Detached),
-        State::Taken | State::Ready | State::Used | State::Unknown => Next::Do(ToolstackAction::Unwant),
-        State::Unwanted if force && !request.force => Next::Do(ToolstackAction::Force),
-        State::Unwanted => Next::Wait,
+        State::Requested | State::Closed => NextStep::Finish(Some(ToolstackAction::Remove), OperationOutcome::Detached),
+        State::Accepted | State::Ready | State::InUse | State::Unknown => NextStep::Do(ToolstackAction::RequestDetach),
+        State::Detaching if force && !request.force => NextStep::Do(ToolstackAction::Force),
+        State::Detaching => NextStep::Wait,
     }
 }

@@ -104,7 +104,7 @@ fn run() -> Result<(), Failure> {
 
 fn plug(run: &Run, call: &Call) -> Result<(), Failure> {
     let settings = settings();
-    let heard = script::ask(&settings.socket, call, PATIENCE);
+    let heard = script::send(&settings.socket, call, PATIENCE);
     let has_original = saved_original(&run.script).exists();
     let (error, teller) = match fallback::of(call.action, heard, settings.fallback, has_original) {
         Outcome::Done => return Ok(()),

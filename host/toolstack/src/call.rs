@@ -5,7 +5,7 @@ use std::{fmt, io, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use xenplug_hotplug::{
     Class, RequestPath, State,
-    toolstack::{End, Next, ToolstackAction, Wish, next},
+    toolstack::{NextStep, Operation, OperationOutcome, ToolstackAction, next},
 };
 use xenplug_xenbus::{DevId, DomId};
 use xenplug_xenstore::{Backoff, Client, Endpoint, Path};
@@ -47,7 +47,7 @@ pub enum Error {
     NoDevice(RequestPath),
     /// Somebody else detaches it.
     #[error("{0} is being detached by somebody else")]
-    Withdrawn(RequestPath),
+    DetachedElsewhere(RequestPath),
     /// The driver domain's own words.
     #[error("{0}")]
     Failed(String),
@@ -83,24 +83,15 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             None => "not there",
-            Some(State::Wanted) => "asked for; the driver domain has not taken it up",
-            Some(State::Taken) => "being set up",
+            Some(State::Requested) => "asked for; the driver domain has not taken it up",
+            Some(State::Accepted) => "being set up",
             Some(State::Ready) => "set up; the guest may connect",
-            Some(State::Used) => "in use",
-            Some(State::Unwanted) => "being taken down",
+            Some(State::InUse) => "in use",
+            Some(State::Detaching) => "being taken down",
             Some(State::Closed) => "closed",
             Some(State::Unknown) => "in no state that means anything",
         })
     }
-}
-
-/// How a call waits.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Whether it waits for the driver domain at all.
-    pub wait: bool,
-    /// For how long.
-    pub timeout: Duration,
 }
 
 /// A toolstack, on a store.
@@ -145,7 +136,7 @@ impl Toolstack {
         backend: DomId,
         frontend: DomId,
         spec: &Spec,
-        patience: Patience,
+        wait: Option<Duration>,
         mut progress: impl FnMut(RequestPath, Progress),
     ) -> Result<RequestPath, Error> {
         let class = spec.class();
@@ -161,7 +152,7 @@ impl Toolstack {
                 frontend,
                 devid,
             };
-            match self.attach_at(path, spec, patience, &mut progress).await {
+            match self.attach_at(path, spec, wait, &mut progress).await {
                 // Somebody has taken the number meanwhile.
                 Err(Error::Exists(_) | Error::Foreign(_)) if spec.devid().is_none() && tries < NUMBERS => tries += 1,
                 other => return other.map(|()| path),
@@ -173,7 +164,7 @@ impl Toolstack {
         &self,
         path: RequestPath,
         spec: &Spec,
-        patience: Patience,
+        wait: Option<Duration>,
         progress: &mut impl FnMut(RequestPath, Progress),
     ) -> Result<(), Error> {
         let id = random_id()?;
@@ -183,23 +174,19 @@ impl Toolstack {
             // The guest of a request that has to go first is dead.
             force: true,
         };
-        let wish = Wish::Attach { id, written: false };
-        match self.run(&device, wish, patience, progress).await {
+        let wish = Operation::Attach { id, written: false };
+        match self.run(&device, wish, wait, progress).await {
             Err(timeout @ Error::Timeout { .. }) => {
                 let device = Device {
                     asked: None,
                     force: false,
                     ..device
                 };
-                let wish = Wish::Detach {
+                let wish = Operation::Detach {
                     id: Some(id),
                     force: false,
                 };
-                let at_once = Patience {
-                    wait: false,
-                    ..patience
-                };
-                self.run(&device, wish, at_once, progress).await?;
+                self.run(&device, wish, None, progress).await?;
                 Err(timeout)
             }
             end => end.map(drop),
@@ -211,7 +198,7 @@ impl Toolstack {
         &self,
         path: RequestPath,
         force: bool,
-        patience: Patience,
+        wait: Option<Duration>,
         mut progress: impl FnMut(RequestPath, Progress),
     ) -> Result<(), Error> {
         let device = Device {
@@ -219,8 +206,8 @@ impl Toolstack {
             asked: None,
             force,
         };
-        let wish = Wish::Detach { id: None, force };
-        if self.run(&device, wish, patience, &mut progress).await? {
+        let wish = Operation::Detach { id: None, force };
+        if self.run(&device, wish, wait, &mut progress).await? {
             Ok(())
         } else {
             Err(Error::NoDevice(path))
@@ -231,12 +218,12 @@ impl Toolstack {
     async fn run(
         &self,
         device: &Device<'_>,
-        mut wish: Wish,
-        patience: Patience,
+        mut wish: Operation,
+        wait: Option<Duration>,
         progress: &mut impl FnMut(RequestPath, Progress),
     ) -> Result<bool, Error> {
         let path = device.path;
-        let deadline = Instant::now() + patience.timeout;
+        let begun = Instant::now();
         let watched: Path = path.to_string().parse()?;
         let mut watch = self.client.watch(&watched).await?;
         let (mut told, mut seen_any) = (None, false);
@@ -247,7 +234,7 @@ impl Toolstack {
                 .transaction(&Backoff::default(), async |transaction| {
                     let seen = device.look(transaction).await?;
                     let next = next(&wish, &seen);
-                    if let Next::Do(action) | Next::Over(Some(action), _) = &next {
+                    if let NextStep::Do(action) | NextStep::Finish(Some(action), _) = &next {
                         device.act(transaction, action).await?;
                     }
                     Ok::<_, xenplug_xenstore::Error>((seen, next))
@@ -255,7 +242,7 @@ impl Toolstack {
                 .await?;
             let state = seen.request.as_ref().map(|request| request.state);
             seen_any |= state.is_some();
-            if let (Wish::Detach { id: id @ None, .. }, Some(request)) = (&mut wish, &seen.request) {
+            if let (Operation::Detach { id: id @ None, .. }, Some(request)) = (&mut wish, &seen.request) {
                 *id = Some(request.id);
             }
             if told != Some(state) {
@@ -263,11 +250,11 @@ impl Toolstack {
                 progress(path, Progress(state));
             }
             let (action, end) = match &next {
-                Next::Wait => (None, None),
-                Next::Do(action) => (Some(action), None),
-                Next::Over(action, end) => (action.as_ref(), Some(end)),
+                NextStep::Wait => (None, None),
+                NextStep::Do(action) => (Some(action), None),
+                NextStep::Finish(action, end) => (action.as_ref(), Some(end)),
             };
-            if let (Wish::Attach { written, .. }, Some(ToolstackAction::Create)) = (&mut wish, action) {
+            if let (Operation::Attach { written, .. }, Some(ToolstackAction::Create)) = (&mut wish, action) {
                 *written = true;
             }
             if let Some(end) = end {
@@ -276,16 +263,17 @@ impl Toolstack {
             if action.is_some() {
                 continue;
             }
-            if !patience.wait {
+            let Some(timeout) = wait else {
                 return Ok(seen_any);
-            }
+            };
+            let deadline = begun + timeout;
             let until = deadline.min(Instant::now() + LOOK_EVERY);
             // Whatever ends the wait, it is looked again.
             let _ = timeout_at(until, watch.next()).await;
             if Instant::now() >= deadline {
                 return Err(Error::Timeout {
                     path,
-                    waited: patience.timeout,
+                    waited: timeout,
                     state: Progress(state),
                 });
             }
@@ -293,20 +281,20 @@ impl Toolstack {
     }
 }
 
-fn over(path: RequestPath, end: &End) -> Result<(), Error> {
+fn over(path: RequestPath, end: &OperationOutcome) -> Result<(), Error> {
     match end {
-        End::Attached | End::Detached => Ok(()),
-        End::NoGuest => Err(Error::NoGuest(path.frontend)),
-        End::NoDriverDomain => Err(Error::NoDriverDomain(path.backend)),
-        End::Exists { requested: true } => Err(Error::Exists(path)),
-        End::Exists { requested: false } => Err(Error::Foreign(path)),
-        End::Withdrawn => Err(Error::Withdrawn(path)),
-        End::Failed(why) => Err(Error::Failed(why.clone())),
+        OperationOutcome::Attached | OperationOutcome::Detached => Ok(()),
+        OperationOutcome::NoGuest => Err(Error::NoGuest(path.frontend)),
+        OperationOutcome::NoDriverDomain => Err(Error::NoDriverDomain(path.backend)),
+        OperationOutcome::Exists { requested: true } => Err(Error::Exists(path)),
+        OperationOutcome::Exists { requested: false } => Err(Error::Foreign(path)),
+        OperationOutcome::DetachedElsewhere => Err(Error::DetachedElsewhere(path)),
+        OperationOutcome::Failed(why) => Err(Error::Failed(why.clone())),
     }
 }
 
 /// The place of a device by what an operator calls it: a virtual device's name, or a number.
-pub fn place(backend: DomId, frontend: DomId, class: Class, device: &str) -> Option<RequestPath> {
+pub fn request_path(backend: DomId, frontend: DomId, class: Class, device: &str) -> Option<RequestPath> {
     let devid = match class {
         Class::Vbd => crate::spec::dev_number(device),
         Class::Vif => device.parse::<DevId>().ok(),

@@ -15,5 +15,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Error, Patience, Progress, Toolstack, place};
+pub use call::{Error, Progress, Toolstack, request_path};
 pub use spec::{Spec, SpecError};

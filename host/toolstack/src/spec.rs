@@ -1,10 +1,10 @@
 //! What xl's syntax says of a device, and the nodes that libxl would write for it.
 
-mod card;
 mod disk;
 mod error;
 mod rate;
 mod vdev;
+mod vif;
 mod vlan;
 
 #[cfg(test)]
@@ -13,10 +13,10 @@ mod tests;
 use xenplug_hotplug::Class;
 use xenplug_xenbus::{DevId, Kind};
 
-pub use card::Card;
 pub use disk::Disk;
 pub use error::SpecError;
 pub use vdev::dev_number;
+pub use vif::Vif;
 
 /// Where a script is that is named without a folder (tools/libs/light/libxl_internal.c, `libxl__abs_path`).
 const SCRIPTS: &str = "/etc/xen/scripts";
@@ -29,8 +29,8 @@ pub type Nodes = Vec<(&'static str, String)>;
 pub enum Spec {
     /// A disk.
     Disk(Disk),
-    /// A network card.
-    Card(Card),
+    /// A network vif.
+    Vif(Vif),
 }
 
 impl Spec {
@@ -38,7 +38,7 @@ impl Spec {
     pub fn parse(class: Class, text: &str) -> Result<Self, SpecError> {
         match class {
             Class::Vbd => Disk::parse(text).map(Self::Disk),
-            Class::Vif => Card::parse(text).map(Self::Card),
+            Class::Vif => Vif::parse(text).map(Self::Vif),
         }
     }
 
@@ -46,7 +46,7 @@ impl Spec {
     pub fn class(&self) -> Class {
         match self {
             Self::Disk(_) => Class::Vbd,
-            Self::Card(_) => Class::Vif,
+            Self::Vif(_) => Class::Vif,
         }
     }
 
@@ -54,7 +54,7 @@ impl Spec {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Disk(disk) => disk.kind.clone(),
-            Self::Card(_) => Kind::VIF,
+            Self::Vif(_) => Kind::VIF,
         }
     }
 
@@ -62,15 +62,15 @@ impl Spec {
     pub fn backend(&self) -> Option<&str> {
         match self {
             Self::Disk(disk) => disk.backend.as_deref(),
-            Self::Card(card) => card.backend.as_deref(),
+            Self::Vif(vif) => vif.backend.as_deref(),
         }
     }
 
-    /// The device's number; none for a card that does not say.
+    /// The device's number; none for a vif that does not say.
     pub fn devid(&self) -> Option<DevId> {
         match self {
             Self::Disk(disk) => Some(disk.devid),
-            Self::Card(card) => card.devid,
+            Self::Vif(vif) => vif.devid,
         }
     }
 
@@ -78,7 +78,7 @@ impl Spec {
     pub fn backend_nodes(&self, devid: DevId) -> Nodes {
         match self {
             Self::Disk(disk) => disk.backend_nodes(),
-            Self::Card(card) => card.backend_nodes(devid),
+            Self::Vif(vif) => vif.backend_nodes(devid),
         }
     }
 
@@ -86,7 +86,7 @@ impl Spec {
     pub fn frontend_nodes(&self, devid: DevId) -> Nodes {
         match self {
             Self::Disk(disk) => disk.frontend_nodes(),
-            Self::Card(card) => card.frontend_nodes(devid),
+            Self::Vif(vif) => vif.frontend_nodes(devid),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{fs::File, io, io::Read};
 use xenplug_hotplug::{
     Class, Request, RequestId, RequestPath, State, driver_domain,
     request::VERSION,
-    toolstack::{Seen, ToolstackAction},
+    toolstack::{ToolstackAction, ToolstackSnapshot},
 };
 use xenplug_xenbus::{DevId, DomId};
 use xenplug_xenstore::{Error, Path, Permission, Transaction};
@@ -33,9 +33,9 @@ pub(crate) fn random_id() -> io::Result<RequestId> {
 
 impl Device<'_> {
     /// What is there.
-    pub(crate) async fn look(&self, transaction: &Transaction) -> Result<Seen, Error> {
+    pub(crate) async fn look(&self, transaction: &Transaction) -> Result<ToolstackSnapshot, Error> {
         let Self { path, .. } = self;
-        Ok(Seen {
+        Ok(ToolstackSnapshot {
             request: self.request(transaction).await?,
             vm: vm(transaction, path.frontend).await?,
             frontend: text(transaction, &path.frontend_path()).await?.is_some(),
@@ -65,10 +65,10 @@ impl Device<'_> {
     pub(crate) async fn act(&self, transaction: &Transaction, action: &ToolstackAction) -> Result<(), Error> {
         match action {
             ToolstackAction::Create => self.create(transaction).await,
-            ToolstackAction::Unwant => {
+            ToolstackAction::RequestDetach => {
                 self.write(transaction, "force", if self.force { "1" } else { "0" })
                     .await?;
-                self.write(transaction, "state", State::Unwanted.as_str()).await
+                self.write(transaction, "state", State::Detaching.as_str()).await
             }
             ToolstackAction::Force => self.write(transaction, "force", "1").await,
             ToolstackAction::Remove => self.remove(transaction).await,
@@ -107,7 +107,7 @@ impl Device<'_> {
         transaction.write(&front, id.to_string()).await?;
         let made_by = [Permission::none(frontend.0), Permission::both(backend.0)];
         transaction.set_permissions(&front, &made_by).await?;
-        for (name, value) in [("error", ""), ("state", State::Wanted.as_str())] {
+        for (name, value) in [("error", ""), ("state", State::Requested.as_str())] {
             self.write(transaction, name, value).await?;
             transaction
                 .set_permissions(&at.join(name)?, &written_by(backend))

@@ -12,15 +12,12 @@ use xenplug_hotplug::{Class, RequestPath, State};
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::{Client, Endpoint, Path, Permission, server};
 
-use crate::{Error, Patience, Progress, Spec, Toolstack, place};
+use crate::{Error, Progress, Spec, Toolstack, request_path};
 
 const D: DomId = DomId(1);
 const G: DomId = DomId(3);
 
-const PATIENCE: Patience = Patience {
-    wait: true,
-    timeout: Duration::from_secs(10),
-};
+const WAIT: Option<Duration> = Some(Duration::from_secs(10));
 
 /// A store with dom0, a driver domain that is prepared, and a guest.
 struct Bench {
@@ -79,16 +76,15 @@ impl Bench {
     async fn attach(&self, class: Class, spec: &str) -> Result<(RequestPath, Vec<Progress>), Error> {
         let spec = Spec::parse(class, spec).unwrap();
         let mut steps = Vec::new();
-        let patience = PATIENCE;
         let path = self
             .toolstack
-            .attach(D, G, &spec, patience, |_, progress| steps.push(progress))
+            .attach(D, G, &spec, WAIT, |_, progress| steps.push(progress))
             .await?;
         Ok((path, steps))
     }
 
     async fn detach(&self, path: RequestPath, force: bool) -> Result<(), Error> {
-        self.toolstack.detach(path, force, PATIENCE, |_, _| {}).await
+        self.toolstack.detach(path, force, WAIT, |_, _| {}).await
     }
 
     async fn read(&self, path: &str) -> Option<String> {
@@ -109,7 +105,7 @@ impl Bench {
 }
 
 fn disk() -> RequestPath {
-    place(D, G, Class::Vbd, "xvda").unwrap()
+    request_path(D, G, Class::Vbd, "xvda").unwrap()
 }
 
 /// Runs a test where tasks need not be `Send`.
@@ -181,16 +177,13 @@ async fn a_guest_that_does_not_let_go_is_waited_for_or_not() {
         };
         let domain = bench.driver_domain(faults).await;
         let (path, _) = bench.attach(Class::Vbd, "/srv/a.img,raw,xvda").await.unwrap();
-        let short = Patience {
-            timeout: Duration::from_millis(300),
-            ..PATIENCE
-        };
+        let short = Some(Duration::from_millis(300));
         let error = bench.toolstack.detach(path, false, short, |_, _| {}).await.unwrap_err();
         assert!(
             matches!(
                 error,
                 Error::Timeout {
-                    state: Progress(Some(State::Unwanted)),
+                    state: Progress(Some(State::Detaching)),
                     ..
                 }
             ),
@@ -208,10 +201,7 @@ async fn what_nobody_takes_up_is_withdrawn() {
     locally(async {
         let bench = Bench::new().await;
         let spec = Spec::parse(Class::Vbd, "/srv/a.img,raw,xvda").unwrap();
-        let short = Patience {
-            timeout: Duration::from_millis(100),
-            ..PATIENCE
-        };
+        let short = Some(Duration::from_millis(100));
         let error = bench.toolstack.attach(D, G, &spec, short, |_, _| {}).await.unwrap_err();
         assert!(error.to_string().contains("has not taken it up"), "{error}");
         assert!(bench.is_clean(disk()).await);
@@ -226,10 +216,7 @@ async fn a_daemon_that_dies_in_the_middle_is_replaced_by_one_that_goes_on() {
         let domain = bench.driver_domain(Faults::default()).await;
         let (path, _) = bench.attach(Class::Vbd, "/srv/a.img,raw,xvda").await.unwrap();
         let journal = domain.kill();
-        let short = Patience {
-            timeout: Duration::from_millis(100),
-            ..PATIENCE
-        };
+        let short = Some(Duration::from_millis(100));
         assert!(bench.toolstack.detach(path, false, short, |_, _| {}).await.is_err());
         let domain = DriverDomain::restart(bench.client(D).await, bench.client(G).await, journal);
         bench.detach(path, false).await.unwrap();
@@ -260,11 +247,7 @@ async fn there_is_one_device_at_a_place() {
 async fn of_two_who_ask_at_one_place_one_has_it_and_the_other_is_told_so_whenever_they_meet() {
     locally(async {
         let spec = &Spec::parse(Class::Vbd, "/srv/a.img,raw,xvda").unwrap();
-        let at_once = Patience {
-            wait: false,
-            ..PATIENCE
-        };
-        let ask = async |toolstack: Toolstack| toolstack.attach(D, G, spec, at_once, |_, _| {}).await;
+        let ask = async |toolstack: Toolstack| toolstack.attach(D, G, spec, None, |_, _| {}).await;
         let mut met = 0;
         loop {
             let bench = Bench::new().await;
@@ -315,11 +298,7 @@ async fn a_driver_domain_can_change_its_answer_and_nothing_else() {
     locally(async {
         let bench = Bench::new().await;
         let spec = Spec::parse(Class::Vbd, "/srv/a.img,raw,xvda").unwrap();
-        let at_once = Patience {
-            wait: false,
-            ..PATIENCE
-        };
-        let path = bench.toolstack.attach(D, G, &spec, at_once, |_, _| {}).await.unwrap();
+        let path = bench.toolstack.attach(D, G, &spec, None, |_, _| {}).await.unwrap();
         let theirs = bench.client(D).await;
         for (node, may) in [
             (path.node("state"), true),

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use xenplug_control::script::{STAND_IN, saved_original, script_of_saved};
+use xenplug_control::script::{SHIM, saved_original, script_of_saved};
 
 use super::name::Name;
 
@@ -302,7 +302,7 @@ fn is_stand_in(path: &Path) -> Result<bool, Error> {
     file.take(FIRST_LINE_MAX).read_to_end(&mut start).map_err(at(path))?;
     let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let program = line.strip_prefix(b"#!").and_then(|line| std::str::from_utf8(line).ok());
-    Ok(program.is_some_and(|program| Path::new(program.trim()).file_name() == Some(STAND_IN.as_ref())))
+    Ok(program.is_some_and(|program| Path::new(program.trim()).file_name() == Some(SHIM.as_ref())))
 }
 
 fn link(from: &Path, to: &Path) -> Result<(), Error> {

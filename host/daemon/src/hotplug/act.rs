@@ -41,10 +41,10 @@ pub(super) async fn act(
         calls: Vec::new(),
     };
     match action {
-        DaemonAction::Make => writes.make(sight)?,
-        DaemonAction::Tell(state) => writes.tell(*state)?,
-        DaemonAction::Shut => writes.shut(sight)?,
-        DaemonAction::Drop(why) => {
+        DaemonAction::CreateBackend => writes.make(sight)?,
+        DaemonAction::WriteState(state) => writes.tell(*state)?,
+        DaemonAction::RequestClose => writes.shut(sight)?,
+        DaemonAction::RemoveBackend(why) => {
             writes.blame(sight, why)?;
             remove(transaction, &writes.backend(sight)?).await?;
         }
@@ -156,6 +156,6 @@ impl Writes {
         let state = front.join("state")?;
         self.write(state.clone(), "1");
         self.permit(state, Permission::both(frontend.0));
-        self.tell(State::Taken)
+        self.tell(State::Accepted)
     }
 }

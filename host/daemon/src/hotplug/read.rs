@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use tokio::task::spawn_blocking;
 use xenplug_hotplug::{
     Class, Request, RequestId, RequestPath, State,
-    daemon::{Backend, Seen},
+    daemon::{Backend, DaemonSnapshot},
     request::{DECIDED_BY_BACKEND, OWN_NODES, REQUEST_NODE, VERSION},
 };
 use xenplug_runtime::DeviceResources;
@@ -26,7 +26,7 @@ pub(super) type Nodes = Vec<(String, Vec<u8>)>;
 /// What a look found.
 pub(super) struct Sight {
     /// What decides.
-    pub(super) seen: Seen,
+    pub(super) seen: DaemonSnapshot,
     /// The kind of the backend that is there, else of the one that is asked for, else the usual one.
     pub(super) kind: Kind,
     /// Whether nothing is held by this daemon any longer, and the kernel has not let go yet.
@@ -66,8 +66,8 @@ pub(super) async fn read_request(
         .iter()
         .filter_map(|kind| {
             let there = text().is_some();
-            let [made_for, state, online, status, error] = OF_BACKEND.map(|_| text());
-            there.then(|| (kind.clone(), backend(made_for, state, online, status, error)))
+            let [request_id, state, online, status, error] = OF_BACKEND.map(|_| text());
+            there.then(|| (kind.clone(), backend(request_id, state, online, status, error)))
         })
         .collect();
 
@@ -89,7 +89,10 @@ pub(super) async fn read_request(
         .or_else(|| (asked.is_none()).then(|| format!("kind: {kind:?} does not serve a {}", path.class)));
 
     let mut handed = (Nodes::new(), Nodes::new());
-    if request.as_ref().is_some_and(|request| request.state == State::Wanted) {
+    if request
+        .as_ref()
+        .is_some_and(|request| request.state == State::Requested)
+    {
         handed = (
             nodes(transaction, &path.to_string(), &OWN_NODES).await?,
             nodes(transaction, &path.node("frontend"), &[]).await?,
@@ -98,24 +101,24 @@ pub(super) async fn read_request(
     }
 
     // The request's own before another's, and that before libxl's.
-    let rank = |made_for: Option<RequestId>| match (made_for, &request) {
-        (Some(made_for), Some(request)) if made_for == request.id => 0,
+    let rank = |request_id: Option<RequestId>| match (request_id, &request) {
+        (Some(request_id), Some(request)) if request_id == request.id => 0,
         (Some(_), _) => 1,
         (None, _) => 2,
     };
-    let backend = backends.into_iter().min_by_key(|(_, backend)| rank(backend.made_for));
+    let backend = backends.into_iter().min_by_key(|(_, backend)| rank(backend.request_id));
     let (found, backend) = backend.unzip();
-    let kind = found.or(asked).unwrap_or_else(|| path.class.usual_kind());
+    let kind = found.or(asked).unwrap_or_else(|| path.class.kernel_kind());
     let frontend = request.is_some() && front == Some(id);
 
     let at_rest = host.registry.at_rest(|part| is_at(path, &part.device));
     // Only what was made is taken down.
     let made = request
         .as_ref()
-        .is_some_and(|request| !matches!(request.state, State::Wanted | State::Closed));
+        .is_some_and(|request| !matches!(request.state, State::Requested | State::Closed));
     let lingers = at_rest && made && backend.is_none() && lingers(host, path, params).await;
     Ok(Sight {
-        seen: Seen {
+        seen: DaemonSnapshot {
             request,
             refusal: why.unwrap_or_default(),
             backend,
@@ -135,7 +138,7 @@ fn is_at(path: RequestPath, device: &DeviceKey) -> bool {
 }
 
 fn backend(
-    made_for: Option<String>,
+    request_id: Option<String>,
     state: Option<String>,
     online: Option<String>,
     status: Option<String>,
@@ -143,7 +146,7 @@ fn backend(
 ) -> Backend {
     Backend {
         // One that says nothing sensible is no request's that there is.
-        made_for: made_for.map(|id| id.parse().unwrap_or(RequestId(0))),
+        request_id: request_id.map(|id| id.parse().unwrap_or(RequestId(0))),
         state: XenbusState::parse(&state.unwrap_or_default()),
         online: online.as_deref() == Some("1"),
         status: HotplugStatus::parse(status.as_deref()),

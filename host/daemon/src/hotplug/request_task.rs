@@ -149,7 +149,7 @@ impl Task {
     /// Does what is next until nothing is.
     async fn turn(&mut self) -> Result<Rest, Error> {
         loop {
-            let (mut made_for, path) = (None, self.path);
+            let (mut request_id, path) = (None, self.path);
             let refusal = self.failed.as_ref().filter(|failed| failed.times >= TRIES);
             let refusal = refusal.map(|failed| &failed.refusal);
             let done = self
@@ -161,8 +161,8 @@ impl Task {
                     let Some(action) = next(&sight.seen) else {
                         return Err(End::Rest(rest(&sight)));
                     };
-                    if let (DaemonAction::Make, Some(request)) = (&action, &sight.seen.request) {
-                        made_for = Some(request.id);
+                    if let (DaemonAction::CreateBackend, Some(request)) = (&action, &sight.seen.request) {
+                        request_id = Some(request.id);
                         // The device's task looks as soon as this is committed.
                         self.place.serve(Some(sight.kind.clone()), &request.vm);
                     }
@@ -170,7 +170,7 @@ impl Task {
                     Ok(action)
                 })
                 .await;
-            match (done, made_for) {
+            match (done, request_id) {
                 (Ok(action), _) => {
                     info!(request = %path, ?action, "done for a toolstack");
                     self.lingers = LINGERS.0;
@@ -186,7 +186,7 @@ impl Task {
     fn note(&self, sight: &Sight) {
         let seen = &sight.seen;
         if let (Some(request), Some(backend)) = (&seen.request, &seen.backend)
-            && backend.made_for == Some(request.id)
+            && backend.request_id == Some(request.id)
         {
             self.place.serve(Some(sight.kind.clone()), &request.vm);
         } else if !seen.held {
@@ -219,7 +219,10 @@ impl Task {
 
 fn rest(sight: &Sight) -> Rest {
     let seen = &sight.seen;
-    let ours = seen.backend.as_ref().is_some_and(|backend| backend.made_for.is_some());
+    let ours = seen
+        .backend
+        .as_ref()
+        .is_some_and(|backend| backend.request_id.is_some());
     match (&seen.request, sight.lingers) {
         (_, true) => Rest::Lingers,
         (None, false) if !ours => Rest::Over,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Request, RequestId, State, daemon,
-    toolstack::{self, End, Next, Wish},
+    toolstack::{self, NextStep, Operation, OperationOutcome},
 };
 
 impl World {
@@ -20,9 +20,9 @@ impl World {
             return;
         }
         match plan {
-            Next::Wait => {}
-            Next::Do(action) => self.toolstack_does(&action),
-            Next::Over(action, end) => {
+            NextStep::Wait => {}
+            NextStep::Do(action) => self.toolstack_does(&action),
+            NextStep::Finish(action, end) => {
                 let wish = self.toolstack.as_ref().map(|toolstack| toolstack.wish.clone());
                 if let Some(action) = action {
                     self.toolstack_does(&action);
@@ -34,23 +34,25 @@ impl World {
     }
 
     /// Somebody is told how his wish ended: it has to be true.
-    fn told(&mut self, wish: Option<Wish>, end: &End) {
+    fn told(&mut self, wish: Option<Operation>, end: &OperationOutcome) {
         let id = match wish {
-            Some(Wish::Attach { id, .. }) => id,
-            Some(Wish::Detach { id: Some(id), .. }) => id,
+            Some(Operation::Attach { id, .. }) => id,
+            Some(Operation::Detach { id: Some(id), .. }) => id,
             _ => return,
         };
         match end {
-            End::Detached | End::Failed(_) if self.held == Some(id) => {
+            OperationOutcome::Detached | OperationOutcome::Failed(_) if self.held == Some(id) => {
                 self.broken = Some("told that it has gone, while it is still being released");
             }
-            End::Detached | End::Failed(_) if self.has(id) => {
+            OperationOutcome::Detached | OperationOutcome::Failed(_) if self.has(id) => {
                 self.broken = Some("told that it has gone, and something is left of it");
             }
-            End::Exists { .. } if self.guest.is_some() && self.request.as_ref().is_some_and(|r| self.is_dead(r)) => {
+            OperationOutcome::Exists { .. }
+                if self.guest.is_some() && self.request.as_ref().is_some_and(|r| self.is_dead(r)) =>
+            {
                 self.broken = Some("told that there is such a device, and its guest has gone");
             }
-            End::Attached if self.request.as_ref().is_none_or(|request| request.id != id) => {
+            OperationOutcome::Attached if self.request.as_ref().is_none_or(|request| request.id != id) => {
                 self.broken = Some("told that it is attached, and it is not");
             }
             _ => {}
@@ -67,30 +69,33 @@ impl World {
             || self
                 .backend
                 .as_ref()
-                .is_some_and(|backend| backend.made_for == Some(id))
+                .is_some_and(|backend| backend.request_id == Some(id))
     }
 
     fn toolstack_does(&mut self, action: &toolstack::ToolstackAction) {
         let Some(toolstack) = &mut self.toolstack else { return };
-        let forced = matches!(toolstack.wish, Wish::Detach { force: true, .. } | Wish::Attach { .. });
+        let forced = matches!(
+            toolstack.wish,
+            Operation::Detach { force: true, .. } | Operation::Attach { .. }
+        );
         match action {
             toolstack::ToolstackAction::Create => {
-                let Wish::Attach { id, written } = &mut toolstack.wish else {
+                let Operation::Attach { id, written } = &mut toolstack.wish else {
                     return;
                 };
                 *written = true;
                 self.request = Some(Request {
                     id: *id,
                     vm: self.guest.map(|guest| guest.to_string()).unwrap_or_default(),
-                    state: State::Wanted,
+                    state: State::Requested,
                     force: false,
                     error: String::new(),
                 });
                 self.frontend = Some(*id);
             }
-            toolstack::ToolstackAction::Unwant => {
+            toolstack::ToolstackAction::RequestDetach => {
                 if let Some(request) = &mut self.request {
-                    (request.state, request.force) = (State::Unwanted, forced);
+                    (request.state, request.force) = (State::Detaching, forced);
                 }
             }
             toolstack::ToolstackAction::Force => {
@@ -121,19 +126,19 @@ impl World {
             }
         };
         match plan {
-            daemon::DaemonAction::Make => {
-                let made_for = self.request.as_ref().map(|request| request.id);
+            daemon::DaemonAction::CreateBackend => {
+                let request_id = self.request.as_ref().map(|request| request.id);
                 self.backend = Some(daemon::Backend {
-                    made_for,
+                    request_id,
                     state: XenbusState::Initialising,
                     online: true,
                     status: HotplugStatus::None,
                     error: String::new(),
                 });
-                self.tell(State::Taken);
+                self.tell(State::Accepted);
             }
-            daemon::DaemonAction::Tell(state) => self.tell(state),
-            daemon::DaemonAction::Shut => {
+            daemon::DaemonAction::WriteState(state) => self.tell(state),
+            daemon::DaemonAction::RequestClose => {
                 if let Some(backend) = &mut self.backend {
                     backend.online = false;
                     if !rules.has(Mistake::GuestNotAsked) {
@@ -141,7 +146,7 @@ impl World {
                     }
                 }
             }
-            daemon::DaemonAction::Drop(why) => {
+            daemon::DaemonAction::RemoveBackend(why) => {
                 self.backend = None;
                 fail(&mut self.request, why);
             }
@@ -196,7 +201,7 @@ impl World {
                 self.backend = self.backend.take().filter(|backend| !leaving(backend));
             }
             (ModelPhase::Rest, Some(seen)) if waits(&seen) => {
-                self.held = seen.made_for;
+                self.held = seen.request_id;
                 daemon.machine = ModelPhase::Connecting;
             }
             (ModelPhase::Connected, seen) if seen.as_ref().is_none_or(leaving) => {
@@ -212,7 +217,7 @@ impl World {
     pub(super) fn publish(&mut self) {
         let held = self.held;
         match &mut self.backend {
-            Some(backend) if waits(backend) && backend.made_for == held => {
+            Some(backend) if waits(backend) && backend.request_id == held => {
                 backend.status = HotplugStatus::Connected;
                 self.machine(ModelPhase::Connected);
             }
@@ -223,7 +228,7 @@ impl World {
     pub(super) fn release(&mut self, failed: bool) {
         let held = self.held.take();
         if let (true, Some(backend)) = (failed, &mut self.backend)
-            && backend.made_for == held
+            && backend.request_id == held
         {
             backend.status = HotplugStatus::Error;
             backend.error = "busy".to_owned();

@@ -74,7 +74,7 @@ fn a_request_that_is_removed_by_hand_leaves_nothing_held() {
 fn a_device_can_be_attached_used_and_attached_again() {
     let used = |world: &World| {
         let state = world.request.as_ref().map(|request| (request.id.0, request.state));
-        state == Some((2, State::Used))
+        state == Some((2, State::InUse))
     };
     let found = explore(Rules::default(), |world| used(world).then_some("used"), World::is_clean);
     assert_eq!(found.unwrap_err().what, "used");

@@ -5,7 +5,7 @@ use xenplug_xenbus::{HotplugStatus, XenbusState};
 use super::{Mistake, Rules};
 use crate::{
     Request, RequestId, State, daemon,
-    toolstack::{self, End, Next, Wish},
+    toolstack::{self, NextStep, Operation, OperationOutcome},
 };
 
 /// Requests that are made in one run.
@@ -59,8 +59,8 @@ pub(super) enum ModelPhase {
 /// Somebody who runs `attach` or `detach`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Toolstack {
-    pub(super) wish: Wish,
-    pub(super) plan: Option<Next>,
+    pub(super) wish: Operation,
+    pub(super) plan: Option<NextStep>,
 }
 
 /// A step: its name, whether it needs no luck (it will be taken some time if it stays possible), and where it leads.
@@ -224,29 +224,29 @@ impl World {
                 step("attach", false, &|world| {
                     world.attempts += 1;
                     let id = RequestId(u128::from(world.attempts));
-                    world.begin(Wish::Attach { id, written: false });
+                    world.begin(Operation::Attach { id, written: false });
                 });
             }
             for force in if rules.patient { &[false][..] } else { &[false, true] } {
                 // Somebody will, for a request that is not to stay.
                 step("detach", self.request.is_some(), &|world| {
                     let id = world.request.as_ref().map(|request| request.id);
-                    world.begin(Wish::Detach { id, force: *force });
+                    world.begin(Operation::Detach { id, force: *force });
                 });
             }
             return;
         };
         step("the toolstack dies", false, &|world| world.toolstack = None);
         match &toolstack.wish {
-            Wish::Attach { id, written: true } => step("the toolstack gives up", true, &|world| {
-                world.begin(Wish::Detach {
+            Operation::Attach { id, written: true } => step("the toolstack gives up", true, &|world| {
+                world.begin(Operation::Detach {
                     id: Some(*id),
                     force: false,
                 });
             }),
-            Wish::Detach { id, force: false } if !rules.patient => {
+            Operation::Detach { id, force: false } if !rules.patient => {
                 step("the toolstack loses patience", true, &|world| {
-                    world.begin(Wish::Detach { id: *id, force: true });
+                    world.begin(Operation::Detach { id: *id, force: true });
                 })
             }
             _ => {}
@@ -255,7 +255,7 @@ impl World {
             step("the toolstack looks", true, &|world| {
                 let plan = world.next_for_toolstack(rules);
                 if let Some(toolstack) = &mut world.toolstack {
-                    toolstack.plan = plan.filter(|plan| *plan != Next::Wait);
+                    toolstack.plan = plan.filter(|plan| *plan != NextStep::Wait);
                 }
             });
         } else {
@@ -263,14 +263,14 @@ impl World {
         }
     }
 
-    fn begin(&mut self, wish: Wish) {
+    fn begin(&mut self, wish: Operation) {
         self.toolstack = Some(Toolstack { wish, plan: None });
     }
 
     /// What the toolstack is about to do.
-    pub(super) fn next_for_toolstack(&self, rules: Rules) -> Option<Next> {
+    pub(super) fn next_for_toolstack(&self, rules: Rules) -> Option<NextStep> {
         let toolstack = self.toolstack.as_ref()?;
-        let mut seen = toolstack::Seen {
+        let mut seen = toolstack::ToolstackSnapshot {
             request: self.request.clone(),
             vm: self.guest.map(|guest| guest.to_string()),
             frontend: self.frontend.is_some(),
@@ -280,23 +280,26 @@ impl World {
             request.vm = seen.vm.clone().unwrap_or_default();
         }
         let state = self.request.as_ref().map(|request| request.state);
-        let detaches = matches!(toolstack.wish, Wish::Detach { .. });
-        let hasty = (rules.has(Mistake::ToolstackDoesNotWait) && state == Some(State::Unwanted))
-            || (rules.has(Mistake::WithdrawnWhenTaken) && state == Some(State::Taken));
+        let detaches = matches!(toolstack.wish, Operation::Detach { .. });
+        let hasty = (rules.has(Mistake::ToolstackDoesNotWait) && state == Some(State::Detaching))
+            || (rules.has(Mistake::WithdrawnWhenTaken) && state == Some(State::Accepted));
         if hasty && detaches {
-            return Some(Next::Over(Some(toolstack::ToolstackAction::Remove), End::Detached));
+            return Some(NextStep::Finish(
+                Some(toolstack::ToolstackAction::Remove),
+                OperationOutcome::Detached,
+            ));
         }
         Some(toolstack::next(&toolstack.wish, &seen))
     }
 
     /// What the daemon sees of the request's device.
-    pub(super) fn seen_by_daemon(&self, rules: Rules) -> daemon::Seen {
+    pub(super) fn seen_by_daemon(&self, rules: Rules) -> daemon::DaemonSnapshot {
         let (machine, look) = self.daemon.as_ref().map_or((ModelPhase::Rest, false), |daemon| {
             (daemon.machine, daemon.look.is_some())
         });
         let id = self.request.as_ref().map(|request| request.id);
         let releasing = machine != ModelPhase::Rest && !rules.has(Mistake::ClosedBeforeReleased);
-        let mut seen = daemon::Seen {
+        let mut seen = daemon::DaemonSnapshot {
             request: self.request.clone(),
             refusal: String::new(),
             backend: self.backend.clone(),

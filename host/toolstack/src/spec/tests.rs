@@ -305,7 +305,7 @@ fn a_virtual_device_has_the_number_that_libxl_gives_it() {
 
 /// The nodes of a card, those that are always the same left out.
 fn card_in_short(text: &str) -> String {
-    match Card::parse(text) {
+    match Vif::parse(text) {
         Ok(card) => {
             let nodes = card.backend_nodes(card.devid.unwrap_or(DevId(0))).into_iter();
             let words = nodes.filter_map(|(name, value)| match (name, &*value) {
@@ -454,7 +454,7 @@ fn cards_are_read_as_xl_reads_them() {
 
 #[test]
 fn a_card_without_an_address_gets_one_of_xens() {
-    let [one, other] = [Card::parse("").unwrap(), Card::parse("").unwrap()];
+    let [one, other] = [Vif::parse("").unwrap(), Vif::parse("").unwrap()];
     assert_eq!(one.mac[..3], [0x00, 0x16, 0x3e]);
     assert!(one.mac[3] < 0x80);
     assert_ne!(one.mac, other.mac);

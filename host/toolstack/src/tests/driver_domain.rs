@@ -6,7 +6,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use tokio::task::JoinHandle;
 use xenplug_hotplug::{
     Class, Request, RequestId, RequestPath, State,
-    daemon::{Backend, DaemonAction, Seen, next},
+    daemon::{Backend, DaemonAction, DaemonSnapshot, next},
     driver_domain,
 };
 use xenplug_xenbus::{HotplugStatus, XenbusState};
@@ -117,7 +117,7 @@ impl Simulated {
         self.device(path, seen.backend).await
     }
 
-    async fn look(&self, transaction: &Transaction, path: RequestPath) -> Result<Seen, Error> {
+    async fn look(&self, transaction: &Transaction, path: RequestPath) -> Result<DaemonSnapshot, Error> {
         let at = path.to_string();
         let node = async |name: &str| text(transaction, &path.node(name)).await.map(Option::unwrap_or_default);
         let request = match text(transaction, &at).await? {
@@ -135,7 +135,7 @@ impl Simulated {
         let backend = match text(transaction, &back).await? {
             None => None,
             Some(_) => Some(Backend {
-                made_for: node("hotplug-request")
+                request_id: node("hotplug-request")
                     .await?
                     .map(|id| id.parse::<RequestId>().unwrap()),
                 state: XenbusState::parse(&node("state").await?.unwrap_or_default()),
@@ -145,7 +145,7 @@ impl Simulated {
             }),
         };
         let id = request.as_ref().map(|request| request.id.to_string());
-        Ok(Seen {
+        Ok(DaemonSnapshot {
             refusal: String::new(),
             frontend: id.is_some() && text(transaction, &path.frontend_path()).await? == id,
             held: self.journal.borrow().iter().any(|(held, _)| *held == path),
@@ -162,7 +162,7 @@ impl Simulated {
         &self,
         transaction: &Transaction,
         path: RequestPath,
-        seen: &Seen,
+        seen: &DaemonSnapshot,
         action: &DaemonAction,
     ) -> Result<(), Error> {
         let (front, back) = (path.frontend_path(), self.backend(path));
@@ -176,7 +176,7 @@ impl Simulated {
             }
         };
         match action {
-            DaemonAction::Make => {
+            DaemonAction::CreateBackend => {
                 let directory: Path = back.parse()?;
                 transaction.mkdir(&directory).await?;
                 let read = [Permission::none(D.0), Permission::read(G.0)];
@@ -210,14 +210,14 @@ impl Simulated {
                 transaction
                     .set_permissions(&format!("{front}/state").parse()?, &both)
                     .await?;
-                state(State::Taken).await
+                state(State::Accepted).await
             }
-            DaemonAction::Tell(now) => state(*now).await,
-            DaemonAction::Shut => {
+            DaemonAction::WriteState(now) => state(*now).await,
+            DaemonAction::RequestClose => {
                 write(format!("{back}/online"), "0").await?;
                 write(format!("{back}/state"), "5").await
             }
-            DaemonAction::Drop(why) => {
+            DaemonAction::RemoveBackend(why) => {
                 fail(why).await?;
                 transaction.rm(&back.parse()?).await
             }

@@ -35,7 +35,7 @@ const IFNAME_MAX: usize = 15;
 
 /// A network card.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
+pub struct Vif {
     /// Its number, if that is said.
     pub devid: Option<DevId>,
     /// Its address.
@@ -53,7 +53,7 @@ pub struct Card {
     trusted: bool,
 }
 
-impl Card {
+impl Vif {
     /// Reads a vifspec. A card without `mac` gets one at random.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
         let mut draft = Draft::default();
@@ -159,7 +159,7 @@ impl Draft {
         }
     }
 
-    fn finish(self) -> Result<Card, SpecError> {
+    fn finish(self) -> Result<Vif, SpecError> {
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         match given(self.ty).as_deref() {
             None | Some("vif") => {}
@@ -186,7 +186,7 @@ impl Draft {
                 _ => Err(SpecError::value(key, &text, expected)),
             },
         };
-        Ok(Card {
+        Ok(Vif {
             devid: number("devid", self.devid, 0..=0xff_ffff, "a device's number")?.map(DevId),
             mac: given(self.mac).map_or_else(random_mac, |text| mac(&text))?,
             backend: given(self.backend),

@@ -34,9 +34,9 @@ pub enum Error {
     Refused(String),
 }
 
-/// Asks the daemon, and waits for its answer, but not for longer than `patience`.
-pub fn ask(socket: &Path, call: &Call, patience: Duration) -> Result<Answer, Error> {
-    let until = Instant::now() + patience;
+/// Asks the daemon, and waits for its answer, but not for longer than `timeout`.
+pub fn send(socket: &Path, call: &Call, timeout: Duration) -> Result<Answer, Error> {
+    let until = Instant::now() + timeout;
     let stream = UnixStream::connect(socket).map_err(|source| Error::Away {
         socket: socket.to_owned(),
         source,
@@ -44,7 +44,7 @@ pub fn ask(socket: &Path, call: &Call, patience: Duration) -> Result<Answer, Err
     match exchange(stream, call, until) {
         // What a read says when its time is up.
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            Err(Error::Late(patience))
+            Err(Error::Late(timeout))
         }
         said => understand(&said?),
     }
@@ -148,7 +148,7 @@ mod tests {
                 let left_open = (!closes).then_some(stream);
                 (String::from_utf8(request).expect("text"), left_open)
             });
-            let answer = ask(
+            let answer = send(
                 &socket,
                 &call(),
                 Duration::from_millis(if closes { 20_000 } else { 50 }),
@@ -181,7 +181,7 @@ mod tests {
     fn no_answer_is_told_from_one_that_breaks_off_comes_late_or_is_another() {
         let socket = Path::new("/nowhere/control.sock");
         assert!(matches!(
-            ask(socket, &call(), Duration::from_secs(1)),
+            send(socket, &call(), Duration::from_secs(1)),
             Err(Error::Away { .. })
         ));
         let begun = "HTTP/1.0 200 OK\r\n\r\n{\"outcome\":";
