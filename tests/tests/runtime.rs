@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use xenplug_journal::Journal;
 use xenplug_runtime::{
-    Cache, Cancel, Claims, Compiler, Connection, Device, DeviceResources, Effect, Engine, Fault, Grants, Header,
-    Limits, Plugin, PluginSpec,
+    Cache, Cancel, Compiler, Connection, Device, DeviceResources, Effect, Engine, Fault, Grants, Header, Limits,
+    Plugin, PluginSpec, SharedResources,
 };
 use xenplug_system::{
     Error, Platform,
@@ -27,7 +27,7 @@ struct Stage {
     plugin: Plugin,
     machine: Arc<SimHost>,
     system: Platform,
-    claims: Arc<Claims>,
+    shared: Arc<SharedResources>,
     journal: Journal,
     directory: TempDir,
     runtime: Runtime,
@@ -50,7 +50,7 @@ impl Stage {
         let (system, machine) = Platform::simulated();
         machine.add_file(IMAGE, 4 << 20);
         machine.add_file("/etc/shadow", 4 << 10);
-        let claims = Arc::<Claims>::default();
+        let shared = Arc::<SharedResources>::default();
         let rule = PathRule {
             path: "/srv".into(),
             access: Access::ReadWrite,
@@ -70,14 +70,14 @@ impl Stage {
         let plugin = {
             let _within = runtime.enter();
             let cache = Cache::open(&directory.path().join("cache"), Compiler::InProcess)?;
-            Plugin::load(&Engine::new()?, &cache, &system, &claims, spec)?
+            Plugin::load(&Engine::new()?, &cache, &system, &shared, spec)?
         };
         let journal = Journal::open(&directory.path().join("journal"))?;
         Ok(Self {
             plugin,
             machine,
             system,
-            claims,
+            shared,
             journal,
             directory,
             runtime,
@@ -126,7 +126,7 @@ impl Stage {
         resources.release(
             &self.system,
             &Grants::to_release(&Operator::of_configuration()),
-            &self.claims,
+            &self.shared,
         )
     }
 
@@ -351,7 +351,7 @@ fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
         // What the next daemon does with it, whose configuration has no such helper.
         drop(resources);
         let mut records = stage.journal.replay::<Header, Effect>()?.records;
-        let mut resources = DeviceResources::resume(records.remove(0), &stage.claims);
+        let mut resources = DeviceResources::resume(records.remove(0), &stage.shared);
         assert_eq!(stage.release(&mut resources), [""; 0], "{what}");
         assert_eq!(stage.machine.runs(), runs, "{what}");
         resources.end()?;

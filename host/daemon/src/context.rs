@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 use xenplug_journal::Journal;
-use xenplug_runtime::{Claims, Grants, Limits, Plugin};
+use xenplug_runtime::{Grants, Limits, Plugin, SharedResources};
 use xenplug_system::Platform;
 use xenplug_xenbus::{DeviceInstance, DomId, Kind, Mode};
 use xenplug_xenstore::Client;
@@ -30,7 +30,7 @@ pub(crate) struct DaemonContext {
     pub(crate) client: Client,
     pub(crate) system: Platform,
     pub(crate) journal: Journal,
-    pub(crate) claims: Arc<Claims>,
+    pub(crate) shared: Arc<SharedResources>,
     pub(crate) domains: Arc<Domains>,
     pub(crate) plugins: RwLock<Arc<Plugins>>,
     pub(crate) quarantines: Quarantines,
@@ -55,7 +55,7 @@ pub(crate) struct Basis {
     pub(crate) client: Client,
     pub(crate) system: Platform,
     pub(crate) journal: Journal,
-    pub(crate) claims: Arc<Claims>,
+    pub(crate) shared: Arc<SharedResources>,
     pub(crate) plugins: Plugins,
     pub(crate) workers: Workers,
 }
@@ -73,7 +73,7 @@ impl DaemonContext {
             client: basis.client,
             system: basis.system,
             journal: basis.journal,
-            claims: basis.claims,
+            shared: basis.shared,
             quarantines: Quarantines::of(&basis.plugins),
             plugins: RwLock::new(Arc::new(basis.plugins)),
             registry: Registry::default(),

@@ -306,7 +306,7 @@ impl Task {
         let lost = self
             .resources
             .as_ref()
-            .and_then(|resources| resources.lost(&self.host.claims));
+            .and_then(|resources| resources.lost(&self.host.shared));
         if let Some(cause) = &lost {
             let plugin = self.plugin_name();
             self.failed(Failure::new(&plugin, cause));

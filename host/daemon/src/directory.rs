@@ -5,7 +5,7 @@
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
-use xenplug_runtime::{Claims, Connection};
+use xenplug_runtime::{Connection, SharedResources};
 use xenplug_system::{Platform, network::IfName};
 use xenplug_xenbus::{
     BackendPath, DeviceFsm, DeviceInstance, HotplugStatus, Identity, Observation, Phase, REQUEST_NODE, VifType,
@@ -63,7 +63,7 @@ struct StoreContext {
     system: Platform,
     domains: Arc<Domains>,
     requests: Arc<Requests>,
-    claims: Arc<Claims>,
+    shared: Arc<SharedResources>,
 }
 
 /// A device's directory.
@@ -94,7 +94,7 @@ impl Directory {
             system: host.system.clone(),
             domains: Arc::clone(&host.domains),
             requests: Arc::clone(&host.requests),
-            claims: Arc::clone(&host.claims),
+            shared: Arc::clone(&host.shared),
         };
         let directory = Self::new(means, path, part.vif_type);
         if phase == Phase::Connected {

@@ -6,19 +6,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, mpsc},
+    sync::mpsc,
     time::Duration,
 };
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use xenplug_runtime::{Claim, Claims, ForeignDisks as Neighbourhood, Services, Sharing};
-use xenplug_xenbus::{DeviceKey, DomId, Kind, Mode};
+use tokio::sync::mpsc::UnboundedSender;
+use xenplug_runtime::{Claim, Sharing};
+use xenplug_xenbus::{DeviceKey, DomId, Kind};
 use xenplug_xenstore::{Client, Error, Path, Reply, Request};
 
 use crate::directory::normalize_vm_path;
-
-/// How long the store may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Somebody wants to know who uses a block device.
 pub(crate) struct Question {
@@ -26,32 +23,16 @@ pub(crate) struct Question {
     answer: mpsc::SyncSender<Result<Vec<Claim>, String>>,
 }
 
-/// PendingCalls, from a thread that may block, the task that follows the store.
-struct Asker(UnboundedSender<Question>);
-
-/// The claims of a daemon, and where it is asked about those who make none: in dom0, where original scripts may plug
-/// devices as well.
-pub(crate) fn claims(mode: Mode, services: Services) -> (Arc<Claims>, UnboundedReceiver<Question>) {
-    let (asker, asked) = unbounded_channel();
-    let claims = Claims::with(services);
-    let claims = match mode {
-        Mode::Dom0 => claims.beside(Box::new(Asker(asker))),
-        Mode::DriverDomain => claims,
-    };
-    (Arc::new(claims), asked)
-}
-
-impl Neighbourhood for Asker {
-    fn users(&self, major: u32, minor: u32) -> Result<Vec<Claim>, String> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        let question = Question {
-            number: (major, minor),
-            answer,
-        };
-        let unknown = || "xenstore does not tell who uses the disk".to_owned();
-        self.0.send(question).map_err(|_| unknown())?;
-        answered.recv_timeout(PATIENCE).map_err(|_| unknown())?
-    }
+/// Asks from a thread that may block.
+pub(crate) fn ask(
+    asker: &UnboundedSender<Question>,
+    number: (u32, u32),
+    patience: Duration,
+) -> Result<Vec<Claim>, String> {
+    let (answer, answered) = mpsc::sync_channel(1);
+    let unknown = || "xenstore does not tell who uses the disk".to_owned();
+    asker.send(Question { number, answer }).map_err(|_| unknown())?;
+    answered.recv_timeout(patience).map_err(|_| unknown())?
 }
 
 /// The disks of this domain's backends.

@@ -134,9 +134,8 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
         Mode::Dom0 if arguments.simulated.is_none() => system.beside_scripts(),
         Mode::Dom0 | Mode::DriverDomain => system,
     };
-    let (services, told) = services::services();
-    let (claims, questions) = foreign_disks::claims(config.mode, services);
-    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&claims))?);
+    let (shared, told, questions) = services::shared(config.mode);
+    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&shared))?);
     // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
     // blocks runs on threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -157,7 +156,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
             client,
             system,
             journal,
-            claims,
+            shared,
             plugins,
             workers: Workers::Threads,
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tracing::info;
-use xenplug_runtime::{Cache, Claims, Compiler, Engine, Plugin};
+use xenplug_runtime::{Cache, Compiler, Engine, Plugin, SharedResources};
 use xenplug_system::Platform;
 
 use crate::{
@@ -20,11 +20,11 @@ pub(crate) struct Loader {
     pub(crate) engine: Engine,
     pub(crate) cache: Cache,
     pub(crate) system: Platform,
-    pub(crate) claims: Arc<Claims>,
+    pub(crate) shared: Arc<SharedResources>,
 }
 
 impl Loader {
-    pub(crate) fn new(config: &Config, system: Platform, claims: Arc<Claims>) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, system: Platform, shared: Arc<SharedResources>) -> anyhow::Result<Self> {
         let compiler = Compiler::Process {
             program: std::env::current_exe().context("this program cannot find itself")?,
             arguments: vec![COMPILE.to_owned()],
@@ -35,7 +35,7 @@ impl Loader {
             engine: Engine::new()?,
             cache,
             system,
-            claims,
+            shared,
         })
     }
 
@@ -56,7 +56,7 @@ impl Loader {
     fn one(&self, configured: config::Plugin) -> anyhow::Result<Serving> {
         let place = configured.place;
         let name = configured.spec.name.clone();
-        let plugin = Plugin::load(&self.engine, &self.cache, &self.system, &self.claims, configured.spec)
+        let plugin = Plugin::load(&self.engine, &self.cache, &self.system, &self.shared, configured.spec)
             .with_context(|| format!("{place}: plugin.{name} cannot be loaded"))?;
         for kind in &configured.kinds {
             if !plugin.kinds().iter().any(|served| served == kind.as_str()) {

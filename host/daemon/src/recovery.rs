@@ -36,7 +36,7 @@ pub(crate) async fn run(host: &Arc<DaemonContext>) -> anyhow::Result<()> {
     // another, further down, had before the crash.
     let mut found = Vec::with_capacity(replay.records.len());
     for replayed in replay.records {
-        found.push(find(host, DeviceResources::resume(replayed, &host.claims)).await?);
+        found.push(find(host, DeviceResources::resume(replayed, &host.shared)).await?);
     }
     for found in found {
         let header = found.adopted.resources.header();
@@ -131,7 +131,7 @@ async fn take_hold(
         let none = Grants::default();
         let plugin = plugins.named(&resources.header().plugin);
         let grants = plugin.map_or(&none, |plugin| plugin.grants());
-        let gone = resources.adopt(&host.system, grants, &host.claims);
+        let gone = resources.adopt(&host.system, grants, &host.shared);
         (resources, gone)
     });
     Ok(taken.await?)

@@ -10,14 +10,15 @@ use tokio::{
     time::sleep,
 };
 use tracing::warn;
-use xenplug_runtime::{Backends, HelperKey, Services};
-use xenplug_xenbus::{AfterRelease, DeviceInstance, DeviceKey, Phase, WriteOutcome, XenbusState};
+use xenplug_runtime::{Claim, HelperKey, SharedResources, StoreQueries};
+use xenplug_xenbus::{AfterRelease, DeviceInstance, DeviceKey, Mode, Phase, WriteOutcome, XenbusState};
 use xenplug_xenstore::Error;
 
 use crate::{
     context::DaemonContext,
     directory::{self, Directory},
     dispatch::root,
+    foreign_disks,
 };
 
 /// How often they are looked after: a guest whose disks are gone learns of it within this time.
@@ -33,36 +34,55 @@ pub(crate) enum Question {
     Ended(HelperKey, mpsc::SyncSender<()>),
 }
 
-/// PendingCalls the task that speaks to the store.
-struct Teller(UnboundedSender<Question>);
-
-/// The helpers of a daemon, and where it is asked about those whom they serve.
-pub(crate) fn services() -> (Services, UnboundedReceiver<Question>) {
-    let (teller, told) = unbounded_channel();
-    (Services::told_by(Box::new(Teller(teller))), told)
+/// Passes questions of worker threads on to the tasks that speak to the store.
+struct Bridge {
+    helpers: UnboundedSender<Question>,
+    /// In dom0, where original scripts may plug devices as well.
+    disks: Option<UnboundedSender<foreign_disks::Question>>,
 }
 
-impl Teller {
+/// The state that devices share, and where its questions about helpers and about foreign disks come out.
+pub(crate) fn shared(
+    mode: Mode,
+) -> (
+    Arc<SharedResources>,
+    UnboundedReceiver<Question>,
+    UnboundedReceiver<foreign_disks::Question>,
+) {
+    let (helpers, told) = unbounded_channel();
+    let (disks, asked) = unbounded_channel();
+    let disks = (mode == Mode::Dom0).then_some(disks);
+    (Arc::new(SharedResources::new(Bridge { helpers, disks })), told, asked)
+}
+
+impl Bridge {
     fn ask<T>(&self, question: impl FnOnce(mpsc::SyncSender<Result<T, String>>) -> Question) -> Result<T, String> {
         let (answer, answered) = mpsc::sync_channel(1);
         let unknown = || "xenstore does not tell whether the device was taken up".to_owned();
-        self.0.send(question(answer)).map_err(|_| unknown())?;
+        self.helpers.send(question(answer)).map_err(|_| unknown())?;
         answered.recv_timeout(PATIENCE).map_err(|_| unknown())?
     }
 }
 
-impl Backends for Teller {
-    fn taken_up(&self, device: &DeviceKey) -> Result<bool, String> {
+impl StoreQueries for Bridge {
+    fn foreign_users(&self, major: u32, minor: u32) -> Result<Vec<Claim>, String> {
+        match &self.disks {
+            Some(disks) => foreign_disks::ask(disks, (major, minor), PATIENCE),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn backend_started(&self, device: &DeviceKey) -> Result<bool, String> {
         self.ask(|answer| Question::TakenUp(device.clone(), answer))
     }
 
-    fn startable(&self, device: &DeviceKey) -> Result<(), String> {
+    fn may_start_helper(&self, device: &DeviceKey) -> Result<(), String> {
         self.ask(|answer| Question::Startable(device.clone(), answer))
     }
 
-    fn ended(&self, role: &HelperKey) {
+    fn helper_ended(&self, role: &HelperKey) {
         let (done, heard) = mpsc::sync_channel(1);
-        if self.0.send(Question::Ended(role.clone(), done)).is_ok() {
+        if self.helpers.send(Question::Ended(role.clone(), done)).is_ok() {
             // A store that is away for longer loses what guests write as well.
             let _ = heard.recv_timeout(PATIENCE);
         }
@@ -159,12 +179,12 @@ async fn startable(host: &DaemonContext, device: &DeviceKey) -> Result<(), Strin
 pub(crate) async fn tend(host: Arc<DaemonContext>) {
     while !host.draining.is_cancelled() {
         sleep(EVERY).await;
-        if host.claims.services.is_empty() {
+        if host.shared.helpers.is_empty() {
             continue;
         }
-        let (claims, process) = (Arc::clone(&host.claims), Arc::clone(&host.system.process));
+        let (shared, process) = (Arc::clone(&host.shared), Arc::clone(&host.system.process));
         // A panic on a worker thread ends the daemon, see `main`.
-        let lost = host.workers.run(move || claims.services.tend(process.as_ref())).await;
+        let lost = host.workers.run(move || shared.helpers.poll(process.as_ref())).await;
         let lost = lost.unwrap_or_default();
         host.registry.wake_all(|part| lost.contains(part));
     }

@@ -14,7 +14,7 @@ use xenplug_system::{
 };
 use xenplug_xenbus::DeviceInstance;
 
-use crate::{Claims, Grants, HelperKey, Sharing};
+use crate::{Grants, HelperKey, SharedResources, Sharing};
 
 /// How long what a helper left running has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -116,7 +116,7 @@ pub enum Effect {
 pub(crate) struct Undo<'a> {
     pub(crate) system: &'a Platform,
     pub(crate) authority: &'a Grants,
-    pub(crate) claims: &'a Claims,
+    pub(crate) shared: &'a SharedResources,
     pub(crate) part: &'a DeviceInstance,
 }
 
@@ -135,7 +135,7 @@ impl Effect {
     pub(crate) fn undo(&self, by: &Undo<'_>) -> Result<(), Error> {
         let not_held = |what: &str| Error::Denied(format!("{what}: the authority to release it is missing"));
         match self {
-            Self::Claim { source, .. } => by.claims.release(*source, &by.part.device),
+            Self::Claim { source, .. } => by.shared.claims.release(*source, &by.part.device),
             Self::Loop {
                 device: Some(device), ..
             } => by.system.block.detach_loop(device)?,
@@ -173,8 +173,8 @@ impl Effect {
                 by.system.firewall.lift(grant, link)?;
             }
             Self::Helper { tag, kept, role } => {
-                by.claims
-                    .services
+                by.shared
+                    .helpers
                     .leave(by.system.process.as_ref(), tag, kept.as_ref(), role.as_ref(), by.part)?;
             }
             Self::Lease { tag, server, lease } => {
@@ -200,7 +200,7 @@ impl Effect {
                 settled,
                 ended,
             } => {
-                if !by.claims.undoings.give_up(undo, &by.part.device) {
+                if !by.shared.undo.release(undo, by.part) {
                     return Ok(());
                 }
                 // It may still be at what is to be undone.

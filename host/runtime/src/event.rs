@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -13,14 +13,14 @@ use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, component::Reso
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use xenplug_system::Platform;
 
-use crate::{Claims, Device, DeviceResources, Grants, Limits, capability::CallError};
+use crate::{Device, DeviceResources, Grants, Limits, SharedResources, capability::CallError, shared::Changes};
 
 /// What all events of a plugin share.
 pub(crate) struct Context {
     pub(crate) name: String,
     pub(crate) system: Platform,
     pub(crate) grants: Grants,
-    pub(crate) claims: Arc<Claims>,
+    pub(crate) shared: Arc<SharedResources>,
     pub(crate) config: HashMap<String, String>,
     pub(crate) limits: Limits,
 }
@@ -33,16 +33,30 @@ pub(crate) struct Subject {
 
 /// Tells a running event to stop.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(Arc<Cancelled>);
+
+#[derive(Debug, Default)]
+struct Cancelled {
+    flag: AtomicBool,
+    /// Wakes the event where it waits for other devices.
+    wakes: Mutex<Option<Changes>>,
+}
 
 impl Cancel {
-    /// Stops the event at its next host call or tick of the clock.
+    /// Stops the event at its next host call or tick of the clock, or where it waits for other devices.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.flag.store(true, Ordering::SeqCst);
+        if let Some(changes) = &*self.wakes() {
+            changes.notify();
+        }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.flag.load(Ordering::SeqCst)
+    }
+
+    fn wakes(&self) -> MutexGuard<'_, Option<Changes>> {
+        self.0.wakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,6 +121,7 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn new(context: Arc<Context>, subject: Option<Subject>, cancel: Cancel) -> Self {
+        *cancel.wakes() = Some(context.shared.changes.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(Limits::HANDLES);
         let memory = StoreLimitsBuilder::new()
@@ -151,6 +166,20 @@ impl Event {
         } else {
             Ok(())
         }
+    }
+
+    /// Waits, with the event's deadline, until an attempt yields something; tried again after changes by other devices.
+    pub(crate) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T, CallError> {
+        let stopped = |stop: Stop| CallError::Trap(stop.into());
+        let found = self
+            .context
+            .shared
+            .changes
+            .wait(self.deadline, || match self.may_go_on() {
+                Ok(()) => attempt().map(Ok),
+                Err(stop) => Some(Err(stop)),
+            });
+        found.unwrap_or(Err(Stop::Deadline)).map_err(stopped)
     }
 
     /// The device, or a denial: `describe` has none.

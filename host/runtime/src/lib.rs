@@ -11,7 +11,6 @@
 mod bindings;
 mod cache;
 mod capability;
-mod claims;
 mod device;
 mod effect;
 mod engine;
@@ -22,12 +21,10 @@ mod limits;
 mod manifest;
 mod plugin;
 mod resources;
-mod services;
-mod shared_undo;
+mod shared;
 mod text;
 
 pub use cache::{Cache, CacheError, Compiler};
-pub use claims::{Claim, Claims, ForeignDisks, Sharing};
 pub use device::{Connection, Device, DeviceError};
 pub use effect::Effect;
 pub use engine::{Engine, EngineError};
@@ -35,5 +32,5 @@ pub use grants::{Grants, Interface};
 pub use limits::Limits;
 pub use plugin::{Cancel, Fault, LoadError, Plugin, PluginSpec};
 pub use resources::{DeviceResources, Header, ResourceError};
-pub use services::{Backends, HelperKey, Services};
+pub use shared::{Claim, HelperKey, SharedHelpers, SharedResources, Sharing, StoreQueries};
 pub use text::clean;

@@ -9,7 +9,8 @@ use xenplug_system::Platform;
 
 pub use crate::event::Cancel;
 use crate::{
-    Cache, CacheError, Claims, Connection, Device, DeviceError, DeviceResources, Engine, Grants, Interface, Limits,
+    Cache, CacheError, Connection, Device, DeviceError, DeviceResources, Engine, Grants, Interface, Limits,
+    SharedResources,
     bindings::{Plugin as Bindings, PluginPre, exports::xen::hotplug::handler, xen::hotplug::types},
     clean,
     event::{Context, Event, Stop, Subject},
@@ -159,7 +160,7 @@ impl Plugin {
         engine: &Engine,
         cache: &Cache,
         system: &Platform,
-        claims: &Arc<Claims>,
+        shared: &Arc<SharedResources>,
         spec: PluginSpec,
     ) -> Result<Self, LoadError> {
         let path = spec.component;
@@ -194,7 +195,7 @@ impl Plugin {
                 name: spec.name,
                 system: system.clone(),
                 grants: spec.grants,
-                claims: Arc::clone(claims),
+                shared: Arc::clone(shared),
                 config: spec.config,
                 limits: spec.limits,
             }),
@@ -271,7 +272,7 @@ impl Plugin {
         });
         // A subject went in, so one comes out.
         let mut resources = resources.expect("an event with a device keeps it");
-        resources.settle(&self.context.claims);
+        resources.settle(&self.context.shared);
         let answer = answer.and_then(|answer| match answer {
             Ok(connection) => Ok(Connection::from_guest(connection)?),
             Err(error) => Err(Fault::of(error)),

@@ -12,7 +12,7 @@ use xenplug_journal::{Held, Journal, Record, Replayed};
 use xenplug_system::{Error, Locks, Platform, process::HelperProcess};
 use xenplug_xenbus::{DeviceInstance, Identity, VifType};
 
-use crate::{Claims, Effect, Grants, Limits, effect::Undo, services};
+use crate::{Claim, Effect, Grants, HelperKey, Limits, SharedResources, effect::Undo};
 
 /// The note of a record whose effects are being given back, or have been.
 const RELEASING: &str = "releasing";
@@ -46,8 +46,8 @@ impl Header {
     }
 
     /// What a helper does that serves all devices of the guest.
-    pub(crate) fn service(&self, helper: &str) -> services::HelperKey {
-        services::HelperKey {
+    pub(crate) fn service(&self, helper: &str) -> HelperKey {
+        HelperKey {
             plugin: self.plugin.clone(),
             helper: helper.to_owned(),
             kind: self.identity.key.kind.clone(),
@@ -123,14 +123,13 @@ impl DeviceResources {
 
     /// Takes up a record that an earlier daemon left. All have to be taken up before one is released: what several hold
     /// is undone with the last of them.
-    pub fn resume(replayed: Replayed<Header, Effect>, claims: &Claims) -> Self {
+    pub fn resume(replayed: Replayed<Header, Effect>, shared: &SharedResources) -> Self {
         let header = &replayed.header;
         for held in &replayed.held {
             match &held.effect {
-                Effect::Command { undo, .. } => claims.undoings.hold(undo, &header.identity.key),
+                Effect::Command { undo, .. } => shared.undo.hold(undo, &header.part()),
                 Effect::Helper { tag, kept, role } if kept.is_some() || role.is_some() => {
-                    let services = &claims.services;
-                    services.resume(tag, kept.as_ref(), role.clone(), &header.part());
+                    shared.helpers.resume(tag, kept.as_ref(), role.clone(), &header.part());
                 }
                 _ => {}
             }
@@ -154,10 +153,10 @@ impl DeviceResources {
     }
 
     /// The handler that claimed what the device uses has ended.
-    pub(crate) fn settle(&self, claims: &Claims) {
+    pub(crate) fn settle(&self, shared: &SharedResources) {
         for held in &self.held {
             if let Effect::Claim { source, .. } = &held.effect {
-                claims.settle(*source, &self.header.identity.key);
+                shared.claims.handler_returned(*source, &self.header.identity.key);
             }
         }
     }
@@ -257,7 +256,7 @@ impl DeviceResources {
 
     /// Takes hold again, after a restart, of what the record says: loop devices, claims and helpers. Answers with what is
     /// gone.
-    pub fn adopt(&mut self, system: &Platform, grants: &Grants, claims: &Claims) -> Vec<String> {
+    pub fn adopt(&mut self, system: &Platform, grants: &Grants, shared: &SharedResources) -> Vec<String> {
         let mut gone = Vec::new();
         let part = self.header.part();
         for held in &mut self.held {
@@ -269,7 +268,7 @@ impl DeviceResources {
                 && let Some(found) = find_running(system, tag)
             {
                 // It was started, or joined, and that could not be written any more.
-                claims.services.runs(tag, &found, &part);
+                shared.helpers.started(tag, &found, &part);
                 *kept = Some(found);
                 held.completed = self.record.completed(held.seq, &held.effect).is_ok();
             }
@@ -279,7 +278,12 @@ impl DeviceResources {
             }
             match &mut held.effect {
                 Effect::Claim { source, sharing } => {
-                    claims.adopt(*source, &self.header.identity.key, &self.header.vms, *sharing);
+                    let claim = Claim {
+                        device: self.header.identity.key.clone(),
+                        vms: self.header.vms.clone(),
+                        sharing: *sharing,
+                    };
+                    shared.claims.reclaim(*source, claim);
                 }
                 Effect::Loop {
                     device: Some(device), ..
@@ -314,9 +318,9 @@ impl DeviceResources {
     }
 
     /// How a helper was lost that the device needs, if one was.
-    pub fn lost(&self, claims: &Claims) -> Option<String> {
+    pub fn lost(&self, shared: &SharedResources) -> Option<String> {
         self.held.iter().find_map(|held| match &held.effect {
-            Effect::Helper { tag, .. } => claims.services.lost(tag),
+            Effect::Helper { tag, .. } => shared.helpers.loss(tag),
             _ => None,
         })
     }
@@ -328,7 +332,7 @@ impl DeviceResources {
 
     /// Gives everything back, newest first, and goes on past errors. Answers with what could not be given back, which
     /// stays held.
-    pub fn release(&mut self, system: &Platform, authority: &Grants, claims: &Claims) -> Vec<String> {
+    pub fn release(&mut self, system: &Platform, authority: &Grants, shared: &SharedResources) -> Vec<String> {
         self.unlock();
         if !self.is_releasing() {
             // What cannot be noted is given back all the same.
@@ -340,21 +344,12 @@ impl DeviceResources {
         let by = Undo {
             system,
             authority,
-            claims,
+            shared,
             part: &part,
         };
-        let mut undone = Vec::new();
         while let Some(held) = self.held.pop() {
-            let done = match &held.effect {
-                // The same undoing, held twice, is made once.
-                Effect::Command { undo, .. } if undone.contains(undo) => Ok(()),
-                effect => effect.undo(&by),
-            };
-            match done {
+            match held.effect.undo(&by) {
                 Ok(()) => {
-                    if let Effect::Command { undo, .. } = &held.effect {
-                        undone.push(undo.clone());
-                    }
                     // If this cannot be written, a restart undoes it once more, which is no error.
                     let _ = self.record.released(held.seq);
                 }

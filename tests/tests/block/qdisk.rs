@@ -374,7 +374,7 @@ fn a_qemu_that_does_not_start_says_why() -> Result<()> {
     qemus.expect_failure(
         A,
         "error",
-        &["qdisk: qemu has ended by itself; the last that it wrote: qemu: -sandbox: not compiled in"],
+        &["qdisk: qemu has ended by itself; its last output line: qemu: -sandbox: not compiled in"],
     )?;
     qemus.detach(A)?;
     qemus.nothing_is_left()

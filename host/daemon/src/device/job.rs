@@ -61,7 +61,7 @@ impl Job {
                 if let Some(fault) = &fault {
                     warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
                 }
-                let failures = resources.release(&host.system, &host.plugins().release, &host.claims);
+                let failures = resources.release(&host.system, &host.plugins().release, &host.shared);
                 (resources, failures, fault)
             })
         });

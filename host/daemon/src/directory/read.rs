@@ -113,7 +113,7 @@ impl Directory {
         };
         let gone = self.means.domains.gone(self.path.key.frontend);
         let seen = Observation {
-            served: self.means.claims.services.serve(&self.path.key),
+            served: self.means.shared.helpers.serves(&self.path.key),
             ..Observation::read(identity, present, gone, value)
         };
         match self.vif_type {

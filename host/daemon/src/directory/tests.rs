@@ -28,7 +28,7 @@ impl Scene {
             system,
             domains: Arc::new(Domains::new(client.clone())),
             requests: Arc::default(),
-            claims: Arc::default(),
+            shared: Arc::default(),
         };
         let path = BackendPath {
             backend: DomId(0),

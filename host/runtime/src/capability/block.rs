@@ -17,7 +17,7 @@ use xenplug_xenbus::DeviceKey;
 
 use super::CallError;
 use crate::{
-    Effect, Sharing,
+    Claim, Effect, Sharing,
     bindings::xen::hotplug::block,
     event::{Context, Event},
 };
@@ -139,6 +139,11 @@ impl block::HostSource for Event {
         }
         let source = source.facts.identity;
         let (key, vms) = (subject.device.key.clone(), subject.device.vms.clone());
+        let claim = Claim {
+            device: key,
+            vms,
+            sharing,
+        };
         let used = |other: DeviceKey| {
             xenplug_system::Error::Busy(format!(
                 "{path} is used by domain {} (as {other}){}",
@@ -146,21 +151,20 @@ impl block::HostSource for Event {
                 if sharing == Sharing::Alone { "" } else { " for writing" },
             ))
         };
-        match context.claims.neighbour(source, &key, &vms, sharing) {
-            Ok(None) => {}
-            Ok(Some(other)) => return Err(used(other).into()),
-            Err(unknown) => return Err(CallError::Guest(block::Error::Unavailable(unknown))),
+        // A file shows its users by itself: they have loop devices on it.
+        if let SourceIdentity::BlockDevice { major, minor } = source {
+            let users = context.shared.store.foreign_users(major, minor);
+            let users = users.map_err(|unknown| CallError::Guest(block::Error::Unavailable(unknown)))?;
+            if let Some(user) = users.into_iter().find(|user| user.forbids(&claim)) {
+                return Err(used(user.device).into());
+            }
         }
         subject.resources.acquire(Effect::Claim { source, sharing }, || {
-            context.claims.claim(source, &key, &vms, sharing).map_err(used)?;
+            context.shared.claims.acquire(source, claim.clone()).map_err(used)?;
             Ok((Effect::Claim { source, sharing }, ()))
         })?;
         // A guest and its stub domain, say, share a tapdisk, which must not be started twice.
-        while context.claims.is_ahead(source, &key, &vms) {
-            self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
-            sleep(MOMENT);
-        }
-        Ok(())
+        self.wait(|| (!context.shared.claims.is_ahead(source, &claim)).then_some(()))
     }
 
     fn attach_loop(

@@ -18,7 +18,7 @@ use crate::{
     Effect, ResourceError,
     bindings::xen::hotplug::{process, types},
     event::{Context, Event},
-    services::Joined,
+    shared::Joined,
 };
 
 /// How often it is looked whether a helper has come to where it is waited for.
@@ -79,7 +79,7 @@ impl process::Host for Event {
         grant.command(&helper, &arguments)?;
         let command = grant.command(&undo.helper, &undo.arguments)?;
         let resources = &mut self.subject()?.resources;
-        let key = resources.header().identity.key.clone();
+        let instance = resources.header().part();
         let tag = resources.own_tag();
         let effect = |ended| Effect::Command {
             tag: tag.clone(),
@@ -87,7 +87,7 @@ impl process::Host for Event {
             settled: undo.settled.clone(),
             ended,
         };
-        context.claims.undoings.hold(&command, &key);
+        context.shared.undo.hold(&command, &instance);
         let ran = resources.acquire(effect(false), || {
             let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
             if output.code == 0 || undo.after_failure {
@@ -112,7 +112,7 @@ impl process::Host for Event {
             resources.forget_last()?;
         }
         if nothing_was_done || no_intent {
-            context.claims.undoings.give_up(&command, &key);
+            context.shared.undo.release(&command, &instance);
         }
         Ok(to_guest(&ran?))
     }
@@ -146,7 +146,7 @@ impl process::HostKept for Event {
         };
         let kept = resources.acquire(effect(None), || {
             let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
-            context.claims.services.runs(&tag, &kept, &part);
+            context.shared.helpers.started(&tag, &kept, &part);
             Ok((effect(Some(kept.clone())), kept))
         })?;
         Ok(self.table.push(KeptHelper { kept, before: 0 })?)
@@ -161,15 +161,12 @@ impl process::HostKept for Event {
         grant.command(&helper, &arguments)?;
         let header = self.subject()?.resources.header();
         let (role, part) = (header.service(&helper), header.part());
-        let (tag, running) = loop {
-            match context.claims.services.join(process, &role, &part) {
-                Joined::Running(tag, kept) => break (tag, Some(kept)),
-                Joined::First(tag) => break (tag, None),
-                Joined::Later => sleep(MOMENT),
-            }
-            self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
+        let joined = self.wait(|| context.shared.helpers.try_join(process, &role, &part))?;
+        let (tag, running) = match joined {
+            Joined::Running(tag, kept) => (tag, Some(kept)),
+            Joined::First(tag) => (tag, None),
         };
-        let before = context.claims.services.heard(&tag);
+        let before = context.shared.helpers.lines_read(&tag);
         let effect = |kept| Effect::Helper {
             tag: tag.clone(),
             kept,
@@ -179,19 +176,19 @@ impl process::HostKept for Event {
             let kept = match running {
                 Some(kept) => kept,
                 None => {
-                    let startable = context.claims.services.startable(&part.device);
+                    let startable = context.shared.store.may_start_helper(&part.device);
                     startable.map_err(|why| Error::NotFound(format!("{helper}: {why}")))?;
                     process.start(grant, &helper, &arguments, &tag)?
                 }
             };
-            context.claims.services.runs(&tag, &kept, &part);
+            context.shared.helpers.started(&tag, &kept, &part);
             Ok((effect(Some(kept.clone())), kept))
         });
         let kept = match joined {
             Ok(kept) => kept,
             Err(error) => {
                 // Others wait for it to be started or to go. What the record holds of it is undone as always.
-                context.claims.services.leave(process, &tag, None, Some(&role), &part)?;
+                context.shared.helpers.leave(process, &tag, None, Some(&role), &part)?;
                 return Err(error.into());
             }
         };
@@ -206,32 +203,31 @@ impl process::HostKept for Event {
     ) -> Result<(), CallError> {
         self.call()?;
         let context = Arc::clone(&self.context);
-        let (process, services) = (context.system.process.as_ref(), &context.claims.services);
+        let (process, helpers) = (context.system.process.as_ref(), &context.shared.helpers);
         let until = Instant::now() + Duration::from_millis(milliseconds.into());
         let KeptHelper { kept, before } = self.table.get(&this)?;
         let (kept, before) = (kept.clone(), *before);
-        let tag = kept.tag.clone();
         let device = self.subject()?.device.key.clone();
         let unavailable = |cause: String| Err(CallError::Guest(types::Error::Unavailable(cause)));
         loop {
-            match services.taken_up(&device) {
+            match context.shared.store.backend_started(&device) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(unknown) => return unavailable(unknown),
             }
             if !process.running(&kept) {
                 let cause = format!("{} has ended by itself", kept.helper);
-                return unavailable(services.with_last_words(process, &tag, &kept, cause));
+                return unavailable(helpers.explain(process, &kept, cause));
             }
             let refused = refusal
                 .as_ref()
-                .and_then(|text| services.line_with(process, &tag, &kept, before, text));
+                .and_then(|text| helpers.line_with(process, &kept, before, text));
             if let Some(line) = refused {
                 return unavailable(format!("{}: {line}", kept.helper));
             }
             if Instant::now() >= until {
                 let cause = format!("{} has not taken the device up in {milliseconds} ms", kept.helper);
-                return unavailable(services.with_last_words(process, &tag, &kept, cause));
+                return unavailable(helpers.explain(process, &kept, cause));
             }
             sleep(MOMENT);
             self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Cache, Compiler, Services};
+use xenplug_runtime::{Cache, Compiler};
 use xenplug_system::Platform;
 use xenplug_xenbus::{DeviceKey, Kind};
 use xenplug_xenstore::{Client, Endpoint, Options};
@@ -25,9 +25,9 @@ use crate::{
     HEAR, begin,
     config::Config,
     context::{Basis, DaemonContext},
-    drain, foreign_disks,
+    drain,
     plugins::Loader,
-    script,
+    script, services,
     workers::Workers,
 };
 
@@ -136,13 +136,13 @@ impl Drop for Away<'_> {
 async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&world.config)?;
     let mode = config.mode;
-    let (claims, questions) = foreign_disks::claims(mode, Services::default());
+    let (shared, _, questions) = services::shared(mode);
     let system: Platform = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
         system: system.clone(),
-        claims: Arc::clone(&claims),
+        shared: Arc::clone(&shared),
     };
     let workers = Workers::Simulated(workers);
     let plugins = workers.run(move || loader.load(config)).await??;
@@ -155,7 +155,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
         client,
         system,
         journal,
-        claims,
+        shared,
         plugins,
         workers,
     })
