@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use timeline::Timeline;
-use xenplug_xenstore::server::{Options, Server};
+use xenplug_store_server::{Options, Server};
 
 use crate::{
     harness::{

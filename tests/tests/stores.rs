@@ -11,12 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use tokio::{runtime::Runtime, time::timeout};
+use xenplug_store_server::{Options, Server, suite};
 use xenplug_tests::harness::{DebianRoot, Xenstored};
-use xenplug_xenstore::{
-    Endpoint,
-    server::{Options, Server},
-    suite,
-};
+use xenplug_xenstore::Endpoint;
 use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
 
 /// Set for the process that [`a_foreign_client_works_on_both_stores`] starts of itself.

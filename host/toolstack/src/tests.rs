@@ -9,8 +9,9 @@ use driver_domain::{DriverDomain, Faults};
 use held_up::hold_up;
 use tokio::task::LocalSet;
 use xenplug_hotplug::{Class, RequestPath, State};
+use xenplug_store_server as server;
 use xenplug_xenbus::DomId;
-use xenplug_xenstore::{Client, Endpoint, Path, Permission, server};
+use xenplug_xenstore::{Client, Endpoint, Path, Permission};
 
 use crate::{Error, Progress, Spec, Toolstack, request_path};
 

@@ -173,8 +173,8 @@ fn open(endpoint: &Endpoint, deadline: Duration) -> io::Result<File> {
             Ok(OwnedFd::from(stream).into())
         }
         Endpoint::Device(path) => OpenOptions::new().read(true).write(true).open(path),
-        #[cfg(feature = "async")]
-        Endpoint::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        #[cfg(feature = "server")]
+        Endpoint::InProcess(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

@@ -16,9 +16,9 @@ pub enum Endpoint {
     Socket(PathBuf),
     /// The device of the kernel that leads to a xenstored in another domain.
     Device(PathBuf),
-    /// A [`crate::server::Server`] in this process.
-    #[cfg(feature = "async")]
-    Memory(crate::memory::MemoryStore),
+    /// A store in this process.
+    #[cfg(feature = "server")]
+    InProcess(crate::in_process::InProcess),
 }
 
 impl Endpoint {
@@ -43,8 +43,8 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path) | Self::Device(path) => path.display().fmt(to),
-            #[cfg(feature = "async")]
-            Self::Memory(place) => fmt::Debug::fmt(place, to),
+            #[cfg(feature = "server")]
+            Self::InProcess(store) => fmt::Debug::fmt(store, to),
         }
     }
 }

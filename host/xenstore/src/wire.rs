@@ -1,19 +1,25 @@
-//! Frames: the header and payload that every message consists of, taken apart and put together.
+//! Frames: encoding and decoding of the header and payload of every message.
 
 /// Bytes of `struct xsd_sockmsg` (xs_wire.h): type, req_id, tx_id, len, each a native-endian u32.
-pub(crate) const HEADER: usize = 16;
+pub const HEADER: usize = 16;
 
 /// `XENSTORE_PAYLOAD_MAX` (xs_wire.h).
-pub(crate) const PAYLOAD_MAX: usize = 4096;
+pub const PAYLOAD_MAX: usize = 4096;
 
-/// What fits through `/dev/xen/xenbus`, whose buffer of `XENSTORE_PAYLOAD_MAX` bytes holds the header too
+/// Capacity of a stream in one direction, for [`Endpoint::InProcess`](crate::Endpoint): more than a window full of the
+/// longest messages.
+#[cfg(feature = "server")]
+pub const STREAM_CAPACITY: usize = 64 * (HEADER + PAYLOAD_MAX);
+
+/// Longest payload on `/dev/xen/xenbus`, whose buffer of `XENSTORE_PAYLOAD_MAX` bytes holds the header too
 /// (drivers/xen/xenbus/xenbus_dev_frontend.c, `struct xenbus_file_priv`).
 pub(crate) const DEVICE_PAYLOAD_MAX: usize = PAYLOAD_MAX - HEADER;
 
-/// The type of a message (xs_wire.h, `enum xsd_sockmsg_type`).
+/// Type of a message (xs_wire.h, `enum xsd_sockmsg_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Kind {
+#[allow(missing_docs, reason = "docs/misc/xenstore.txt describes them by these names")]
+pub enum Kind {
     Directory = 1,
     Read = 2,
     GetPerms = 3,
@@ -62,13 +68,13 @@ impl Kind {
         Self::DirectoryPart,
     ];
 
-    /// The type of that number, if there is one that we know.
-    pub(crate) fn of(number: u32) -> Option<Self> {
+    /// Returns the type with this number.
+    pub fn of(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
 
-    /// Its name in `docs/misc/xenstore.txt`.
-    pub(crate) fn name(self) -> &'static str {
+    /// Returns the name in `docs/misc/xenstore.txt`.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Directory => "DIRECTORY",
             Self::Read => "READ",
@@ -95,22 +101,26 @@ impl Kind {
     }
 }
 
-/// One message, borrowed from the buffer it arrived in. `kind` is a number because a peer can send any.
+/// Message, borrowed from the buffer it arrived in. `kind` is a number because a peer can send any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Frame<'a> {
-    pub(crate) kind: u32,
-    pub(crate) request: u32,
-    pub(crate) transaction: u32,
-    pub(crate) payload: &'a [u8],
+pub struct Frame<'a> {
+    /// Type: [`Kind::of`].
+    pub kind: u32,
+    /// Number that a reply repeats.
+    pub request: u32,
+    /// Transaction, or 0.
+    pub transaction: u32,
+    /// At most [`PAYLOAD_MAX`] bytes.
+    pub payload: &'a [u8],
 }
 
-/// The header announces a longer payload than the protocol allows: the peer is broken, and the stream with it.
+/// Error for a header that announces a longer payload than the protocol allows: the stream is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a message of {0} bytes was announced, more than the {PAYLOAD_MAX} that the protocol allows")]
-pub(crate) struct Oversized(pub(crate) u32);
+#[error("a message of {0} bytes, more than the {PAYLOAD_MAX} that the protocol allows")]
+pub struct Oversized(pub u32);
 
-/// Takes the first message off a buffer: the message and its length, or `None` if it is not complete yet.
-pub(crate) fn first_frame(buffer: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Oversized> {
+/// Parses the first message of a buffer: the message and its length, or `None` if it is not complete yet.
+pub fn first_frame(buffer: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Oversized> {
     let Some((header, rest)) = buffer.split_first_chunk::<HEADER>() else {
         return Ok(None);
     };
@@ -129,14 +139,8 @@ pub(crate) fn first_frame(buffer: &[u8]) -> Result<Option<(Frame<'_>, usize)>, O
     }))
 }
 
-/// Appends a message whose payload `fill` writes. Its length must have been checked.
-pub(crate) fn append_frame(
-    buffer: &mut Vec<u8>,
-    kind: u32,
-    request: u32,
-    transaction: u32,
-    fill: impl FnOnce(&mut Vec<u8>),
-) {
+/// Appends a message whose payload `fill` writes. The caller has checked its length.
+pub fn append_frame(buffer: &mut Vec<u8>, kind: u32, request: u32, transaction: u32, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = buffer.len();
     for word in [kind, request, transaction, 0] {
         buffer.extend_from_slice(&word.to_ne_bytes());
@@ -146,26 +150,26 @@ pub(crate) fn append_frame(
     buffer[start + HEADER - 4..start + HEADER].copy_from_slice(&len.to_ne_bytes());
 }
 
-/// The strings of a payload, each ended by a NUL; what follows the last NUL is not one.
-pub(crate) fn strings(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Splits a payload into its strings, each ended by a NUL; bytes after the last NUL are ignored.
+pub fn strings(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     payload
         .split_inclusive(|byte| *byte == 0)
         .filter_map(|part| part.strip_suffix(&[0]))
 }
 
-/// The only string of a payload: one NUL, at the end.
-pub(crate) fn only_string(payload: &[u8]) -> Option<&[u8]> {
+/// Returns the string of a payload with exactly one NUL, at its end.
+pub fn only_string(payload: &[u8]) -> Option<&[u8]> {
     payload.strip_suffix(&[0]).filter(|text| !text.contains(&0))
 }
 
-/// The first string of a payload and what follows its NUL.
-pub(crate) fn first_string(payload: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Splits a payload after its first NUL: the string before it, and the rest.
+pub fn first_string(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     let nul = payload.iter().position(|byte| *byte == 0)?;
     Some((&payload[..nul], &payload[nul + 1..]))
 }
 
-/// A decimal number in text.
-pub(crate) fn decimal<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+/// Parses a text, such as a decimal number.
+pub fn decimal<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 

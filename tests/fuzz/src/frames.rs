@@ -8,11 +8,8 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use xenplug_xenstore::{
-    Client, Endpoint, Options, Path, Reply, Request,
-    memory::MemoryStore,
-    server::{self, Server},
-};
+use xenplug_store_server::{self as server, Server, Transport};
+use xenplug_xenstore::{Client, Options, Path, Reply, Request};
 
 /// Bytes of a header, and of the longest payload (xen/include/public/io/xs_wire.h).
 const HEADER: usize = 16;
@@ -41,7 +38,7 @@ pub(crate) fn check(bytes: &[u8]) {
 /// Whatever a domain says, the store answers each whole request once, in messages that are whole, and serves others.
 async fn to_the_store(said: &[u8], domain: u16) {
     let server = Server::new(server::Options::default());
-    let mut stream = server.place(domain, None).connect().expect("it is open");
+    let mut stream = server.transport(domain, None).connect().expect("it is open");
     let (asked, broken) = requests(said);
     stream.write_all(said).await.expect("there is room");
     let mut answers = 0;
@@ -68,8 +65,8 @@ async fn to_the_store(said: &[u8], domain: u16) {
 
 /// A node keeps what was written to it.
 async fn another_is_served(server: &Server) {
-    let place = Endpoint::Memory(server.place(0, None));
-    let client = Client::connect(place).await.expect("it is open");
+    let endpoint = server.transport(0, None).endpoint();
+    let client = Client::connect(endpoint).await.expect("it is open");
     let path: Path = "/tool/another".parse().expect("a path");
     let value = [0, 255, 47, 0];
     client.write(&path, value).await.expect("domain 0 may");
@@ -79,10 +76,10 @@ async fn another_is_served(server: &Server) {
 /// Whatever the store says, every request ends, with what was asked for or an error.
 async fn to_a_client(said: &[u8]) {
     let (take, mut taken) = mpsc::unbounded_channel::<DuplexStream>();
-    let place = MemoryStore::new(move |stream| drop(take.send(stream)), None);
+    let transport = Transport::new(move |stream| drop(take.send(stream)), None);
     let mut options = Options::default();
     options.seed = Some(0);
-    let client = Client::connect_with(Endpoint::Memory(place), options)
+    let client = Client::connect_with(transport.endpoint(), options)
         .await
         .expect("it is open");
     let path: Path = "/a/b".parse().expect("a path");

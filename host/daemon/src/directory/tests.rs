@@ -1,11 +1,8 @@
 //! A device's directory on the embedded store.
 
+use xenplug_store_server::{Options, Server};
 use xenplug_system::simulated::SimHost as Simulated;
 use xenplug_xenbus::{DomId, Mode, RecoveredState};
-use xenplug_xenstore::{
-    Endpoint,
-    server::{Options, Server},
-};
 
 use super::*;
 
@@ -20,8 +17,8 @@ struct Scene {
 impl Scene {
     async fn of(device: &str, nodes: &[(&str, &str)]) -> Self {
         let store = Server::new(Options::default());
-        let place = Endpoint::Memory(store.place(0, None));
-        let client = Client::connect(place).await.expect("a connection");
+        let endpoint = store.transport(0, None).endpoint();
+        let client = Client::connect(endpoint).await.expect("a connection");
         let (system, machine) = Platform::simulated();
         let means = StoreContext {
             client: client.clone(),

@@ -1,10 +1,7 @@
 //! Domains that come and go, told by a watch and without one.
 
 use tokio::{sync::mpsc, time::timeout};
-use xenplug_xenstore::{
-    Endpoint,
-    server::{Options, Server},
-};
+use xenplug_store_server::{Options, Server};
 
 use super::*;
 
@@ -13,8 +10,8 @@ const GUEST: DomId = DomId(3);
 /// How long it takes until somebody is told that a guest has gone.
 async fn told_after(options: Options) -> Duration {
     let server = Server::new(options);
-    let place = Endpoint::Memory(server.place(0, None));
-    let client = Client::connect(place).await.expect("a connection");
+    let endpoint = server.transport(0, None).endpoint();
+    let client = Client::connect(endpoint).await.expect("a connection");
     client.introduce(GUEST.0, 1, 1).await.expect("domain 0 may");
     let domains = Domains::new(client.clone());
     assert!(domains.introduced(GUEST).await.expect("it can be asked for"));
@@ -41,7 +38,7 @@ async fn told_after(options: Options) -> Duration {
 async fn where_domains_cannot_be_watched_they_are_polled() {
     assert_eq!(told_after(Options::default()).await, Duration::ZERO);
     let mut secretive = Options::default();
-    secretive.secretive = true;
+    secretive.refuse_special_watches = true;
     let after = told_after(secretive).await;
     assert!(after > Duration::ZERO && after <= POLL, "{after:?}");
 }

@@ -4,9 +4,9 @@ use std::{os::unix::net::UnixListener, path::PathBuf};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use xenplug_store_server::{self as server, Server};
 
 use super::*;
-use crate::server::{self, Server};
 
 const SOON: Duration = Duration::from_secs(20);
 

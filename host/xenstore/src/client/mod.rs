@@ -3,12 +3,13 @@
 mod call;
 mod connection;
 mod directory;
-mod foreign;
 mod nodes;
 mod state;
 mod transaction;
 mod transport;
 mod watch;
+#[cfg(feature = "xenstore-rs-traits")]
+mod xenstore_rs_traits;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -4,11 +4,10 @@ mod broken;
 
 use std::{path::PathBuf, time::Instant};
 
+use xenplug_store_server::{self as server, Server, Stats};
+
 use super::*;
-use crate::{
-    Errno,
-    server::{self, Server, Stats},
-};
+use crate::Errno;
 
 fn node(path: &str) -> Path {
     path.parse().unwrap()

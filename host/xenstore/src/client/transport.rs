@@ -1,7 +1,8 @@
 //! The two ways to xenstored: its socket, and the kernel's device. And one to a server in this process.
 
 mod device;
-mod memory;
+#[cfg(feature = "server")]
+mod in_process;
 mod socket;
 
 use std::io;
@@ -19,7 +20,8 @@ pub(super) async fn open(endpoint: &Endpoint) -> io::Result<(Incoming, Outgoing)
     match endpoint {
         Endpoint::Socket(path) => socket::connect(path).await,
         Endpoint::Device(path) => device::open(path),
-        Endpoint::Memory(place) => memory::connect(place),
+        #[cfg(feature = "server")]
+        Endpoint::InProcess(store) => in_process::connect(store),
     }
 }
 
@@ -28,7 +30,8 @@ pub(super) async fn open(endpoint: &Endpoint) -> io::Result<(Incoming, Outgoing)
 pub(super) enum Incoming {
     Socket(socket::Reader),
     Device(device::Reader),
-    Memory(memory::Reader),
+    #[cfg(feature = "server")]
+    InProcess(in_process::Reader),
 }
 
 impl Incoming {
@@ -39,7 +42,8 @@ impl Incoming {
             let arrival = match self {
                 Self::Socket(reader) => reader.read(buffer).await.map(Arrival::Bytes),
                 Self::Device(reader) => reader.read(buffer).await,
-                Self::Memory(reader) => reader.read(buffer).await.map(Arrival::Bytes),
+                #[cfg(feature = "server")]
+                Self::InProcess(reader) => reader.read(buffer).await.map(Arrival::Bytes),
             };
             match arrival {
                 Ok(Arrival::Bytes(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -64,7 +68,8 @@ pub(super) enum Arrival {
 pub(super) enum Outgoing {
     Socket(socket::Writer),
     Device(device::Writer),
-    Memory(memory::Writer),
+    #[cfg(feature = "server")]
+    InProcess(in_process::Writer),
 }
 
 /// What came of sending.
@@ -84,7 +89,8 @@ impl Outgoing {
         match self {
             Self::Socket(writer) => &mut writer.buffer,
             Self::Device(writer) => &mut writer.buffer,
-            Self::Memory(writer) => &mut writer.buffer,
+            #[cfg(feature = "server")]
+            Self::InProcess(writer) => &mut writer.buffer,
         }
     }
 
@@ -100,7 +106,8 @@ impl Outgoing {
         match self {
             Self::Socket(writer) => writer.flush(),
             Self::Device(writer) => writer.flush(refused),
-            Self::Memory(writer) => writer.flush(),
+            #[cfg(feature = "server")]
+            Self::InProcess(writer) => writer.flush(),
         }
     }
 
@@ -111,7 +118,9 @@ impl Outgoing {
     /// with one at a time that was not seen again. libxenstore, too, waits for each reply.
     pub(super) fn window(&self) -> usize {
         match self {
-            Self::Socket(_) | Self::Memory(_) => WINDOW,
+            Self::Socket(_) => WINDOW,
+            #[cfg(feature = "server")]
+            Self::InProcess(_) => WINDOW,
             Self::Device(_) => 1,
         }
     }
@@ -120,7 +129,9 @@ impl Outgoing {
     pub(super) fn room(&self) -> Option<Room> {
         match self {
             Self::Socket(writer) => writer.room(),
-            Self::Device(_) | Self::Memory(_) => None,
+            Self::Device(_) => None,
+            #[cfg(feature = "server")]
+            Self::InProcess(_) => None,
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::{rc::Rc, time::Duration};
 
 use tokio::time::{Instant, sleep};
+use xenplug_store_server::Stats;
 use xenplug_system::simulated::Snapshot;
 use xenplug_xenbus::{DeviceKey, Kind};
-use xenplug_xenstore::server::Stats;
 
 use super::{
     hand::Hand,

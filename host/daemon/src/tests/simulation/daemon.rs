@@ -13,7 +13,7 @@ use xenplug_journal::Journal;
 use xenplug_runtime::{Cache, Compiler};
 use xenplug_system::Platform;
 use xenplug_xenbus::{DeviceKey, Kind};
-use xenplug_xenstore::{Client, Endpoint, Options};
+use xenplug_xenstore::{Client, Options};
 
 use super::{
     chance::Chance,
@@ -99,7 +99,7 @@ async fn misfortune(world: &World, chance: &Chance, stop: &CancellationToken) {
             }
             3 => {
                 world.say("the connection to the store is cut");
-                world.place.cut();
+                world.transport.cut();
             }
             4 => {
                 world.say("the store is away");
@@ -120,15 +120,15 @@ struct Away<'a>(&'a World);
 
 impl<'a> Away<'a> {
     fn new(world: &'a World) -> Self {
-        world.place.close(true);
-        world.place.cut();
+        world.transport.close(true);
+        world.transport.cut();
         Self(world)
     }
 }
 
 impl Drop for Away<'_> {
     fn drop(&mut self) {
-        self.0.place.close(false);
+        self.0.transport.close(false);
     }
 }
 
@@ -148,7 +148,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
     let plugins = workers.run(move || loader.load(config)).await??;
     let mut options = Options::default();
     options.seed = Some(world.seed);
-    let client = Client::connect_with(Endpoint::Memory(world.place.clone()), options).await?;
+    let client = Client::connect_with(world.transport.endpoint(), options).await?;
     let journal = Journal::open(&world.journal()).context("the journal")?;
     let (host, asked) = DaemonContext::new(Basis {
         mode,

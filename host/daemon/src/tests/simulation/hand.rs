@@ -1,6 +1,6 @@
 //! Somebody's hand in the store: one whose connection never fails.
 
-use xenplug_xenstore::{Backoff, Client, Endpoint, Error, Options, Path, Permission, Transaction, Watch};
+use xenplug_xenstore::{Backoff, Client, Error, Options, Path, Permission, Transaction, Watch};
 
 use super::world::World;
 
@@ -15,8 +15,12 @@ impl Hand {
     pub(super) async fn new(world: &World) -> Self {
         let mut options = Options::default();
         options.seed = Some(world.seed);
-        let place = Endpoint::Memory(world.server.place(0, None));
-        Self(Client::connect_with(place, options).await.expect("the server is here"))
+        let endpoint = world.server.transport(0, None).endpoint();
+        Self(
+            Client::connect_with(endpoint, options)
+                .await
+                .expect("the server is here"),
+        )
     }
 
     pub(super) fn client(&self) -> &Client {

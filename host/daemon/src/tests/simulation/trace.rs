@@ -26,7 +26,7 @@ impl Trace {
         let ours = ["xenplugd", "xenplug_runtime", "xenplug_xenstore", "world"];
         let targets = Targets::new()
             .with_targets(ours.map(|target| (target, LevelFilter::DEBUG)))
-            .with_target("xenplug_xenstore::memory", LevelFilter::TRACE);
+            .with_target("xenplug_store_server::transport", LevelFilter::TRACE);
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_target(false)

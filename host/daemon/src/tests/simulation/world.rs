@@ -21,12 +21,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use xenplug_control::script::{Answer, Call};
 use xenplug_runtime::Engine;
+use xenplug_store_server::{self as server, Fate, Message, Server, Transport, TransportPolicy};
 use xenplug_system::{Platform, network::IfName, simulated};
 use xenplug_xenbus::{DeviceKey, DomId, Mode};
-use xenplug_xenstore::{
-    memory::{Fate, MemoryStore, Message, Road},
-    server::{self, Server},
-};
 
 use super::{chance::Chance, plan::Plan, workers::Shared};
 use crate::context::DaemonContext;
@@ -77,7 +74,7 @@ pub(super) struct World {
     /// The backends' domain, the daemon's.
     pub(super) own: DomId,
     pub(super) server: Server,
-    pub(super) place: MemoryStore,
+    pub(super) transport: Transport,
     pub(super) machine: Arc<simulated::SimHost>,
     pub(super) workers: Arc<Shared>,
     pub(super) folder: TempDir,
@@ -116,7 +113,7 @@ impl World {
             twice: plan.twice,
             stormy: Arc::clone(&stormy),
         };
-        let place = server.place(own.0, Some(Arc::new(weather)));
+        let transport = server.transport(own.0, Some(Arc::new(weather)));
         let (_, machine) = Platform::simulated();
         let folder = tempfile::tempdir_in(stage.folder.path()).expect("a folder");
         let journal = folder.path().join("journal");
@@ -133,7 +130,7 @@ impl World {
             plan,
             own,
             server,
-            place,
+            transport,
             machine,
             workers,
             folder,
@@ -222,7 +219,7 @@ struct Weather {
     stormy: Arc<AtomicBool>,
 }
 
-impl Road for Weather {
+impl TransportPolicy for Weather {
     fn fate(&self, message: Message) -> Fate {
         let stormy = self.stormy.load(Ordering::Relaxed);
         let after = match stormy && self.held_up && self.chance.below(4000) == 0 {

@@ -16,13 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use xenplug_store_server::{self as server, Server};
+
 use super::*;
-use crate::{
-    Backoff, Client, Error, Event, Options, Path, Request,
-    client::transport,
-    server::{self, Server},
-    wire::first_frame,
-};
+use crate::{Backoff, Client, Error, Event, Options, Path, Request, client::transport, wire::first_frame};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

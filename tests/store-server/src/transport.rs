@@ -1,4 +1,4 @@
-//! Ways to a server in the same process, on which a simulation decides when each message arrives.
+//! Transport to a server in the same process, on which a policy decides when each message arrives.
 
 use std::{
     collections::VecDeque,
@@ -12,16 +12,15 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, sleep_until},
 };
+use xenplug_xenstore::{
+    Endpoint, InProcess,
+    protocol::{Kind, STREAM_CAPACITY, first_frame},
+};
 
-use crate::wire::{HEADER, Kind, PAYLOAD_MAX, first_frame};
-
-/// Bytes that are on their way in one direction at most: more than a window full of the longest messages.
-const ROOM: usize = 64 * (HEADER + PAYLOAD_MAX);
-
-/// A message on its way.
+/// Class of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// To the store.
+    /// From the client.
     Request,
     /// From the store, to a request.
     Reply,
@@ -29,84 +28,90 @@ pub enum Message {
     Event,
 }
 
-/// What becomes of a message. Those of one direction do not overtake each other.
+/// Fate of a message. The messages of one direction do not overtake each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It arrives after so long, or later if one before it does.
+    /// It arrives after the delay, or with a later one before it.
     Arrives(Duration),
-    /// So does it, and once more behind itself.
+    /// It arrives twice in a row.
     Twice(Duration),
     /// It never arrives.
     Lost,
 }
 
-/// What decides how messages fare.
-pub trait Road: Send + Sync {
-    /// What becomes of the next message.
+/// Policy that decides the fate of messages.
+pub trait TransportPolicy: Send + Sync {
+    /// Decides the fate of the next message.
     fn fate(&self, message: Message) -> Fate;
 }
 
-/// A way to a server, as one domain: [`crate::Endpoint::Memory`]. Clones are the same way.
+/// Transport to a server, as one domain. Clones share their state.
 #[derive(Clone)]
-pub struct MemoryStore(Arc<Inner>);
+pub struct Transport(Arc<Inner>);
 
 struct Inner {
     serve: Box<dyn Fn(DuplexStream) + Send + Sync>,
-    road: Option<Arc<dyn Road>>,
+    policy: Option<Arc<dyn TransportPolicy>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     closed: bool,
-    /// Who carries the messages of the connections that there were.
+    /// The tasks that carry the messages of each connection.
     carriers: Vec<AbortHandle>,
 }
 
-impl MemoryStore {
-    /// A way to whatever `serve` makes of the other end of each connection: see [`crate::server::Server::place`].
-    pub fn new(serve: impl Fn(DuplexStream) + Send + Sync + 'static, road: Option<Arc<dyn Road>>) -> Self {
+impl Transport {
+    /// Creates a transport to whatever `serve` does with the far end of each connection.
+    pub fn new(serve: impl Fn(DuplexStream) + Send + Sync + 'static, policy: Option<Arc<dyn TransportPolicy>>) -> Self {
         Self(Arc::new(Inner {
             serve: Box::new(serve),
-            road,
+            policy,
             state: Mutex::default(),
         }))
     }
 
-    /// Lets nobody connect any more, or everybody again.
+    /// Returns the endpoint that a client connects to.
+    pub fn endpoint(&self) -> Endpoint {
+        let transport = self.clone();
+        Endpoint::InProcess(InProcess::new(move || transport.connect()))
+    }
+
+    /// Refuses new connections, or allows them again.
     pub fn close(&self, closed: bool) {
         self.state().closed = closed;
     }
 
-    /// Cuts every connection on a road, and loses what is on its way.
+    /// Cuts every connection that has a policy, and loses the messages on their way.
     pub fn cut(&self) {
         self.state().carriers.drain(..).for_each(|carrier| carrier.abort());
     }
 
     /// Connects, within a tokio runtime.
     ///
-    /// Errors: nobody may connect now ([`MemoryStore::close`]).
+    /// Errors: `ConnectionRefused` after [`Transport::close`].
     pub fn connect(&self) -> io::Result<DuplexStream> {
         let mut state = self.state();
         if state.closed {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let (client, near) = tokio::io::duplex(ROOM);
-        let Some(road) = &self.0.road else {
+        let (client, near) = tokio::io::duplex(STREAM_CAPACITY);
+        let Some(policy) = &self.0.policy else {
             (self.0.serve)(near);
             return Ok(client);
         };
-        let (far, server) = tokio::io::duplex(ROOM);
+        let (far, server) = tokio::io::duplex(STREAM_CAPACITY);
         (self.0.serve)(server);
         state.carriers.retain(|carrier| !carrier.is_finished());
         let ((from_client, to_client), (from_server, to_server)) = (tokio::io::split(near), tokio::io::split(far));
-        let road = Arc::clone(road);
+        let policy = Arc::clone(policy);
         let carrier = tokio::spawn(async move {
             // When one direction has ended, so has the other.
             tokio::select! {
                 biased;
-                _ = carry(from_client, to_server, &*road, |_| Message::Request) => {}
-                _ = carry(from_server, to_client, &*road, from_store) => {}
+                _ = carry(from_client, to_server, &*policy, |_| Message::Request) => {}
+                _ = carry(from_server, to_client, &*policy, from_store) => {}
             }
         });
         state.carriers.push(carrier.abort_handle());
@@ -119,19 +124,11 @@ impl MemoryStore {
     }
 }
 
-impl fmt::Debug for MemoryStore {
+impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a store in this process")
+        f.write_str("Transport")
     }
 }
-
-impl PartialEq for MemoryStore {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for MemoryStore {}
 
 fn from_store(kind: u32) -> Message {
     match Kind::of(kind) {
@@ -144,8 +141,8 @@ fn from_store(kind: u32) -> Message {
 async fn carry(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
-    road: &dyn Road,
-    what: impl Fn(u32) -> Message,
+    policy: &dyn TransportPolicy,
+    message_of: impl Fn(u32) -> Message,
 ) -> io::Result<()> {
     let mut underway: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut buffer = Vec::new();
@@ -165,10 +162,10 @@ async fn carry(
                 while let Some((frame, length)) = first_frame(&buffer[used..]).map_err(io::Error::other)? {
                     let bytes = &buffer[used..used + length];
                     used += length;
-                    let fate = road.fate(what(frame.kind));
+                    let fate = policy.fate(message_of(frame.kind));
                     tracing::trace!(
                         kind = Kind::of(frame.kind).map(Kind::name), request = frame.request,
-                        payload = %frame.payload.escape_ascii(), ?fate, "a message"
+                        payload = %frame.payload.escape_ascii(), ?fate, "store message"
                     );
                     let (after, copies) = match fate {
                         Fate::Arrives(after) => (after, 1),

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{outbox::Outbox, *};
-use crate::{
-    Client, Endpoint, Errno, Error, Event, Path as Node, Permission, Request, suite,
-    wire::{Frame, Kind},
+use xenplug_xenstore::{
+    Client, Endpoint, Errno, Error, Event, Path as Node, Permission, Request, Watch,
+    protocol::{Frame, Kind, first_frame},
 };
+
+use super::*;
+use crate::{outbox::Outbox, suite};
 
 const DOMU: u16 = 5;
 
@@ -62,7 +64,7 @@ fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<Errno> {
     result.expect_err("the store refuses this").errno()
 }
 
-async fn next(watch: &mut crate::Watch) -> Event {
+async fn next(watch: &mut Watch) -> Event {
     tokio::time::timeout(Duration::from_secs(5), watch.next())
         .await
         .unwrap()
@@ -401,7 +403,7 @@ proptest! {
             (0_u32..26, 0_u32..4, proptest::collection::vec(piece(), 0..7), 0_u64..3), 1..60,
         ),
     ) {
-        let mut core = Core::new(Options::default());
+        let mut core = Store::new(Options::default());
         let peers: Vec<_> = [0, 0, DOMU].into_iter().map(|domid| {
             let outbox = Arc::new(Outbox::default());
             (core.connect(domid, outbox.clone()), outbox)
@@ -413,7 +415,7 @@ proptest! {
             // A released domain is cut off.
             let Some(bytes) = outbox.take() else { continue };
             let (mut rest, mut replies) = (&bytes[..], 0);
-            while let Some((frame, length)) = crate::wire::first_frame(rest).unwrap() {
+            while let Some((frame, length)) = first_frame(rest).unwrap() {
                 if frame.kind != Kind::WatchEvent as u32 {
                     prop_assert_eq!((frame.request, frame.transaction), (77, transaction));
                     prop_assert!(frame.kind == kind || frame.kind == Kind::Error as u32);

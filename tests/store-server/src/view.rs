@@ -2,29 +2,31 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    domains::{Caller, Domains, Quotas, Rights},
+use xenplug_xenstore::{Errno, Path, Permission};
+
+use crate::{
+    domains::{Caller, Domains, Rights},
+    options::Quotas,
     transaction::Transaction,
     tree::{Node, Tree},
 };
-use crate::{Errno, Path, Permission};
 
 /// Permissions and the generation they are of.
-pub(super) type Stamped = (Vec<Permission>, u64);
+pub(crate) type Stamped = (Vec<Permission>, u64);
 
 /// A change to tell the watches of.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub(super) path: Path,
+pub(crate) struct Change {
+    pub(crate) path: Path,
     /// Only to watches of this very node.
-    pub(super) exact: bool,
+    pub(crate) exact: bool,
     /// Who may read one of these is told: the node, as it was or is, and its parent.
-    pub(super) permissions: Vec<Stamped>,
+    pub(crate) permissions: Vec<Stamped>,
 }
 
 /// What a request needs to be allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(crate) enum Need {
     Read,
     Write,
     Own,
@@ -49,19 +51,19 @@ impl Need {
 }
 
 /// The store as one request sees it.
-pub(super) struct View<'a> {
-    pub(super) tree: &'a mut Tree,
-    pub(super) domains: &'a mut Domains,
-    pub(super) quotas: &'a Quotas,
-    pub(super) caller: Caller,
-    pub(super) transaction: Option<&'a mut Transaction>,
-    pub(super) changes: Vec<Change>,
+pub(crate) struct View<'a> {
+    pub(crate) tree: &'a mut Tree,
+    pub(crate) domains: &'a mut Domains,
+    pub(crate) quotas: &'a Quotas,
+    pub(crate) caller: Caller,
+    pub(crate) transaction: Option<&'a mut Transaction>,
+    pub(crate) changes: Vec<Change>,
 }
 
 impl View<'_> {
     /// A node that the caller may use as it needs to. Who may not even see that it is missing is told `EACCES`
     /// (tools/xenstored/core.c, `get_node` and `errno_from_parents`).
-    pub(super) fn node(&mut self, path: &Path, need: Need) -> Result<Arc<Node>, Errno> {
+    pub(crate) fn node(&mut self, path: &Path, need: Need) -> Result<Arc<Node>, Errno> {
         let errno = match self.look(path)? {
             Some(node) if need.met(self.rights(&node)) => return Ok(node),
             Some(_) => Errno::Access,
@@ -81,7 +83,7 @@ impl View<'_> {
         Err(errno)
     }
 
-    pub(super) fn write(&mut self, path: &Path, value: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn write(&mut self, path: &Path, value: &[u8]) -> Result<(), Errno> {
         match self.node(path, Need::Write) {
             Ok(node) => {
                 let node = Node {
@@ -98,7 +100,7 @@ impl View<'_> {
         Ok(())
     }
 
-    pub(super) fn mkdir(&mut self, path: &Path) -> Result<(), Errno> {
+    pub(crate) fn mkdir(&mut self, path: &Path) -> Result<(), Errno> {
         match self.node(path, Need::Write) {
             Ok(_) => Ok(()),
             Err(Errno::NoEnt) => {
@@ -110,7 +112,7 @@ impl View<'_> {
         }
     }
 
-    pub(super) fn rm(&mut self, path: &Path) -> Result<(), Errno> {
+    pub(crate) fn rm(&mut self, path: &Path) -> Result<(), Errno> {
         match self.node(path, Need::Write) {
             Ok(_) => self.remove(path),
             Err(Errno::NoEnt) => {
@@ -122,7 +124,7 @@ impl View<'_> {
     }
 
     /// Removes a node that is there, with all below it.
-    pub(super) fn remove(&mut self, path: &Path) -> Result<(), Errno> {
+    pub(crate) fn remove(&mut self, path: &Path) -> Result<(), Errno> {
         let parent = path.parent().ok_or(Errno::Invalid)?;
         let Some(above) = self.look(&parent)? else {
             return Err(Errno::Invalid);
@@ -134,7 +136,7 @@ impl View<'_> {
         Ok(())
     }
 
-    pub(super) fn set_permissions(&mut self, path: &Path, permissions: Vec<Permission>) -> Result<(), Errno> {
+    pub(crate) fn set_permissions(&mut self, path: &Path, permissions: Vec<Permission>) -> Result<(), Errno> {
         let node = self.node(path, Need::Own)?;
         let before = (node.permissions.clone(), node.generation);
         let node = Node {
@@ -262,7 +264,7 @@ impl View<'_> {
 }
 
 /// A change of a node outside of transactions, or after a commit (tools/xenstored/watch.c, `watch_permitted`).
-pub(super) fn change(tree: &Tree, path: Path, exact: bool, before: Vec<Stamped>) -> Change {
+pub(crate) fn change(tree: &Tree, path: Path, exact: bool, before: Vec<Stamped>) -> Change {
     let mut permissions = before;
     if let Some(node) = tree.node(&path) {
         let parent = path.parent().and_then(|parent| tree.node(&parent));
@@ -282,13 +284,13 @@ pub(super) fn change(tree: &Tree, path: Path, exact: bool, before: Vec<Stamped>)
 
 /// Special events, and who may have them. Nobody but privileged domains, at first.
 #[derive(Debug)]
-pub(super) struct Special(BTreeMap<&'static str, Stamped>);
+pub(crate) struct Special(BTreeMap<&'static str, Stamped>);
 
 /// Fired by INTRODUCE.
-pub(super) const INTRODUCE: &str = "@introduceDomain";
+pub(crate) const INTRODUCE: &str = "@introduceDomain";
 
 /// Fired when a domain is gone.
-pub(super) const RELEASE: &str = "@releaseDomain";
+pub(crate) const RELEASE: &str = "@releaseDomain";
 
 impl Default for Special {
     fn default() -> Self {
@@ -299,11 +301,11 @@ impl Default for Special {
 }
 
 impl Special {
-    pub(super) fn of(&self, name: &str) -> Option<&Stamped> {
+    pub(crate) fn of(&self, name: &str) -> Option<&Stamped> {
         self.0.get(name)
     }
 
-    pub(super) fn set(&mut self, name: &str, permissions: Stamped) {
+    pub(crate) fn set(&mut self, name: &str, permissions: Stamped) {
         if let Some(of) = self.0.get_mut(name) {
             *of = permissions;
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Bench, assert_errno, cases};
-use crate::{Backoff, Errno, Error, Permission, Request};
+use xenplug_xenstore::{Backoff, Errno, Error, Permission, Request};
 
 cases![
     a_transaction_is_seen_by_others_only_after_its_commit,
@@ -147,7 +147,7 @@ async fn a_transaction_is_done_again_until_it_succeeds(bench: Bench) {
                     ..Backoff::default()
                 };
                 for _ in 0..10 {
-                    let add = async |transaction: &crate::Transaction| {
+                    let add = async |transaction: &xenplug_xenstore::Transaction| {
                         let value = transaction.read(&path).await?;
                         let number: u32 = String::from_utf8_lossy(&value).parse().unwrap();
                         transaction.write(&path, (number + 1).to_string()).await

@@ -1,4 +1,4 @@
-//! A server in the same process.
+//! Transport to a store in the same process.
 
 use std::{
     io,
@@ -9,14 +9,14 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};
 
 use super::{Incoming, Outgoing, Sent};
-use crate::memory::MemoryStore;
+use crate::in_process::InProcess;
 
-pub(super) fn connect(place: &MemoryStore) -> io::Result<(Incoming, Outgoing)> {
-    let (reader, half) = tokio::io::split(place.connect()?);
+pub(super) fn connect(store: &InProcess) -> io::Result<(Incoming, Outgoing)> {
+    let (reader, half) = tokio::io::split(store.connect()?);
     let buffer = Vec::new();
     Ok((
-        Incoming::Memory(Reader(reader)),
-        Outgoing::Memory(Writer { half, buffer }),
+        Incoming::InProcess(Reader(reader)),
+        Outgoing::InProcess(Writer { half, buffer }),
     ))
 }
 
@@ -36,7 +36,7 @@ pub(in crate::client) struct Writer {
 }
 
 impl Writer {
-    /// There is room for more than the window: what cannot be sent at once will never be.
+    /// The stream holds more than the window of requests: bytes that do not fit at once never will.
     pub(super) fn flush(&mut self) -> Sent {
         while !self.buffer.is_empty() {
             match Pin::new(&mut self.half).poll_write(&mut Context::from_waker(Waker::noop()), &self.buffer) {

@@ -1,30 +1,44 @@
-//! The store and its clients: what every request does.
+//! The store and its clients: the effect of every request.
 
-mod committing;
-mod managing;
-mod watching;
+mod commit;
+mod domain_requests;
+mod watches;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    Options, Stats,
+use xenplug_xenstore::{
+    Errno, Path, Permission,
+    protocol::{Frame, Kind, PAYLOAD_MAX, decimal, first_string, only_string, strings},
+};
+
+use crate::{
     domains::{Caller, Domains, home},
+    options::Options,
     outbox::Outbox,
     transaction::Transaction,
     tree::Tree,
     view::{Change, Need, Special, View},
 };
-use crate::{
-    Errno, Path, Permission,
-    wire::{Frame, Kind, PAYLOAD_MAX, decimal, first_string, only_string, strings},
-};
 
 /// What a path may have below `/local/domain/<domid>/`, or altogether (tools/xenstored/core.c, `quota_max_path_len`).
 const PATH_MAX: usize = 2048;
 
+/// Counts of a server's nodes and of its clients' state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Nodes of the store, the root included.
+    pub nodes: usize,
+    /// Clients.
+    pub connections: usize,
+    /// Watches of all clients.
+    pub watches: usize,
+    /// Transactions under way.
+    pub transactions: usize,
+}
+
 /// The store and its clients.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(crate) struct Store {
     options: Options,
     tree: Tree,
     domains: Domains,
@@ -32,7 +46,7 @@ pub(super) struct Core {
     peers: BTreeMap<u64, Peer>,
     last_peer: u64,
     /// Commits that are to fail.
-    pub(super) conflicts: u32,
+    pub(crate) conflicts: u32,
 }
 
 /// A client.
@@ -40,15 +54,15 @@ pub(super) struct Core {
 struct Peer {
     domid: u16,
     outbox: Arc<Outbox>,
-    watches: Vec<watching::Watch>,
+    watches: Vec<watches::Watch>,
     transactions: BTreeMap<u32, Transaction>,
     last_transaction: u32,
 }
 
 type Reply = Result<Vec<u8>, Errno>;
 
-impl Core {
-    pub(super) fn new(options: Options) -> Self {
+impl Store {
+    pub(crate) fn new(options: Options) -> Self {
         Self {
             options,
             tree: Tree::default(),
@@ -60,7 +74,7 @@ impl Core {
         }
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         Stats {
             nodes: self.tree.len(),
             connections: self.peers.len(),
@@ -69,7 +83,7 @@ impl Core {
         }
     }
 
-    pub(super) fn connect(&mut self, domid: u16, outbox: Arc<Outbox>) -> u64 {
+    pub(crate) fn connect(&mut self, domid: u16, outbox: Arc<Outbox>) -> u64 {
         self.domains.mention(domid, self.tree.generation);
         self.last_peer += 1;
         let peer = Peer {
@@ -84,18 +98,18 @@ impl Core {
     }
 
     /// A client is gone, and its watches and transactions with it.
-    pub(super) fn leave(&mut self, peer: u64) {
+    pub(crate) fn leave(&mut self, peer: u64) {
         self.peers.remove(&peer);
     }
 
-    pub(super) fn disconnect(&mut self) {
+    pub(crate) fn disconnect(&mut self) {
         for peer in self.peers.values() {
             peer.outbox.close();
         }
     }
 
     /// Does what a message asks for, and queues the reply and the events that come of it.
-    pub(super) fn handle(&mut self, id: u64, frame: Frame<'_>) {
+    pub(crate) fn handle(&mut self, id: u64, frame: Frame<'_>) {
         let Some(peer) = self.peers.get(&id) else {
             return;
         };

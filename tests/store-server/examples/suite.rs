@@ -1,7 +1,8 @@
 //! Runs the suite against the store that `XENSTORED_PATH` names, as domain 0:
-//! `cargo run --features suite --example suite`. Not for a store that is in use.
+//! `cargo run -p xenplug-store-server --example suite`. Not for a store that is in use.
 
-use xenplug_xenstore::{Endpoint, suite};
+use xenplug_store_server::suite;
+use xenplug_xenstore::Endpoint;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {

@@ -14,7 +14,7 @@ use std::{pin::Pin, time::Duration};
 
 use tokio::task::LocalSet;
 
-use crate::{Client, Endpoint, Errno, Error, Event, Path, Watch};
+use xenplug_xenstore::{Client, Endpoint, Errno, Error, Event, Path, Watch};
 
 /// A case: a name, and what it does.
 type Case = (&'static str, fn(Bench) -> Pin<Box<dyn Future<Output = ()>>>);

@@ -2,49 +2,18 @@
 
 use std::collections::HashMap;
 
-use crate::{Path, Permission};
-
-/// What an unprivileged domain may have; the defaults are those of tools/xenstored/core.c.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Quotas {
-    /// Nodes it owns: 1000.
-    pub nodes: usize,
-    /// Bytes of one node with its value, permissions and children's names: 2048.
-    pub node_size: usize,
-    /// Permissions of one node: 5.
-    pub permissions: usize,
-    /// Watches: 128.
-    pub watches: usize,
-    /// Transactions at a time: 10.
-    pub transactions: usize,
-    /// Nodes touched in one transaction: 1024.
-    pub transaction_nodes: usize,
-}
-
-impl Default for Quotas {
-    fn default() -> Self {
-        Self {
-            nodes: 1000,
-            node_size: 2048,
-            permissions: 5,
-            watches: 128,
-            transactions: 10,
-            transaction_nodes: 1024,
-        }
-    }
-}
+use xenplug_xenstore::{Path, Permission};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Caller {
-    pub(super) domid: u16,
+pub(crate) struct Caller {
+    pub(crate) domid: u16,
     /// The domain it may act for (SET_TARGET).
-    pub(super) target: Option<u16>,
+    pub(crate) target: Option<u16>,
 }
 
 impl Caller {
-    pub(super) fn is_privileged(self) -> bool {
+    pub(crate) fn is_privileged(self) -> bool {
         self.domid == 0
     }
 
@@ -55,10 +24,10 @@ impl Caller {
 
 /// What a caller may do with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rights {
-    pub(super) read: bool,
-    pub(super) write: bool,
-    pub(super) own: bool,
+pub(crate) struct Rights {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) own: bool,
 }
 
 /// A domain that the server knows.
@@ -74,7 +43,7 @@ struct Domain {
 
 /// The domains that the server knows.
 #[derive(Debug)]
-pub(super) struct Domains(HashMap<u16, Domain>);
+pub(crate) struct Domains(HashMap<u16, Domain>);
 
 impl Default for Domains {
     fn default() -> Self {
@@ -92,7 +61,7 @@ impl Default for Domains {
 
 impl Domains {
     /// Makes a domain known, if it is not.
-    pub(super) fn mention(&mut self, domid: u16, generation: u64) {
+    pub(crate) fn mention(&mut self, domid: u16, generation: u64) {
         self.0.entry(domid).or_insert(Domain {
             since: generation,
             introduced: false,
@@ -102,28 +71,28 @@ impl Domains {
     }
 
     /// Introduces a domain; whether it was not before.
-    pub(super) fn introduce(&mut self, domid: u16, generation: u64) -> bool {
+    pub(crate) fn introduce(&mut self, domid: u16, generation: u64) -> bool {
         self.mention(domid, generation);
         self.0
             .get_mut(&domid)
             .is_some_and(|domain| !std::mem::replace(&mut domain.introduced, true))
     }
 
-    pub(super) fn is_introduced(&self, domid: u16) -> bool {
+    pub(crate) fn is_introduced(&self, domid: u16) -> bool {
         self.0.get(&domid).is_some_and(|domain| domain.introduced)
     }
 
-    pub(super) fn forget(&mut self, domid: u16) {
+    pub(crate) fn forget(&mut self, domid: u16) {
         self.0.remove(&domid);
     }
 
-    pub(super) fn set_target(&mut self, domid: u16, target: u16) {
+    pub(crate) fn set_target(&mut self, domid: u16, target: u16) {
         if let Some(domain) = self.0.get_mut(&domid) {
             domain.target = Some(target);
         }
     }
 
-    pub(super) fn caller(&self, domid: u16) -> Caller {
+    pub(crate) fn caller(&self, domid: u16) -> Caller {
         Caller {
             domid,
             target: self.0.get(&domid).and_then(|domain| domain.target),
@@ -131,12 +100,12 @@ impl Domains {
     }
 
     /// Nodes that a domain owns.
-    pub(super) fn nodes(&self, domid: u16) -> usize {
+    pub(crate) fn nodes(&self, domid: u16) -> usize {
         self.0.get(&domid).map_or(0, |domain| domain.nodes)
     }
 
     /// Counts nodes that a domain has got, or lost.
-    pub(super) fn count(&mut self, domid: u16, by: isize, generation: u64) {
+    pub(crate) fn count(&mut self, domid: u16, by: isize, generation: u64) {
         self.mention(domid, generation);
         if let Some(domain) = self.0.get_mut(&domid) {
             domain.nodes = domain.nodes.saturating_add_signed(by);
@@ -145,7 +114,7 @@ impl Domains {
 
     /// What a caller may do with something of these permissions, set at that generation
     /// (tools/xenstored/core.c, `perm_for_conn`, and domain.c, `chk_domain_generation`).
-    pub(super) fn rights(&self, caller: Caller, permissions: &[Permission], generation: u64) -> Rights {
+    pub(crate) fn rights(&self, caller: Caller, permissions: &[Permission], generation: u64) -> Rights {
         let Some((first, others)) = permissions.split_first() else {
             return Rights {
                 read: false,
@@ -172,6 +141,6 @@ impl Domains {
 }
 
 /// Where a domain's relative paths start.
-pub(super) fn home(domid: u16) -> Path {
+pub(crate) fn home(domid: u16) -> Path {
     Path::home(domid)
 }

@@ -1,16 +1,14 @@
 //! Transactions: begun, and committed or aborted.
 
-use super::{Core, Reply, ok, terminated};
+use xenplug_xenstore::{Errno, protocol::only_string};
+
+use super::{Reply, Store, ok, terminated};
 use crate::{
-    Errno,
-    server::{
-        transaction::Transaction,
-        view::{Change, change},
-    },
-    wire::only_string,
+    transaction::Transaction,
+    view::{Change, change},
 };
 
-impl Core {
+impl Store {
     pub(super) fn begin(&mut self, id: u64, within: Option<u32>) -> Reply {
         let caller = self.caller(id);
         let peer = self.peers.get_mut(&id).ok_or(Errno::Invalid)?;

@@ -2,37 +2,37 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{Path, Permission};
+use xenplug_xenstore::{Path, Permission};
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Node {
-    pub(super) value: Vec<u8>,
+pub(crate) struct Node {
+    pub(crate) value: Vec<u8>,
     /// Never empty: the first names the owner.
-    pub(super) permissions: Vec<Permission>,
+    pub(crate) permissions: Vec<Permission>,
     /// Names, in the order of their creation.
-    pub(super) children: Vec<Arc<str>>,
+    pub(crate) children: Vec<Arc<str>>,
     /// When it was changed last, on the store's own clock.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
 }
 
 impl Node {
-    pub(super) fn owner(&self) -> u16 {
+    pub(crate) fn owner(&self) -> u16 {
         self.permissions.first().map_or(0, |permission| permission.domid)
     }
 
     /// Bytes that xenstored stores for it (tools/xenstored/core.h, `struct xs_tdb_record_hdr`).
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         24 + 8 * self.permissions.len() + self.value.len() + self.names_size()
     }
 
     /// Bytes of the children's names, each with its NUL.
-    pub(super) fn names_size(&self) -> usize {
+    pub(crate) fn names_size(&self) -> usize {
         self.children.iter().map(|name| name.len() + 1).sum()
     }
 
     /// The children's names as a list, each with its NUL.
-    pub(super) fn names(&self) -> Vec<u8> {
+    pub(crate) fn names(&self) -> Vec<u8> {
         let mut list = Vec::with_capacity(self.names_size());
         for name in &self.children {
             list.extend_from_slice(name.as_bytes());
@@ -44,10 +44,10 @@ impl Node {
 
 /// The nodes of the store.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     nodes: HashMap<Path, Arc<Node>>,
     /// Goes up with every change.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
 }
 
 impl Default for Tree {
@@ -74,27 +74,27 @@ impl Default for Tree {
 }
 
 impl Tree {
-    pub(super) fn node(&self, path: &Path) -> Option<&Arc<Node>> {
+    pub(crate) fn node(&self, path: &Path) -> Option<&Arc<Node>> {
         self.nodes.get(path)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    pub(super) fn put(&mut self, path: Path, mut node: Node) {
+    pub(crate) fn put(&mut self, path: Path, mut node: Node) {
         self.generation += 1;
         node.generation = self.generation;
         self.nodes.insert(path, Arc::new(node));
     }
 
-    pub(super) fn delete(&mut self, path: &Path) {
+    pub(crate) fn delete(&mut self, path: &Path) {
         self.generation += 1;
         self.nodes.remove(path);
     }
 
     /// The topmost nodes that a domain owns.
-    pub(super) fn owned_by(&self, domid: u16) -> Vec<Path> {
+    pub(crate) fn owned_by(&self, domid: u16) -> Vec<Path> {
         let mut owned: Vec<_> = self
             .nodes
             .iter()

@@ -1,7 +1,7 @@
 //! Cases: what only the control domain does.
 
 use super::{Bench, assert_errno, cases, expect_change, expect_silence};
-use crate::{Errno, Path, Permission};
+use xenplug_xenstore::{Errno, Path, Permission};
 
 cases![
     a_domain_has_a_home,

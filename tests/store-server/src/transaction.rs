@@ -2,23 +2,24 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::tree::{Node, Tree};
-use crate::{Path, Permission};
+use xenplug_xenstore::{Path, Permission};
+
+use crate::tree::{Node, Tree};
 
 /// What a transaction has read and changed. It sees a node as it was when it touched it first, and commits only if all
 /// of them are still so (tools/xenstored/transaction.c).
 #[derive(Debug, Default)]
-pub(super) struct Transaction {
+pub(crate) struct Transaction {
     touched: HashMap<Path, Touched>,
     /// Nodes that domains have got or lost.
-    pub(super) counts: HashMap<u16, isize>,
-    pub(super) created: bool,
+    pub(crate) counts: HashMap<u16, isize>,
+    pub(crate) created: bool,
     /// Something could not be done; it must not be committed.
-    pub(super) failed: bool,
+    pub(crate) failed: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Touched {
+pub(crate) struct Touched {
     order: usize,
     /// The node when it was touched first.
     before: Option<Arc<Node>>,
@@ -30,23 +31,23 @@ pub(super) struct Touched {
 
 /// A node to tell of after a commit.
 #[derive(Debug)]
-pub(super) struct Changed {
-    pub(super) path: Path,
-    pub(super) exact: bool,
-    pub(super) before: Option<(Vec<Permission>, u64)>,
+pub(crate) struct Changed {
+    pub(crate) path: Path,
+    pub(crate) exact: bool,
+    pub(crate) before: Option<(Vec<Permission>, u64)>,
 }
 
 impl Transaction {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.touched.len()
     }
 
     /// The node as this transaction sees it.
-    pub(super) fn node(&mut self, tree: &Tree, path: &Path) -> Option<Arc<Node>> {
+    pub(crate) fn node(&mut self, tree: &Tree, path: &Path) -> Option<Arc<Node>> {
         self.touch(tree, path).now.clone()
     }
 
-    pub(super) fn put(&mut self, tree: &mut Tree, path: &Path, mut node: Node) {
+    pub(crate) fn put(&mut self, tree: &mut Tree, path: &Path, mut node: Node) {
         tree.generation += 1;
         node.generation = tree.generation;
         let touched = self.touch(tree, path);
@@ -54,20 +55,20 @@ impl Transaction {
         touched.modified = true;
     }
 
-    pub(super) fn delete(&mut self, tree: &Tree, path: &Path) {
+    pub(crate) fn delete(&mut self, tree: &Tree, path: &Path) {
         let touched = self.touch(tree, path);
         touched.now = None;
         touched.modified = true;
     }
 
     /// Tells of a change after the commit. One to all watches above replaces one to those of this very node.
-    pub(super) fn fire(&mut self, tree: &Tree, path: &Path, exact: bool) {
+    pub(crate) fn fire(&mut self, tree: &Tree, path: &Path, exact: bool) {
         let touched = self.touch(tree, path);
         touched.fire = Some(exact && touched.fire.unwrap_or(true));
     }
 
     /// Whether another has changed what this transaction has touched.
-    pub(super) fn conflicts(&self, tree: &Tree) -> bool {
+    pub(crate) fn conflicts(&self, tree: &Tree) -> bool {
         let generation = |node: Option<&Arc<Node>>| node.map(|node| node.generation);
         self.touched
             .iter()
@@ -75,7 +76,7 @@ impl Transaction {
     }
 
     /// Makes the changes; says what to tell, in order.
-    pub(super) fn apply(self, tree: &mut Tree) -> Vec<Changed> {
+    pub(crate) fn apply(self, tree: &mut Tree) -> Vec<Changed> {
         let mut touched: Vec<_> = self
             .touched
             .into_iter()

@@ -1,11 +1,9 @@
 //! Watches: set, removed, and told.
 
-use super::{Core, Peer, Reply, absolute, ok};
-use crate::{
-    Errno, Path, Permission,
-    server::{domains::home, view::Change},
-    wire::strings,
-};
+use xenplug_xenstore::{Errno, Path, Permission, protocol::strings};
+
+use super::{Peer, Reply, Store, absolute, ok};
+use crate::{domains::home, view::Change};
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -15,7 +13,7 @@ pub(super) struct Watch {
     relative: bool,
 }
 
-impl Core {
+impl Store {
     pub(super) fn watch(&mut self, id: u64, payload: &[u8]) -> Reply {
         let caller = self.caller(id);
         let domid_watches: usize = self
@@ -28,7 +26,7 @@ impl Core {
         let (path, token) = watch_arguments(payload)?;
         let relative = !path.starts_with(b"/") && !path.starts_with(b"@");
         let path = absolute(caller, path)?;
-        if self.options.secretive && path.is_special() {
+        if self.options.refuse_special_watches && path.is_special() {
             return Err(Errno::Access);
         }
         if peer

@@ -9,40 +9,40 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
 };
+use xenplug_xenstore::protocol::{HEADER, PAYLOAD_MAX, first_frame};
 
-use super::{core::Core, outbox::Outbox};
-use crate::wire::{HEADER, PAYLOAD_MAX, first_frame};
+use crate::{outbox::Outbox, store::Store};
 
 /// Starts serving a client.
-pub(super) fn start(
-    core: &Arc<Mutex<Core>>,
+pub(crate) fn start(
+    store: &Arc<Mutex<Store>>,
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     domid: u16,
     stalled: watch::Receiver<bool>,
 ) {
     let outbox = Arc::new(Outbox::default());
-    let peer = core
+    let peer = store
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .connect(domid, outbox.clone());
     let (reader, writer) = tokio::io::split(stream);
-    let core = core.clone();
+    let store = store.clone();
     tokio::spawn(async move {
         tokio::select! {
             biased;
-            ended = read(&core, peer, reader, &outbox, stalled) => {
+            ended = read(&store, peer, reader, &outbox, stalled) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a client has gone");
                 }
             }
             _ = write(writer, &outbox) => {}
         }
-        core.lock().unwrap_or_else(PoisonError::into_inner).leave(peer);
+        store.lock().unwrap_or_else(PoisonError::into_inner).leave(peer);
     });
 }
 
 async fn read(
-    core: &Mutex<Core>,
+    store: &Mutex<Store>,
     peer: u64,
     mut reader: impl AsyncRead + Unpin,
     outbox: &Outbox,
@@ -65,7 +65,7 @@ async fn read(
             while outbox.is_full() {
                 outbox.drained.notified().await;
             }
-            core.lock().unwrap_or_else(PoisonError::into_inner).handle(peer, frame);
+            store.lock().unwrap_or_else(PoisonError::into_inner).handle(peer, frame);
             used += length;
         }
         buffer.copy_within(used..filled, 0);

@@ -6,8 +6,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-
-use crate::wire::{Kind, append_frame};
+use xenplug_xenstore::protocol::{Kind, append_frame};
 
 /// What may wait for a client that does not read, in bytes, before the connection is given up.
 const LIMIT: usize = 16 << 20;
@@ -17,12 +16,12 @@ const FULL: usize = 256 << 10;
 
 /// What waits to be sent to one client.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     /// Tells the writer that something waits or that the connection is closed.
-    pub(super) news: Notify,
+    pub(crate) news: Notify,
     /// Tells the reader that all was sent.
-    pub(super) drained: Notify,
+    pub(crate) drained: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ struct Waiting {
 }
 
 impl Outbox {
-    pub(super) fn reply(&self, kind: u32, request: u32, transaction: u32, payload: &[u8]) {
+    pub(crate) fn reply(&self, kind: u32, request: u32, transaction: u32, payload: &[u8]) {
         let mut waiting = self.waiting();
         append_frame(&mut waiting.bytes, kind, request, transaction, |to| {
             to.extend_from_slice(payload)
@@ -44,7 +43,7 @@ impl Outbox {
     }
 
     /// Sends an event, unless the same waits already. A special one is sent each time.
-    pub(super) fn event(&self, path: &str, token: &[u8]) {
+    pub(crate) fn event(&self, path: &str, token: &[u8]) {
         let payload = [path.as_bytes(), b"\0", token, b"\0"].concat();
         let mut waiting = self.waiting();
         if !path.starts_with('@') && !waiting.events.insert(payload.clone()) {
@@ -60,20 +59,20 @@ impl Outbox {
         self.news.notify_one();
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.waiting().closed = true;
         self.news.notify_one();
         self.drained.notify_one();
     }
 
     /// All that waits; `None` once the connection is closed.
-    pub(super) fn take(&self) -> Option<Vec<u8>> {
+    pub(crate) fn take(&self) -> Option<Vec<u8>> {
         let mut waiting = self.waiting();
         waiting.events.clear();
         (!waiting.closed).then(|| std::mem::take(&mut waiting.bytes))
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.waiting().bytes.len() > FULL
     }
 

@@ -1,7 +1,7 @@
 //! Cases: nodes, values, directories, permissions.
 
 use super::{Bench, assert_errno, cases};
-use crate::{Errno, Error, Path, Permission, Reply, Request};
+use xenplug_xenstore::{Errno, Error, Path, Permission, Reply, Request};
 
 cases![
     what_is_written_is_read,

@@ -1,16 +1,17 @@
 //! Domains: introduced, released, and allowed to see special events.
 
-use super::{Core, Reply, ok};
-use crate::{
+use xenplug_xenstore::{
     Errno, Permission,
-    server::{
-        domains::Caller,
-        view::{Change, INTRODUCE, RELEASE, View},
-    },
-    wire::{decimal, first_string, only_string, strings},
+    protocol::{decimal, first_string, only_string, strings},
 };
 
-impl Core {
+use super::{Reply, Store, ok};
+use crate::{
+    domains::Caller,
+    view::{Change, INTRODUCE, RELEASE, View},
+};
+
+impl Store {
     pub(super) fn introduce(&mut self, payload: &[u8], changes: &mut Vec<Change>) -> Reply {
         let mut arguments = strings(payload);
         let domid = arguments.next().and_then(decimal::<u16>).ok_or(Errno::Invalid)?;
@@ -67,7 +68,7 @@ impl Core {
     pub(super) fn permissions(&mut self, caller: Caller, payload: &[u8]) -> Result<Vec<Permission>, Errno> {
         let permissions: Vec<_> = strings(payload)
             .skip(1)
-            .map(|text| Permission::from_bytes(text).ok_or(Errno::Invalid))
+            .map(|text| permission(text).ok_or(Errno::Invalid))
             .collect::<Result<_, _>>()?;
         if permissions.is_empty() {
             return Err(Errno::Invalid);
@@ -102,4 +103,8 @@ impl Core {
             permissions,
         })
     }
+}
+
+fn permission(text: &[u8]) -> Option<Permission> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }

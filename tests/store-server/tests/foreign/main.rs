@@ -4,10 +4,8 @@
 mod tools;
 mod xenstore_rs_client;
 
-use xenplug_xenstore::{
-    Client, Endpoint,
-    server::{Options, Server},
-};
+use xenplug_store_server::{Options, Server};
+use xenplug_xenstore::{Client, Endpoint};
 
 /// A server in a directory of its own.
 struct Store {

@@ -1,7 +1,7 @@
 //! Cases: watches.
 
 use super::{Bench, cases, expect_change, expect_silence, next};
-use crate::{Event, Path, Permission, Request};
+use xenplug_xenstore::{Event, Path, Permission, Request};
 
 cases![
     a_watch_fires_once_when_it_is_set,
