@@ -19,7 +19,7 @@ mod tests;
 pub use device::{DeviceInstance, DeviceKey, Identity, VifType};
 pub use fsm::{
     AfterRelease, DeviceFsm, Event, FsmAction, Mode, Observation, Phase, REQUEST_NODE, RecoveredState, Ticket,
-    WriteOutcome, step,
+    WriteOutcome,
 };
 pub use id::{DevId, DomId, Kind};
 pub use path::{BackendPath, WatchLevel, WatchedPath};

@@ -1,40 +1,40 @@
-//! What a machine is told, and what it asks for.
+//! Events, observations and actions of the state machine.
 
 use super::Mode;
 use crate::{HotplugStatus, Identity, XenbusState};
 
-/// The node of a backend's directory that names the request that it was made for (`docs/hotplug-protocol.md`): the store
-/// alone tells whose it is.
+/// Node of a backend's directory with the id of the request that it was made for (`docs/hotplug-protocol.md`). The store
+/// alone tells which request a backend belongs to.
 pub const REQUEST_NODE: &str = "hotplug-request";
 
-/// What one look at a device found: one transaction over its directory, and what the kernel says.
+/// Result of one read of a device: one transaction over its directory, and the kernel's view of its link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// Whether its directory exists. Where it does not, nothing else in here counts.
+    /// The directory exists. Otherwise no other field counts.
     pub present: bool,
-    /// Whose it is now.
+    /// The device that the directory belongs to now.
     pub identity: Identity,
     /// The backend's `state`.
     pub state: XenbusState,
-    /// Whether `online` is a number other than 0. A missing one is 0, as it is to the kernel
+    /// `online` is a number other than 0. The kernel takes a missing node for 0
     /// (drivers/xen/xenbus/xenbus_client.c, `xenbus_dev_is_online`).
     pub online: bool,
-    /// Whether the frontend's domain is known to have gone. One that cannot be asked for has not.
+    /// The frontend's domain is known to be gone. A domain that cannot be queried is not.
     pub frontend_gone: bool,
-    /// Whether the link that the handler needs is there. True for kinds that need none, and of no account once the
-    /// handler has begun, which may give it another name.
+    /// The link that the handler needs exists. True for kinds that need none, and ignored once the handler has begun,
+    /// since the handler may rename it.
     pub netdev: bool,
-    /// Whether a helper of ours serves all the guest's devices of this kind, as one QEMU does. It takes up a new one by
-    /// itself, and says that it is `connected`, perhaps before the device was seen here for the first time.
+    /// A helper process of ours serves all the guest's devices of this kind, as one QEMU does. It connects a new device by
+    /// itself and writes `connected`, perhaps before the daemon has read the device for the first time.
     pub served: bool,
-    /// What `hotplug-status` says.
+    /// The value of `hotplug-status`.
     pub status: HotplugStatus,
-    /// Whether it was made for a request, and not by the toolstack itself: it has [`REQUEST_NODE`].
+    /// The directory has [`REQUEST_NODE`]: the daemon made it for a request.
     pub requested: bool,
 }
 
 impl Observation {
-    /// What the nodes of a directory say, as far as they are text. The link is for others to look for.
+    /// Interprets the nodes of a directory. `netdev` and `served` are the caller's to fill in.
     pub fn read(
         identity: Identity,
         present: bool,
@@ -46,8 +46,8 @@ impl Observation {
             present,
             identity,
             state,
-            // The kernel takes a missing node for 0, but only libxl's own devices have it from the beginning: one that
-            // is not on its way out counts as online without it.
+            // The kernel takes a missing node for 0, but only libxl's own devices have it from the beginning: a device
+            // that is not closed counts as online without it.
             online: value("online").map_or(state != XenbusState::Closed, |text| text.trim() != "0"),
             frontend_gone,
             netdev: true,
@@ -57,32 +57,43 @@ impl Observation {
         }
     }
 
-    /// Who removes the directory, to a daemon of that mode: what was made for a request is for the daemon to remove.
+    /// Returns the device's mode under a daemon of the given one: the daemon removes what it made for a request.
     pub fn mode(&self, daemon: Mode) -> Mode {
         if self.requested { Mode::DriverDomain } else { daemon }
     }
 
-    /// Whether the toolstack (or the end of the guest) wants the device gone, and the backend has let go of it.
+    /// Tells whether the toolstack wants the device gone and the backend has closed it, or the guest is gone.
     pub fn leaving(&self) -> bool {
         self.frontend_gone || (!self.online && (self.state == XenbusState::Closed || self.is_unserved()))
     }
 
-    /// Whether nobody is there to close the backend: of a `qdisk` that is QEMU, which says `connected` as soon as it has taken
-    /// the device up. One that failed, was not started, or has ended closes nothing.
+    /// Tells whether no backend process will ever close the device. QEMU serves a `qdisk` and writes `connected` as soon
+    /// as it does; one that failed, was not started, or has ended closes nothing.
     fn is_unserved(&self) -> bool {
         self.identity.key.kind.connects_itself() && self.status != HotplugStatus::Connected
     }
 
-    /// Whether our helper has taken it up by itself, so that the handler still has to take part in that.
-    pub(super) fn is_taken_up(&self) -> bool {
+    /// Tells whether our helper process has connected the device by itself and the handler still has to join in.
+    fn is_self_connected(&self) -> bool {
         self.served && self.status == HotplugStatus::Connected && self.connectable(&self.identity)
     }
 
-    /// Whether a device whose handler runs, or has just run, may still be connected: the condition of
+    /// Tells whether somebody else has connected the device.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.status == HotplugStatus::Connected && !self.is_self_connected()
+    }
+
+    /// Tells whether the device waits for its handler and has the link that the handler needs.
+    pub(super) fn ready(&self) -> bool {
+        let waits = self.state == self.identity.key.kind.handler_state() || self.is_self_connected();
+        waits && self.online && !self.leaving() && self.netdev && !self.is_foreign()
+    }
+
+    /// Checks that a device whose handler runs, or has just run, may still be connected. This is the condition of
     /// [`FsmAction::Publish`].
     ///
     /// A kernel backend waits in its state for what the handler sets up; one that has moved on was set up by somebody
-    /// else. A backend that is itself started by the handler (QEMU) may move on, and may write `connected`, by itself.
+    /// else. A backend process that the handler starts (QEMU) may move on, and may write `connected`, by itself.
     pub fn connectable(&self, identity: &Identity) -> bool {
         use XenbusState::{Connected, InitWait, Initialised, Initialising};
         let waits = match identity.key.kind.handler_state() {
@@ -92,94 +103,94 @@ impl Observation {
         self.is_of(identity) && self.online && !self.frontend_gone && waits
     }
 
-    /// Whether a connected device is at a state in which nobody has taken up yet what was published: the condition of
-    /// [`FsmAction::Withdraw`].
+    /// Checks that a connected device is in a state in which no backend has used the published nodes yet. This is the
+    /// condition of [`FsmAction::Withdraw`].
     pub fn withdrawable(&self, identity: &Identity) -> bool {
         let waits = [XenbusState::Initialising, identity.key.kind.handler_state()].contains(&self.state);
         self.is_of(identity) && waits
     }
 
-    /// Whether the directory is there and, as far as can be told, the same device's: the condition of
-    /// [`FsmAction::PublishDisconnected`], and with [`Self::leaving`] that of [`FsmAction::RemoveDirectory`].
+    /// Checks that the directory exists and belongs to the same device, as far as both identities tell. This is the
+    /// condition of [`FsmAction::PublishDisconnected`] and, with [`Self::leaving`], of [`FsmAction::RemoveDirectory`].
     pub fn is_of(&self, identity: &Identity) -> bool {
         self.present && self.identity.same_device(identity)
     }
 }
 
-/// Which look an answer belongs to.
+/// Number that matches an answered read with its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(super) u64);
 
-/// How an operation on the store ended.
+/// Result of a transaction that writes to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteOutcome {
-    /// It is written.
+    /// The nodes are written.
     Done,
-    /// Nothing was written: the directory has gone or is another device's, or what the operation rests on has changed.
+    /// Nothing is written: the directory is gone or another device's, or the write's condition no longer holds.
     Stale,
-    /// The store refused (quota, permission), or could not be reached: nothing was written.
+    /// Nothing is written: the store refused (quota, permission) or could not be reached.
     Failed,
-    /// The store went away before it answered: it may be written or not. A look will tell.
+    /// The store went away before it answered; the next read tells whether the nodes are written.
     Unknown,
 }
 
-/// Something that a machine is told.
+/// Input of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Something may have changed.
     Changed,
-    /// Somebody asks for the device to be connected, as a toolstack does by its hotplug script. In dom0 no handler runs
-    /// without; in a driver domain it is like [`Event::Changed`].
+    /// A script call asks for the device to be connected. In dom0 no handler runs without it; in a driver domain it is
+    /// the same as [`Event::Changed`].
     Add,
-    /// Somebody asks for the device to be given back, whatever the store says. In a driver domain it is like
+    /// A script call asks for the device to be released, whatever the store says. In a driver domain it is the same as
     /// [`Event::Changed`].
     Remove,
-    /// Nobody waits for an [`Event::Add`] any more: one that no handler has begun for is void.
+    /// No caller waits for an [`Event::Add`] any more. It is void if no handler has begun for it.
     AddCancelled,
-    /// The look of that ticket found this.
+    /// The read with this ticket found this state.
     StateRead(Ticket, Observation),
-    /// The handler returned a connection; what it acquired is held.
+    /// The handler returned a connection; its resources are held.
     HandlerDone,
-    /// The handler refused, trapped, took too long or was stopped; what it acquired is held.
+    /// The handler refused, trapped, timed out or was stopped; what it acquired is still held.
     HandlerFailed,
-    /// `Publish`, `Withdraw`, `PublishFailure`, `PublishDisconnected` or `RemoveDirectory` has ended, whichever was in
-    /// flight.
+    /// The write in flight has ended: `Publish`, `Withdraw`, `PublishFailure`, `PublishDisconnected` or
+    /// `RemoveDirectory`.
     Written(WriteOutcome),
     /// Nothing is held any more.
     Released,
-    /// Something could not be given back, and is still held.
+    /// A resource could not be released and is still held.
     ReleaseFailed,
-    /// Something is gone without which a connected device does not work. Whoever runs the machine looks for that before
-    /// each look at a connected device.
+    /// A resource is gone without which a connected device does not work. The driver checks this before each read of a
+    /// connected device.
     Lost,
 }
 
-/// Something to do.
+/// Output of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FsmAction {
-    /// Look at the device, and answer [`Event::StateRead`] with this ticket. A look that cannot be made (the store is
-    /// away) needs no answer: [`Event::Changed`], once it is back, asks for another.
+    /// Read the device and answer [`Event::StateRead`] with this ticket. A read that fails because the store is away needs
+    /// no answer: [`Event::Changed`], once the store is back, requests another.
     ReadState(Ticket),
-    /// Run the plugin's handler; it answers [`Event::HandlerDone`] or [`Event::HandlerFailed`].
+    /// Run the plugin's handler and answer [`Event::HandlerDone`] or [`Event::HandlerFailed`].
     RunHandler,
-    /// End the running handler early: its device is lost. It answers as always.
+    /// Stop the running handler, whose device may no longer be connected. It completes as always.
     StopHandler,
-    /// Publish the handler's nodes and `hotplug-status=connected`, if [`Observation::connectable`] holds in the same
-    /// transaction; answer [`Event::Written`].
+    /// Publish the handler's nodes and `hotplug-status=connected` if [`Observation::connectable`] holds in the same
+    /// transaction, and answer [`Event::Written`].
     Publish,
-    /// Take back that it is connected and what a kernel backend would take up, if [`Observation::withdrawable`]; answer
+    /// Withdraw `connected` and the nodes that a kernel backend would use if [`Observation::withdrawable`], and answer
     /// [`Event::Written`].
     Withdraw,
-    /// Publish why it failed and `hotplug-status=error` (or `busy`), if [`DeviceFsm::accepts_failure`](super::DeviceFsm::accepts_failure);
-    /// answer [`Event::Written`].
+    /// Publish `hotplug-error` and `hotplug-status=error` (or `busy`) if
+    /// [`DeviceFsm::accepts_failure`](super::DeviceFsm::accepts_failure), and answer [`Event::Written`].
     PublishFailure,
-    /// Give back what is held; answer [`Event::Released`] or [`Event::ReleaseFailed`]. Nothing held is no error.
+    /// Release the held resources and answer [`Event::Released`] or [`Event::ReleaseFailed`]. Having none is no error.
     Release,
-    /// Publish `hotplug-status=disconnected`, if [`Observation::is_of`]; answer [`Event::Written`].
+    /// Publish `hotplug-status=disconnected` if [`Observation::is_of`], and answer [`Event::Written`].
     PublishDisconnected,
-    /// Remove the device's directory, if [`Observation::is_of`] and still [`Observation::leaving`]; answer
+    /// Remove the device's directory if [`Observation::is_of`] and still [`Observation::leaving`], and answer
     /// [`Event::Written`].
     RemoveDirectory,
-    /// Nothing is left of the device: drop the machine. No answer. One that is kept starts over.
+    /// Drop the machine, as nothing is left of the device. There is no answer; a machine that is kept starts over.
     Forget,
 }

@@ -1,64 +1,64 @@
-//! The phases of a device's life.
+//! Phases of a device's life.
 
-/// Where a device is in its life.
+/// Phase of a device's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Not seen yet, or forgotten.
+    /// The device was not read yet, or is forgotten.
     Absent,
-    /// Seen, and not to be connected yet.
+    /// The device exists and may not be connected yet.
     Waiting,
-    /// Its handler runs.
+    /// The plugin's handler runs.
     Connecting {
-        /// It was told to stop, as the device is lost; whatever it has done is to be undone.
+        /// The handler was told to stop; whatever it acquired is released when it ends.
         stopping: bool,
     },
     /// The connection is being published.
     Publishing,
-    /// Connected, and what it needs is held.
+    /// The device is connected and its resources are held.
     Connected,
-    /// That it is connected is being taken back, while what it needs is still held.
+    /// The connection is being withdrawn, with its resources still held.
     Withdrawing,
-    /// Connected by somebody else; nothing of it is ours.
+    /// Somebody else has connected the device; the daemon holds nothing for it.
     Foreign,
-    /// What it held is being given back.
+    /// The resources are being released.
     Releasing {
-        /// What follows.
+        /// The next step.
         then: AfterRelease,
     },
-    /// Not everything could be given back; the next event tries again.
+    /// A resource could not be released; the next event retries.
     ReleaseFailed {
-        /// What follows.
+        /// The step after a release that succeeds.
         then: AfterRelease,
     },
-    /// Nothing is held any more, and the directory is there still: it is for the toolstack to remove, or to be seen.
+    /// Nothing is held and the directory still exists.
     Released {
-        /// Whether the store says so.
+        /// `hotplug-status` is `disconnected`.
         published: bool,
     },
     /// The failure is being published.
     Failing,
-    /// It could not be connected, and stays so.
+    /// The device could not be connected and stays so.
     Failed {
-        /// Whether the store says so.
+        /// `hotplug-status` is `error` or `busy`.
         published: bool,
     },
-    /// The end is being published.
+    /// `disconnected` is being published.
     Disconnecting,
     /// The directory is being removed.
     Removing,
 }
 
-/// What follows when everything is given back.
+/// Step that follows a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AfterRelease {
-    /// See what is there now.
+    /// Read the state again, which decides.
     ReadState,
-    /// Say why it failed.
+    /// Publish the failure.
     PublishFailure,
 }
 
 impl Phase {
-    /// Whether something may be held for the device.
+    /// Tells whether resources may be held for the device.
     pub fn holds(self) -> bool {
         use Phase::{Connected, Connecting, Publishing, ReleaseFailed, Releasing, Withdrawing};
         matches!(
@@ -67,7 +67,7 @@ impl Phase {
         )
     }
 
-    /// Whether an operation is in flight, whose completion is awaited.
+    /// Tells whether an operation is in flight whose completion is expected.
     pub fn busy(self) -> bool {
         use Phase::{Connecting, Disconnecting, Failing, Publishing, Releasing, Removing, Withdrawing};
         matches!(
@@ -76,16 +76,16 @@ impl Phase {
         )
     }
 
-    /// Whether nothing is held, and nothing is left to be written about it: a journal's record has served.
+    /// Tells whether nothing is held and nothing has to be published, so that the journal's record may be removed.
     pub fn settled(self) -> bool {
-        let untold = matches!(
+        let unpublished = matches!(
             self,
             Self::Released { published: false } | Self::Failed { published: false }
         );
-        !self.holds() && !self.busy() && !untold
+        !self.holds() && !self.busy() && !unpublished
     }
 
-    /// One word for it, for people.
+    /// Returns the phase's name as `xenplug status` shows it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Absent => "absent",

@@ -1,125 +1,120 @@
-//! What a look at a device means to its machine.
+//! Transitions on [`Event::StateRead`](super::Event::StateRead).
 
 use super::{AfterRelease, DeviceFsm, FsmAction, Mode, Observation, Phase};
 use crate::{HotplugStatus, Identity, XenbusState};
 
 impl DeviceFsm {
-    pub(super) fn looked(&mut self, phase: Phase, seen: &Observation) -> Option<FsmAction> {
+    pub(super) fn state_read(&mut self, phase: Phase, read: &Observation) -> Option<FsmAction> {
         match phase {
             Phase::Connecting { stopping: false }
-                if !self.identity.as_ref().is_some_and(|own| seen.connectable(own)) =>
+                if !self.identity.as_ref().is_some_and(|own| read.connectable(own)) =>
             {
                 self.stop_handler()
             }
             Phase::Connecting { .. } => None,
-            // Nobody is to read what is no longer held.
-            Phase::Connected if self.is_set_back(seen) => self.begin(Phase::Withdrawing, FsmAction::Withdraw),
-            Phase::Connected if self.removing || !self.is_own(seen) || seen.leaving() || self.made_anew(seen) => {
+            // No backend may pick up published nodes of a resource that is no longer held.
+            Phase::Connected if self.is_reset(read) => self.begin(Phase::Withdrawing, FsmAction::Withdraw),
+            Phase::Connected if self.remove_pending || !self.is_own(read) || read.leaving() || self.recreated(read) => {
                 self.release(AfterRelease::ReadState)
             }
             Phase::Connected => {
-                self.adding = false;
-                // The virtual machine may become known later than the device, and must be the same from then on.
+                self.add_pending = false;
+                // The guest's vm path may become readable later than the device, and must stay the same from then on.
                 self.identity = self.identity.take().map(|own| Identity {
-                    vm: own.vm.or(seen.identity.vm.clone()),
+                    vm: own.vm.or(read.identity.vm.clone()),
                     ..own
                 });
                 None
             }
             Phase::ReleaseFailed { then } => self.release(then),
-            Phase::Failed { published } => {
-                let over = self.adding
-                    || self.removing
-                    || !self.is_own(seen)
-                    || seen.leaving()
-                    || (seen.status == HotplugStatus::Connected && !self.lost)
-                    || self.made_anew_after_failure(seen, published);
-                match (over, published) {
-                    (true, _) => self.looked_at_rest(seen),
-                    (false, false) => self.begin(Phase::Failing, FsmAction::PublishFailure),
-                    (false, true) => None,
-                }
-            }
-            Phase::Absent | Phase::Waiting | Phase::Released { .. } | Phase::Foreign => self.looked_at_rest(seen),
-            // No look is asked for in these, and those asked for before are out of date.
+            Phase::Failed { published } => match (self.stays_failed(read, published), published) {
+                (false, _) => self.state_read_at_rest(read),
+                (true, false) => self.begin(Phase::Failing, FsmAction::PublishFailure),
+                (true, true) => None,
+            },
+            Phase::Absent | Phase::Waiting | Phase::Released { .. } | Phase::Foreign => self.state_read_at_rest(read),
+            // These phases request no read, and their beginning outdates those requested before.
             Phase::Publishing | Phase::Withdrawing | Phase::Releasing { .. } => None,
             Phase::Failing | Phase::Disconnecting | Phase::Removing => None,
         }
     }
 
-    /// Nothing is held: what is there decides.
-    fn looked_at_rest(&mut self, seen: &Observation) -> Option<FsmAction> {
-        if !seen.present {
+    /// Decides by the read alone, as nothing is held.
+    fn state_read_at_rest(&mut self, read: &Observation) -> Option<FsmAction> {
+        if !read.present {
             return self.forget();
         }
-        let over = self.is_over(seen);
-        self.identity = Some(seen.identity.clone());
+        let disconnect = self.owes_disconnected(read);
+        self.identity = Some(read.identity.clone());
         self.lost = false;
-        match (self.mode, seen.status) {
-            (Mode::DriverDomain, HotplugStatus::Disconnected) if seen.leaving() => {
+        match (self.mode, read.status) {
+            (Mode::DriverDomain, HotplugStatus::Disconnected) if read.leaving() => {
                 return self.begin(Phase::Removing, FsmAction::RemoveDirectory);
             }
-            (Mode::DriverDomain, _) if seen.leaving() => {
+            (Mode::DriverDomain, _) if read.leaving() => {
                 return self.begin(Phase::Disconnecting, FsmAction::PublishDisconnected);
             }
-            (Mode::Dom0, _) if over => return self.begin(Phase::Disconnecting, FsmAction::PublishDisconnected),
+            (Mode::Dom0, _) if disconnect => {
+                return self.begin(Phase::Disconnecting, FsmAction::PublishDisconnected);
+            }
             _ => {}
         }
-        self.removing = false;
-        let taken_up = seen.is_taken_up();
-        let connected = seen.status == HotplugStatus::Connected && !taken_up;
-        let waits = (seen.state == self.kind.handler_state() || taken_up) && seen.online && !seen.leaving();
-        if waits && seen.netdev && !connected && (self.adding || self.mode == Mode::DriverDomain) {
-            self.adding = false;
+        self.remove_pending = false;
+        if read.ready() && (self.add_pending || self.mode == Mode::DriverDomain) {
+            self.add_pending = false;
             self.phase = Phase::Connecting { stopping: false };
             return Some(FsmAction::RunHandler);
         }
-        self.adding &= !connected;
-        self.rest(match (self.mode, seen.status) {
+        self.add_pending &= !read.is_foreign();
+        self.rest(match (self.mode, read.status) {
             (_, HotplugStatus::Connected) => Phase::Foreign,
             (Mode::Dom0, HotplugStatus::Disconnected) => Phase::Released { published: true },
             _ => Phase::Waiting,
         })
     }
 
-    /// Whether the store does not say yet that a device is no more that was ours, where the toolstack removes it.
-    fn is_over(&self, seen: &Observation) -> bool {
+    /// Tells whether `disconnected` has to be published for a device of ours that the toolstack removes.
+    pub(super) fn owes_disconnected(&self, read: &Observation) -> bool {
         use HotplugStatus::{Busy, Connected, Disconnected, Error};
-        let ours = self.is_own(seen)
+        let ours = self.is_own(read)
             && match self.phase {
                 Phase::Released { published } => !published,
-                Phase::Failed { .. } => matches!(seen.status, Error | Busy),
+                Phase::Failed { .. } => matches!(read.status, Error | Busy),
                 _ => false,
             };
-        let due = seen.leaving() || seen.status == Connected || (self.removing && !self.adding);
-        ours && due && seen.status != Disconnected
+        let due = read.leaving() || read.status == Connected || (self.remove_pending && !self.add_pending);
+        ours && due && read.status != Disconnected
     }
 
-    pub(super) fn is_own(&self, seen: &Observation) -> bool {
-        self.identity.as_ref().is_some_and(|own| seen.is_of(own))
+    pub(super) fn is_own(&self, read: &Observation) -> bool {
+        self.identity.as_ref().is_some_and(|own| read.is_of(own))
     }
 
-    /// Whether a connected device's directory is no longer the one that `connected` was written to. A backend in use
-    /// passes through its handler's state again when its guest reboots, but nobody takes `connected` away.
-    fn made_anew(&self, seen: &Observation) -> bool {
+    /// Tells whether a connected device's directory is no longer the one that `connected` was published in. A backend in
+    /// use passes through its handler's state again when its guest reboots, but nobody removes `connected`.
+    pub(super) fn recreated(&self, read: &Observation) -> bool {
         let at = self.kind.handler_state();
-        self.set_back(seen) || (seen.state == at && seen.status != HotplugStatus::Connected)
+        self.state_reset(read) || (read.state == at && read.status != HotplugStatus::Connected)
     }
 
-    /// The same for a failed device, whose status is ours only if it was told.
-    fn made_anew_after_failure(&self, seen: &Observation, told: bool) -> bool {
-        let ours = matches!(seen.status, HotplugStatus::Error | HotplugStatus::Busy);
-        self.set_back(seen) || (told && seen.state == self.kind.handler_state() && !ours)
+    /// Tells whether a failed device is still there as it failed, and no script call asks for it. Its status is ours only
+    /// if the failure was published.
+    pub(super) fn stays_failed(&self, read: &Observation, published: bool) -> bool {
+        let called = self.add_pending || self.remove_pending;
+        let connected = read.status == HotplugStatus::Connected && !self.lost;
+        let ours = matches!(read.status, HotplugStatus::Error | HotplugStatus::Busy);
+        let recreated = self.state_reset(read) || (published && read.state == self.kind.handler_state() && !ours);
+        !called && self.is_own(read) && !read.leaving() && !connected && !recreated
     }
 
-    /// Whether somebody wrote a connected device's state anew, and nothing else of its directory.
-    fn is_set_back(&self, seen: &Observation) -> bool {
-        let ours = seen.status == HotplugStatus::Connected && self.is_own(seen) && !seen.leaving();
-        ours && !self.removing && self.set_back(seen)
+    /// Tells whether somebody reset the state of a connected device and left the rest of its directory.
+    pub(super) fn is_reset(&self, read: &Observation) -> bool {
+        let ours = read.status == HotplugStatus::Connected && self.is_own(read) && !read.leaving();
+        ours && !self.remove_pending && self.state_reset(read)
     }
 
-    /// Whether the state is the one that only the toolstack writes, when it creates a device.
-    fn set_back(&self, seen: &Observation) -> bool {
-        seen.state == XenbusState::Initialising && self.kind.handler_state() != XenbusState::Initialising
+    /// Tells whether the state is the one that only the toolstack writes, when it creates a device.
+    fn state_reset(&self, read: &Observation) -> bool {
+        read.state == XenbusState::Initialising && self.kind.handler_state() != XenbusState::Initialising
     }
 }

@@ -3,9 +3,17 @@
 use super::*;
 use crate::{DeviceKey, HotplugStatus, XenbusState};
 
+mod document;
 mod dom0;
 mod stories;
 mod world;
+
+/// Applies an event to a copy of the machine.
+fn step(machine: &DeviceFsm, event: &Event) -> (DeviceFsm, Option<FsmAction>) {
+    let mut next = machine.clone();
+    let action = next.apply(event);
+    (next, action)
+}
 
 /// The device that the machines below are about, in a virtual machine of this name, or in one that does not tell.
 fn identity(kind: &Kind, vm: Option<&str>) -> Identity {
@@ -124,22 +132,22 @@ fn every_machine(kind: &Kind) -> Vec<DeviceFsm> {
         for phase in EVERY_PHASE {
             for vm in [Some("a"), None] {
                 for bits in 0..16 {
-                    let [look_again, adding, removing, lost] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+                    let [read_owed, add_pending, remove_pending, lost] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
                     let identity = (phase != Phase::Absent).then(|| identity(kind, vm));
-                    let [asked, heard] = [UNDER_WAY, Ticket(UNDER_WAY.0 - 1)];
+                    let [last_requested, last_answered] = [UNDER_WAY, Ticket(UNDER_WAY.0 - 1)];
                     // Nobody asks in a driver domain.
-                    if mode == Mode::Dom0 || !(adding || removing) {
+                    if mode == Mode::Dom0 || !(add_pending || remove_pending) {
                         all.push(DeviceFsm {
                             daemon: mode,
                             mode,
                             kind: kind.clone(),
                             phase,
                             identity,
-                            asked,
-                            heard,
-                            look_again,
-                            adding,
-                            removing,
+                            last_requested,
+                            last_answered,
+                            read_owed,
+                            add_pending,
+                            remove_pending,
                             lost,
                         });
                     }
@@ -255,7 +263,7 @@ fn a_completion_of_what_is_not_in_flight_changes_nothing() {
 #[test]
 fn a_look_that_is_out_of_date_changes_nothing() {
     for machine in every_machine(&Kind::VBD) {
-        for ticket in [Ticket(0), machine.heard, Ticket(UNDER_WAY.0 + 1)] {
+        for ticket in [Ticket(0), machine.last_answered, Ticket(UNDER_WAY.0 + 1)] {
             for seen in every_observation(&Kind::VBD) {
                 assert_eq!(step(&machine, &Event::StateRead(ticket, seen)), (machine.clone(), None));
             }
@@ -296,7 +304,7 @@ fn a_handler_runs_only_for_a_device_that_waits_for_it_and_holds_nothing() {
             );
             assert_eq!(seen.state, machine.kind.handler_state());
             assert_ne!(seen.status, HotplugStatus::Connected);
-            assert!(machine.adding || next.mode() == Mode::DriverDomain, "{machine:?}");
+            assert!(machine.add_pending || next.mode() == Mode::DriverDomain, "{machine:?}");
         }
     });
 }
@@ -375,10 +383,10 @@ fn in_dom0_nothing_is_written_of_a_device_that_was_not_ours() {
 fn an_ask_stands_until_it_is_decided() {
     with_every_pair(|machine, event, next, action| {
         if machine.mode == Mode::DriverDomain {
-            assert!(!next.adding && !next.removing, "{machine:?} {event:?}");
+            assert!(!next.add_pending && !next.remove_pending, "{machine:?} {event:?}");
             return;
         }
-        if machine.adding && !next.adding {
+        if machine.add_pending && !next.add_pending {
             let decided = match event {
                 Event::AddCancelled | Event::Remove => true,
                 Event::Written(_) => action == Some(FsmAction::Forget),
@@ -390,14 +398,14 @@ fn an_ask_stands_until_it_is_decided() {
             };
             assert!(decided, "{machine:?} {event:?} {action:?}");
         }
-        if machine.removing && !next.removing {
+        if machine.remove_pending && !next.remove_pending {
             assert!(
                 !next.phase().holds() || action == Some(FsmAction::RunHandler),
                 "{machine:?} {event:?}"
             );
         }
         // A look that found something else to do first is followed by another.
-        let undecided = (machine.adding && next.adding) || (machine.removing && next.removing);
+        let undecided = (machine.add_pending && next.add_pending) || (machine.remove_pending && next.remove_pending);
         if undecided && matches!(next.phase(), Phase::Connected | Phase::Failed { .. }) {
             let untouched = machine.phase() == next.phase();
             assert!(untouched || next.read_pending(), "{machine:?} {event:?} {action:?}");
@@ -412,7 +420,7 @@ fn a_device_in_use_is_left_alone() {
             return;
         };
         let asks_for_it = !seen.present
-            || machine.removing
+            || machine.remove_pending
             || seen.frontend_gone
             || (seen.state == XenbusState::Closed && !seen.online)
             || (machine.identity().unwrap().vm.is_some() && seen.identity.vm == Some("/vm/b".into()))
@@ -432,19 +440,19 @@ fn a_device_in_use_is_left_alone() {
 fn a_change_is_looked_at_now_or_as_soon_as_the_device_rests() {
     for machine in every_machine(&Kind::VIF) {
         let (next, action) = step(&machine, &Event::Changed);
-        let looks = matches!(action, Some(FsmAction::ReadState(ticket)) if ticket > machine.asked);
+        let looks = matches!(action, Some(FsmAction::ReadState(ticket)) if ticket > machine.last_requested);
         let releases = action == Some(FsmAction::Release) && matches!(machine.phase(), Phase::ReleaseFailed { .. });
         assert!(
-            looks || releases || (next.look_again && machine.phase().busy()),
+            looks || releases || (next.read_owed && machine.phase().busy()),
             "{machine:?} {action:?}"
         );
     }
     // Whatever rests does not owe a look, however it got there.
     with_every_pair(|machine, event, next, action| {
         if machine.phase().busy() && !next.phase().busy() {
-            assert!(!next.look_again, "{machine:?} {event:?} {action:?}");
+            assert!(!next.read_owed, "{machine:?} {event:?} {action:?}");
             let looks = matches!(action, Some(FsmAction::ReadState(_)));
-            assert!(looks || !machine.look_again, "{machine:?} {event:?} {action:?}");
+            assert!(looks || !machine.read_owed, "{machine:?} {event:?} {action:?}");
         }
     });
 }
