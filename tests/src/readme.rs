@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_stand_in_blocks_of_shell_below_a_heading() -> Result<()> {
+    fn readme_shell_blocks_yield_commands_with_headings() -> Result<()> {
         let text = "a\n## One\n```sh\ncargo xtask demo\n\n# no\nrm -r x\n```\n# Two\n```text\nno\n```\n```sh\nb\n```\n";
         let found = commands(text)?;
         let found: Vec<_> = found.iter().map(|command| (command.section, command.line)).collect();

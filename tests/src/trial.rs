@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trial_fails_with_the_names_of_the_cases_that_failed() {
+    fn failed_cases_are_named_in_the_error() {
         let mut trial = Trial::default();
         trial.case("the first", Ok(()));
         trial.case("the second", Err(anyhow!("cause").context("what")));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_without_cases_fails() {
+    fn test_without_cases_fails() {
         assert!(Trial::default().end().is_err());
     }
 }

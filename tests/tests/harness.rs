@@ -14,7 +14,7 @@ use xenplug_tests::harness::{
 const SOON: Duration = Duration::from_secs(5);
 
 #[test]
-fn a_domain_is_introduced_and_released_through_the_socket() -> Result<()> {
+fn domain_is_introduced_and_released_through_the_socket() -> Result<()> {
     let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     let mut store = xenstored.connect()?;
     store.watch("@introduceDomain", "in")?;
@@ -32,7 +32,7 @@ fn a_domain_is_introduced_and_released_through_the_socket() -> Result<()> {
 }
 
 #[test]
-fn xenstored_notices_by_itself_that_a_domain_died() -> Result<()> {
+fn xenstored_notices_a_dead_domain() -> Result<()> {
     let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     let mut store = xenstored.connect()?;
     store.introduce(7)?;
@@ -50,7 +50,7 @@ fn xenstored_notices_by_itself_that_a_domain_died() -> Result<()> {
 }
 
 #[test]
-fn xenstored_loses_its_store_when_it_is_killed_and_serves_again() -> Result<()> {
+fn killed_xenstored_loses_its_content_and_serves_again() -> Result<()> {
     let mut xenstored = Xenstored::start(&DebianRoot::find()?)?;
     let mut store = xenstored.connect()?;
     store.write("/tool/mark", "here")?;
@@ -64,7 +64,7 @@ fn xenstored_loses_its_store_when_it_is_killed_and_serves_again() -> Result<()> 
 }
 
 #[test]
-fn a_long_directory_is_listed_whole() -> Result<()> {
+fn long_directory_is_listed_whole() -> Result<()> {
     let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     let mut store = xenstored.connect()?;
     let mut names: Vec<String> = (0..2000).map(|number| format!("number-{number}")).collect();
@@ -79,7 +79,7 @@ fn a_long_directory_is_listed_whole() -> Result<()> {
 }
 
 #[test]
-fn a_transaction_is_made_again_when_somebody_gets_in_between() -> Result<()> {
+fn conflicting_transaction_is_retried() -> Result<()> {
     let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     let (mut store, mut other) = (xenstored.connect()?, xenstored.connect()?);
     store.write("/tool/count", "1")?;
@@ -97,7 +97,7 @@ fn a_transaction_is_made_again_when_somebody_gets_in_between() -> Result<()> {
 }
 
 #[test]
-fn debians_own_tools_work_on_the_store() -> Result<()> {
+fn debian_tools_work_on_xenstored() -> Result<()> {
     let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     ensure!(
         xenstored
@@ -112,7 +112,7 @@ fn debians_own_tools_work_on_the_store() -> Result<()> {
 }
 
 #[test]
-fn a_namespace_has_its_own_links_and_is_gone_when_dropped() -> Result<()> {
+fn namespace_has_its_own_links_and_is_gone_when_dropped() -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.bridge("xenbr0")?;
     namespace.vif("vif3.0", "guest3.0")?;
@@ -126,7 +126,7 @@ fn a_namespace_has_its_own_links_and_is_gone_when_dropped() -> Result<()> {
 }
 
 #[test]
-fn the_original_block_script_attaches_a_file_and_the_kernel_opens_it() -> Result<()> {
+fn original_block_script_attaches_a_file() -> Result<()> {
     let mut machine = TestHost::new()?;
     let baseline = machine.baseline()?;
     let disk = Device::disk(3, 0);
@@ -153,7 +153,7 @@ fn the_original_block_script_attaches_a_file_and_the_kernel_opens_it() -> Result
 }
 
 #[test]
-fn the_original_vif_bridge_script_makes_a_card_a_port() -> Result<()> {
+fn original_vif_bridge_script_adds_a_port() -> Result<()> {
     let mut machine = TestHost::new()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);
@@ -174,7 +174,7 @@ fn the_original_vif_bridge_script_makes_a_card_a_port() -> Result<()> {
 }
 
 #[test]
-fn the_floor_program_plugs_a_disk_and_a_card() -> Result<()> {
+fn floor_program_attaches_a_disk_and_a_vif() -> Result<()> {
     let mut machine = TestHost::new()?;
     let baseline = machine.baseline()?;
     let floor = Floor::start(&machine)?;
@@ -206,7 +206,7 @@ fn the_floor_program_plugs_a_disk_and_a_card() -> Result<()> {
 }
 
 #[test]
-fn packets_pass_between_a_guest_and_the_bridge() -> Result<()> {
+fn packets_pass_between_guest_and_bridge() -> Result<()> {
     let mut machine = TestHost::new()?;
     let _floor = Floor::start(&machine)?;
     machine.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;

@@ -42,7 +42,7 @@ fn batch(machine: &mut TestHost, size: u32) -> Result<()> {
 }
 
 #[test]
-fn devices_that_come_and_go_without_end_leave_nothing_and_take_no_memory() -> Result<()> {
+fn endless_attach_and_detach_leaks_nothing() -> Result<()> {
     const BATCH: u32 = 50;
     let (warm, all) = (250, short_or_long(1_000, 10_000));
     let mut machine = TestHost::with_daemon()?;
@@ -67,7 +67,7 @@ fn devices_that_come_and_go_without_end_leave_nothing_and_take_no_memory() -> Re
 }
 
 #[test]
-fn a_thousand_devices_at_once_are_served_and_leave_nothing() -> Result<()> {
+fn thousand_concurrent_devices_connect_and_leave_nothing() -> Result<()> {
     let _pool = xenplug_tests::harness::LoopPool::now()?;
     let all = short_or_long(300, 1_000);
     let mut machine = TestHost::with_daemon()?;
@@ -91,7 +91,7 @@ fn a_thousand_devices_at_once_are_served_and_leave_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_guest_that_closes_and_opens_its_disk_without_end_keeps_it_and_takes_no_memory() -> Result<()> {
+fn endless_reconnects_keep_the_disk_and_take_no_memory() -> Result<()> {
     let rounds = short_or_long(2_000, 40_000);
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
@@ -162,7 +162,7 @@ fn flood(mut store: Store, nodes: &[String], stop: &AtomicBool, writes: &AtomicU
 }
 
 #[test]
-fn a_flood_of_writes_on_watched_nodes_takes_no_memory_and_holds_up_nobody() -> Result<()> {
+fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
     let wanted = u64::from(short_or_long(20_000, 1_000_000));
     let mut machine = TestHost::with_daemon()?;
     // It would look at each write as well, and be what others wait for.

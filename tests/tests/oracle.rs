@@ -96,7 +96,7 @@ fn leak_of_descriptor(machine: &mut TestHost, baseline: &Baseline) -> Result<()>
 }
 
 #[test]
-fn every_kind_of_leak_is_reported_in_one_line() -> Result<()> {
+fn baseline_reports_each_kind_of_leak_in_one_line() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     machine.namespace().ip("link add veth0 type veth peer name peer0")?;
     machine
@@ -150,7 +150,7 @@ fn every_kind_of_leak_is_reported_in_one_line() -> Result<()> {
 }
 
 #[test]
-fn what_goes_is_reported_too() -> Result<()> {
+fn baseline_reports_lost_items() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let card = machine.attach_card(3, 0)?;
     machine.expect_connected(&card)?;

@@ -13,7 +13,7 @@ use xenplug_tests::harness::{Device, Disk, TestHost, Vif, attached_below};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_disk_is_plugged_and_unplugged() -> Result<()> {
+fn disk_is_attached_and_detached() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let disk = machine.attach_disk(3, 0)?;
@@ -30,7 +30,7 @@ fn a_disk_is_plugged_and_unplugged() -> Result<()> {
 }
 
 #[test]
-fn a_toolstack_that_looks_late_still_finds_the_device_down() -> Result<()> {
+fn late_toolstack_still_finds_the_device_at_state_6() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
@@ -62,7 +62,7 @@ fn a_toolstack_that_looks_late_still_finds_the_device_down() -> Result<()> {
 }
 
 #[test]
-fn a_card_is_plugged_and_unplugged() -> Result<()> {
+fn vif_is_attached_and_detached() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     machine.namespace().ip("link set xenbr0 mtu 1400")?;
     let baseline = machine.baseline()?;
@@ -82,7 +82,7 @@ fn a_card_is_plugged_and_unplugged() -> Result<()> {
 }
 
 #[test]
-fn a_card_gets_the_name_that_the_toolstack_asks_for() -> Result<()> {
+fn vif_gets_the_name_that_the_toolstack_requests() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);
@@ -94,7 +94,7 @@ fn a_card_gets_the_name_that_the_toolstack_asks_for() -> Result<()> {
 }
 
 #[test]
-fn a_read_only_disk_cannot_be_written() -> Result<()> {
+fn read_only_disk_rejects_writes() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let disk = Device::disk(3, 0);
     let image = machine.image("a.img", 4)?;
@@ -107,7 +107,7 @@ fn a_read_only_disk_cannot_be_written() -> Result<()> {
 }
 
 #[test]
-fn a_disk_whose_image_was_deleted_leaves_no_loop_device() -> Result<()> {
+fn disk_with_deleted_image_leaves_no_loop_device() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let disk = machine.attach_disk(3, 0)?;
@@ -118,7 +118,7 @@ fn a_disk_whose_image_was_deleted_leaves_no_loop_device() -> Result<()> {
 }
 
 #[test]
-fn fifty_devices_come_and_go_at_once() -> Result<()> {
+fn fifty_devices_attach_and_detach_at_once() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut devices = Vec::new();
@@ -145,7 +145,7 @@ fn fifty_devices_come_and_go_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_device_that_is_attached_again_is_plugged_again() -> Result<()> {
+fn reattached_device_connects_again() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut disk = Device::disk(3, 0);
@@ -159,7 +159,7 @@ fn a_device_that_is_attached_again_is_plugged_again() -> Result<()> {
 }
 
 #[test]
-fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
+fn rebooting_guest_keeps_its_devices() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let (disk, card) = (machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?);
     for device in [&disk, &card] {
@@ -183,7 +183,7 @@ fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
 }
 
 #[test]
-fn a_guest_that_dies_leaves_nothing() -> Result<()> {
+fn dead_guest_leaves_nothing() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let (disk, card) = (machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?);
@@ -199,7 +199,7 @@ fn a_guest_that_dies_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_backend_directory_that_goes_at_any_moment_is_not_made_again() -> Result<()> {
+fn removed_backend_directory_is_not_recreated() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     for delay in 0..20 {
@@ -222,7 +222,7 @@ fn a_backend_directory_that_goes_at_any_moment_is_not_made_again() -> Result<()>
 }
 
 #[test]
-fn a_file_that_one_guest_writes_is_busy_for_another_by_whatever_name() -> Result<()> {
+fn writable_file_is_busy_for_another_guest_by_any_name() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let first = machine.attach_disk(3, 0)?;
     machine.expect_connected(&first)?;

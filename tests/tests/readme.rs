@@ -31,7 +31,7 @@ fn root() -> &'static Path {
 }
 
 #[test]
-fn every_command_of_the_readme_runs() -> Result<()> {
+fn readme_commands_run() -> Result<()> {
     let readme = fs::read_to_string(root().join("README.md"))?;
     let mut domain = DriverDomain::new()?;
     for Command { line, .. } in commands(&readme)? {
@@ -44,7 +44,7 @@ fn every_command_of_the_readme_runs() -> Result<()> {
 }
 
 #[test]
-fn a_command_that_nobody_knows_is_found() -> Result<()> {
+fn unknown_readme_command_is_found() -> Result<()> {
     let mut domain = DriverDomain::new()?;
     ensure!(domain.obey("rm -r x").is_err() && domain.obey("xenplugd --no-such").is_err());
     Ok(())

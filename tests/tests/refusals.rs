@@ -24,7 +24,7 @@ fn assert_refused(output: &Output, code: &[i32], words: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn a_bad_configuration_is_refused_with_file_line_and_cause() -> Result<()> {
+fn invalid_configuration_is_refused_with_file_line_and_cause() -> Result<()> {
     let machine = TestHost::new()?;
     let standard = machine.config()?;
     let file = standard.file().display().to_string();
@@ -55,7 +55,7 @@ fn a_bad_configuration_is_refused_with_file_line_and_cause() -> Result<()> {
 }
 
 #[test]
-fn a_component_that_is_none_is_refused() -> Result<()> {
+fn invalid_component_is_refused() -> Result<()> {
     let machine = TestHost::new()?;
     for (name, bytes) in [
         ("empty.wasm", b"".as_slice()),
@@ -71,7 +71,7 @@ fn a_component_that_is_none_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
+fn second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     assert_refused(&machine.refused_daemon(&machine.config()?)?, &[1], &["already"])?;
     let disk = machine.attach_disk(3, 0)?;
@@ -80,7 +80,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
 }
 
 #[test]
-fn a_store_that_is_not_there_is_named() -> Result<()> {
+fn missing_store_is_named_in_the_error() -> Result<()> {
     let mut machine = TestHost::new()?;
     machine.stop_kernel();
     machine.xenstored_mut().kill()?;
@@ -89,7 +89,7 @@ fn a_store_that_is_not_there_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_device_that_cannot_be_is_refused_with_plugin_key_and_cause_and_others_go_on() -> Result<()> {
+fn invalid_device_fails_with_plugin_key_and_cause() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let image = machine.image("good.img", 4)?;
@@ -157,7 +157,7 @@ fn a_device_that_cannot_be_is_refused_with_plugin_key_and_cause_and_others_go_on
 }
 
 #[test]
-fn a_device_whose_script_nobody_stands_in_for_is_refused_by_name() -> Result<()> {
+fn device_with_unserved_script_is_refused_by_name() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let image = machine.image("good.img", 4)?;
     for script in [

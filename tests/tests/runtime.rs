@@ -155,7 +155,7 @@ impl Stage {
 }
 
 #[test]
-fn effects_are_journaled_before_they_are_made_and_released_in_reverse() -> Result<()> {
+fn effects_are_journaled_first_and_released_in_reverse() -> Result<()> {
     let stage = Stage::new("phy.wasm")?;
     let before = stage.machine.snapshot();
     let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
@@ -195,7 +195,7 @@ fn effects_are_journaled_before_they_are_made_and_released_in_reverse() -> Resul
 }
 
 #[test]
-fn an_error_of_the_kernel_fails_the_device_and_leaves_nothing() -> Result<()> {
+fn kernel_error_fails_the_device_and_leaves_nothing() -> Result<()> {
     let stage = Stage::new("phy.wasm")?;
     let before = stage.machine.snapshot();
     for (operation, effects) in [
@@ -228,7 +228,7 @@ fn an_error_of_the_kernel_fails_the_device_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_given_back_stays_held_and_the_rest_is_given_back() -> Result<()> {
+fn failed_release_stays_held_and_the_rest_is_released() -> Result<()> {
     let stage = Stage::new("phy.wasm")?;
     let before = stage.machine.snapshot();
     let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
@@ -249,7 +249,7 @@ fn what_cannot_be_given_back_stays_held_and_the_rest_is_given_back() -> Result<(
 }
 
 #[test]
-fn what_a_handler_did_before_it_failed_is_undone_without_it() -> Result<()> {
+fn effects_of_a_failed_handler_are_undone_without_it() -> Result<()> {
     for (guest, words) in [
         ("trap-after-loop", "crashed"),
         ("loop-hoard", "more than a device may hold (128)"),
@@ -276,7 +276,7 @@ fn ends(code: u32) -> Program {
 }
 
 #[test]
-fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
+fn helper_effect_is_undone_by_its_journaled_call() -> Result<()> {
     let kernel = || Error::Kernel {
         what: "run".to_owned(),
         errno: None,
@@ -360,7 +360,7 @@ fn what_a_helper_did_is_undone_by_another_call_of_the_journals() -> Result<()> {
 }
 
 #[test]
-fn an_undoing_that_fails_is_tried_again() -> Result<()> {
+fn failed_undo_is_retried() -> Result<()> {
     let stage = Stage::new("guests/trap-after-apply.wasm")?;
     stage.machine.add_program("/srv/switch", ends(0));
     let (mut resources, _) = stage.connect(stage.begin("vbd/3/51712")?, "switch", &Cancel::default())?;
@@ -380,7 +380,7 @@ fn an_undoing_that_fails_is_tried_again() -> Result<()> {
 }
 
 #[test]
-fn a_path_that_is_not_granted_is_denied_and_a_cancelled_event_does_nothing() -> Result<()> {
+fn ungranted_path_is_denied_and_cancelled_event_does_nothing() -> Result<()> {
     let stage = Stage::new("phy.wasm")?;
     let before = stage.machine.snapshot();
     let cancelled = Cancel::default();
@@ -404,7 +404,7 @@ fn a_path_that_is_not_granted_is_denied_and_a_cancelled_event_does_nothing() -> 
 const CHILD: &str = "XENPLUG_TEST_FILES_CANNOT_GROW";
 
 #[test]
-fn without_a_journal_nothing_is_done() -> Result<()> {
+fn effects_without_a_journal_are_refused() -> Result<()> {
     if env::var_os(CHILD).is_some() {
         return with_a_full_journal();
     }
@@ -412,7 +412,7 @@ fn without_a_journal_nothing_is_done() -> Result<()> {
     let child = Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
         .arg(env::current_exe()?)
-        .args(["--exact", "without_a_journal_nothing_is_done"])
+        .args(["--exact", "effects_without_a_journal_are_refused"])
         .env(CHILD, "1")
         .output()?;
     let said = String::from_utf8_lossy(&child.stdout);

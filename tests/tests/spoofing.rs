@@ -15,7 +15,7 @@ fn connected(nodes: &Nodes) -> Result<(TestHost, Device)> {
 }
 
 #[test]
-fn a_guest_without_addresses_may_send_from_any() -> Result<()> {
+fn guest_without_addresses_may_send_from_any() -> Result<()> {
     let (mut machine, card) = connected(&Vif::on("xenbr0"))?;
     let guest = Guest::of(&machine, &card, &["10.0.0.2/24", "fd00::2/64"])?;
     ensure!(guest.reaches("10.0.0.2", "10.0.0.1")?);
@@ -25,7 +25,7 @@ fn a_guest_without_addresses_may_send_from_any() -> Result<()> {
 }
 
 #[test]
-fn a_guest_sends_from_its_addresses_and_from_no_other() -> Result<()> {
+fn guest_sends_from_its_addresses_only() -> Result<()> {
     let (mut machine, card) = connected(&Vif::on("xenbr0").with("ip", "10.0.0.2 fd00::2"))?;
     let guest = Guest::of(
         &machine,
@@ -50,7 +50,7 @@ fn a_guest_sends_from_its_addresses_and_from_no_other() -> Result<()> {
 }
 
 #[test]
-fn a_guest_with_an_ipv4_address_alone_sends_no_ipv6() -> Result<()> {
+fn guest_with_only_an_ipv4_address_sends_no_ipv6() -> Result<()> {
     let (mut machine, card) = connected(&Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
     let guest = Guest::of(&machine, &card, &["10.0.0.2/24", "fd00::2/64"])?;
     ensure!(guest.reaches("10.0.0.2", "10.0.0.1")?);
@@ -60,7 +60,7 @@ fn a_guest_with_an_ipv4_address_alone_sends_no_ipv6() -> Result<()> {
 }
 
 #[test]
-fn the_rules_of_a_card_go_with_it() -> Result<()> {
+fn firewall_rules_of_a_vif_are_removed_with_it() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);

@@ -15,7 +15,7 @@ use xenplug_tests::harness::{Device, Disk, Terminal, TestHost};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
-fn status_tells_each_device_its_plugin_what_is_held_and_its_error() -> Result<()> {
+fn status_lists_devices_with_plugin_resources_and_error() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let (good, bad) = (machine.attach_disk(3, 0)?, Device::disk(3, 1));
     machine.attach(&bad, &Disk::on(&machine.images().join("absent.img")))?;
@@ -46,7 +46,7 @@ fn status_tells_each_device_its_plugin_what_is_held_and_its_error() -> Result<()
 }
 
 #[test]
-fn watch_on_a_terminal_shows_what_is_there_and_leaves_the_terminal_as_it_was() -> Result<()> {
+fn watch_restores_the_terminal() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;
@@ -77,7 +77,7 @@ fn watch_on_a_terminal_shows_what_is_there_and_leaves_the_terminal_as_it_was() -
 }
 
 #[test]
-fn watch_into_a_pipe_writes_a_line_for_each_event() -> Result<()> {
+fn watch_into_a_pipe_writes_one_line_per_event() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;

@@ -16,18 +16,18 @@ use xenplug_tests::harness::{DebianRoot, Xenstored};
 use xenplug_xenstore::Endpoint;
 use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
 
-/// Set for the process that [`a_foreign_client_works_on_both_stores`] starts of itself.
+/// Set for the process that [`foreign_client_works_on_both_stores`] starts of itself.
 const CHILD: &str = "XENPLUG_TEST_FOREIGN_CLIENT";
 
 #[test]
-fn the_suite_holds_on_the_real_xenstored() -> Result<()> {
+fn store_suite_passes_on_the_real_xenstored() -> Result<()> {
     let xenstored = Xenstored::start(&DebianRoot::find()?)?;
     Runtime::new()?.block_on(suite::every_case(Endpoint::Socket(xenstored.socket())));
     Ok(())
 }
 
 #[test]
-fn debians_tools_work_on_the_embedded_store() -> Result<()> {
+fn debian_tools_work_on_the_embedded_store() -> Result<()> {
     let rig = DebianRoot::find()?;
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("socket");
@@ -71,7 +71,7 @@ fn debians_tools_work_on_the_embedded_store() -> Result<()> {
 }
 
 #[test]
-fn a_foreign_client_works_on_both_stores() -> Result<()> {
+fn foreign_client_works_on_both_stores() -> Result<()> {
     if env::var_os(CHILD).is_some() {
         return Runtime::new()?.block_on(foreign_client());
     }
@@ -87,7 +87,7 @@ fn a_foreign_client_works_on_both_stores() -> Result<()> {
 /// The foreign client takes the socket from the environment, which a process must not change once it has threads.
 fn in_a_child(socket: &Path) -> Result<()> {
     let child = Command::new(env::current_exe()?)
-        .args(["--exact", "a_foreign_client_works_on_both_stores"])
+        .args(["--exact", "foreign_client_works_on_both_stores"])
         .env(CHILD, "1")
         .env("XENSTORED_PATH", socket)
         .output()?;

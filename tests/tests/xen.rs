@@ -9,7 +9,7 @@ use xenplug_tests::{
 };
 
 #[test]
-fn every_scenario_passes_on_real_xen() -> Result<()> {
+fn real_xen_passes_every_scenario() -> Result<()> {
     if let Err(missing) = Parts::find().and_then(|parts| parts.emulator()) {
         ensure!(env::var("CI").as_deref() != Ok("true"), "{missing:#}");
         say(&format!("SKIPPED, real Xen did not run: {missing:#}"));

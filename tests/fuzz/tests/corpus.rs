@@ -9,7 +9,7 @@ const MOST: u64 = 200 << 10;
 
 #[test]
 #[allow(clippy::print_stdout, reason = "it tells which entry was the last")]
-fn every_property_holds_of_its_corpus() {
+fn corpus_inputs_satisfy_every_property() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     let mut bytes = 0;
     for (name, check) in PROPERTIES {

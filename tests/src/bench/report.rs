@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_verdicts_compare_what_was_measured_with_the_targets() {
+    fn verdicts_compare_measurements_with_targets() {
         let figures = vec![
             figure(Name::Script, 1, 70),
             figure(Name::Daemon, 1, 1),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_scripts_were_not_measured_with_is_marked_as_extrapolated() {
+    fn unmeasured_script_sizes_are_marked_as_extrapolated() {
         let mut report = Report {
             figures: vec![figure(Name::Script, 10, 700)],
             ..Report::default()

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_has_the_size_that_the_kernel_expects() {
+    fn loop_config_has_the_size_that_the_kernel_expects() {
         assert_eq!(size_of::<LoopConfig>(), 304);
     }
 }

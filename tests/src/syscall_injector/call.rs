@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_between_runs_is_left_out_of_a_name() {
+    fn call_name_omits_what_differs_between_runs() {
         for (target, expected) in [
             ("socket:[123]", "socket"),
             ("anon_inode:[eventfd]", "anon_inode:[eventfd]"),

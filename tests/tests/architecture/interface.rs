@@ -6,7 +6,7 @@ use wit_parser::{Docs, Resolve, Stability, Type, TypeDefKind, TypeOwner, WorldIt
 use crate::root;
 
 #[test]
-fn every_item_of_the_interface_is_documented_and_gated() -> Result<()> {
+fn wit_items_are_documented_and_gated() -> Result<()> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve
         .push_dir(root().join("wit"))

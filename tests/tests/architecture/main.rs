@@ -1,6 +1,7 @@
 //! The invariants of ARCHITECTURE.md, kept by what cargo knows of the crates and by the words of the sources.
 
 mod interface;
+mod names;
 mod source;
 
 use std::{
@@ -58,7 +59,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn rooms_depend_on_what_their_row_of_the_table_says() -> Result<()> {
+fn crate_dependencies_match_the_table() -> Result<()> {
     let text = read("ARCHITECTURE.md")?;
     let rows = text
         .lines()
@@ -112,7 +113,7 @@ fn only_the_runtime_names_wasmtime() -> Result<()> {
 }
 
 #[test]
-fn the_stand_in_depends_on_nothing_that_is_slow_to_start() -> Result<()> {
+fn shim_has_no_slow_dependencies() -> Result<()> {
     const SLOW: [&str; 7] = ["tokio", "hyper", "axum", "mio", "wasmtime", "clap", "tracing"];
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let tree = Command::new(cargo)
@@ -129,7 +130,7 @@ fn the_stand_in_depends_on_nothing_that_is_slow_to_start() -> Result<()> {
 }
 
 #[test]
-fn only_the_system_room_speaks_to_the_kernel() -> Result<()> {
+fn only_the_system_crate_calls_the_kernel() -> Result<()> {
     const KERNEL: [&str; 6] = ["libc", "rustix", "nix", "netlink-sys", "rtnetlink", "linux-raw-sys"];
     for (folder, package) in crates()? {
         let found = dependencies(&package).into_iter().find(|name| KERNEL.contains(name));
@@ -151,7 +152,7 @@ fn only_the_system_room_speaks_to_the_kernel() -> Result<()> {
 }
 
 #[test]
-fn unsafe_stands_in_the_system_room_and_in_one_line_more() -> Result<()> {
+fn unsafe_code_is_in_the_system_crate_and_one_other_line() -> Result<()> {
     ensure!(
         read("Cargo.toml")?.contains("unsafe_code = \"deny\""),
         "the workspace allows unsafe"
@@ -190,7 +191,7 @@ fn unsafe_stands_in_the_system_room_and_in_one_line_more() -> Result<()> {
 }
 
 #[test]
-fn only_the_store_room_knows_wire_bytes_and_where_the_store_is() -> Result<()> {
+fn only_the_store_crate_knows_the_wire_format_and_path() -> Result<()> {
     for source in sources(&["host"])? {
         if source.is_test() || source.is_in("host/xenstore") {
             continue;
@@ -222,7 +223,7 @@ fn only_the_store_room_knows_wire_bytes_and_where_the_store_is() -> Result<()> {
 }
 
 #[test]
-fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store() -> Result<()> {
+fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
     let directory = "host/daemon/src/directory.rs";
     let above = "host/daemon/src/directory/above.rs";
     let stand_in = "host/script/src/directory.rs";
@@ -274,7 +275,7 @@ fn only_the_daemons_directory_the_stand_in_and_the_toolstack_write_to_the_store(
 }
 
 #[test]
-fn grants_are_made_from_the_configuration_and_nowhere_else() -> Result<()> {
+fn grants_are_made_from_the_configuration_only() -> Result<()> {
     let all: Vec<Source> = sources(&["host", "plugins", "xtask", "tests/src"])?
         .into_iter()
         .filter(|source| !source.is_test())
@@ -295,7 +296,7 @@ fn grants_are_made_from_the_configuration_and_nowhere_else() -> Result<()> {
 }
 
 #[test]
-fn what_crosses_into_the_system_room_is_plain_data() -> Result<()> {
+fn system_crate_interface_takes_plain_data() -> Result<()> {
     for source in sources(&["host/system/src"])? {
         let contract = Path::new(&source.path).parent() == Some(Path::new("host/system/src"));
         if !contract || source.is_test() {
@@ -320,7 +321,7 @@ fn what_crosses_into_the_system_room_is_plain_data() -> Result<()> {
 }
 
 #[test]
-fn every_crate_has_its_licence_and_the_same_oldest_rust() -> Result<()> {
+fn crates_declare_their_licence_and_the_same_msrv() -> Result<()> {
     for (folder, package) in crates()? {
         let free = folder.starts_with("plugins/") || folder.starts_with("examples/");
         let licence = if free { "MIT OR Apache-2.0" } else { "GPL-3.0-only" };
@@ -332,7 +333,7 @@ fn every_crate_has_its_licence_and_the_same_oldest_rust() -> Result<()> {
 }
 
 #[test]
-fn free_folders_carry_their_licences() -> Result<()> {
+fn licence_files_are_in_permissive_folders() -> Result<()> {
     for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
         for folder in ["wit", "plugins", "examples"] {
             assert_eq!(read(&format!("{folder}/{name}"))?, read(name)?, "{folder}/{name}");
@@ -346,7 +347,7 @@ fn free_folders_carry_their_licences() -> Result<()> {
 }
 
 #[test]
-fn every_file_says_what_it_owns() -> Result<()> {
+fn files_open_with_module_documentation() -> Result<()> {
     let mut files = Vec::new();
     for folder in ["host", "plugins", "tests", "xtask"] {
         find(&root().join(folder), &mut files)?;
@@ -364,7 +365,7 @@ fn every_file_says_what_it_owns() -> Result<()> {
 }
 
 #[test]
-fn every_test_that_architecture_md_names_is_there() -> Result<()> {
+fn architecture_md_names_existing_tests() -> Result<()> {
     let text = read("ARCHITECTURE.md")?;
     let named: BTreeSet<&str> = quoted(&text)
         .filter(|word| word.matches('_').count() >= 3 && !word.contains([' ', '/', ':', '.']))
@@ -374,7 +375,7 @@ fn every_test_that_architecture_md_names_is_there() -> Result<()> {
 }
 
 #[test]
-fn every_test_that_reliability_md_names_is_there() -> Result<()> {
+fn reliability_md_names_existing_tests() -> Result<()> {
     let text = read("docs/reliability.md")?;
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| T")).collect();
     ensure!(rows.len() == 28, "docs/reliability.md has {} trials", rows.len());

@@ -76,7 +76,7 @@ fn take_down(machine: &mut TestHost, disk: &Device, by_original: bool) -> Result
 }
 
 #[test]
-fn what_the_one_has_plugged_the_other_sees_in_use() -> Result<()> {
+fn foreign_disk_in_use_is_busy_both_ways() -> Result<()> {
     let (mut machine, device) = machine_with_device()?;
     let image = machine.image("shared.img", 4)?;
     let (first, second) = (Device::disk(3, 0), Device::disk(4, 0));
@@ -129,7 +129,7 @@ fn in_use(path: &Path, machine: &TestHost) -> Result<bool> {
 }
 
 #[test]
-fn one_virtual_machine_may_share_with_itself_whoever_plugs() -> Result<()> {
+fn one_vm_may_share_a_disk_with_itself() -> Result<()> {
     let (mut machine, device) = machine_with_device()?;
     let (first, second) = (Device::disk(3, 0), Device::disk(3, 1));
     let nodes = Disk::on(Path::new(&device));
@@ -141,7 +141,7 @@ fn one_virtual_machine_may_share_with_itself_whoever_plugs() -> Result<()> {
 }
 
 #[test]
-fn a_plug_waits_for_the_lock_of_the_scripts_and_gives_it_back() -> Result<()> {
+fn attach_waits_for_the_scripts_lock_and_releases_it() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_state(&disk, "2")?;
@@ -164,7 +164,7 @@ fn a_plug_waits_for_the_lock_of_the_scripts_and_gives_it_back() -> Result<()> {
 }
 
 #[test]
-fn a_script_that_never_gives_its_lock_up_fails_the_plug_in_time() -> Result<()> {
+fn script_lock_held_forever_fails_attach_by_its_deadline() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_state(&disk, "2")?;
@@ -227,7 +227,7 @@ fn finish(tracer: &mut Child, trace: &Path) -> Result<usize> {
 }
 
 #[test]
-fn a_plug_costs_the_store_the_same_however_many_disks_there_are() -> Result<()> {
+fn attach_store_cost_is_independent_of_disk_count() -> Result<()> {
     let (mut machine, device) = machine_with_device()?;
     let nodes = Disk::on(Path::new(&device));
     let mut costs = Vec::new();

@@ -61,7 +61,7 @@ impl San {
 }
 
 #[test]
-fn a_target_is_logged_in_to_and_logged_out_of_when_its_device_goes() -> Result<()> {
+fn iscsi_target_is_logged_out_when_its_device_goes() -> Result<()> {
     let mut san = San::new("plain")?;
     let baseline = san.machine.baseline()?;
     let disk = Device::disk(3, 0);
@@ -89,7 +89,7 @@ fn a_target_is_logged_in_to_and_logged_out_of_when_its_device_goes() -> Result<(
 }
 
 #[test]
-fn with_multipath_the_disk_is_that_of_the_mapper() -> Result<()> {
+fn iscsi_multipath_disk_is_the_mapper_device() -> Result<()> {
     let mut san = San::new("multipath")?;
     let disk = Device::disk(3, 0);
     let nodes = san.disk(",multipath=y");
@@ -104,7 +104,7 @@ fn with_multipath_the_disk_is_that_of_the_mapper() -> Result<()> {
 }
 
 #[test]
-fn a_session_of_somebody_elses_is_neither_used_nor_ended() -> Result<()> {
+fn foreign_iscsi_session_is_neither_used_nor_ended() -> Result<()> {
     let mut san = San::new("taken")?;
     let baseline = san.machine.baseline()?;
     // One whose name goes on is another.
@@ -131,7 +131,7 @@ fn a_session_of_somebody_elses_is_neither_used_nor_ended() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_logged_in_to_is_told_in_iscsiadms_words() -> Result<()> {
+fn iscsi_login_failure_reports_the_iscsiadm_message() -> Result<()> {
     let mut san = San::new("refused")?;
     let disk = Device::disk(3, 0);
     fs::write(san.iscsiadm.file("refused"), "")?;
@@ -163,7 +163,7 @@ fn what_cannot_be_logged_in_to_is_told_in_iscsiadms_words() -> Result<()> {
 }
 
 #[test]
-fn killed_while_it_logs_in_the_daemon_logs_out() -> Result<()> {
+fn daemon_killed_during_iscsi_login_logs_out_on_restart() -> Result<()> {
     let mut san = San::new("killed")?;
     let disk = Device::disk(3, 0);
     fs::write(san.iscsiadm.file("slow"), "")?;
@@ -177,7 +177,7 @@ fn killed_while_it_logs_in_the_daemon_logs_out() -> Result<()> {
 }
 
 #[test]
-fn a_logout_that_fails_is_tried_until_it_succeeds() -> Result<()> {
+fn failed_iscsi_logout_is_retried_until_it_succeeds() -> Result<()> {
     let mut san = San::new("stuck")?;
     let baseline = san.machine.baseline()?;
     let disk = Device::disk(3, 0);

@@ -44,7 +44,7 @@ fn on(target: &str) -> Nodes {
 }
 
 #[test]
-fn disks_on_servers_get_devices_of_their_own_and_give_them_back() -> Result<()> {
+fn nbd_disks_acquire_and_release_devices_of_their_own() -> Result<()> {
     let mut lan = Lan::new()?;
     let baseline = lan.machine.baseline()?;
     let disks = [Device::disk(3, 0), Device::disk(4, 0)];
@@ -98,7 +98,7 @@ fn disks_on_servers_get_devices_of_their_own_and_give_them_back() -> Result<()> 
 }
 
 #[test]
-fn a_device_that_cannot_be_disconnected_is_tried_until_it_is() -> Result<()> {
+fn failed_nbd_disconnect_is_retried_until_it_succeeds() -> Result<()> {
     let mut lan = Lan::new()?;
     let baseline = lan.machine.baseline()?;
     let disk = Device::disk(3, 0);
@@ -115,7 +115,7 @@ fn a_device_that_cannot_be_disconnected_is_tried_until_it_is() -> Result<()> {
 }
 
 #[test]
-fn two_that_connect_at_once_get_a_device_each() -> Result<()> {
+fn concurrent_nbd_connects_get_a_device_each() -> Result<()> {
     let mut lan = Lan::new()?;
     let disks = [Device::disk(3, 0), Device::disk(4, 0)];
     for disk in &disks {
@@ -135,7 +135,7 @@ fn two_that_connect_at_once_get_a_device_each() -> Result<()> {
 }
 
 #[test]
-fn a_device_of_somebody_elses_is_left_alone_and_one_that_tells_nothing_too() -> Result<()> {
+fn foreign_or_unknown_nbd_device_is_left_alone() -> Result<()> {
     let mut lan = Lan::new()?;
     let disk = Device::disk(3, 0);
     let [first, second] = [0, 1].map(|index| lan.client.devices()[index].clone());

@@ -8,7 +8,7 @@ use xenplug_tests::harness::{Device, Disk, Scsi, TestHost, attached_below, handl
 use super::machine_with;
 
 #[test]
-fn a_dummy_disk_is_a_file_on_a_loop_device() -> Result<()> {
+fn dummy_disk_is_a_file_on_a_loop_device() -> Result<()> {
     let mut machine = machine_with(|machine, _| Ok(handlers::block_dummy(&machine.images())))?;
     let baseline = machine.baseline()?;
     let disk = Device::disk(3, 0);
@@ -42,7 +42,7 @@ fn a_dummy_disk_is_a_file_on_a_loop_device() -> Result<()> {
 }
 
 #[test]
-fn a_scsi_device_is_connected_without_more() -> Result<()> {
+fn scsi_device_connects_without_resources() -> Result<()> {
     let mut machine = machine_with(|_, _| Ok(handlers::VSCSI.to_owned()))?;
     let device = Device::scsi(3);
     machine.plug(&device, &Scsi::of("0:0:0:0"))?.done()?;
@@ -53,7 +53,7 @@ fn a_scsi_device_is_connected_without_more() -> Result<()> {
 }
 
 #[test]
-fn a_disk_whose_image_is_gone_is_taken_down_where_the_original_leaves_its_loop_device() -> Result<()> {
+fn dummy_disk_with_deleted_image_releases_its_loop_device() -> Result<()> {
     let mut machine = TestHost::new()?;
     let mut leaked = Vec::new();
     for original in [true, false] {

@@ -238,7 +238,7 @@ impl Disk {
 }
 
 #[test]
-fn the_disks_of_a_guest_are_served_by_one_qemu_that_ends_with_the_last() -> Result<()> {
+fn qemu_serves_all_disks_of_a_guest_and_ends_with_the_last() -> Result<()> {
     let mut qemus = Qemus::new()?;
     qemus.machine.image("a.img", 4)?;
     fs::write(qemus.machine.images().join("b.qcow2"), b"QFI\xfb\0\0\0\x03")?;
@@ -274,7 +274,7 @@ fn the_disks_of_a_guest_are_served_by_one_qemu_that_ends_with_the_last() -> Resu
 }
 
 #[test]
-fn of_a_qemu_that_dies_its_disks_are_told_and_can_be_detached() -> Result<()> {
+fn dead_qemu_is_reported_and_its_disks_can_be_detached() -> Result<()> {
     let mut qemus = Qemus::new()?;
     qemus.machine.image("a.img", 4)?;
     qemus.machine.image("b.img", 4)?;
@@ -302,7 +302,7 @@ fn of_a_qemu_that_dies_its_disks_are_told_and_can_be_detached() -> Result<()> {
 }
 
 #[test]
-fn a_daemon_that_was_killed_takes_up_the_qemus_that_run() -> Result<()> {
+fn restarted_daemon_adopts_running_qemus() -> Result<()> {
     let mut qemus = Qemus::new()?;
     qemus.machine.image("a.img", 4)?;
     qemus.machine.image("b.img", 4)?;
@@ -336,7 +336,7 @@ fn a_daemon_that_was_killed_takes_up_the_qemus_that_run() -> Result<()> {
 }
 
 #[test]
-fn a_disk_that_is_not_taken_up_is_told_and_nothing_is_left() -> Result<()> {
+fn disk_that_qemu_does_not_take_up_fails_and_leaves_nothing() -> Result<()> {
     let mut qemus = Qemus::with("", "patience = 1500")?;
     qemus.machine.image("a.img", 4)?;
     qemus.machine.image("b.qcow2", 4)?;
@@ -367,7 +367,7 @@ fn a_disk_that_is_not_taken_up_is_told_and_nothing_is_left() -> Result<()> {
 }
 
 #[test]
-fn a_qemu_that_does_not_start_says_why() -> Result<()> {
+fn qemu_start_failure_reports_its_cause() -> Result<()> {
     let mut qemus = Qemus::with("echo 'qemu: -sandbox: not compiled in' >&2; exit 1", "")?;
     qemus.machine.image("a.img", 4)?;
     qemus.attach(A, "aio:a.img", "w")?;
@@ -381,7 +381,7 @@ fn a_qemu_that_does_not_start_says_why() -> Result<()> {
 }
 
 #[test]
-fn a_qemu_that_does_not_end_is_killed() -> Result<()> {
+fn qemu_that_does_not_end_is_killed() -> Result<()> {
     let mut qemus = Qemus::with("trap '' TERM", "")?;
     qemus.machine.image("a.img", 4)?;
     qemus.attach(A, "aio:a.img", "w")?;
@@ -391,7 +391,7 @@ fn a_qemu_that_does_not_end_is_killed() -> Result<()> {
 }
 
 #[test]
-fn what_qemu_writes_holds_it_up_in_no_case() -> Result<()> {
+fn qemu_output_never_blocks_qemu() -> Result<()> {
     let mut qemus = Qemus::new()?;
     for image in ["a.img", "b.img"] {
         qemus.machine.image(image, 4)?;
@@ -428,7 +428,7 @@ fn what_qemu_writes_holds_it_up_in_no_case() -> Result<()> {
 }
 
 #[test]
-fn killed_at_any_moment_of_a_start_the_daemon_leaves_one_qemu_and_then_none() -> Result<()> {
+fn daemon_killed_during_qemu_start_leaves_no_second_qemu() -> Result<()> {
     let mut qemus = Qemus::new()?;
     qemus.machine.image("a.img", 4)?;
     qemus.machine.image("b.img", 4)?;
@@ -461,7 +461,7 @@ fn killed_at_any_moment_of_a_start_the_daemon_leaves_one_qemu_and_then_none() ->
 }
 
 #[test]
-fn a_running_guest_gets_disks_of_qemus_for_which_it_is_asked_in_dom0_too() -> Result<()> {
+fn running_guest_gets_requested_qemu_disks_also_in_dom0() -> Result<()> {
     let mut qemus = Qemus::in_dom0()?;
     qemus.machine.toolstack().build(3)?;
     let (raw, qcow2) = (qemus.machine.image("a.img", 4)?, qemus.machine.images().join("b.qcow2"));

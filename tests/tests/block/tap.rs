@@ -103,7 +103,7 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
 }
 
 #[test]
-fn a_tapdisk_that_two_use_ends_with_the_second_also_after_a_crash() -> Result<()> {
+fn shared_tapdisk_ends_with_its_last_user_also_after_a_crash() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
     for crash in [false, true] {
@@ -130,7 +130,7 @@ fn a_tapdisk_that_two_use_ends_with_the_second_also_after_a_crash() -> Result<()
 }
 
 #[test]
-fn two_of_a_machine_that_come_at_once_use_one_tapdisk() -> Result<()> {
+fn concurrent_disks_of_one_vm_share_one_tapdisk() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     let image = tap.machine.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("hesitant"), "")?;
@@ -152,7 +152,7 @@ fn two_of_a_machine_that_come_at_once_use_one_tapdisk() -> Result<()> {
 }
 
 #[test]
-fn killed_while_it_allocates_the_daemon_frees_the_number() -> Result<()> {
+fn daemon_killed_during_tap_allocation_frees_the_minor() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
     // Somebody else's is left alone.
@@ -169,7 +169,7 @@ fn killed_while_it_allocates_the_daemon_frees_the_number() -> Result<()> {
 }
 
 #[test]
-fn a_number_that_another_took_in_between_stays_the_others() -> Result<()> {
+fn tap_minor_taken_by_another_process_is_not_freed() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("overtaken"), "")?;
@@ -181,7 +181,7 @@ fn a_number_that_another_took_in_between_stays_the_others() -> Result<()> {
 }
 
 #[test]
-fn an_image_that_cannot_be_opened_leaves_no_tapdisk() -> Result<()> {
+fn unreadable_image_leaves_no_tapdisk() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("refused"), "")?;
@@ -195,7 +195,7 @@ fn an_image_that_cannot_be_opened_leaves_no_tapdisk() -> Result<()> {
 }
 
 #[test]
-fn a_tapdisk_that_was_killed_holds_nothing_up() -> Result<()> {
+fn killed_tapdisk_does_not_block_detach() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
     tap.plug(&A, "a.img", "w")?.done()?;
@@ -208,7 +208,7 @@ fn a_tapdisk_that_was_killed_holds_nothing_up() -> Result<()> {
 }
 
 #[test]
-fn a_disk_that_is_busy_is_closed_and_its_number_freed_when_it_is_no_more() -> Result<()> {
+fn busy_tap_disk_is_closed_once_it_is_idle() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.machine.image("a.img", 4)?;
     tap.plug(&A, "a.img", "w")?.done()?;

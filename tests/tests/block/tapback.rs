@@ -56,7 +56,7 @@ impl Tapback {
 }
 
 #[test]
-fn tapback_is_given_the_socket_and_nothing_else_and_writes_the_state_itself() -> Result<()> {
+fn tapback_gets_only_the_socket_and_writes_the_state_itself() -> Result<()> {
     let mut tapback = Tapback::new()?;
     let baseline = tapback.machine.baseline()?;
     // It takes its time.
@@ -88,7 +88,7 @@ fn tapback_is_given_the_socket_and_nothing_else_and_writes_the_state_itself() ->
 }
 
 #[test]
-fn a_tapdisk_whose_disk_went_while_the_daemon_was_away_is_ended() -> Result<()> {
+fn tapdisk_of_a_disk_removed_during_downtime_is_ended() -> Result<()> {
     let mut tapback = Tapback::new()?;
     tapback.attach(&A)?;
     tapback.machine.expect_connected(&A)?;

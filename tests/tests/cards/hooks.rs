@@ -66,7 +66,7 @@ impl Hooked {
 }
 
 #[test]
-fn hooks_are_told_when_a_card_comes_and_when_it_goes_with_the_variables_of_the_scripts() -> Result<()> {
+fn vif_hooks_run_on_attach_and_detach_with_script_variables() -> Result<()> {
     let mut hooked = Hooked::new()?;
     let baseline = hooked.machine.baseline()?;
     hooked.put("20-b.hook", HOOK, "755")?;
@@ -116,7 +116,7 @@ fn hooks_are_told_when_a_card_comes_and_when_it_goes_with_the_variables_of_the_s
 }
 
 #[test]
-fn a_hook_that_fails_fails_the_card_and_one_that_fails_as_it_goes_holds_up_nothing() -> Result<()> {
+fn failing_hook_fails_attach_but_does_not_block_detach() -> Result<()> {
     let mut hooked = Hooked::new()?;
     let baseline = hooked.machine.baseline()?;
     let card = Device::card(3, 0);
@@ -146,7 +146,7 @@ fn a_hook_that_fails_fails_the_card_and_one_that_fails_as_it_goes_holds_up_nothi
 }
 
 #[test]
-fn hooks_that_were_not_turned_on_are_not_run() -> Result<()> {
+fn disabled_hooks_are_not_run() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let card = machine.plug_card(3, 0)?;
     let status = machine.daemon().context("no daemon")?.status()?;

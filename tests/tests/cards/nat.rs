@@ -9,7 +9,7 @@ use xenplug_tests::harness::{Device, Locker, TestHost, handlers, install};
 use crate::{card_of, machine, plug, remove, sends_its_own_alone};
 
 #[test]
-fn a_card_behind_translation_has_addresses_made_of_its_domains_number() -> Result<()> {
+fn nat_vif_addresses_derive_from_its_domid() -> Result<()> {
     let mut machine = machine()?;
     for (domid, index, handle, guest, router) in [
         (3, 0, "0", "10.0.3.1", "10.0.3.128"),
@@ -36,7 +36,7 @@ fn a_card_behind_translation_has_addresses_made_of_its_domains_number() -> Resul
 }
 
 #[test]
-fn the_guests_address_is_its_ip_and_packets_of_others_do_not_pass() -> Result<()> {
+fn nat_guest_sends_only_from_its_configured_address() -> Result<()> {
     let mut machine = machine()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);
@@ -52,7 +52,7 @@ fn the_guests_address_is_its_ip_and_packets_of_others_do_not_pass() -> Result<()
 }
 
 #[test]
-fn a_tap_has_no_address_of_its_own_and_the_route_stays_the_cards() -> Result<()> {
+fn nat_tap_has_no_address_and_the_route_stays_on_the_vif() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     plug(&mut machine, "vif-nat", &card, &card_of("vif-nat", &[]), json!({}))?.done()?;
@@ -69,7 +69,7 @@ fn a_tap_has_no_address_of_its_own_and_the_route_stays_the_cards() -> Result<()>
 }
 
 #[test]
-fn an_address_that_cannot_be_is_refused() -> Result<()> {
+fn nat_invalid_address_is_refused() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     for (node, value, word) in [
@@ -120,7 +120,7 @@ impl Server {
 }
 
 #[test]
-fn a_guest_has_a_dhcp_entry_where_that_was_asked_for_and_granted() -> Result<()> {
+fn nat_dhcp_entry_is_written_when_requested_and_granted() -> Result<()> {
     let mut machine = machine()?;
     let (server, grant) = Server::new(&machine)?;
     let config = machine.config_of_dom0()?.with(handlers::ROUTED);
@@ -166,7 +166,7 @@ fn a_guest_has_a_dhcp_entry_where_that_was_asked_for_and_granted() -> Result<()>
 }
 
 #[test]
-fn dhcp_entries_are_changed_when_no_script_changes_them() -> Result<()> {
+fn nat_dhcp_entries_change_under_the_scripts_lock() -> Result<()> {
     let mut machine = machine()?;
     let (server, grant) = Server::new(&machine)?;
     let config = machine.config_of_dom0()?.with(handlers::ROUTED);
@@ -187,7 +187,7 @@ fn dhcp_entries_are_changed_when_no_script_changes_them() -> Result<()> {
 }
 
 #[test]
-fn a_dhcp_entry_is_refused_where_none_is_granted_or_can_be_written() -> Result<()> {
+fn nat_dhcp_entry_without_grant_or_file_is_refused() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     let nodes = card_of("vif-nat", &[]);

@@ -45,7 +45,7 @@ fn on(bridge: &str) -> Nodes {
 }
 
 #[test]
-fn a_card_is_a_port_of_the_switch_with_its_vlans_and_what_the_switch_is_told_of_its_guest() -> Result<()> {
+fn ovs_vif_is_a_port_with_its_vlans_and_guest_identity() -> Result<()> {
     let mut switched = Switched::new()?;
     let baseline = switched.machine.baseline()?;
     let card = Device::card(3, 0);
@@ -95,7 +95,7 @@ fn a_card_is_a_port_of_the_switch_with_its_vlans_and_what_the_switch_is_told_of_
 }
 
 #[test]
-fn a_guests_name_is_text_whatever_is_in_it() -> Result<()> {
+fn ovs_guest_name_is_passed_as_plain_text() -> Result<()> {
     let mut switched = Switched::new()?;
     let card = Device::card(3, 0);
     switched.machine.toolstack().build(3)?;
@@ -124,7 +124,7 @@ fn a_guests_name_is_text_whatever_is_in_it() -> Result<()> {
 }
 
 #[test]
-fn a_card_on_a_switch_is_kept_to_its_addresses() -> Result<()> {
+fn ovs_vif_sends_only_from_its_addresses() -> Result<()> {
     let mut switched = Switched::new()?;
     let card = Device::card(3, 0);
     // The switch's own sockets see packets before these rules do; its kernel module sees them after.
@@ -147,7 +147,7 @@ fn a_card_on_a_switch_is_kept_to_its_addresses() -> Result<()> {
 }
 
 #[test]
-fn the_switch_loses_the_port_though_the_daemon_was_killed_and_the_grant_is_another() -> Result<()> {
+fn ovs_port_is_removed_after_a_crash_and_a_changed_grant() -> Result<()> {
     let mut switched = Switched::new()?;
     let card = Device::card(3, 0);
     switched.plug(&card, &on("ovsbr0"))?.done()?;
@@ -170,7 +170,7 @@ fn the_switch_loses_the_port_though_the_daemon_was_killed_and_the_grant_is_anoth
 }
 
 #[test]
-fn what_the_switch_or_the_grant_refuses_leaves_no_port() -> Result<()> {
+fn ovs_refused_port_leaves_nothing() -> Result<()> {
     let mut switched = Switched::new()?;
     let card = Device::card(3, 0);
     for (nodes, words) in [

@@ -7,7 +7,7 @@ use xenplug_tests::harness::Device;
 use crate::{card_of, machine, plug, remove, sends_its_own_alone};
 
 #[test]
-fn a_routed_card_has_the_machines_address_and_routes_for_as_long_as_it_is_plugged() -> Result<()> {
+fn routed_vif_has_host_address_and_routes_while_attached() -> Result<()> {
     let mut machine = machine()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);
@@ -38,7 +38,7 @@ fn a_routed_card_has_the_machines_address_and_routes_for_as_long_as_it_is_plugge
 }
 
 #[test]
-fn what_was_done_to_a_link_is_undone_though_the_link_stays() -> Result<()> {
+fn link_changes_are_undone_though_the_link_stays() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     let nodes = card_of("vif-route", &[("ip", "10.1.0.2"), ("vifname", "web"), ("mtu", "1400")]);
@@ -66,8 +66,7 @@ fn what_was_done_to_a_link_is_undone_though_the_link_stays() -> Result<()> {
 }
 
 #[test]
-fn an_argument_or_the_environment_wins_over_the_default_and_the_store_over_both_where_the_script_reads_it() -> Result<()>
-{
+fn vif_setting_precedence_is_store_then_arguments_then_default() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     // What the nodes say, what the script is told, the address and the route that follow.
@@ -105,7 +104,7 @@ fn an_argument_or_the_environment_wins_over_the_default_and_the_store_over_both_
 }
 
 #[test]
-fn what_cannot_be_routed_fails_with_the_reason_and_leaves_nothing() -> Result<()> {
+fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
     let mut machine = machine()?;
     machine.namespace().ip("link add eth9 type veth peer name world-eth9")?;
     let baseline = machine.baseline()?;
@@ -150,7 +149,7 @@ fn what_cannot_be_routed_fails_with_the_reason_and_leaves_nothing() -> Result<()
 }
 
 #[test]
-fn what_a_script_may_not_be_told_is_refused_at_the_socket() -> Result<()> {
+fn invalid_script_arguments_are_refused_at_the_socket() -> Result<()> {
     let machine = machine()?;
     let card = Device::card(3, 0);
     for told in [

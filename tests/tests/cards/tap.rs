@@ -26,7 +26,7 @@ fn link(machine: &TestHost, name: &str) -> Result<Value> {
 }
 
 #[test]
-fn a_tap_is_put_on_its_cards_bridge_and_taken_from_it_by_calls_of_its_own() -> Result<()> {
+fn tap_joins_and_leaves_its_vifs_bridge_by_own_script_calls() -> Result<()> {
     let mut machine = machine()?;
     let baseline = machine.baseline()?;
     machine.namespace().ip("link set xenbr0 mtu 1400")?;
@@ -64,7 +64,7 @@ fn a_tap_is_put_on_its_cards_bridge_and_taken_from_it_by_calls_of_its_own() -> R
 }
 
 #[test]
-fn a_tap_is_named_after_its_card_and_says_nothing_to_the_frontend_or_of_the_cards_status() -> Result<()> {
+fn tap_is_named_after_its_vif_and_publishes_nothing() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     let nodes = Vif::on("xenbr0").with("vifname", "web").with("mtu", "1300");
@@ -87,7 +87,7 @@ fn a_tap_is_named_after_its_card_and_says_nothing_to_the_frontend_or_of_the_card
 }
 
 #[test]
-fn a_tap_that_fails_says_why_and_its_card_stays_connected() -> Result<()> {
+fn failed_tap_reports_its_cause_and_its_vif_stays_connected() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     machine.plug(&card, &Vif::on("xenbr0").with("vifname", "web"))?.done()?;
@@ -108,7 +108,7 @@ fn a_tap_that_fails_says_why_and_its_card_stays_connected() -> Result<()> {
 }
 
 #[test]
-fn a_tap_is_waited_for_and_may_come_before_its_card_or_stay_after_it() -> Result<()> {
+fn tap_may_come_before_its_vif_and_stay_after_it() -> Result<()> {
     let mut machine = machine()?;
     let card = machine.attach_card(3, 0)?;
     machine.expect_state(&card, "2")?;
@@ -126,7 +126,7 @@ fn a_tap_is_waited_for_and_may_come_before_its_card_or_stay_after_it() -> Result
 }
 
 #[test]
-fn a_tap_outlives_the_daemon_and_not_its_cards_directory() -> Result<()> {
+fn tap_outlives_the_daemon_but_not_its_vifs_directory() -> Result<()> {
     let mut machine = machine()?;
     let baseline = machine.baseline()?;
     let card = Device::card(3, 0);
@@ -169,7 +169,7 @@ fn a_tap_outlives_the_daemon_and_not_its_cards_directory() -> Result<()> {
 }
 
 #[test]
-fn a_tap_that_somebody_else_has_plugged_is_theirs_to_unplug() -> Result<()> {
+fn foreign_tap_is_left_to_its_owner() -> Result<()> {
     let mut machine = machine()?;
     let card = machine.attach_card(3, 0)?;
     // There is none: nothing is to be done.
@@ -186,7 +186,7 @@ fn a_tap_that_somebody_else_has_plugged_is_theirs_to_unplug() -> Result<()> {
 }
 
 #[test]
-fn the_routes_of_a_tap_come_before_those_of_its_card() -> Result<()> {
+fn tap_routes_have_priority_over_vif_routes() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     let nodes = card_of("vif-route", &[("ip", "10.1.0.2")]);
@@ -213,7 +213,7 @@ fn the_routes_of_a_tap_come_before_those_of_its_card() -> Result<()> {
 }
 
 #[test]
-fn the_tap_of_a_translated_card_is_only_named() -> Result<()> {
+fn nat_tap_is_only_renamed() -> Result<()> {
     let mut machine = machine()?;
     let card = Device::card(3, 0);
     let nodes = card_of("vif-nat", &[("vifname", "web")]);
@@ -228,7 +228,7 @@ fn the_tap_of_a_translated_card_is_only_named() -> Result<()> {
 
 /// The original takes every tap for one of a card of domain 0's (tools/hotplug/Linux/vif-common.sh).
 #[test]
-fn a_tap_belongs_to_a_card_of_the_domain_that_serves_it() -> Result<()> {
+fn tap_of_another_domains_vif_is_refused() -> Result<()> {
     const CARD: &str = "/local/domain/5/backend/vif/3/0";
     let mut machine = TestHost::new()?;
     machine.namespace().ip("link add xenbr1 type bridge")?;

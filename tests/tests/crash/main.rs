@@ -31,7 +31,7 @@ fn plugged(machine: &mut TestHost, guest: u16) -> Result<[Device; 2]> {
 }
 
 #[test]
-fn connected_devices_stay_as_they_are_when_the_daemon_is_killed_and_restarted() -> Result<()> {
+fn connected_devices_survive_daemon_kill_and_restart() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = plugged(&mut machine, 3)?;
@@ -61,7 +61,7 @@ fn connected_devices_stay_as_they_are_when_the_daemon_is_killed_and_restarted() 
 }
 
 #[test]
-fn connected_devices_stay_when_the_daemon_is_asked_to_end() -> Result<()> {
+fn connected_devices_survive_an_orderly_daemon_stop() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = plugged(&mut machine, 3)?;
@@ -75,7 +75,7 @@ fn connected_devices_stay_when_the_daemon_is_asked_to_end() -> Result<()> {
 }
 
 #[test]
-fn what_went_while_the_daemon_was_down_is_cleaned_when_it_starts() -> Result<()> {
+fn devices_removed_during_downtime_are_reclaimed_at_start() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = plugged(&mut machine, 3)?;
@@ -90,7 +90,7 @@ fn what_went_while_the_daemon_was_down_is_cleaned_when_it_starts() -> Result<()>
 }
 
 #[test]
-fn what_came_while_the_daemon_was_down_is_plugged_when_it_starts() -> Result<()> {
+fn devices_added_during_downtime_connect_at_start() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     machine.daemon_mut()?.kill()?;
@@ -104,7 +104,7 @@ fn what_came_while_the_daemon_was_down_is_plugged_when_it_starts() -> Result<()>
 }
 
 #[test]
-fn killed_at_any_moment_of_fifty_plugs_the_daemon_comes_back_and_connects_all() -> Result<()> {
+fn daemon_killed_during_fifty_attaches_connects_all() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     for round in 0..5 {
@@ -131,7 +131,7 @@ fn killed_at_any_moment_of_fifty_plugs_the_daemon_comes_back_and_connects_all() 
 }
 
 #[test]
-fn a_store_that_is_killed_and_restarted_is_served_again() -> Result<()> {
+fn restarted_store_is_served_again() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     plugged(&mut machine, 3)?;
@@ -146,7 +146,7 @@ fn a_store_that_is_killed_and_restarted_is_served_again() -> Result<()> {
 }
 
 #[test]
-fn a_store_that_is_updated_live_is_served_as_before() -> Result<()> {
+fn live_updated_store_is_served_as_before() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut devices = plugged(&mut machine, 3)?.to_vec();
@@ -166,7 +166,7 @@ fn a_store_that_is_updated_live_is_served_as_before() -> Result<()> {
 }
 
 #[test]
-fn a_store_that_stalls_is_waited_for() -> Result<()> {
+fn stalled_store_is_waited_for() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
@@ -208,7 +208,7 @@ fn use_disk(disk: &File, stopped: impl Fn() -> bool) -> Result<u64> {
 }
 
 #[test]
-fn disks_are_written_and_links_stay_up_while_the_daemon_comes_and_goes() -> Result<()> {
+fn disk_io_and_links_continue_across_daemon_restarts() -> Result<()> {
     const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
@@ -264,7 +264,7 @@ fn disks_are_written_and_links_stay_up_while_the_daemon_comes_and_goes() -> Resu
 }
 
 #[test]
-fn a_device_is_refused_while_the_journal_has_no_room_and_plugged_when_it_has() -> Result<()> {
+fn device_fails_while_the_journal_is_full_and_then_connects() -> Result<()> {
     let mut machine = TestHost::new()?;
     let config = machine.config()?;
     let journal = config.run_directory().join("journal");

@@ -22,7 +22,7 @@ fn comes_and_goes(machine: &TestHost) -> Result<[(Device, Nodes); 2]> {
 }
 
 #[test]
-fn suspended_within_any_transaction_a_driver_domain_serves_on() -> Result<()> {
+fn driver_domain_suspended_in_a_transaction_serves_on() -> Result<()> {
     let mut machine = TestHost::apart()?;
     machine.start_daemon(machine.config()?)?;
     let image = machine.image("4-0.img", 4)?;

@@ -58,7 +58,7 @@ fn texts(folder: &Path, ending: &str, all: &mut String) -> Result<()> {
 }
 
 #[test]
-fn every_script_that_xen_ships_has_its_row_and_every_handler_too() -> Result<()> {
+fn documentation_lists_every_xen_script_and_plugin() -> Result<()> {
     let document = document()?;
     let rows = rows(&document);
     let documented: Vec<&str> = rows.iter().map(|row| row.0).collect();
@@ -100,7 +100,7 @@ fn every_script_that_xen_ships_has_its_row_and_every_handler_too() -> Result<()>
 }
 
 #[test]
-fn the_newest_scripts_are_those_that_are_compared_but_for_block_tap() -> Result<()> {
+fn newest_xen_scripts_equal_the_compared_except_block_tap() -> Result<()> {
     let rig = DebianRoot::find()?;
     let newer = rig.newer_scripts()?;
     // Where things are, which has the version in it, and the start of xenstored.
@@ -123,7 +123,7 @@ fn the_newest_scripts_are_those_that_are_compared_but_for_block_tap() -> Result<
 }
 
 #[test]
-fn the_differences_are_those_of_the_cases() -> Result<()> {
+fn documented_differences_match_the_cases() -> Result<()> {
     let document = document()?;
     let (head, written) = document.split_once(HEADING).context("no heading")?;
     let made = TABLES

@@ -41,7 +41,7 @@ fn ended_within(script: &mut Child, patience: Duration) -> Result<Option<ExitSta
 }
 
 #[test]
-fn a_deleted_image_leaks_no_loop_device() -> Result<()> {
+fn deleted_image_leaks_no_loop_device() -> Result<()> {
     let lab = Lab::new()?;
     for who in BOTH {
         let mut fixture = after(
@@ -63,7 +63,7 @@ fn a_deleted_image_leaks_no_loop_device() -> Result<()> {
 }
 
 #[test]
-fn the_mtu_of_a_renamed_card_is_told_to_its_own_guest() -> Result<()> {
+fn renamed_vif_mtu_reaches_its_own_guest() -> Result<()> {
     let lab = Lab::new()?;
     for who in BOTH {
         let mut fixture = after(
@@ -110,7 +110,7 @@ fn requests_beside(lab: &Lab, who: Who, others: u32) -> Result<usize> {
 }
 
 #[test]
-fn the_sharing_check_costs_the_same_however_many_disks_there_are() -> Result<()> {
+fn sharing_check_cost_is_independent_of_disk_count() -> Result<()> {
     let lab = Lab::new()?;
     for who in BOTH {
         let (few, many) = (requests_beside(&lab, who, 5)?, requests_beside(&lab, who, 25)?);
@@ -124,7 +124,7 @@ fn the_sharing_check_costs_the_same_however_many_disks_there_are() -> Result<()>
 }
 
 #[test]
-fn nobody_who_holds_the_xtables_lock_holds_up_a_card() -> Result<()> {
+fn held_xtables_lock_does_not_block_a_vif() -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(3);
     let lab = Lab::with_iptables("xtables-legacy-multi")?;
     for who in BOTH {
@@ -158,7 +158,7 @@ fn nobody_who_holds_the_xtables_lock_holds_up_a_card() -> Result<()> {
 }
 
 #[test]
-fn a_target_whose_disk_does_not_come_is_given_up() -> Result<()> {
+fn iscsi_target_whose_disk_never_appears_fails() -> Result<()> {
     let lab = Lab::new()?;
     const NODES: &[(&str, &str)] = &[
         ("script", "/etc/xen/scripts/block-iscsi"),

@@ -50,55 +50,55 @@ const USAGE: Difference = Difference {
 };
 
 #[test]
-fn block_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn block_matches_original_except_listed_differences() -> Result<()> {
     compare_all(&Lab::new()?, block::CASES)
 }
 
 #[test]
-fn vif_bridge_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn vif_bridge_matches_original_except_listed_differences() -> Result<()> {
     compare_all(&Lab::new()?, bridge::CASES)
 }
 
 #[test]
-fn block_dummy_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn block_dummy_matches_original_except_listed_differences() -> Result<()> {
     compare_all(&Lab::new()?, dummy::CASES)
 }
 
 #[test]
-fn vif_route_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn vif_route_matches_original_except_listed_differences() -> Result<()> {
     compare_all(&Lab::new()?, routed::ROUTE_CASES)
 }
 
 #[test]
-fn vif_nat_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn vif_nat_matches_original_except_listed_differences() -> Result<()> {
     compare_all(&Lab::new()?, routed::NAT_CASES)
 }
 
 #[test]
-fn block_tap_does_what_the_original_does_but_for_what_its_tables_list() -> Result<()> {
+fn block_tap_matches_original_except_listed_differences() -> Result<()> {
     say("NOTE: tap-ctl is a stand-in that keeps its disks: there is no tapdisk. Its calls are compared");
     compare_all(&Lab::newer()?, tap::CASES)?;
     compare_all(&Lab::new()?, tap::OLD_CASES)
 }
 
 #[test]
-fn block_iscsi_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn block_iscsi_matches_original_except_listed_differences() -> Result<()> {
     say("NOTE: iscsiadm is a stand-in that keeps its sessions: this kernel has no iSCSI. Its calls are compared");
     compare_all(&Lab::new()?, iscsi::CASES)
 }
 
 #[test]
-fn block_nbd_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn block_nbd_matches_original_except_listed_differences() -> Result<()> {
     say("NOTE: nbd-client is a stand-in that keeps its connections: this kernel has no nbd. Its calls are compared");
     compare_all(&Lab::new()?, nbd::CASES)
 }
 
 #[test]
-fn vscsi_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn vscsi_matches_original_except_listed_differences() -> Result<()> {
     compare_all(&Lab::new()?, scsi::CASES)
 }
 
 #[test]
-fn vif_openvswitch_does_what_the_original_does_but_for_what_its_table_lists() -> Result<()> {
+fn vif_openvswitch_matches_original_except_listed() -> Result<()> {
     compare_all(&Lab::new()?, switched::CASES)
 }

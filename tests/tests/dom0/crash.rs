@@ -11,7 +11,7 @@ use xenplug_tests::harness::{Device, TestHost, attached_below};
 use super::{MOMENT, expect_nothing_plugged, write};
 
 #[test]
-fn killed_at_any_moment_of_an_add_the_script_sees_it_and_libxl_clears_up() -> Result<()> {
+fn daemon_killed_during_add_fails_the_script_and_libxl_cleans() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     for delay in 0..12 {
@@ -45,7 +45,7 @@ fn killed_at_any_moment_of_an_add_the_script_sees_it_and_libxl_clears_up() -> Re
 }
 
 #[test]
-fn killed_at_any_moment_of_a_remove_the_next_daemon_ends_it() -> Result<()> {
+fn daemon_killed_during_remove_is_finished_by_its_successor() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     for delay in 0..20 {
@@ -82,7 +82,7 @@ fn killed_at_any_moment_of_a_remove_the_next_daemon_ends_it() -> Result<()> {
 }
 
 #[test]
-fn connected_devices_are_taken_up_by_the_next_daemon() -> Result<()> {
+fn connected_devices_are_adopted_by_the_next_daemon() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
@@ -101,7 +101,7 @@ fn connected_devices_are_taken_up_by_the_next_daemon() -> Result<()> {
 }
 
 #[test]
-fn a_disk_that_the_kernel_has_not_opened_yet_is_plugged_again_by_the_next_daemon() -> Result<()> {
+fn disk_not_yet_opened_by_blkback_is_attached_again_on_restart() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
@@ -121,7 +121,7 @@ fn a_disk_that_the_kernel_has_not_opened_yet_is_plugged_again_by_the_next_daemon
 }
 
 #[test]
-fn what_was_removed_while_the_daemon_was_down_is_released_when_it_starts() -> Result<()> {
+fn dom0_devices_removed_during_downtime_are_released_at_start() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
@@ -139,7 +139,7 @@ fn what_was_removed_while_the_daemon_was_down_is_released_when_it_starts() -> Re
 }
 
 #[test]
-fn a_guest_that_dies_leaves_nothing() -> Result<()> {
+fn dead_guest_leaves_nothing() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
@@ -152,7 +152,7 @@ fn a_guest_that_dies_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_daemon_that_ends_answers_what_it_was_asked() -> Result<()> {
+fn stopping_daemon_answers_pending_script_calls() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
@@ -183,7 +183,7 @@ fn a_daemon_that_ends_answers_what_it_was_asked() -> Result<()> {
 }
 
 #[test]
-fn a_store_that_stalls_or_dies_in_the_middle_of_a_call_is_no_reason_not_to_answer() -> Result<()> {
+fn script_call_is_answered_though_the_store_stalls_or_dies() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_state(&disk, "2")?;

@@ -38,7 +38,7 @@ fn expect_nothing_plugged(machine: &TestHost) -> Result<()> {
 }
 
 #[test]
-fn a_disk_and_a_card_are_plugged_and_unplugged_when_their_scripts_run() -> Result<()> {
+fn script_calls_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let image = machine.image("a.img", 4)?;
@@ -69,7 +69,7 @@ fn a_disk_and_a_card_are_plugged_and_unplugged_when_their_scripts_run() -> Resul
 }
 
 #[test]
-fn nothing_is_plugged_that_nobody_asked_for() -> Result<()> {
+fn dom0_device_without_script_call_is_not_attached() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
@@ -88,7 +88,7 @@ fn nothing_is_plugged_that_nobody_asked_for() -> Result<()> {
 }
 
 #[test]
-fn a_repeated_add_succeeds_and_changes_nothing() -> Result<()> {
+fn repeated_add_succeeds_and_changes_nothing() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
@@ -103,7 +103,7 @@ fn a_repeated_add_succeeds_and_changes_nothing() -> Result<()> {
 }
 
 #[test]
-fn two_calls_at_once_are_both_answered() -> Result<()> {
+fn concurrent_script_calls_are_both_answered() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let disk = machine.attach_disk(3, 0)?;
@@ -132,7 +132,7 @@ fn two_calls_at_once_are_both_answered() -> Result<()> {
 }
 
 #[test]
-fn an_add_that_fails_says_why_and_may_be_tried_again() -> Result<()> {
+fn failed_add_reports_its_cause_and_can_be_retried() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let disk = Device::disk(3, 0);
@@ -157,7 +157,7 @@ fn an_add_that_fails_says_why_and_may_be_tried_again() -> Result<()> {
 }
 
 #[test]
-fn a_call_that_makes_no_sense_is_answered_at_once() -> Result<()> {
+fn invalid_script_call_is_answered_at_once() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let disk = machine.attach_disk(3, 0)?;
     let socket = machine.control_socket()?;
@@ -197,7 +197,7 @@ fn a_call_that_makes_no_sense_is_answered_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_remove_releases_at_whatever_state_and_with_whatever_is_left_in_the_store() -> Result<()> {
+fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let states: [&[&str]; 5] = [
@@ -254,7 +254,7 @@ fn a_remove_releases_at_whatever_state_and_with_whatever_is_left_in_the_store() 
 }
 
 #[test]
-fn a_closed_device_is_released_before_its_script_comes() -> Result<()> {
+fn closed_device_is_released_before_its_remove_call() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
@@ -277,7 +277,7 @@ fn a_closed_device_is_released_before_its_script_comes() -> Result<()> {
 }
 
 #[test]
-fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
+fn rebooting_guest_keeps_its_devices() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
     for device in &devices {
@@ -294,7 +294,7 @@ fn a_rebooting_guest_keeps_its_devices() -> Result<()> {
 }
 
 #[test]
-fn a_device_that_is_attached_again_and_again_is_plugged_each_time() -> Result<()> {
+fn dom0_device_attached_repeatedly_connects_each_time() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     for _ in 0..15 {
@@ -308,7 +308,7 @@ fn a_device_that_is_attached_again_and_again_is_plugged_each_time() -> Result<()
 }
 
 #[test]
-fn a_reused_domid_is_another_device() -> Result<()> {
+fn reused_domid_is_another_device() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let first = machine.plug_disk(3, 0)?;
@@ -329,7 +329,7 @@ fn a_reused_domid_is_another_device() -> Result<()> {
 }
 
 #[test]
-fn a_directory_that_is_made_anew_never_gets_what_was_made_for_the_one_before() -> Result<()> {
+fn recreated_directory_never_gets_its_predecessors_resources() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let image = machine.image("second.img", 4)?;
@@ -356,7 +356,7 @@ fn a_directory_that_is_made_anew_never_gets_what_was_made_for_the_one_before() -
 }
 
 #[test]
-fn fifty_devices_are_plugged_and_unplugged_at_once() -> Result<()> {
+fn dom0_fifty_devices_attach_and_detach_at_once() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let mut devices = Vec::new();
@@ -383,7 +383,7 @@ fn fifty_devices_are_plugged_and_unplugged_at_once() -> Result<()> {
 }
 
 #[test]
-fn in_a_driver_domain_no_script_is_answered() -> Result<()> {
+fn driver_domain_answers_no_script_call() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_connected(&disk)?;

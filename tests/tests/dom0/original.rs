@@ -8,7 +8,7 @@ use xenplug_tests::harness::{Device, Disk, TestHost, Vif, attached_below};
 use super::MOMENT;
 
 #[test]
-fn what_the_original_scripts_plug_stays_theirs() -> Result<()> {
+fn devices_of_original_scripts_stay_foreign() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     let ours = [machine.plug_disk(4, 0)?, machine.plug_card(4, 0)?];
@@ -53,7 +53,7 @@ fn what_the_original_scripts_plug_stays_theirs() -> Result<()> {
 }
 
 #[test]
-fn what_the_original_scripts_plugged_before_the_daemon_came_is_theirs() -> Result<()> {
+fn devices_attached_by_scripts_before_start_stay_foreign() -> Result<()> {
     let mut machine = TestHost::new()?;
     let disk = machine.attach_disk(3, 0)?;
     machine.expect_state(&disk, "2")?;

@@ -11,7 +11,7 @@ use xenplug_tests::harness::{Call, Device, Disk, TestHost, attached_below};
 use super::{MOMENT, write};
 
 #[test]
-fn an_add_that_comes_too_early_waits_for_state_and_link() -> Result<()> {
+fn early_add_waits_for_state_and_link() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
@@ -38,7 +38,7 @@ fn an_add_that_comes_too_early_waits_for_state_and_link() -> Result<()> {
 }
 
 #[test]
-fn a_caller_that_goes_away_takes_its_call_along() -> Result<()> {
+fn disconnected_caller_cancels_its_script_call() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     let baseline = machine.baseline()?;
     machine.stop_kernel();
@@ -59,7 +59,7 @@ fn a_caller_that_goes_away_takes_its_call_along() -> Result<()> {
 }
 
 #[test]
-fn an_add_that_waits_in_vain_is_answered_before_libxl_kills_its_script() -> Result<()> {
+fn waiting_add_is_answered_before_libxl_kills_the_script() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     machine.stop_kernel();
     let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
@@ -81,7 +81,7 @@ fn an_add_that_waits_in_vain_is_answered_before_libxl_kills_its_script() -> Resu
 }
 
 #[test]
-fn a_handler_that_runs_on_is_stopped_before_libxl_kills_its_script_and_at_once_for_a_remove() -> Result<()> {
+fn endless_handler_stops_before_libxl_kills_its_script() -> Result<()> {
     let mut machine = TestHost::new()?;
     let config = machine
         .config()?

@@ -19,7 +19,7 @@ fn open(machine: &TestHost, disk: &Device, write: bool) -> Result<File> {
 }
 
 #[test]
-fn a_header_of_another_format_is_the_guests_data() -> Result<()> {
+fn image_format_header_is_treated_as_guest_data() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let secret = machine.directory().join("secret");
@@ -65,7 +65,7 @@ fn a_header_of_another_format_is_the_guests_data() -> Result<()> {
 }
 
 #[test]
-fn a_disk_that_is_read_only_by_whatever_way_cannot_be_written() -> Result<()> {
+fn read_only_disk_by_any_configuration_rejects_writes() -> Result<()> {
     let mut machine = TestHost::new()?;
     let sealed = machine.directory().join("sealed");
     fs::create_dir(&sealed)?;

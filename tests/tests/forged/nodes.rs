@@ -157,7 +157,7 @@ impl Stage {
 }
 
 #[test]
-fn no_value_of_any_node_touches_what_is_not_granted() -> Result<()> {
+fn malicious_node_values_touch_nothing_ungranted() -> Result<()> {
     let mut stage = Stage::new()?;
     let mut trial = Trial::default();
     let keys = DISK
@@ -184,7 +184,7 @@ fn no_value_of_any_node_touches_what_is_not_granted() -> Result<()> {
 }
 
 #[test]
-fn a_device_in_a_state_that_there_is_not_waits_and_holds_nothing_that_stays() -> Result<()> {
+fn device_in_an_invalid_state_waits_and_leaks_nothing() -> Result<()> {
     let mut stage = Stage::new()?;
     let mut trial = Trial::default();
     for (card, key) in [false, true]
@@ -212,7 +212,7 @@ fn a_device_in_a_state_that_there_is_not_waits_and_holds_nothing_that_stays() ->
 }
 
 #[test]
-fn pointers_to_another_guests_device_lead_nowhere() -> Result<()> {
+fn forged_device_pointers_do_not_affect_other_guests() -> Result<()> {
     let mut stage = Stage::new()?;
     stage.machine.namespace().ip("link set xenbr0 mtu 1400")?;
     let theirs = stage.victim;

@@ -27,7 +27,7 @@ fn settled(machine: &TestHost, device: &Device, words: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn an_image_that_goes_while_it_is_plugged_is_an_error_or_none() -> Result<()> {
+fn image_vanishing_during_attach_is_a_clean_error() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut trial = Trial::default();
@@ -46,7 +46,7 @@ fn an_image_that_goes_while_it_is_plugged_is_an_error_or_none() -> Result<()> {
 }
 
 #[test]
-fn a_bridge_that_goes_while_a_card_is_plugged_is_an_error_or_none() -> Result<()> {
+fn bridge_vanishing_during_attach_is_a_clean_error() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut trial = Trial::default();
@@ -65,7 +65,7 @@ fn a_bridge_that_goes_while_a_card_is_plugged_is_an_error_or_none() -> Result<()
 }
 
 #[test]
-fn a_link_that_goes_while_its_card_is_plugged_holds_up_nobody() -> Result<()> {
+fn link_vanishing_during_attach_blocks_no_other_device() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     let baseline = machine.baseline()?;
     let mut trial = Trial::default();

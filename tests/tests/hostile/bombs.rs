@@ -67,7 +67,7 @@ fn functions() -> String {
 }
 
 #[test]
-fn a_component_that_the_compiler_has_no_time_for_is_refused_at_a_start_and_at_a_reload() -> Result<()> {
+fn component_compiling_too_long_is_refused_at_start_and_reload() -> Result<()> {
     // The first start compiles the good plugins.
     let mut machine = TestHost::with_daemon()?;
     machine.daemon_mut()?.terminate()?;
@@ -116,7 +116,7 @@ fn a_component_that_the_compiler_has_no_time_for_is_refused_at_a_start_and_at_a_
 }
 
 #[test]
-fn a_component_that_the_compiler_has_no_memory_for_ends_it() -> Result<()> {
+fn compiler_process_ends_when_it_exceeds_its_memory() -> Result<()> {
     let machine = TestHost::new()?;
     let compile = |component: &PathBuf| {
         let mut compiler = Command::new("prlimit");
@@ -140,7 +140,7 @@ fn a_component_that_the_compiler_has_no_memory_for_ends_it() -> Result<()> {
 }
 
 #[test]
-fn the_compiler_sets_itself_limits_before_it_reads() -> Result<()> {
+fn compiler_process_sets_its_limits_before_reading() -> Result<()> {
     let mut compiler = Command::new(build_directory()?.join("xenplugd"))
         .arg("compile-component")
         .stdin(Stdio::piped())

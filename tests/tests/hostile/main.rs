@@ -47,7 +47,7 @@ fn device_for(machine: &TestHost, guest: &Guest, frontend: u16, index: u32) -> R
 }
 
 #[test]
-fn every_guest_is_tested() -> Result<()> {
+fn every_test_guest_has_a_test() -> Result<()> {
     let built: BTreeSet<String> = fs::read_dir(plugins_directory()?.join("guests"))
         .context("`cargo xtask build` builds the guests")?
         .map(|entry| {
@@ -64,7 +64,7 @@ fn every_guest_is_tested() -> Result<()> {
 }
 
 #[test]
-fn every_guest_stands_in_the_table_of_hostile_plugins() -> Result<()> {
+fn every_test_guest_is_in_the_reliability_table() -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reliability.md");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let (_, section) = text
@@ -81,7 +81,7 @@ fn every_guest_stands_in_the_table_of_hostile_plugins() -> Result<()> {
 }
 
 #[test]
-fn a_guest_that_misbehaves_fails_alone_and_what_it_held_is_given_back() -> Result<()> {
+fn misbehaving_plugin_fails_alone_and_its_effects_are_undone() -> Result<()> {
     let _pool = LoopPool::now()?;
     let failing = GUESTS.iter().filter(|guest| matches!(guest.fate, Fate::Fails(_)));
     let mut machine = machine_with(failing.clone().copied())?;
@@ -178,7 +178,7 @@ fn no_control_characters(text: &str) -> Result<()> {
 }
 
 #[test]
-fn guests_that_spin_hold_up_nobody_and_stop_when_their_device_goes() -> Result<()> {
+fn spinning_plugin_blocks_nobody_and_stops_with_its_device() -> Result<()> {
     let spinning = guest("spin-in-connect");
     let mut machine = TestHost::new()?;
     let config = beside(machine.config()?, &machine.images(), [spinning])
@@ -207,7 +207,7 @@ fn guests_that_spin_hold_up_nobody_and_stop_when_their_device_goes() -> Result<(
 }
 
 #[test]
-fn a_storm_that_fills_the_pool_ends_and_others_are_served() -> Result<()> {
+fn exhausted_instance_pool_recovers_and_others_are_served() -> Result<()> {
     let spinning = guest("spin-in-connect");
     let mut machine = machine_with([spinning])?;
     let baseline = machine.baseline()?;
@@ -229,7 +229,7 @@ fn a_storm_that_fills_the_pool_ends_and_others_are_served() -> Result<()> {
 }
 
 #[test]
-fn guests_that_connect_are_kept_within_their_bounds() -> Result<()> {
+fn connecting_plugin_is_kept_within_its_limits() -> Result<()> {
     let mut machine = machine_with(
         GUESTS
             .iter()
@@ -291,7 +291,7 @@ fn guests_that_connect_are_kept_within_their_bounds() -> Result<()> {
 }
 
 #[test]
-fn what_a_plugin_leaves_in_its_memory_no_other_finds() -> Result<()> {
+fn plugin_memory_is_cleared_before_reuse() -> Result<()> {
     let mut machine = machine_with(["leaves-marks", "finds-marks"].map(guest))?;
     let baseline = machine.baseline()?;
     // At once, so that they fill several places in the pool, and more of them than it keeps warm.
@@ -323,7 +323,7 @@ fn what_a_plugin_leaves_in_its_memory_no_other_finds() -> Result<()> {
 }
 
 #[test]
-fn a_plugin_that_floods_the_log_over_many_events_is_cut_off_and_that_is_told() -> Result<()> {
+fn plugin_flooding_the_log_is_rate_limited_and_reported() -> Result<()> {
     const EVENTS: u32 = 5;
     let mut machine = TestHost::new()?;
     let config = beside(machine.config()?, &machine.images(), [guest("log-flood")]);

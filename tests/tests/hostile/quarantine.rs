@@ -74,7 +74,7 @@ fn reload(machine: &TestHost, config: &Config) -> Result<()> {
 }
 
 #[test]
-fn a_plugin_that_keeps_failing_is_quarantined_and_comes_back_when_it_is_released_or_another() -> Result<()> {
+fn failing_plugin_is_quarantined_until_released_or_replaced() -> Result<()> {
     const NAME: &str = "trap-in-connect";
     // Unlike in what is said of a quarantine, which names the last fault.
     const CRASHED: &str = "trap-in-connect: the plugin crashed";
@@ -156,7 +156,7 @@ fn a_plugin_that_keeps_failing_is_quarantined_and_comes_back_when_it_is_released
 }
 
 #[test]
-fn a_guest_cannot_have_a_plugin_quarantined_for_those_it_serves() -> Result<()> {
+fn guest_cannot_quarantine_a_plugin_for_others() -> Result<()> {
     // It crashes over an image that is there, and connects without.
     const NAME: &str = "foreign-handle";
     let mut machine = machine_with(NAME, "faults = 2\nguests = 2\npause = \"0s\"")?;
@@ -187,7 +187,7 @@ fn a_guest_cannot_have_a_plugin_quarantined_for_those_it_serves() -> Result<()> 
 }
 
 #[test]
-fn a_guest_waits_for_a_plugin_that_has_just_failed_it_and_may_go_meanwhile() -> Result<()> {
+fn guest_waits_out_its_plugins_backoff_and_may_detach_meanwhile() -> Result<()> {
     const NAME: &str = "trap-in-connect";
     let mut machine = machine_with(NAME, "pause = \"3s\"")?;
     let baseline = machine.baseline()?;
@@ -216,7 +216,7 @@ fn a_guest_waits_for_a_plugin_that_has_just_failed_it_and_may_go_meanwhile() -> 
 }
 
 #[test]
-fn what_a_quarantined_plugin_holds_is_given_back_without_asking_it() -> Result<()> {
+fn quarantined_plugins_resources_are_released_without_it() -> Result<()> {
     const NAME: &str = "spin-in-disconnect";
     let mut machine = machine_with(NAME, "faults = 2\npause = \"0s\"")?;
     let baseline = machine.baseline()?;

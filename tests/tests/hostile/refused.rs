@@ -30,7 +30,7 @@ pub(crate) fn assert_refused(machine: &TestHost, config: &Config, words: &[&str]
 }
 
 #[test]
-fn a_guest_that_does_not_fit_or_start_is_refused() -> Result<()> {
+fn plugin_that_does_not_fit_or_start_is_refused() -> Result<()> {
     let machine = TestHost::new()?;
     for guest in GUESTS {
         if let Fate::Refused(words) = guest.fate {
@@ -45,7 +45,7 @@ fn a_guest_that_does_not_fit_or_start_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_file_that_is_no_component_is_refused() -> Result<()> {
+fn file_that_is_no_component_is_refused() -> Result<()> {
     let machine = TestHost::new()?;
     let good = fs::read(plugins_directory()?.join("phy.wasm"))?;
     // A first start fills the cache, for some compiled code.

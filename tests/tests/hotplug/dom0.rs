@@ -6,7 +6,7 @@ use xenplug_tests::harness::attached_below;
 use crate::stage::Stage;
 
 #[test]
-fn dom0_serves_what_it_is_asked_for_and_leaves_to_scripts_what_is_theirs() -> Result<()> {
+fn dom0_serves_requests_and_leaves_scripts_their_devices() -> Result<()> {
     let mut stage = Stage::in_dom0()?;
     let baseline = stage.machine.baseline()?;
     // libxl's, which its script asks for, and one that nobody asks for.
@@ -44,7 +44,7 @@ fn dom0_serves_what_it_is_asked_for_and_leaves_to_scripts_what_is_theirs() -> Re
 }
 
 #[test]
-fn a_guest_that_dies_takes_along_what_dom0_was_asked_for() -> Result<()> {
+fn dead_guest_ends_its_device_requests_in_dom0() -> Result<()> {
     let mut stage = Stage::in_dom0()?;
     let disk = stage.disk("a.img")?;
     stage.attach(&disk)?;

@@ -6,7 +6,7 @@ use xenplug_tests::harness::attached_below;
 use crate::stage::Stage;
 
 #[test]
-fn an_attach_that_takes_too_long_says_so_and_leaves_nothing() -> Result<()> {
+fn attach_past_its_deadline_reports_it_and_leaves_nothing() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let disk = stage.disk("a.img")?;
@@ -25,7 +25,7 @@ fn an_attach_that_takes_too_long_says_so_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_guest_that_does_not_let_go_is_waited_for_unless_forced() -> Result<()> {
+fn detach_waits_for_the_guest_unless_forced() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let disk = stage.disk("a.img")?;
@@ -43,7 +43,7 @@ fn a_guest_that_does_not_let_go_is_waited_for_unless_forced() -> Result<()> {
 }
 
 #[test]
-fn a_guest_that_dies_takes_its_devices_along_and_its_number_is_free() -> Result<()> {
+fn dead_guest_ends_its_requests_and_its_domid_is_reusable() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let (disk, card) = (stage.disk("a.img")?, stage.card());
@@ -71,7 +71,7 @@ fn a_guest_that_dies_takes_its_devices_along_and_its_number_is_free() -> Result<
 }
 
 #[test]
-fn what_was_made_for_a_request_goes_when_that_has_gone_while_the_daemon_was_away() -> Result<()> {
+fn request_removed_during_downtime_is_released_at_start() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let disk = stage.disk("a.img")?;
@@ -84,7 +84,7 @@ fn what_was_made_for_a_request_goes_when_that_has_gone_while_the_daemon_was_away
 }
 
 #[test]
-fn watch_tells_what_becomes_of_a_device() -> Result<()> {
+fn watch_reports_each_change_of_a_device() -> Result<()> {
     let stage = Stage::new()?;
     let disk = stage.disk("a.img")?;
     let mut watching = stage

@@ -12,7 +12,7 @@ use crate::{
 const NODES: u32 = 1000;
 
 #[test]
-fn the_guest_may_die_at_any_moment_of_either_and_nothing_is_left() -> Result<()> {
+fn guest_death_during_attach_or_detach_leaves_nothing() -> Result<()> {
     at_each_moment(|stage, disk, moment, child, kept| {
         stage.machine.xenstored().kill_domain(3)?;
         stage.machine.toolstack().bury(3)?;
@@ -37,7 +37,7 @@ fn the_guest_may_die_at_any_moment_of_either_and_nothing_is_left() -> Result<()>
 }
 
 #[test]
-fn of_a_driver_domain_that_died_everything_can_be_taken_away_at_once() -> Result<()> {
+fn dead_driver_domains_devices_can_be_removed_at_once() -> Result<()> {
     let mut stage = Stage::new()?;
     let (disk, card) = (stage.disk("a.img")?, stage.card());
     for asked in [&disk, &card] {
@@ -61,7 +61,7 @@ fn of_a_driver_domain_that_died_everything_can_be_taken_away_at_once() -> Result
 }
 
 #[test]
-fn the_store_may_be_replaced_at_any_moment_of_either_and_all_go_on() -> Result<()> {
+fn store_replaced_during_attach_or_detach_is_survived() -> Result<()> {
     at_each_moment(|stage, _, moment, child, kept| {
         stage.machine.xenstored().live_update()?;
         if moment == Moment::Wanted {
@@ -112,7 +112,7 @@ impl Stage {
 }
 
 #[test]
-fn a_driver_domain_without_room_in_the_store_says_so_makes_nothing_and_goes_on_when_there_is_some() -> Result<()> {
+fn driver_domain_over_quota_fails_requests_until_it_has_room() -> Result<()> {
     let stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let used = stage.nodes()?;

@@ -16,7 +16,7 @@ use stage::Stage;
 use xenplug_tests::harness::attached_below;
 
 #[test]
-fn a_disk_and_a_card_come_and_go_and_nothing_is_held_when_detach_returns() -> Result<()> {
+fn requested_disk_and_vif_hold_nothing_after_detach() -> Result<()> {
     let stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     for _ in 0..3 {
@@ -37,7 +37,7 @@ fn a_disk_and_a_card_come_and_go_and_nothing_is_held_when_detach_returns() -> Re
 }
 
 #[test]
-fn the_driver_domain_makes_both_directories_with_the_rights_that_libxl_would_give() -> Result<()> {
+fn driver_domain_creates_directories_with_libxls_permissions() -> Result<()> {
     let stage = Stage::new()?;
     let disk = stage.disk("a.img")?;
     stage.attach(&disk)?;
@@ -66,7 +66,7 @@ fn the_driver_domain_makes_both_directories_with_the_rights_that_libxl_would_giv
 }
 
 #[test]
-fn detach_returns_only_after_the_last_user_has_let_the_disk_go() -> Result<()> {
+fn detach_returns_after_the_last_user_has_closed_the_disk() -> Result<()> {
     let stage = Stage::new()?;
     let disk = stage.disk("a.img")?;
     stage.attach(&disk)?;
@@ -88,7 +88,7 @@ fn detach_returns_only_after_the_last_user_has_let_the_disk_go() -> Result<()> {
 }
 
 #[test]
-fn a_device_of_libxls_goes_on_as_ever_and_is_nobodys_to_ask_for() -> Result<()> {
+fn libxl_device_is_unaffected_by_device_requests() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let disk = stage.disk("a.img")?;

@@ -123,7 +123,7 @@ pub(crate) fn at_each_moment(happens: impl Fn(&mut Stage, &Asked, Moment, Child,
 }
 
 #[test]
-fn the_daemon_may_die_at_any_moment_of_either_and_the_next_one_goes_on() -> Result<()> {
+fn daemon_crash_during_attach_or_detach_is_continued() -> Result<()> {
     at_each_moment(|stage, _, moment, child, kept| {
         if moment != Moment::Wanted {
             stage.machine.daemon_mut()?.kill()?;
@@ -137,7 +137,7 @@ fn the_daemon_may_die_at_any_moment_of_either_and_the_next_one_goes_on() -> Resu
 }
 
 #[test]
-fn the_toolstack_may_die_at_any_moment_of_either_and_another_one_takes_over() -> Result<()> {
+fn toolstack_crash_during_attach_or_detach_is_continued() -> Result<()> {
     at_each_moment(|stage, _, moment, mut child, kept| {
         child.kill()?;
         child.wait()?;
@@ -150,7 +150,7 @@ fn the_toolstack_may_die_at_any_moment_of_either_and_another_one_takes_over() ->
 }
 
 #[test]
-fn killed_after_any_time_both_come_back_and_end_what_they_began() -> Result<()> {
+fn daemon_and_toolstack_killed_at_any_time_finish_their_work() -> Result<()> {
     let mut stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let (disk, card) = (stage.disk("a.img")?, stage.card());

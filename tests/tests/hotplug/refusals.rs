@@ -11,7 +11,7 @@ use crate::stage::Stage;
 const SOON: Duration = Duration::from_secs(4);
 
 #[test]
-fn the_cause_of_a_failure_is_told_at_once_and_nothing_is_left() -> Result<()> {
+fn request_failure_reports_its_cause_and_leaves_nothing() -> Result<()> {
     let stage = Stage::new()?;
     let baseline = stage.machine.baseline()?;
     let absent = stage.machine.images().join("absent.img");
@@ -33,7 +33,7 @@ fn the_cause_of_a_failure_is_told_at_once_and_nothing_is_left() -> Result<()> {
 }
 
 #[test]
-fn a_failure_is_told_within_a_second_of_the_driver_domains_word() -> Result<()> {
+fn request_failure_is_reported_within_a_second() -> Result<()> {
     let stage = Stage::new()?;
     let absent = stage.machine.images().join("absent.img");
     let spec = format!("format=raw,vdev=xvda,access=rw,target={}", absent.display());
@@ -83,7 +83,7 @@ fn word(watcher: &mut Store, error: &str) -> Result<Option<String>> {
 }
 
 #[test]
-fn a_request_that_is_not_understood_is_refused_and_says_why() -> Result<()> {
+fn malformed_request_is_refused_with_its_cause() -> Result<()> {
     let mut stage = Stage::new()?;
     let disk = stage.disk("a.img")?;
     stage.machine.daemon_mut()?.kill()?;
@@ -108,7 +108,7 @@ fn a_request_that_is_not_understood_is_refused_and_says_why() -> Result<()> {
 }
 
 #[test]
-fn of_two_attaches_at_one_place_one_has_it() -> Result<()> {
+fn concurrent_attaches_of_one_device_have_one_winner() -> Result<()> {
     let stage = Stage::new()?;
     let disk = stage.disk("a.img")?;
     let both = [
@@ -127,7 +127,7 @@ fn of_two_attaches_at_one_place_one_has_it() -> Result<()> {
 }
 
 #[test]
-fn a_driver_domain_may_not_do_more_than_libxl_lets_it() -> Result<()> {
+fn driver_domain_cannot_exceed_libxls_permissions() -> Result<()> {
     let mut stage = Stage::new()?;
     let disk = stage.disk("a.img")?;
     stage.attach(&disk)?;

@@ -46,7 +46,7 @@ fn is_heard(mut round: impl FnMut() -> Result<Option<String>>) -> Result<()> {
 }
 
 #[test]
-fn in_a_driver_domain_the_word_comes_when_nothing_is_held() -> Result<()> {
+fn driver_domain_status_is_written_after_release() -> Result<()> {
     let mut machine = TestHost::with_daemon()?;
     for attach in [TestHost::attach_disk, TestHost::attach_card] {
         is_heard(|| {
@@ -63,7 +63,7 @@ fn in_a_driver_domain_the_word_comes_when_nothing_is_held() -> Result<()> {
 }
 
 #[test]
-fn in_dom0_the_word_comes_when_nothing_is_held() -> Result<()> {
+fn dom0_status_is_written_after_release() -> Result<()> {
     let mut machine = TestHost::dom0()?;
     for plug in [TestHost::plug_disk, TestHost::plug_card] {
         let device = plug(&mut machine, 3, 0)?;
@@ -78,7 +78,7 @@ fn in_dom0_the_word_comes_when_nothing_is_held() -> Result<()> {
 }
 
 #[test]
-fn of_a_request_the_word_comes_when_nothing_is_held_and_before_it_is_closed() -> Result<()> {
+fn request_status_is_written_after_release_and_before_close() -> Result<()> {
     for stage in [Stage::new()?, Stage::in_dom0()?] {
         for asked in [stage.disk("a.img")?, stage.card()] {
             stage.attach(&asked)?;

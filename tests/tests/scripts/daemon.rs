@@ -67,7 +67,7 @@ impl Dom0 {
 }
 
 #[test]
-fn what_libxl_runs_plugs_a_disk_and_a_card_and_takes_them_down() -> Result<()> {
+fn libxl_script_runs_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
     let mut dom0 = Dom0::new()?;
     let baseline = dom0.machine.baseline()?;
     let image = dom0.machine.image("a.img", 4)?;
@@ -98,7 +98,7 @@ fn what_libxl_runs_plugs_a_disk_and_a_card_and_takes_them_down() -> Result<()> {
 }
 
 #[test]
-fn what_the_daemon_refuses_or_is_not_there_for_fails_with_the_reason_in_the_store() -> Result<()> {
+fn refused_or_unserved_script_run_writes_its_cause_to_the_store() -> Result<()> {
     let mut dom0 = Dom0::new()?;
     let device = Device::disk(3, 0);
     let absent = dom0.machine.images().join("absent.img");
@@ -131,7 +131,7 @@ fn what_the_daemon_refuses_or_is_not_there_for_fails_with_the_reason_in_the_stor
 }
 
 #[test]
-fn what_udev_runs_for_the_tap_of_an_emulated_card_plugs_it_without_the_cards_path() -> Result<()> {
+fn udev_tap_run_attaches_it_without_the_vif_path() -> Result<()> {
     let mut dom0 = Dom0::new()?;
     let card = Device::card(3, 0);
     dom0.machine.attach(&card, &Vif::on("xenbr0"))?;

@@ -49,7 +49,7 @@ fn status(stage: &Stage) -> Result<(Value, BTreeMap<String, Value>)> {
 }
 
 #[test]
-fn status_says_which_scripts_stay_the_originals() -> Result<()> {
+fn status_lists_scripts_that_stay_original() -> Result<()> {
     let stage = Stage::new("fail")?;
     for name in ["block", "block-drbd-probe", "remus-netbuf-setup"] {
         stage.put(name, ORIGINAL, 0o755)?;
@@ -73,7 +73,7 @@ fn status_says_which_scripts_stay_the_originals() -> Result<()> {
 }
 
 #[test]
-fn the_scripts_of_the_configuration_are_stood_in_for_and_come_back_as_they_were() -> Result<()> {
+fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
     let mut stage = Stage::new("fail")?;
     stage.put("block", ORIGINAL, 0o750)?;
     stage.put("block-common.sh", "# sourced\n", 0o644)?;
@@ -130,7 +130,7 @@ fn the_scripts_of_the_configuration_are_stood_in_for_and_come_back_as_they_were(
 }
 
 #[test]
-fn what_the_upgrade_of_a_package_puts_in_the_place_is_told_and_becomes_the_original() -> Result<()> {
+fn script_from_a_package_upgrade_becomes_the_original() -> Result<()> {
     let stage = Stage::new("original")?;
     stage.put("block", ORIGINAL, 0o755)?;
     stage.scripts("install block")?;
@@ -158,7 +158,7 @@ fn what_the_upgrade_of_a_package_puts_in_the_place_is_told_and_becomes_the_origi
 }
 
 #[test]
-fn status_tells_whether_all_is_there_that_a_stand_in_needs() -> Result<()> {
+fn status_reports_what_a_shim_is_missing() -> Result<()> {
     let stage = Stage::new("original")?;
     let (all, _) = status(&stage)?;
     assert_eq!(
@@ -213,7 +213,7 @@ fn status_tells_whether_all_is_there_that_a_stand_in_needs() -> Result<()> {
 }
 
 #[test]
-fn what_would_make_every_attach_fail_is_refused() -> Result<()> {
+fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
     let stage = Stage::new("fail")?;
     stage.put("block", ORIGINAL, 0o755)?;
     let before = files(&stage.folder())?;
@@ -278,7 +278,7 @@ fn what_would_make_every_attach_fail_is_refused() -> Result<()> {
 }
 
 #[test]
-fn killed_at_any_moment_a_whole_script_is_in_place_and_the_next_run_ends_well() -> Result<()> {
+fn installation_killed_at_any_time_leaves_whole_scripts() -> Result<()> {
     const ROUNDS: u32 = 120;
     let stage = Stage::new("fail")?;
     stage.put("block", ORIGINAL, 0o750)?;

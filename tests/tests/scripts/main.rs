@@ -18,7 +18,7 @@ fn answer(body: &str) -> String {
 }
 
 #[test]
-fn the_kernel_runs_the_stand_in_for_a_script_and_it_asks_the_daemon_for_the_device() -> Result<()> {
+fn shim_run_by_the_kernel_calls_the_daemon() -> Result<()> {
     let mut stage = Stage::new("fail")?;
     for (script, arguments, device, action) in [
         ("block", "add", disk(), "add"),
@@ -38,7 +38,7 @@ fn the_kernel_runs_the_stand_in_for_a_script_and_it_asks_the_daemon_for_the_devi
 }
 
 #[test]
-fn what_a_script_does_for_the_other_link_of_a_card_the_daemon_is_not_asked() -> Result<()> {
+fn shim_ignores_calls_for_the_other_link_of_a_vif() -> Result<()> {
     let stage = Stage::new("fail")?;
     stage.stand_in_with_original("vif-bridge")?;
     // There is no daemon to answer.
@@ -50,7 +50,7 @@ fn what_a_script_does_for_the_other_link_of_a_card_the_daemon_is_not_asked() -> 
 }
 
 #[test]
-fn for_the_tap_of_an_emulated_card_the_daemon_is_asked_and_the_cards_status_left_alone() -> Result<()> {
+fn tap_script_call_leaves_the_vif_status_alone() -> Result<()> {
     let mut stage = Stage::new("fail")?;
     stage.stand_in_with_original("vif-bridge")?;
     for (arguments, action) in [("add type_if=tap", "add"), ("remove type_if=tap", "remove")] {
@@ -75,7 +75,7 @@ fn for_the_tap_of_an_emulated_card_the_daemon_is_asked_and_the_cards_status_left
 }
 
 #[test]
-fn what_a_script_is_told_besides_the_daemon_is_told_too() -> Result<()> {
+fn shim_passes_extra_arguments_to_the_daemon() -> Result<()> {
     let stage = Stage::new("fail")?;
     stage.stand_in_with_original("vif-route")?;
     let listener = stage.listen()?;
@@ -93,7 +93,7 @@ fn what_a_script_is_told_besides_the_daemon_is_told_too() -> Result<()> {
 }
 
 #[test]
-fn vif_setup_runs_the_script_that_is_named_be_it_a_stand_in_or_the_operators_own() -> Result<()> {
+fn vif_setup_runs_the_named_shim_or_operator_script() -> Result<()> {
     let stage = Stage::new("fail")?;
     let setup = stage.stand_in("vif-setup")?;
     stage.stand_in("vif-route")?;
@@ -130,7 +130,7 @@ fn vif_setup_runs_the_script_that_is_named_be_it_a_stand_in_or_the_operators_own
 }
 
 #[test]
-fn the_daemons_error_is_the_scripts_and_told_to_the_store_where_the_daemon_has_not() -> Result<()> {
+fn shim_reports_the_daemons_error_and_stores_it_if_missing() -> Result<()> {
     let mut stage = Stage::new("original")?;
     stage.stand_in_with_original("block")?;
     let failed = answer(r#"{"outcome":"failed","error":"phy: params: no such\nfile"}"#);
@@ -153,7 +153,7 @@ fn the_daemons_error_is_the_scripts_and_told_to_the_store_where_the_daemon_has_n
 }
 
 #[test]
-fn without_a_daemon_an_attach_fails_at_once_and_the_store_says_why() -> Result<()> {
+fn attach_without_daemon_fails_at_once_with_its_cause_stored() -> Result<()> {
     let mut stage = Stage::new("fail")?;
     stage.stand_in_with_original("block")?;
     stage.stand_in_with_original("vif-bridge")?;
@@ -186,7 +186,7 @@ fn without_a_daemon_an_attach_fails_at_once_and_the_store_says_why() -> Result<(
 }
 
 #[test]
-fn a_directory_that_has_gone_is_not_made_again_to_tell_an_error() -> Result<()> {
+fn shim_error_does_not_recreate_a_removed_directory() -> Result<()> {
     let mut stage = Stage::new("fail")?;
     stage.stand_in("block")?;
     stage.toolstack().forget(&disk())?;
@@ -199,7 +199,7 @@ fn a_directory_that_has_gone_is_not_made_again_to_tell_an_error() -> Result<()> 
 }
 
 #[test]
-fn a_device_that_is_connected_stays_so_though_the_daemon_is_away() -> Result<()> {
+fn connected_device_stays_connected_without_daemon() -> Result<()> {
     let mut stage = Stage::new("fail")?;
     stage.stand_in("block")?;
     stage.write(&disk(), "hotplug-status", "connected")?;
@@ -209,7 +209,7 @@ fn a_device_that_is_connected_stays_so_though_the_daemon_is_away() -> Result<()>
 }
 
 #[test]
-fn the_operator_may_have_the_original_run_while_the_daemon_is_away() -> Result<()> {
+fn shim_falls_back_to_the_original_when_configured() -> Result<()> {
     let mut stage = Stage::new("original")?;
     stage.stand_in_with_original("block")?;
     stage.run("block", "add extra=1", &disk())?.expect(0, &[])?;
@@ -237,7 +237,7 @@ fn the_operator_may_have_the_original_run_while_the_daemon_is_away() -> Result<(
 }
 
 #[test]
-fn a_daemon_that_breaks_off_may_have_begun_so_the_original_is_not_run() -> Result<()> {
+fn broken_daemon_connection_does_not_fall_back() -> Result<()> {
     for answer in ["", "HTTP/1.0 200 OK\r\n\r\n{\"outc", "HTTP/1.0 503 Busy\r\n\r\n"] {
         let mut stage = Stage::new("original")?;
         stage.stand_in_with_original("block")?;
@@ -261,7 +261,7 @@ fn a_daemon_that_breaks_off_may_have_begun_so_the_original_is_not_run() -> Resul
 }
 
 #[test]
-fn a_device_of_the_originals_is_taken_down_by_it() -> Result<()> {
+fn device_of_the_original_is_removed_by_the_original() -> Result<()> {
     let none = answer(r#"{"outcome":"not-served","error":"the original made it ready"}"#);
     let mut stage = Stage::new("fail")?;
     stage.stand_in_with_original("block")?;
@@ -285,7 +285,7 @@ fn a_device_of_the_originals_is_taken_down_by_it() -> Result<()> {
 }
 
 #[test]
-fn a_script_that_libxl_kills_hangs_up() -> Result<()> {
+fn killed_shim_closes_its_connection() -> Result<()> {
     let stage = Stage::new("fail")?;
     stage.stand_in("block")?;
     let listener = stage.listen()?;
@@ -303,7 +303,7 @@ fn a_script_that_libxl_kills_hangs_up() -> Result<()> {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_leaves_the_defaults_and_is_told() -> Result<()> {
+fn unusable_shim_configuration_is_reported_and_ignored() -> Result<()> {
     let stage = Stage::new("original")?;
     stage.stand_in_with_original("block")?;
     stage.configure("[scripts]\nfallback = 7\n")?;
@@ -324,7 +324,7 @@ fn a_configuration_that_cannot_be_used_leaves_the_defaults_and_is_told() -> Resu
 }
 
 #[test]
-fn what_no_toolstack_says_is_a_usage_error() -> Result<()> {
+fn unknown_shim_arguments_are_a_usage_error() -> Result<()> {
     let stage = Stage::new("fail")?;
     let script = stage.stand_in_with_original("block")?;
     for (arguments, word) in [("", "no action"), ("up", "\"up\""), ("add type_if=x", "\"x\"")] {

@@ -98,31 +98,31 @@ fn opened(loops: &[Loop]) -> Result<bool> {
 }
 
 #[test]
-fn a_disk_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+fn disk_survives_a_daemon_kill_at_any_syscall() -> Result<()> {
     every_point("a disk", DISK, deaths, killed_at)
 }
 
 #[test]
-fn a_card_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+fn vif_survives_a_daemon_kill_at_any_syscall() -> Result<()> {
     every_point("a card", CARD, deaths, killed_at)
 }
 
 #[test]
-fn a_block_device_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+fn block_device_survives_a_daemon_kill_at_any_syscall() -> Result<()> {
     every_point("a block device", BLOCK_DEVICE, deaths, killed_at)
 }
 
 #[test]
-fn a_routed_card_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+fn routed_vif_survives_a_daemon_kill_at_any_syscall() -> Result<()> {
     every_point("a routed card", ROUTED, deaths, killed_at)
 }
 
 #[test]
-fn a_card_behind_translation_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+fn nat_vif_survives_a_daemon_kill_at_any_syscall() -> Result<()> {
     every_point("a card behind translation", NAT, deaths, killed_at)
 }
 
 #[test]
-fn a_target_comes_and_goes_though_the_daemon_is_killed_at_any_call() -> Result<()> {
+fn iscsi_target_survives_a_daemon_kill_at_any_syscall() -> Result<()> {
     every_point("a target", TARGET, deaths, killed_at)
 }

@@ -116,31 +116,31 @@ pub(crate) fn settled(workload: &mut Workload, step: Step, device: &Device) -> R
 }
 
 #[test]
-fn a_disk_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+fn disk_connects_or_reports_whichever_syscall_fails() -> Result<()> {
     every_point("a disk", DISK, in_turn, failing_at)
 }
 
 #[test]
-fn a_card_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+fn vif_connects_or_reports_whichever_syscall_fails() -> Result<()> {
     every_point("a card", CARD, in_turn, failing_at)
 }
 
 #[test]
-fn a_block_device_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+fn block_device_connects_or_reports_whichever_syscall_fails() -> Result<()> {
     every_point("a block device", BLOCK_DEVICE, in_turn, failing_at)
 }
 
 #[test]
-fn a_routed_card_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+fn routed_vif_connects_or_reports_whichever_syscall_fails() -> Result<()> {
     every_point("a routed card", ROUTED, in_turn, failing_at)
 }
 
 #[test]
-fn a_card_behind_translation_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+fn nat_vif_connects_or_reports_whichever_syscall_fails() -> Result<()> {
     every_point("a card behind translation", NAT, in_turn, failing_at)
 }
 
 #[test]
-fn a_target_comes_or_says_why_not_and_goes_whichever_call_fails() -> Result<()> {
+fn iscsi_target_connects_or_reports_whichever_syscall_fails() -> Result<()> {
     every_point("a target", TARGET, in_turn, failing_at)
 }

@@ -37,13 +37,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_tests_are_no_trials() {
+    fn rows_without_tests_are_skipped() {
         let all = [("T1", vec!["one_test", "another_test"]), ("T13", vec!["one_more"])];
         assert_eq!(filtered(&[]), all);
     }
 
     #[test]
-    fn a_filter_is_a_trials_name_or_part_of_a_tests() {
+    fn filter_is_a_row_id_or_part_of_a_test_name() {
         assert_eq!(filtered(&["T1"]), [("T1", vec!["one_test", "another_test"])]);
         assert_eq!(
             filtered(&["one"]),

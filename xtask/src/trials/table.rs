@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_is_one_case_unless_it_says_otherwise() {
+    fn test_counts_as_one_case_unless_it_says_otherwise() {
         let of = |said, succeeded| {
             let outcome = Outcome::of(said, succeeded, Duration::ZERO);
             (outcome.passed, outcome.cases)

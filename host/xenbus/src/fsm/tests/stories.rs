@@ -430,7 +430,7 @@ fn a_failed_device_that_is_made_anew_is_tried_again() {
 }
 
 #[test]
-fn a_reused_domid_is_another_device() {
+fn reused_domid_is_another_device() {
     let kind = Kind::VBD;
     let next = Observation {
         identity: identity(&kind, Some("b")),
