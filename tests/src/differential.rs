@@ -13,6 +13,7 @@ mod compare;
 mod fixture;
 mod lab;
 mod observed;
+pub mod table;
 mod trace;
 
 pub use case::{ABSENT, Case, Difference, Step};

@@ -1,7 +1,11 @@
 //! `block-nbd` and `block-enbd`: disks on NBD servers.
 
 use xenplug_tests::{
-    differential::{ABSENT, Case, Difference, Step},
+    cases,
+    differential::{
+        ABSENT, Case, Difference, Step,
+        table::{close, device, differs, remove, run},
+    },
     harness::Device,
 };
 
@@ -30,188 +34,102 @@ const TRIED: Difference = Difference {
     because: "a device that is connected is not tried",
 };
 
-pub(crate) const CASES: &[Case] = &[
-    Case {
-        name: "a server, as libxl runs the script",
-        steps: &[CLIENT, Step::Device(N, &[SCRIPT, SERVER]), Step::add(N, 1)],
-        differences: &[Difference {
-            original: &[
-                "nbd-client: <device 0 of nbd-client>",
-                "nbd-client: <device 1 of nbd-client>",
-                "run 1, add: exit 1",
+pub(crate) const CASES: &[Case] = cases! {
+    "a server, as libxl runs the script": [CLIENT, device(N, &[SCRIPT, SERVER]), add(N, 1)] => [
+        differs(
+            &["nbd-client: <device 0 of nbd-client>", "nbd-client: <device 1 of nbd-client>", "run 1, add: exit 1"],
+            &[
+                "node vbd/3/51712/hotplug-status = connected", "node vbd/3/51712/physical-device = *",
+                "node vbd/3/51712/physical-device-path = <device 0 of nbd-client>", "* connected when it had: *",
+                "nbd-client: -c *", "nbd-client: san.example *", "run 1, add: exit 0"
             ],
-            ours: &[
-                "node vbd/3/51712/hotplug-status = connected",
-                "node vbd/3/51712/physical-device = *",
+            "a fault: the original wants the server in arguments that libxl does not give",
+        ),
+    ];
+    "a server, as xend ran the script": [CLIENT, device(N, &[SCRIPT, SERVER]), add(N, 0)] => [ASKED];
+    "two disks of a server's": [
+        CLIENT, device(N, &[SCRIPT, SERVER]), device(M, &[SCRIPT, SERVER]), add(N, 0), add(M, 0)
+    ] => [ASKED, TRIED];
+    "more disks than devices": [
+        CLIENT, device(N, &[SCRIPT, SERVER]), device(M, &[SCRIPT, SERVER]), device(O, &[SCRIPT, SERVER]), add(N, 0),
+        add(M, 0), add(O, 1)
+    ] => [
+        ASKED,
+        TRIED,
+        differs(
+            &[],
+            &[
+                "node vbd/5/51712/hotplug-error = <text>", "node vbd/5/51712/hotplug-status = error",
+                "nbd-client: san.example 2000 <device 1 of nbd-client>"
+            ],
+            "the original fails without a word in the store",
+        ),
+    ];
+    "a server that refuses": [
+        CLIENT, device(N, &[SCRIPT, ("params", "refused.example 2000")]), run(N, "add refused.example 2000", 1)
+    ] => [
+        ASKED,
+        differs(
+            &["nbd-client: refused.example 2000 <device 1 of nbd-client>"],
+            &["node vbd/3/51712/hotplug-error = <text>", "node vbd/3/51712/hotplug-status = error"],
+            "the original asks once for each device, and fails without a word in the store",
+        ),
+    ];
+    "no nbd-client": [device(N, &[SCRIPT, SERVER]), add(N, 1)] => [
+        differs(
+            &[],
+            &["node vbd/3/51712/hotplug-error = <text>", "node vbd/3/51712/hotplug-status = error"],
+            "the original fails without a word in the store",
+        ),
+    ];
+    "no params of a server": [CLIENT, device(N, &[SCRIPT, ("params", ABSENT)]), add(N, 1)] => [
+        differs(
+            &["nbd-client: <device 0 of nbd-client>", "nbd-client: <device 1 of nbd-client>"],
+            &["node vbd/3/51712/hotplug-error = <text>", "node vbd/3/51712/hotplug-status = error"],
+            "the original fails without a word in the store",
+        ),
+    ];
+    "a server, added twice": [CLIENT, device(N, &[SCRIPT, SERVER]), add(N, 0), add(N, 0)] => [
+        ASKED,
+        differs(
+            &[
+                "nbd-client: san.example 2000 <device *", "node vbd/3/51712/physical-device = *1.img>",
+                "node vbd/3/51712/physical-device-path = <device 1 of nbd-client>", "* connected when it had: * x 2"
+            ],
+            &[
+                "nbd-client: san.example 2000 <device 0 of nbd-client>", "node vbd/3/51712/physical-device = *0.img>",
                 "node vbd/3/51712/physical-device-path = <device 0 of nbd-client>",
-                "* connected when it had: *",
-                "nbd-client: -c *",
-                "nbd-client: san.example *",
-                "run 1, add: exit 0",
+                "* connected when it had: physical-device physical-device-path"
             ],
-            because: "a fault: the original wants the server in arguments that libxl does not give",
-        }],
-    },
-    Case {
-        name: "a server, as xend ran the script",
-        steps: &[CLIENT, Step::Device(N, &[SCRIPT, SERVER]), add(N, 0)],
-        differences: &[ASKED],
-    },
-    Case {
-        name: "two disks of a server's",
-        steps: &[
-            CLIENT,
-            Step::Device(N, &[SCRIPT, SERVER]),
-            Step::Device(M, &[SCRIPT, SERVER]),
-            add(N, 0),
-            add(M, 0),
-        ],
-        differences: &[ASKED, TRIED],
-    },
-    Case {
-        name: "more disks than devices",
-        steps: &[
-            CLIENT,
-            Step::Device(N, &[SCRIPT, SERVER]),
-            Step::Device(M, &[SCRIPT, SERVER]),
-            Step::Device(O, &[SCRIPT, SERVER]),
-            add(N, 0),
-            add(M, 0),
-            add(O, 1),
-        ],
-        differences: &[
-            ASKED,
-            TRIED,
-            Difference {
-                original: &[],
-                ours: &[
-                    "node vbd/5/51712/hotplug-error = <text>",
-                    "node vbd/5/51712/hotplug-status = error",
-                    "nbd-client: san.example 2000 <device 1 of nbd-client>",
-                ],
-                because: "the original fails without a word in the store",
-            },
-        ],
-    },
-    Case {
-        name: "a server that refuses",
-        steps: &[
-            CLIENT,
-            Step::Device(N, &[SCRIPT, ("params", "refused.example 2000")]),
-            Step::Run(N, "add refused.example 2000", 1),
-        ],
-        differences: &[
-            ASKED,
-            Difference {
-                original: &["nbd-client: refused.example 2000 <device 1 of nbd-client>"],
-                ours: &[
-                    "node vbd/3/51712/hotplug-error = <text>",
-                    "node vbd/3/51712/hotplug-status = error",
-                ],
-                because: "the original asks once for each device, and fails without a word in the store",
-            },
-        ],
-    },
-    Case {
-        name: "no nbd-client",
-        steps: &[Step::Device(N, &[SCRIPT, SERVER]), add(N, 1)],
-        differences: &[Difference {
-            original: &[],
-            ours: &[
-                "node vbd/3/51712/hotplug-error = <text>",
-                "node vbd/3/51712/hotplug-status = error",
+            "a fault: the original connects a second device, and leaks the first",
+        ),
+    ];
+    "a server's disk, added and removed": [CLIENT, device(N, &[SCRIPT, SERVER]), add(N, 0), close(N), remove(N, 1)] => [
+        ASKED,
+        differs(
+            &[
+                "node vbd/3/51712/hotplug-error = <text>", "node vbd/3/51712/hotplug-status = error",
+                "run 2, remove: exit 1", "nbd-client: -d"
             ],
-            because: "the original fails without a word in the store",
-        }],
-    },
-    Case {
-        name: "no params of a server",
-        steps: &[CLIENT, Step::Device(N, &[SCRIPT, ("params", ABSENT)]), Step::add(N, 1)],
-        differences: &[Difference {
-            original: &[
-                "nbd-client: <device 0 of nbd-client>",
-                "nbd-client: <device 1 of nbd-client>",
+            &[
+                "node vbd/3/51712/hotplug-status = disconnected", "run 2, remove: exit 0",
+                "nbd-client: -d <device 0 of nbd-client>"
             ],
-            ours: &[
-                "node vbd/3/51712/hotplug-error = <text>",
-                "node vbd/3/51712/hotplug-status = error",
+            "a fault: the original wants the device in an argument that libxl does not give, and leaves it connected",
+        ),
+    ];
+    "a server of an enhanced network block device": [
+        CLIENT, device(N, &[("script", "/etc/xen/scripts/block-enbd"), SERVER]), add(N, 1)
+    ] => [
+        ASKED,
+        differs(
+            &["nbd-client: san.example:2000 /dev/nd*", "run 1, add san.example 2000: exit 1"],
+            &[
+                "node vbd/3/51712/hotplug-status = connected", "node vbd/3/51712/physical-device = *",
+                "node vbd/3/51712/physical-device-path = <device 0 of nbd-client>", "* connected when it had: *",
+                "nbd-client: san.example 2000 *", "run 1, add san.example 2000: exit 0"
             ],
-            because: "the original fails without a word in the store",
-        }],
-    },
-    Case {
-        name: "a server, added twice",
-        steps: &[CLIENT, Step::Device(N, &[SCRIPT, SERVER]), add(N, 0), add(N, 0)],
-        differences: &[
-            ASKED,
-            Difference {
-                original: &[
-                    "nbd-client: san.example 2000 <device *",
-                    "node vbd/3/51712/physical-device = *1.img>",
-                    "node vbd/3/51712/physical-device-path = <device 1 of nbd-client>",
-                    "* connected when it had: * x 2",
-                ],
-                ours: &[
-                    "nbd-client: san.example 2000 <device 0 of nbd-client>",
-                    "node vbd/3/51712/physical-device = *0.img>",
-                    "node vbd/3/51712/physical-device-path = <device 0 of nbd-client>",
-                    "* connected when it had: physical-device physical-device-path",
-                ],
-                because: "a fault: the original connects a second device, and leaks the first",
-            },
-        ],
-    },
-    Case {
-        name: "a server's disk, added and removed",
-        steps: &[
-            CLIENT,
-            Step::Device(N, &[SCRIPT, SERVER]),
-            add(N, 0),
-            Step::Close(N),
-            Step::remove(N, 1),
-        ],
-        differences: &[
-            ASKED,
-            Difference {
-                original: &[
-                    "node vbd/3/51712/hotplug-error = <text>",
-                    "node vbd/3/51712/hotplug-status = error",
-                    "run 2, remove: exit 1",
-                    "nbd-client: -d",
-                ],
-                ours: &[
-                    "node vbd/3/51712/hotplug-status = disconnected",
-                    "run 2, remove: exit 0",
-                    "nbd-client: -d <device 0 of nbd-client>",
-                ],
-                because: "a fault: the original wants the device in an argument that libxl does not give, and leaves it connected",
-            },
-        ],
-    },
-    Case {
-        name: "a server of an enhanced network block device",
-        steps: &[
-            CLIENT,
-            Step::Device(N, &[("script", "/etc/xen/scripts/block-enbd"), SERVER]),
-            add(N, 1),
-        ],
-        differences: &[
-            ASKED,
-            Difference {
-                original: &[
-                    "nbd-client: san.example:2000 /dev/nd*",
-                    "run 1, add san.example 2000: exit 1",
-                ],
-                ours: &[
-                    "node vbd/3/51712/hotplug-status = connected",
-                    "node vbd/3/51712/physical-device = *",
-                    "node vbd/3/51712/physical-device-path = <device 0 of nbd-client>",
-                    "* connected when it had: *",
-                    "nbd-client: san.example 2000 *",
-                    "run 1, add san.example 2000: exit 0",
-                ],
-                because: "the module of such devices ended with Linux 2.6: NBD's serve",
-            },
-        ],
-    },
-];
+            "the module of such devices ended with Linux 2.6: NBD's serve",
+        ),
+    ];
+};

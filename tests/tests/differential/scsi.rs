@@ -1,7 +1,11 @@
 //! `vscsi`: SCSI devices, which need nothing.
 
 use xenplug_tests::{
-    differential::{Case, Difference, Step},
+    cases,
+    differential::{
+        Case,
+        table::{add, close, device, differs, remove, run},
+    },
     harness::Device,
 };
 
@@ -9,43 +13,18 @@ use super::DISCONNECTED;
 
 const S: Device = Device::scsi(3);
 
-pub(crate) const CASES: &[Case] = &[
-    Case {
-        name: "a SCSI device",
-        steps: &[Step::Device(S, &[]), Step::add(S, 0)],
-        differences: &[],
-    },
-    Case {
-        name: "a SCSI device, added twice",
-        steps: &[Step::Device(S, &[]), Step::add(S, 0), Step::add(S, 0)],
-        differences: &[Difference {
-            original: &["* connected when it had:  x 2"],
-            ours: &["* connected when it had: "],
-            because: "the second time there is nothing to do",
-        }],
-    },
-    Case {
-        name: "a SCSI device, added and removed",
-        steps: &[
-            Step::Device(S, &[]),
-            Step::add(S, 0),
-            Step::Close(S),
-            Step::remove(S, 0),
-        ],
-        differences: &[DISCONNECTED],
-    },
-    Case {
-        name: "a SCSI device, removed without having been added",
-        steps: &[Step::Device(S, &[]), Step::remove(S, 0)],
-        differences: &[],
-    },
-    Case {
-        name: "a word that is no action of a SCSI device's",
-        steps: &[Step::Device(S, &[]), Step::Run(S, "change", 0)],
-        differences: &[Difference {
-            original: &["run 1, *: exit 0"],
-            ours: &["run 1, *: exit 2"],
-            because: "the exit code is 2 where it was not run as a script is",
-        }],
-    },
-];
+pub(crate) const CASES: &[Case] = cases! {
+    "a SCSI device": [device(S, &[]), add(S, 0)];
+    "a SCSI device, added twice": [device(S, &[]), add(S, 0), add(S, 0)] => [
+        differs(
+            &["* connected when it had:  x 2"],
+            &["* connected when it had: "],
+            "the second time there is nothing to do",
+        ),
+    ];
+    "a SCSI device, added and removed": [device(S, &[]), add(S, 0), close(S), remove(S, 0)] => [DISCONNECTED];
+    "a SCSI device, removed without having been added": [device(S, &[]), remove(S, 0)];
+    "a word that is no action of a SCSI device's": [device(S, &[]), run(S, "change", 0)] => [
+        differs(&["run 1, *: exit 0"], &["run 1, *: exit 2"], "the exit code is 2 where it was not run as a script is"),
+    ];
+};
