@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 
 use crate::{terminal, workspace::Workspace};
 use binaries::{Binaries, Binary};
@@ -26,16 +25,14 @@ const TABLE: &str = "docs/reliability.md";
 const STILL: Duration = Duration::from_secs(60);
 
 /// What to run, and how.
-#[derive(Args)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
     /// At length: hours rather than minutes.
-    #[arg(long)]
-    long: bool,
+    pub(crate) long: bool,
     /// The table as JSON, on standard output.
-    #[arg(long)]
-    json: bool,
-    /// Trials such as T14, or parts of tests' names. Default: all.
-    filters: Vec<String>,
+    pub(crate) json: bool,
+    /// Rows such as T14, or parts of tests' names; all without any.
+    pub(crate) filters: Vec<String>,
 }
 
 /// Runs the trials. An error if one of them failed.

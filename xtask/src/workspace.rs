@@ -67,8 +67,8 @@ impl Workspace {
     pub(crate) fn build_binaries(&self) -> Result<()> {
         terminal::step("Build the release binaries");
         let mut cargo = self.cargo();
-        // With xtask, though it is built already: what it asks of crates that wasmtime uses too would else be missing
-        // here and there again in the tests, and wasmtime be compiled twice.
+        // The whole workspace, so that crates have the features that they have in the tests and in the demo, and
+        // wasmtime is compiled once.
         cargo.args(["build", "--release", "--workspace"]);
         // The properties for the fuzzer have tokio's paused clock, which no shipped binary gets.
         for package in wasm_packages().chain(["xenplug-properties"]) {
