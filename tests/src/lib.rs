@@ -1,11 +1,10 @@
-//! The rigs, tests, demo and benchmarks that run Xenplug on real parts.
+//! The harness, tests and demo that run Xenplug on real parts.
 //!
 //! [`harness`] has the parts and the players, [`store`] their way to speak to xenstored, [`floor`] the least that a plug can
-//! cost, [`bench`] the stopwatch, [`demo`] the tour, [`differential`] the original scripts beside ours, [`xen`] the same
+//! cost, [`demo`] the tour, [`differential`] the original scripts beside ours, [`xen`] the same
 //! on real Xen, [`syscall_injector`] the daemon's system calls one by one, [`readme`] the commands that users are told, [`trial`] a test of many cases, [`loud`] a voice. What checks the daemon shares no code with
 //! it: a mistake of the one must not hide in the other.
 
-pub mod bench;
 pub mod demo;
 pub mod differential;
 pub mod floor;

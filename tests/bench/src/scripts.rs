@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
+use xenplug_tests::{
     differential::{ABSENT, Fixture, Lab, Step, Who},
     harness::Device,
 };

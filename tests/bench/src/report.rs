@@ -5,7 +5,7 @@ use std::{fmt, fs, time::Duration};
 use serde_json::{Value, json};
 
 use super::{Name, Start};
-use crate::harness::Kind;
+use xenplug_tests::harness::Kind;
 
 /// How long so many devices took.
 #[derive(Clone, Debug)]

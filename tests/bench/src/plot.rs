@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use super::{Name, Report};
-use crate::harness::Kind;
+use xenplug_tests::harness::Kind;
 
 const SIZE: (u32, u32) = (1100, 480);
 

@@ -13,11 +13,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::contestant::Contestant;
-use crate::{
+use xenplug_tests::{
     harness::{DebianRoot, Device, Disk, Kind, Scripts, Toolstack, Vif, Xenstored, attached_below, detach_below},
     store::Store,
 };
+
+use super::contestant::Contestant;
 
 /// How many devices a guest has at most.
 const PER_GUEST: u32 = 10;

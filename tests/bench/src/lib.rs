@@ -23,7 +23,7 @@ pub use scripts::{Pair, Pairs, measure as measure_scripts};
 pub use start::Start;
 use workload::Workload;
 
-use crate::harness::Kind;
+use xenplug_tests::harness::Kind;
 
 /// What to measure.
 #[derive(Clone, Debug)]

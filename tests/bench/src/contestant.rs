@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::Workload;
-use crate::harness::{Config, Daemon, Device, build_directory};
+use xenplug_tests::harness::{Config, Daemon, Device, build_directory};
 
 /// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub enum Name {
     Script,
     /// `xenplugd`.
     Daemon,
-    /// [`crate::floor`].
+    /// [`xenplug_tests::floor`].
     Floor,
 }
 

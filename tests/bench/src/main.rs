@@ -1,14 +1,12 @@
-//! Measures plugging, [`xenplug_tests::bench`]: prints a table, and writes `plug.svg` and `plug.json`.
+//! Measures plugging, [`xenplug_bench`]: prints a table, and writes `plug.svg` and `plug.json`.
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
 use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use xenplug_tests::{
-    bench::{self, Name, Plan},
-    harness::{Kind, LoopPool, Namespace, build_directory},
-};
+use xenplug_bench::{Name, Plan, measure_scripts, run};
+use xenplug_tests::harness::{Kind, LoopPool, Namespace, build_directory};
 
 /// Set in the run that is inside the private namespace.
 const INSIDE: &str = "XENPLUG_BENCH_INSIDE";
@@ -69,7 +67,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     if let Some(What::Scripts) = arguments.what {
-        let pairs = bench::measure_scripts(arguments.repeat, |line| println!("{line}"))?;
+        let pairs = measure_scripts(arguments.repeat, |line| println!("{line}"))?;
         println!("\n{pairs}");
         return Ok(());
     }
@@ -104,7 +102,7 @@ fn main() -> Result<()> {
     };
     let directory = tempfile::Builder::new().prefix("xenplug-bench-").tempdir()?;
     let _pool = LoopPool::now()?;
-    let report = bench::run(&plan, directory.path(), |line| println!("{line}"))?;
+    let report = run(&plan, directory.path(), |line| println!("{line}"))?;
     println!("\n{report}");
     if plan.kinds.is_empty() {
         return Ok(());

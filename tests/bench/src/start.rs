@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{DebianRoot, Device, Disk, Scripts, Toolstack, Xenstored, build_directory};
+use xenplug_tests::harness::{DebianRoot, Device, Disk, Scripts, Toolstack, Xenstored, build_directory};
 
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"outcome\":\"done\"}";
 
