@@ -1,6 +1,6 @@
-//! The tour: a disk and a network card are plugged and unplugged, step by step, and nothing is left.
+//! The demo: attaches and detaches a disk and a vif step by step, and checks that nothing is left.
 //!
-//! Real is the daemon with its plugins, and as root the loop device, the bridge and the link, in a private network
+//! The daemon with its plugins is real, and as root also the loop device, the bridge and the link, in a private network
 //! namespace. The store is the embedded one; toolstack, kernel and guest are played.
 
 mod timeline;
@@ -27,17 +27,17 @@ use crate::{
 const GUEST: u16 = 3;
 const BRIDGE: &str = "xenbr0";
 
-/// On what machine the tour goes.
+/// Host of the demo.
 #[derive(Debug)]
-pub enum Ground {
-    /// This one, with a network of its own.
+pub enum DemoHost {
+    /// This host, with a private network namespace.
     Real(Arc<Namespace>),
-    /// One that exists only in the daemon's memory, and why.
+    /// A host in the daemon's memory, and the reason for it.
     Simulated(String),
 }
 
-impl Ground {
-    /// This machine if it lets us, else a simulated one.
+impl DemoHost {
+    /// Takes this host if it permits that, else a simulated one.
     pub fn find(simulated: bool) -> Self {
         if simulated {
             return Self::Simulated("as asked".to_owned());
@@ -59,18 +59,18 @@ impl Ground {
     }
 }
 
-impl fmt::Display for Ground {
+impl fmt::Display for DemoHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Real(_) => write!(f, "a real loop device, a real bridge in a private network namespace"),
-            Self::Simulated(why) => write!(f, "a SIMULATED machine ({why}): no loop device and no link is real"),
+            Self::Simulated(why) => write!(f, "a SIMULATED host ({why}): no loop device and no link is real"),
         }
     }
 }
 
-/// Goes the tour, with files in a directory of its own; an error if anything is left at the end.
-pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
-    say(&format!("Xenplug on {ground}."));
+/// Runs the demo with files in a directory of its own. Fails if anything is left at the end.
+pub fn run(host: &DemoHost, directory: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
+    say(&format!("Xenplug on {host}."));
     say("The store is the embedded one; toolstack, kernel and guest are played. Times are in milliseconds.");
 
     let mut timeline = Timeline::new(say);
@@ -87,48 +87,45 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     let mut observer = Store::connect(&socket)?;
     observer.write("/local/domain/0/domid", "0")?;
     timeline.step("store", "serves the xenstore protocol on a socket");
-    if let Some(namespace) = ground.namespace() {
+    if let Some(namespace) = host.namespace() {
         namespace.bridge(BRIDGE)?;
-        timeline.step("machine", &format!("has a bridge, {BRIDGE}"));
+        timeline.step("host", &format!("has a bridge, {BRIDGE}"));
     }
     let images = directory.join("images");
     fs::create_dir(&images)?;
     let image = images.join("guest.img");
     File::create(&image)?.set_len(64 << 20)?;
-    timeline.step("machine", "has a disk image of 64 MiB");
-    let _kernel = Kernel::start(&socket, 0, ground.namespace())?;
+    timeline.step("host", "has a disk image of 64 MiB");
+    let _kernel = Kernel::start(&socket, 0, host.namespace())?;
     let mut config = Config::standard(directory, &images)?;
-    if ground.namespace().is_none() {
-        let machine = directory.join("machine.toml");
+    if host.namespace().is_none() {
+        let simulated = directory.join("host.toml");
         let link = Device::card(GUEST, 0).link();
         let text =
             format!("files = [{{ path = {image:?}, size = \"64MiB\" }}]\nbridges = [{BRIDGE:?}]\nlinks = [{link:?}]\n");
-        fs::write(&machine, text)?;
-        config.simulated = Some(machine);
+        fs::write(&simulated, text)?;
+        config.simulated = Some(simulated);
     }
-    let daemon = Daemon::start(&socket, ground.namespace().map(Arc::as_ref), config)?;
+    let daemon = Daemon::start(&socket, host.namespace().map(Arc::as_ref), config)?;
     timeline.step("xenplugd", "has compiled its plugins, phy and vif-bridge, and serves");
     let mut toolstack = Toolstack::new(Store::connect(&socket)?);
     toolstack.build(GUEST)?;
     timeline.step("toolstack", &format!("has built guest {GUEST}"));
 
-    let rig = DebianRoot::find().ok();
+    let debian = DebianRoot::find().ok();
     let scope = Scope {
         domain: 0,
         directory,
         socket: socket.clone(),
-        namespace: ground.namespace().map(Arc::as_ref),
-        rig: rig.as_ref(),
+        namespace: host.namespace().map(Arc::as_ref),
+        rig: debian.as_ref(),
         daemon: Some(&daemon),
     };
     let before = Baseline::of(&scope)?;
 
-    let (disk, card) = (Device::disk(GUEST, 0), Device::card(GUEST, 0));
-    for (device, what, nodes) in [
-        (&disk, "disk", Disk::on(&image)),
-        (&card, "network card", Vif::on(BRIDGE)),
-    ] {
-        timeline.chapter(&format!("Plug a {what} into guest {GUEST}"));
+    let (disk, vif) = (Device::disk(GUEST, 0), Device::card(GUEST, 0));
+    for (device, what, nodes) in [(&disk, "disk", Disk::on(&image)), (&vif, "vif", Vif::on(BRIDGE))] {
+        timeline.chapter(&format!("Attach a {what} to guest {GUEST}"));
         let connected = format!("{}/state", device.backend());
         timeline.follow(
             &mut observer,
@@ -138,11 +135,11 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
         )?;
     }
 
-    timeline.chapter("What the machine has now");
+    timeline.chapter("The host now");
     for one in attached_below(directory)? {
         timeline.step("kernel", &format!("{} on {}", one.device.display(), one.backing));
     }
-    if let Some(namespace) = ground.namespace() {
+    if let Some(namespace) = host.namespace() {
         for port in namespace.ports(BRIDGE)? {
             timeline.step("kernel", &format!("{port} is a port of {BRIDGE}"));
         }
@@ -153,8 +150,8 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
         &format!("takes {:.1} MB of memory", resident as f64 * 1024.0 / 1e6),
     );
 
-    for (device, what) in [(&card, "network card"), (&disk, "disk")] {
-        timeline.chapter(&format!("Unplug the {what}"));
+    for (device, what) in [(&vif, "vif"), (&disk, "disk")] {
+        timeline.chapter(&format!("Detach the {what}"));
         timeline.follow(
             &mut observer,
             device,
@@ -164,7 +161,7 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
         toolstack.finish(device, Duration::from_secs(10))?;
     }
 
-    timeline.chapter("What is left");
+    timeline.chapter("Left over");
     let left = before.difference_after(&scope, Duration::from_secs(5))?;
     ensure!(
         left.is_empty(),
@@ -172,7 +169,7 @@ pub fn run(ground: &Ground, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
         daemon.log()
     );
     timeline.step(
-        "machine",
+        "host",
         "nothing: loop devices, links, nodes, descriptors and records are as before",
     );
     Ok(())

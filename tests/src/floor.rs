@@ -1,8 +1,8 @@
-//! The floor: the least that a plug can cost. Only the system calls and store requests that cannot be left out, one
+//! The floor: the least that an attach can cost. Only the system calls and store requests that cannot be left out, one
 //! after the other, by a program that trusts everybody.
 //!
 //! It is a server like the daemon, so that the same stopwatch measures both. For a disk: read what is needed, open the
-//! file, attach a loop device, publish in a transaction that reads `state` again. For a card: look at the bridge, set
+//! file, attach a loop device, publish in a transaction that reads `state` again. For a vif: look at the bridge, set
 //! the link up as its port in one message, publish likewise. A device whose directory goes is let go.
 
 mod link;

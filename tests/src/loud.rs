@@ -1,4 +1,4 @@
-//! What has to be read by whoever runs the tests, also where they pass: the runner keeps other output to itself.
+//! Output that the test runner does not capture, for notes on tests that pass.
 
 use std::io::{Write, stderr};
 

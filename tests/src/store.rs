@@ -1,4 +1,4 @@
-//! A synchronous xenstore client over a Unix socket: what a player, the floor program and a stopwatch need, and no more.
+//! Synchronous xenstore client over a Unix socket, for players, the floor program and the benchmark.
 //!
 //! One request is under way at a time; watch events that arrive meanwhile are kept in order. The protocol is that of
 //! Xen's docs/misc/xenstore.txt and xen/include/public/io/xs_wire.h.
@@ -13,18 +13,18 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Why the store did not do what was asked.
+/// Failure of a store request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection broke, or xenstored spoke nonsense.
+    /// The connection broke, or xenstored sent an invalid message.
     #[error("the connection to xenstored: {0}")]
     Connection(#[from] io::Error),
     /// xenstored refused.
     #[error("{operation} {path}: {name}")]
     Refused {
-        /// What was asked.
+        /// Request.
         operation: Operation,
-        /// Of which node (or domain).
+        /// Node (or domain) of the request.
         path: String,
         /// xenstored's name for the error, such as `ENOENT`.
         name: String,
@@ -32,13 +32,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether xenstored refused with this error, such as `ENOENT`.
+    /// Returns true if xenstored refused with this error, such as `ENOENT`.
     pub fn is(&self, error: &str) -> bool {
         matches!(self, Error::Refused { name, .. } if name == error)
     }
 }
 
-/// What can be asked of the store, by its number on the wire (`enum xsd_sockmsg_type`).
+/// Request types by their number on the wire (`enum xsd_sockmsg_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
@@ -72,7 +72,7 @@ const ERROR: u32 = 16;
 /// `XENSTORE_PAYLOAD_MAX`.
 const PAYLOAD_MAX: usize = 4096;
 
-/// Something happened at a watched node, or may have.
+/// Watch event: the node may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The node, as the watch named it (relative or absolute), or a special one such as `@releaseDomain`.
@@ -108,7 +108,7 @@ impl Store {
         Ok(String::from_utf8_lossy(&value).into_owned())
     }
 
-    /// Asks xenstored itself for something, such as `memreport` (docs/misc/xenstore.txt, `CONTROL`). Its answer.
+    /// Sends a control command, such as `memreport` (docs/misc/xenstore.txt, `CONTROL`), and returns its answer.
     pub fn control(&mut self, words: &[&str]) -> Result<String, Error> {
         let body: Vec<&[u8]> = words.iter().flat_map(|word| [word.as_bytes(), b"\0"]).collect();
         let answer = self.request(Operation::Control, &body, words.first().unwrap_or(&""))?;
@@ -209,7 +209,7 @@ impl Store {
         self.request(Operation::SetPerms, &body, path).map(drop)
     }
 
-    /// Does all of it or nothing, and again from the start when somebody else got in between.
+    /// Runs a transaction, and retries it when another client's change conflicts.
     ///
     /// xenstored tells that at the end (`EAGAIN`), or in the middle: a removal of nodes of which somebody else has
     /// removed some since fails with `EIO` or `EINVAL`. libxl does not look at that, and hears `EAGAIN` at the end.
@@ -280,8 +280,8 @@ impl Store {
         Ok(None)
     }
 
-    /// Waits, by a watch of its own, until a node is as it should be, and gives the last value seen either way:
-    /// `Ok` if it came to be so in time.
+    /// Waits, by a watch of its own, until a node satisfies a condition, and returns the last value either way:
+    /// `Ok` if it did in time.
     pub fn wait(
         &mut self,
         path: &str,
@@ -313,14 +313,14 @@ impl Store {
             .map(drop)
     }
 
-    /// Says that a domain is gone.
+    /// Releases a domain.
     pub fn release(&mut self, domid: u16) -> Result<(), Error> {
         let domid = domid.to_string();
         self.request(Operation::Release, &[domid.as_bytes(), b"\0"], &domid)
             .map(drop)
     }
 
-    /// Whether a domain is introduced.
+    /// Returns true if a domain is introduced.
     pub fn is_introduced(&mut self, domid: u16) -> Result<bool, Error> {
         let domid = domid.to_string();
         let answer = self.request(Operation::IsDomainIntroduced, &[domid.as_bytes(), b"\0"], &domid)?;

@@ -30,12 +30,12 @@ pub use faults::{Errno, faults};
 use ptrace::{Registers, Stop};
 pub use pure::why_pure;
 
-/// What wakes the tracer: a signal that processes ignore by themselves.
+/// Signal that wakes the tracer; processes ignore it by default.
 const WAKE: Signal = Signal::WINCH;
 
-/// What to do at a call.
+/// Fault to inject at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Injection {
     /// SIGKILL to the process before the kernel makes the call.
     KillBefore,
     /// SIGKILL after it was made, before the process knows.
@@ -46,13 +46,13 @@ pub enum Deed {
     FailAfter(Errno),
 }
 
-/// Where to do it.
+/// Call at which a fault is injected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
     /// The call.
     pub call: Call,
-    /// What happens there.
-    pub deed: Deed,
+    /// Injected fault.
+    pub injection: Injection,
 }
 
 /// A process that is being stepped through, until this is dropped or told to end.
@@ -114,12 +114,12 @@ impl SyscallInjector {
         })
     }
 
-    /// Whether the point was reached.
+    /// Returns true if the point was reached.
     pub fn hit(&self) -> bool {
         self.shared.hit.load(SeqCst)
     }
 
-    /// Whether no call that is not pure was made for so long.
+    /// Returns true if no impure call was made for so long.
     pub fn quiet_for(&self, time: Duration) -> bool {
         self.shared.noted().last.is_none_or(|last| last.elapsed() > time)
     }
@@ -154,7 +154,7 @@ struct Tracer {
     shared: Arc<Shared>,
     counts: BTreeMap<Call, usize>,
     /// The threads that are in a call, and what is to happen at its exit.
-    inside: BTreeMap<pid_t, Option<Deed>>,
+    inside: BTreeMap<pid_t, Option<Injection>>,
 }
 
 impl Tracer {
@@ -184,7 +184,7 @@ impl Tracer {
                 },
                 stop => to_deliver(stop),
             };
-            // What was begun at a call's entry has to be brought to its end.
+            // An injection that began at a call's entry has to end at its exit.
             if self.shared.stop.load(SeqCst) && self.inside.values().all(Option::is_none) {
                 ptrace::detach(thread, signal).or_else(is_gone)?;
                 return Ok(self.let_go()?);
@@ -211,44 +211,46 @@ impl Tracer {
     /// Handles the entry or the exit of a call. True: the process was killed.
     fn at_call(&mut self, thread: pid_t) -> io::Result<bool> {
         let registers = Registers::of(thread)?;
-        let deed = match self.inside.remove(&thread) {
+        let injection = match self.inside.remove(&thread) {
             None => {
-                let deed = self.enter(&registers);
-                self.inside
-                    .insert(thread, deed.filter(|deed| *deed != Deed::KillBefore));
-                if let Some(Deed::Fail(_)) = deed {
+                let injection = self.enter(&registers);
+                self.inside.insert(
+                    thread,
+                    injection.filter(|injection| *injection != Injection::KillBefore),
+                );
+                if let Some(Injection::Fail(_)) = injection {
                     registers.skip(thread)?;
                 }
-                deed.filter(|deed| *deed == Deed::KillBefore)
+                injection.filter(|injection| *injection == Injection::KillBefore)
             }
-            Some(deed) => deed,
+            Some(injection) => injection,
         };
-        match deed {
+        match injection {
             None => return Ok(false),
-            Some(Deed::KillBefore | Deed::KillAfter) => {
+            Some(Injection::KillBefore | Injection::KillAfter) => {
                 let process = Pid::from_raw(self.process).ok_or(io::ErrorKind::NotFound)?;
                 kill_process(process, Signal::KILL)?;
             }
-            Some(Deed::Fail(errno) | Deed::FailAfter(errno)) => registers.fail(thread, errno.number())?,
+            Some(Injection::Fail(errno) | Injection::FailAfter(errno)) => registers.fail(thread, errno.number())?,
         }
         self.shared.hit.store(true, SeqCst);
-        Ok(matches!(deed, Some(Deed::KillBefore | Deed::KillAfter)))
+        Ok(matches!(injection, Some(Injection::KillBefore | Injection::KillAfter)))
     }
 
     /// Notes a call, and says what is to happen to it.
-    fn enter(&mut self, registers: &Registers) -> Option<Deed> {
+    fn enter(&mut self, registers: &Registers) -> Option<Injection> {
         let mut call = Call::of(self.process, registers, &self.home);
         let count = self.counts.entry(call.clone()).or_default();
         *count += 1;
         call.nth = *count;
         let point = self.point.as_ref().filter(|point| point.call == call);
-        let deed = point.map(|point| point.deed);
+        let injection = point.map(|point| point.injection);
         let mut noted = self.shared.noted();
         if why_pure(&call).is_none() {
             noted.last = Some(Instant::now());
         }
         noted.calls.push(call);
-        deed
+        injection
     }
 }
 

@@ -127,93 +127,90 @@ fn namespace_has_its_own_links_and_is_gone_when_dropped() -> Result<()> {
 
 #[test]
 fn original_block_script_attaches_a_file() -> Result<()> {
-    let mut machine = TestHost::new()?;
-    let baseline = machine.baseline()?;
+    let mut host = TestHost::new()?;
+    let baseline = host.baseline()?;
     let disk = Device::disk(3, 0);
-    let image = machine.image("a.img", 4)?;
-    machine.toolstack().build(3)?;
-    machine.toolstack().attach(&disk, &Disk::on(&image))?;
-    machine.expect_state(&disk, "2")?;
-    machine.scripts().plug(&disk)?;
-    machine.expect_status(&disk, "connected")?;
-    machine.expect_state(&disk, "4")?;
-    let loops = attached_below(machine.directory())?;
+    let image = host.image("a.img", 4)?;
+    host.toolstack().build(3)?;
+    host.toolstack().attach(&disk, &Disk::on(&image))?;
+    host.expect_state(&disk, "2")?;
+    host.scripts().plug(&disk)?;
+    host.expect_status(&disk, "connected")?;
+    host.expect_state(&disk, "4")?;
+    let loops = attached_below(host.directory())?;
     assert_eq!(loops.len(), 1);
-    assert_eq!(
-        machine.node(&disk, "node")?,
-        Some(loops[0].device.display().to_string())
-    );
+    assert_eq!(host.node(&disk, "node")?, Some(loops[0].device.display().to_string()));
 
-    machine.toolstack().detach(&disk)?;
-    machine.expect_state(&disk, "6")?;
-    machine.scripts().unplug(&disk)?;
-    machine.toolstack().forget(&disk)?;
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.toolstack().detach(&disk)?;
+    host.expect_state(&disk, "6")?;
+    host.scripts().unplug(&disk)?;
+    host.toolstack().forget(&disk)?;
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn original_vif_bridge_script_adds_a_port() -> Result<()> {
-    let mut machine = TestHost::new()?;
-    let baseline = machine.baseline()?;
-    let card = Device::card(3, 0);
-    machine.toolstack().build(3)?;
-    machine.toolstack().attach(&card, &Vif::on("xenbr0"))?;
-    machine.expect_state(&card, "2")?;
-    machine.scripts().plug(&card)?;
-    machine.expect_status(&card, "connected")?;
-    machine.expect_state(&card, "4")?;
-    assert_eq!(machine.namespace().ports("xenbr0")?, [card.link()]);
+    let mut host = TestHost::new()?;
+    let baseline = host.baseline()?;
+    let vif = Device::card(3, 0);
+    host.toolstack().build(3)?;
+    host.toolstack().attach(&vif, &Vif::on("xenbr0"))?;
+    host.expect_state(&vif, "2")?;
+    host.scripts().plug(&vif)?;
+    host.expect_status(&vif, "connected")?;
+    host.expect_state(&vif, "4")?;
+    assert_eq!(host.namespace().ports("xenbr0")?, [vif.link()]);
 
-    machine.toolstack().detach(&card)?;
-    machine.expect_state(&card, "6")?;
-    machine.scripts().unplug(&card)?;
-    machine.toolstack().forget(&card)?;
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.toolstack().detach(&vif)?;
+    host.expect_state(&vif, "6")?;
+    host.scripts().unplug(&vif)?;
+    host.toolstack().forget(&vif)?;
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn floor_program_attaches_a_disk_and_a_vif() -> Result<()> {
-    let mut machine = TestHost::new()?;
-    let baseline = machine.baseline()?;
-    let floor = Floor::start(&machine)?;
-    let (disk, card) = (Device::disk(3, 0), Device::card(3, 0));
-    let image = machine.image("a.img", 4)?;
-    machine.toolstack().build(3)?;
-    machine.toolstack().attach(&disk, &Disk::on(&image))?;
-    machine.toolstack().attach(&card, &Vif::on("xenbr0"))?;
-    for device in [&disk, &card] {
-        machine.expect_status(device, "connected")?;
-        machine.expect_state(device, "4")?;
+    let mut host = TestHost::new()?;
+    let baseline = host.baseline()?;
+    let floor = Floor::start(&host)?;
+    let (disk, vif) = (Device::disk(3, 0), Device::card(3, 0));
+    let image = host.image("a.img", 4)?;
+    host.toolstack().build(3)?;
+    host.toolstack().attach(&disk, &Disk::on(&image))?;
+    host.toolstack().attach(&vif, &Vif::on("xenbr0"))?;
+    for device in [&disk, &vif] {
+        host.expect_status(device, "connected")?;
+        host.expect_state(device, "4")?;
     }
-    assert_eq!(attached_below(machine.directory())?.len(), 1);
-    let link = machine.namespace().link(&card.link())?.context("no link")?;
+    assert_eq!(attached_below(host.directory())?.len(), 1);
+    let link = host.namespace().link(&vif.link())?.context("no link")?;
     assert_eq!(
         (link["master"].as_str(), link["address"].as_str()),
         (Some("xenbr0"), Some("fe:ff:ff:ff:ff:ff"))
     );
     assert!(link["flags"].to_string().contains("\"UP\""));
 
-    for device in [&disk, &card] {
-        machine.toolstack().detach(device)?;
-        machine.expect_state(device, "6")?;
-        machine.toolstack().forget(device)?;
+    for device in [&disk, &vif] {
+        host.toolstack().detach(device)?;
+        host.expect_state(device, "6")?;
+        host.toolstack().forget(device)?;
     }
-    machine.toolstack().bury(3)?;
+    host.toolstack().bury(3)?;
     drop(floor);
-    baseline.assert_same(&machine)
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn packets_pass_between_guest_and_bridge() -> Result<()> {
-    let mut machine = TestHost::new()?;
-    let _floor = Floor::start(&machine)?;
-    machine.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
-    machine.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
-    let card = machine.attach_card(3, 0)?;
-    machine.expect_connected(&card)?;
-    let guest = Guest::of(&machine, &card, &["10.0.0.2/24", "10.0.0.9/24", "fd00::2/64"])?;
+    let mut host = TestHost::new()?;
+    let _floor = Floor::start(&host)?;
+    host.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
+    host.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
+    let vif = host.attach_card(3, 0)?;
+    host.expect_connected(&vif)?;
+    let guest = Guest::of(&host, &vif, &["10.0.0.2/24", "10.0.0.9/24", "fd00::2/64"])?;
     for (from, to) in [
         ("10.0.0.2", "10.0.0.1"),
         ("10.0.0.9", "10.0.0.1"),
@@ -221,7 +218,7 @@ fn packets_pass_between_guest_and_bridge() -> Result<()> {
     ] {
         ensure!(guest.reaches(from, to)?, "from {from} to {to}");
     }
-    machine.namespace().ip("link set xenbr0 down")?;
+    host.namespace().ip("link set xenbr0 down")?;
     ensure!(!guest.reaches("10.0.0.2", "10.0.0.1")?);
     Ok(())
 }
@@ -229,11 +226,11 @@ fn packets_pass_between_guest_and_bridge() -> Result<()> {
 struct Floor(Child);
 
 impl Floor {
-    fn start(machine: &TestHost) -> Result<Self> {
-        let mut floor = machine
+    fn start(host: &TestHost) -> Result<Self> {
+        let mut floor = host
             .namespace()
             .command(build_directory()?.join("xenplug-floor"))
-            .env("XENSTORED_PATH", machine.xenstored().socket())
+            .env("XENSTORED_PATH", host.xenstored().socket())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut said = String::new();

@@ -17,8 +17,8 @@ use xenplug_tests::{
     readme::{Command, commands},
 };
 
-/// How long the daemon may take for what it is asked.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time that the daemon may take for a request.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Writes below these directories stay in memory. `/run` is the namespace's own already.
 const COPIES: &str = "for one in usr etc var; do
@@ -66,11 +66,11 @@ impl Unit {
     }
 }
 
-/// A machine on which Xenplug is not installed.
+/// A host on which Xenplug is not installed.
 struct DriverDomain {
-    // Ends before the machine does.
+    // Ends before the host does.
     daemon: Option<Running>,
-    machine: TestHost,
+    host: TestHost,
     clone: PathBuf,
     devices: Vec<Device>,
 }
@@ -87,9 +87,9 @@ impl Drop for Running {
 
 impl DriverDomain {
     fn new() -> Result<Self> {
-        let machine = TestHost::apart()?;
+        let host = TestHost::apart()?;
         // A clone as `cargo xtask build` leaves it, wherever cargo really built.
-        let clone = machine.directory().join("clone");
+        let clone = host.directory().join("clone");
         fs::create_dir(&clone)?;
         symlink(root().join("examples"), clone.join("examples"))?;
         symlink(
@@ -98,7 +98,7 @@ impl DriverDomain {
         )?;
         let domain = Self {
             daemon: None,
-            machine,
+            host,
             clone,
             devices: Vec::new(),
         };
@@ -111,14 +111,14 @@ impl DriverDomain {
 
     /// A directory of this test's own where the example says that disks are.
     fn images(&self) -> PathBuf {
-        let own = self.machine.directory().file_name().unwrap_or_default();
+        let own = self.host.directory().file_name().unwrap_or_default();
         Path::new("/var/lib/xen/images").join(own)
     }
 
     /// A program in the domain, in the clone.
     fn command(&self, program: &str) -> process::Command {
-        let mut command = self.machine.namespace().command(program);
-        self.machine.xenstored().equip(&mut command);
+        let mut command = self.host.namespace().command(program);
+        self.host.xenstored().equip(&mut command);
         command
             .env_remove("LD_LIBRARY_PATH")
             .current_dir(&self.clone)
@@ -132,7 +132,7 @@ impl DriverDomain {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.machine.directory().join("log")).unwrap_or_default()
+        fs::read_to_string(self.host.directory().join("log")).unwrap_or_default()
     }
 
     fn unit(&self) -> Result<Unit> {
@@ -160,12 +160,12 @@ impl DriverDomain {
                 self.tells(line, &["\"plugin\": \"phy\"", "\"mode\": \"driver-domain\""])
             }
             ["xenplug", "prepare", domain] => {
-                let mut store = self.machine.connect()?;
+                let mut store = self.host.connect()?;
                 store.write("/local/domain/1/name", domain)?;
                 self.sh(line).map(drop)
             }
             ["xenplug", "attach", "--backend", _, "--frontend", guest, .., device] => {
-                let mut store = self.machine.connect()?;
+                let mut store = self.host.connect()?;
                 store.write("/local/domain/3/name", guest)?;
                 let (_, image) = device.split_once("target=").context("no target")?;
                 self.sh(&format!("truncate -s 4M {image}"))?;
@@ -208,8 +208,8 @@ impl DriverDomain {
         }
     }
 
-    /// What systemd would do: checks the unit, starts its program with what it is given, and waits until it serves. Then
-    /// a disk and a card are plugged.
+    /// Acts as systemd: checks the unit, starts its program with its settings, and waits until it serves. Then
+    /// a disk and a vif are plugged.
     fn enable(&mut self) -> Result<()> {
         let unit = self.unit()?;
         assert_eq!(
@@ -239,17 +239,17 @@ impl DriverDomain {
             .map(|power| format!(",+{}", power.trim_start_matches("CAP_").to_lowercase()))
             .collect();
 
-        let notify = self.machine.directory().join("notify");
+        let notify = self.host.directory().join("notify");
         let told = UnixDatagram::bind(&notify)?;
-        told.set_read_timeout(Some(PATIENCE))?;
-        let log = File::create(self.machine.directory().join("log"))?;
+        told.set_read_timeout(Some(TIMEOUT))?;
+        let log = File::create(self.host.directory().join("log"))?;
         let daemon = self
             .command("setpriv")
             .arg("--no-new-privs")
             .arg(format!("--bounding-set=-all{powers}"))
             .args(start)
             .env("NOTIFY_SOCKET", notify)
-            .env("XENSTORED_PATH", self.machine.store())
+            .env("XENSTORED_PATH", self.host.store())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
@@ -266,20 +266,20 @@ impl DriverDomain {
 
         let image = self.images().join("disk.img");
         self.sh(&format!("truncate -s 4M {}", image.display()))?;
-        let (disk, card) = (Device::disk(3, 0).served_by(1), Device::card(3, 0).served_by(1));
-        self.devices = vec![disk, card];
-        self.machine.attach(&disk, &Disk::on(&image))?;
-        self.machine.attach(&card, &Vif::on("xenbr0"))?;
+        let (disk, vif) = (Device::disk(3, 0).served_by(1), Device::card(3, 0).served_by(1));
+        self.devices = vec![disk, vif];
+        self.host.attach(&disk, &Disk::on(&image))?;
+        self.host.attach(&vif, &Vif::on("xenbr0"))?;
         self.devices
             .iter()
-            .try_for_each(|device| self.machine.expect_connected(device))
+            .try_for_each(|device| self.host.expect_connected(device))
     }
 
     fn reload(&self) -> Result<()> {
         let daemon = self.daemon.as_ref().context("it was not started")?;
         let unit = self.unit()?;
         self.sh(&unit.one("ExecReload")?.replace("$MAINPID", &daemon.0.id().to_string()))?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while !self.log().contains("the configuration was read again") {
             ensure!(Instant::now() < until, "it was not read again");
             thread::sleep(Duration::from_millis(20));
@@ -290,7 +290,7 @@ impl DriverDomain {
     /// Unplugs all, and stops the daemon as systemd would.
     fn end(mut self) -> Result<()> {
         let devices = std::mem::take(&mut self.devices);
-        self.machine.end_guest(3, &devices).with_context(|| self.log())?;
+        self.host.end_guest(3, &devices).with_context(|| self.log())?;
         let mut daemon = self.daemon.take().context("it was not started")?;
         kill_process(
             Pid::from_raw(daemon.0.id().cast_signed()).context("a process has an id")?,
@@ -305,7 +305,7 @@ impl DriverDomain {
 impl Drop for DriverDomain {
     fn drop(&mut self) {
         self.daemon = None;
-        // The machine knows only of its own directory.
+        // The host knows only of its own directory.
         let _ = detach_below(&self.images());
     }
 }
@@ -328,7 +328,7 @@ fn xtask(task: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a command wrote to its standard output, or all that it said if it failed.
+/// Returns a command's standard output, or an error with all its output if it failed.
 fn said(output: Output) -> Result<String> {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(

@@ -1,4 +1,4 @@
-//! Handlers on a simulated machine, without a daemon: every effect is journaled before it is made, and undone from the
+//! Plugins on a simulated host, without a daemon: every effect is journaled before it is made, and undone from the
 //! journal.
 
 use std::{collections::BTreeMap, env, fs, process::Command, sync::Arc};
@@ -22,10 +22,10 @@ use xenplug_xenbus::{DeviceKey, DomId, Identity, ScriptName, VifType};
 
 const IMAGE: &str = "/srv/a.img";
 
-/// A plugin with a disk image on a machine that is not there, and a journal that is.
-struct Stage {
+/// Plugin with a disk image on a simulated host, and a real journal.
+struct Fixture {
     plugin: Plugin,
-    machine: Arc<SimHost>,
+    host: Arc<SimHost>,
     system: Platform,
     shared: Arc<SharedResources>,
     journal: Journal,
@@ -44,12 +44,12 @@ fn switches() -> Vec<HelperRule> {
         .into()
 }
 
-impl Stage {
+impl Fixture {
     fn new(component: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let (system, machine) = Platform::simulated();
-        machine.add_file(IMAGE, 4 << 20);
-        machine.add_file("/etc/shadow", 4 << 10);
+        let (system, host) = Platform::simulated();
+        host.add_file(IMAGE, 4 << 20);
+        host.add_file("/etc/shadow", 4 << 10);
         let shared = Arc::<SharedResources>::default();
         let rule = PathRule {
             path: "/srv".into(),
@@ -75,7 +75,7 @@ impl Stage {
         let journal = Journal::open(&directory.path().join("journal"))?;
         Ok(Self {
             plugin,
-            machine,
+            host,
             system,
             shared,
             journal,
@@ -130,7 +130,7 @@ impl Stage {
         )
     }
 
-    /// What the only record on disk says, in order: the words of its lines, with the kind of each effect.
+    /// Reads the only record on disk: the words of its lines in order, with the kind of each effect.
     fn record(&self) -> Result<Vec<String>> {
         let path = self.directory.path().join("journal/vbd-3-51712.record");
         fs::read_to_string(path)?
@@ -156,30 +156,30 @@ impl Stage {
 
 #[test]
 fn effects_are_journaled_first_and_released_in_reverse() -> Result<()> {
-    let stage = Stage::new("phy.wasm")?;
-    let before = stage.machine.snapshot();
-    let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+    let fixture = Fixture::new("phy.wasm")?;
+    let before = fixture.host.snapshot();
+    let (mut resources, answer) = fixture.connect(fixture.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
     assert!(
         answer?
             .backend
             .contains(&("physical-device".to_owned(), "7:0".to_owned()))
     );
-    assert_eq!(stage.machine.loops().len(), 1);
+    assert_eq!(fixture.host.loops().len(), 1);
     assert_eq!(
-        stage.record()?,
+        fixture.record()?,
         ["intent claim", "completed claim", "intent loop", "completed loop"]
     );
 
-    // What the next daemon would find.
-    let held = stage.journal.replay::<Header, Effect>()?.records.remove(0).held;
+    // The next daemon would find this.
+    let held = fixture.journal.replay::<Header, Effect>()?.records.remove(0).held;
     ensure!(
         matches!(held[1].effect, Effect::Loop { device: Some(_), .. }) && held[1].completed,
         "{held:?}"
     );
     let (claim, attached) = (held[0].seq, held[1].seq);
 
-    assert_eq!(stage.release(&mut resources), [""; 0]);
-    let record = stage.record()?;
+    assert_eq!(fixture.release(&mut resources), [""; 0]);
+    let record = fixture.record()?;
     assert_eq!(
         record[4..],
         [
@@ -188,16 +188,16 @@ fn effects_are_journaled_first_and_released_in_reverse() -> Result<()> {
             format!("released {claim}")
         ]
     );
-    assert_eq!(stage.machine.snapshot(), before);
+    assert_eq!(fixture.host.snapshot(), before);
     resources.end()?;
-    ensure!(stage.record().is_err(), "the record has ended");
+    ensure!(fixture.record().is_err(), "the record has ended");
     Ok(())
 }
 
 #[test]
 fn kernel_error_fails_the_device_and_leaves_nothing() -> Result<()> {
-    let stage = Stage::new("phy.wasm")?;
-    let before = stage.machine.snapshot();
+    let fixture = Fixture::new("phy.wasm")?;
+    let before = fixture.host.snapshot();
     for (operation, effects) in [
         (Operation::Open, &[][..]),
         (Operation::UsedBy, &[]),
@@ -206,45 +206,45 @@ fn kernel_error_fails_the_device_and_leaves_nothing() -> Result<()> {
             &["intent claim", "completed claim", "intent loop"],
         ),
     ] {
-        stage
-            .machine
+        fixture
+            .host
             .fail(operation, 1, Error::Busy("the kernel is tired".to_owned()));
-        let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+        let (mut resources, answer) = fixture.connect(fixture.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
         let fault = answer.err().with_context(|| format!("{operation:?} failed"))?;
         ensure!(
             fault.to_string().contains("the kernel is tired"),
             "{operation:?}: {fault}"
         );
-        assert_eq!(stage.record()?, effects, "{operation:?}");
-        assert_eq!(stage.release(&mut resources), [""; 0]);
-        assert_eq!(stage.machine.snapshot(), before, "{operation:?}");
+        assert_eq!(fixture.record()?, effects, "{operation:?}");
+        assert_eq!(fixture.release(&mut resources), [""; 0]);
+        assert_eq!(fixture.host.snapshot(), before, "{operation:?}");
         resources.end()?;
     }
     // Nor is the claim left: another guest can have the disk.
-    let (mut other, answer) = stage.connect(stage.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
+    let (mut other, answer) = fixture.connect(fixture.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
     answer?;
-    stage.release(&mut other);
+    fixture.release(&mut other);
     Ok(())
 }
 
 #[test]
 fn failed_release_stays_held_and_the_rest_is_released() -> Result<()> {
-    let stage = Stage::new("phy.wasm")?;
-    let before = stage.machine.snapshot();
-    let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+    let fixture = Fixture::new("phy.wasm")?;
+    let before = fixture.host.snapshot();
+    let (mut resources, answer) = fixture.connect(fixture.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
     answer?;
-    stage
-        .machine
+    fixture
+        .host
         .fail(Operation::DetachLoop, 1, Error::Busy("not now".to_owned()));
-    let failures = stage.release(&mut resources);
+    let failures = fixture.release(&mut resources);
     ensure!(
         failures.len() == 1 && failures[0].contains("loop0") && failures[0].contains("not now"),
         "{failures:?}"
     );
     assert_eq!(resources.describe().len(), 1, "the claim is given back");
     ensure!(!resources.is_empty());
-    assert_eq!(stage.release(&mut resources), [""; 0]);
-    assert_eq!(stage.machine.snapshot(), before);
+    assert_eq!(fixture.release(&mut resources), [""; 0]);
+    assert_eq!(fixture.host.snapshot(), before);
     Ok(resources.end()?)
 }
 
@@ -254,20 +254,20 @@ fn effects_of_a_failed_handler_are_undone_without_it() -> Result<()> {
         ("trap-after-loop", "crashed"),
         ("loop-hoard", "more than a device may hold (128)"),
     ] {
-        let stage = Stage::new(&format!("guests/{guest}.wasm"))?;
-        let before = stage.machine.snapshot();
-        let (mut resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
+        let fixture = Fixture::new(&format!("guests/{guest}.wasm"))?;
+        let before = fixture.host.snapshot();
+        let (mut resources, answer) = fixture.connect(fixture.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
         let fault = answer.err().context("it fails")?;
         ensure!(fault.to_string().contains(words), "{fault}");
-        ensure!(!stage.machine.loops().is_empty(), "{guest} attached loop devices");
-        assert_eq!(stage.release(&mut resources), [""; 0]);
-        assert_eq!(stage.machine.snapshot(), before, "{guest}");
+        ensure!(!fixture.host.loops().is_empty(), "{guest} attached loop devices");
+        assert_eq!(fixture.release(&mut resources), [""; 0]);
+        assert_eq!(fixture.host.snapshot(), before, "{guest}");
     }
     Ok(())
 }
 
 /// A program that ends at once.
-fn ends(code: u32) -> Program {
+fn exits(code: u32) -> Program {
     Program::Ends(Output {
         code,
         stdout: Vec::new(),
@@ -326,16 +326,16 @@ fn helper_effect_is_undone_by_its_journaled_call() -> Result<()> {
         ("its undoing is not granted", "stuck", Some(0), false, &[], &[]),
         ("it is not granted", "cat", Some(0), false, &[], &[]),
     ] {
-        let stage = Stage::new("guests/trap-after-apply.wasm")?;
+        let fixture = Fixture::new("guests/trap-after-apply.wasm")?;
         if let Some(code) = code {
-            stage.machine.add_program("/srv/switch", ends(code));
+            fixture.host.add_program("/srv/switch", exits(code));
         }
         if crash {
-            stage.machine.fail(Operation::Run, 1, kernel());
+            fixture.host.fail(Operation::Run, 1, kernel());
         }
-        let (resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &Cancel::default())?;
+        let (resources, answer) = fixture.connect(fixture.begin("vbd/3/51712")?, params, &Cancel::default())?;
         ensure!(answer.is_err(), "{what}");
-        let found: Vec<String> = stage.record()?;
+        let found: Vec<String> = fixture.record()?;
         let kinds: Vec<&str> = found
             .iter()
             .map(|line| {
@@ -348,12 +348,12 @@ fn helper_effect_is_undone_by_its_journaled_call() -> Result<()> {
             .collect();
         assert_eq!(kinds, record, "{what}");
 
-        // What the next daemon does with it, whose configuration has no such helper.
+        // The next daemon's configuration has no such helper.
         drop(resources);
-        let mut records = stage.journal.replay::<Header, Effect>()?.records;
-        let mut resources = DeviceResources::resume(records.remove(0), &stage.shared);
-        assert_eq!(stage.release(&mut resources), [""; 0], "{what}");
-        assert_eq!(stage.machine.runs(), runs, "{what}");
+        let mut records = fixture.journal.replay::<Header, Effect>()?.records;
+        let mut resources = DeviceResources::resume(records.remove(0), &fixture.shared);
+        assert_eq!(fixture.release(&mut resources), [""; 0], "{what}");
+        assert_eq!(fixture.host.runs(), runs, "{what}");
         resources.end()?;
     }
     Ok(())
@@ -361,28 +361,28 @@ fn helper_effect_is_undone_by_its_journaled_call() -> Result<()> {
 
 #[test]
 fn failed_undo_is_retried() -> Result<()> {
-    let stage = Stage::new("guests/trap-after-apply.wasm")?;
-    stage.machine.add_program("/srv/switch", ends(0));
-    let (mut resources, _) = stage.connect(stage.begin("vbd/3/51712")?, "switch", &Cancel::default())?;
-    for program in [ends(1), Program::Stays] {
-        stage.machine.add_program("/srv/switch", program);
-        let failures = stage.release(&mut resources);
+    let fixture = Fixture::new("guests/trap-after-apply.wasm")?;
+    fixture.host.add_program("/srv/switch", exits(0));
+    let (mut resources, _) = fixture.connect(fixture.begin("vbd/3/51712")?, "switch", &Cancel::default())?;
+    for program in [exits(1), Program::Stays] {
+        fixture.host.add_program("/srv/switch", program);
+        let failures = fixture.release(&mut resources);
         ensure!(
             failures.len() == 1 && failures[0].starts_with("what is undone by switch off: "),
             "{failures:?}"
         );
     }
     // The code that the guest names for "it is off".
-    stage.machine.add_program("/srv/switch", ends(3));
-    assert_eq!(stage.release(&mut resources), [""; 0]);
-    assert_eq!(stage.machine.runs().len(), 4);
+    fixture.host.add_program("/srv/switch", exits(3));
+    assert_eq!(fixture.release(&mut resources), [""; 0]);
+    assert_eq!(fixture.host.runs().len(), 4);
     Ok(resources.end()?)
 }
 
 #[test]
 fn ungranted_path_is_denied_and_cancelled_event_does_nothing() -> Result<()> {
-    let stage = Stage::new("phy.wasm")?;
-    let before = stage.machine.snapshot();
+    let fixture = Fixture::new("phy.wasm")?;
+    let before = fixture.host.snapshot();
     let cancelled = Cancel::default();
     cancelled.cancel();
     for (params, cancel, words) in [
@@ -390,11 +390,11 @@ fn ungranted_path_is_denied_and_cancelled_event_does_nothing() -> Result<()> {
         ("/srv/../etc/shadow", Cancel::default(), "params"),
         (IMAGE, cancelled, "the device went away"),
     ] {
-        let (resources, answer) = stage.connect(stage.begin("vbd/3/51712")?, params, &cancel)?;
+        let (resources, answer) = fixture.connect(fixture.begin("vbd/3/51712")?, params, &cancel)?;
         let fault = answer.err().context("it fails")?;
         ensure!(fault.to_string().contains(words), "{params}: {fault}");
-        assert_eq!(stage.record()?, [""; 0], "{params}");
-        assert_eq!(stage.machine.snapshot(), before, "{params}");
+        assert_eq!(fixture.record()?, [""; 0], "{params}");
+        assert_eq!(fixture.host.snapshot(), before, "{params}");
         resources.end()?;
     }
     Ok(())
@@ -421,24 +421,24 @@ fn effects_without_a_journal_are_refused() -> Result<()> {
 }
 
 fn with_a_full_journal() -> Result<()> {
-    let stage = Stage::new("phy.wasm")?;
-    let before = stage.machine.snapshot();
-    let mut resources = stage.begin("vbd/3/51712")?;
+    let fixture = Fixture::new("phy.wasm")?;
+    let before = fixture.host.snapshot();
+    let mut resources = fixture.begin("vbd/3/51712")?;
     for length in [1000, 100, 0] {
         while resources.note(&"n".repeat(length)).is_ok() {}
     }
-    let (mut resources, answer) = stage.connect(resources, IMAGE, &Cancel::default())?;
+    let (mut resources, answer) = fixture.connect(resources, IMAGE, &Cancel::default())?;
     let fault = answer.err().context("it fails")?.to_string();
     ensure!(
         fault.contains("the journal cannot be written, so nothing was changed"),
         "{fault}"
     );
-    assert_eq!(stage.machine.calls(Operation::AttachLoop), 0);
-    assert_eq!(stage.machine.snapshot(), before);
+    assert_eq!(fixture.host.calls(Operation::AttachLoop), 0);
+    assert_eq!(fixture.host.snapshot(), before);
     ensure!(resources.is_empty(), "{:?}", resources.describe());
-    assert_eq!(stage.release(&mut resources), [""; 0]);
+    assert_eq!(fixture.release(&mut resources), [""; 0]);
     resources.end()?;
     // Nor is the claim taken in memory alone: with room, the disk is free.
-    let (_, answer) = stage.connect(stage.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
+    let (_, answer) = fixture.connect(fixture.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
     answer.map(drop).context("the disk is free")
 }

@@ -3,35 +3,31 @@
 use anyhow::{Result, ensure};
 use xenplug_tests::harness::{Device, Guest, Nodes, TestHost, Vif};
 
-/// A machine whose bridge has addresses, and a connected card.
+/// A host whose bridge has addresses, and a connected vif.
 fn connected(nodes: &Nodes) -> Result<(TestHost, Device)> {
-    let mut machine = TestHost::with_daemon()?;
-    machine.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
-    machine.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
-    let card = Device::card(3, 0);
-    machine.attach(&card, nodes)?;
-    machine.expect_connected(&card)?;
-    Ok((machine, card))
+    let mut host = TestHost::with_daemon()?;
+    host.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
+    host.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
+    let vif = Device::card(3, 0);
+    host.attach(&vif, nodes)?;
+    host.expect_connected(&vif)?;
+    Ok((host, vif))
 }
 
 #[test]
 fn guest_without_addresses_may_send_from_any() -> Result<()> {
-    let (mut machine, card) = connected(&Vif::on("xenbr0"))?;
-    let guest = Guest::of(&machine, &card, &["10.0.0.2/24", "fd00::2/64"])?;
+    let (mut host, vif) = connected(&Vif::on("xenbr0"))?;
+    let guest = Guest::of(&host, &vif, &["10.0.0.2/24", "fd00::2/64"])?;
     ensure!(guest.reaches("10.0.0.2", "10.0.0.1")?);
     ensure!(guest.reaches("fd00::2", "fd00::1")?);
     drop(guest);
-    machine.end_guest(3, &[card])
+    host.end_guest(3, &[vif])
 }
 
 #[test]
 fn guest_sends_from_its_addresses_only() -> Result<()> {
-    let (mut machine, card) = connected(&Vif::on("xenbr0").with("ip", "10.0.0.2 fd00::2"))?;
-    let guest = Guest::of(
-        &machine,
-        &card,
-        &["10.0.0.2/24", "10.0.0.9/24", "fd00::2/64", "fd00::9/64"],
-    )?;
+    let (mut host, vif) = connected(&Vif::on("xenbr0").with("ip", "10.0.0.2 fd00::2"))?;
+    let guest = Guest::of(&host, &vif, &["10.0.0.2/24", "10.0.0.9/24", "fd00::2/64", "fd00::9/64"])?;
     ensure!(
         guest.reaches("10.0.0.2", "10.0.0.1")?,
         "its own IPv4 address is blocked"
@@ -46,27 +42,27 @@ fn guest_sends_from_its_addresses_only() -> Result<()> {
         "it can send from another IPv6 address"
     );
     drop(guest);
-    machine.end_guest(3, &[card])
+    host.end_guest(3, &[vif])
 }
 
 #[test]
 fn guest_with_only_an_ipv4_address_sends_no_ipv6() -> Result<()> {
-    let (mut machine, card) = connected(&Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
-    let guest = Guest::of(&machine, &card, &["10.0.0.2/24", "fd00::2/64"])?;
+    let (mut host, vif) = connected(&Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
+    let guest = Guest::of(&host, &vif, &["10.0.0.2/24", "fd00::2/64"])?;
     ensure!(guest.reaches("10.0.0.2", "10.0.0.1")?);
     ensure!(!guest.reaches("fd00::2", "fd00::1")?);
     drop(guest);
-    machine.end_guest(3, &[card])
+    host.end_guest(3, &[vif])
 }
 
 #[test]
 fn firewall_rules_of_a_vif_are_removed_with_it() -> Result<()> {
-    let mut machine = TestHost::with_daemon()?;
-    let baseline = machine.baseline()?;
-    let card = Device::card(3, 0);
-    machine.attach(&card, &Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
-    machine.expect_connected(&card)?;
-    ensure!(machine.baseline()? != baseline, "there are no rules");
-    machine.end_guest(3, &[card])?;
-    baseline.assert_same(&machine)
+    let mut host = TestHost::with_daemon()?;
+    let baseline = host.baseline()?;
+    let vif = Device::card(3, 0);
+    host.attach(&vif, &Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
+    host.expect_connected(&vif)?;
+    ensure!(host.baseline()? != baseline, "there are no rules");
+    host.end_guest(3, &[vif])?;
+    baseline.assert_same(&host)
 }

@@ -1,4 +1,4 @@
-//! Fuzzing, with a stable compiler: what cargo-fuzz does, but for the sanitizer.
+//! Fuzzing with a stable compiler: cargo-fuzz without the sanitizer.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{terminal, workspace::Workspace};
 
-/// What makes the compiler count (llvm's `SanitizerCoverage`), as cargo-fuzz has it.
+/// Compiler flags for coverage counters (LLVM's `SanitizerCoverage`), those of cargo-fuzz.
 const COUNTERS: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -20,7 +20,7 @@ const COUNTERS: [&str; 6] = [
     "--cfg=fuzzing",
 ];
 
-/// What a property may take: memory for one piece of data and altogether, in MiB, and seconds. Bytes of an input.
+/// Limits of a property: one allocation and all memory in MiB, seconds, and bytes of an input.
 const LIMITS: [&str; 4] = [
     "-malloc_limit_mb=32",
     "-rss_limit_mb=1024",
@@ -28,7 +28,7 @@ const LIMITS: [&str; 4] = [
     "-max_len=8192",
 ];
 
-/// What came of one target.
+/// Result of one target.
 struct Outcome {
     name: String,
     executions: u64,
@@ -71,7 +71,7 @@ fn names(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Compiles the targets, with counters in all that they depend on. Answers with the folder of the programs.
+/// Compiles the targets with counters in all dependencies, and returns the programs' folder.
 fn build(workspace: &Workspace) -> Result<PathBuf> {
     terminal::step("Build the fuzzing targets");
     let version = terminal::read(Command::new("rustc").arg("-vV").current_dir(&workspace.root))?;
@@ -93,7 +93,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
 struct Target<'a> {
     name: &'a str,
     program: PathBuf,
-    /// The repository's corpus, and the one that grows.
+    /// The repository's corpus, and the growing one.
     kept: PathBuf,
     growing: PathBuf,
     found: PathBuf,
@@ -122,14 +122,14 @@ impl<'a> Target<'a> {
             .arg(format!("-artifact_prefix={}/", self.found.display()))
             .output()
             .with_context(|| format!("{}", self.program.display()))?;
-        let told = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            let last: Vec<&str> = told.lines().rev().take(40).collect();
+            let last: Vec<&str> = stderr.lines().rev().take(40).collect();
             let last: Vec<&str> = last.into_iter().rev().collect();
             bail!("{}: a property does not hold\n{}", self.name, last.join("\n"));
         }
         let number = |after: &str| {
-            let rest = told.rsplit_once(after)?.1.trim_start();
+            let rest = stderr.rsplit_once(after)?.1.trim_start();
             let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             rest[..digits].parse().ok()
         };

@@ -1,4 +1,4 @@
-//! The trials of `docs/reliability.md`: runs exactly the tests that its table names, and shows how they ended.
+//! Fault suite of `docs/reliability.md`: runs exactly the tests that its table names, and shows their results.
 
 mod binaries;
 mod plan;
@@ -18,13 +18,13 @@ use crate::{terminal, workspace::Workspace};
 use binaries::{Binaries, Binary};
 use table::{Outcome, Row};
 
-/// Where the trials are named.
+/// Document that lists the fault suite.
 const TABLE: &str = "docs/reliability.md";
 
-/// How often it is told that a test still runs.
-const STILL: Duration = Duration::from_secs(60);
+/// Interval of the notes that a test still runs.
+const INTERVAL: Duration = Duration::from_secs(60);
 
-/// What to run, and how.
+/// Options of the fault suite.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
     /// At length: hours rather than minutes.
@@ -35,12 +35,12 @@ pub(crate) struct Arguments {
     pub(crate) filters: Vec<String>,
 }
 
-/// Runs the trials. An error if one of them failed.
+/// Runs the fault suite. Fails if a row of the table failed.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let text = std::fs::read_to_string(workspace.root.join(TABLE)).context(TABLE)?;
     for filter in &arguments.filters {
         if plan::of(&text, std::slice::from_ref(filter)).is_empty() {
-            bail!("{TABLE} names no trial {filter}, and no test with that in its name");
+            bail!("{TABLE} has no row {filter}, and no test with that in its name");
         }
     }
     let plan = plan::of(&text, &arguments.filters);
@@ -50,15 +50,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     terminal::step("Build the tests");
     let binaries = Binaries::build(workspace)?;
     let (mut rows, mut done) = (Vec::new(), HashMap::new());
-    for (trial, names) in plan {
-        let mut row = Row::of(trial);
+    for (id, names) in plan {
+        let mut row = Row::of(id);
         for name in names {
             let places = binaries.with(name);
             if places.is_empty() {
-                bail!("{TABLE}: {trial} names {name}, and there is no such test");
+                bail!("{TABLE}: {id} names {name}, and there is no such test");
             }
             for (binary, full) in places {
-                terminal::step(&format!("{trial}: {name}"));
+                terminal::step(&format!("{id}: {name}"));
                 let test = (&binary.program, full);
                 let outcome = match done.get(&test) {
                     Some(outcome) => *outcome,
@@ -74,7 +74,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     table::show(&rows, done.into_values().collect(), arguments.json);
     match rows.iter().filter(|row| !row.passed()).count() {
         0 => Ok(()),
-        failed => bail!("{failed} of {} trials failed", rows.len()),
+        failed => bail!("{failed} of {} rows failed", rows.len()),
     }
 }
 
@@ -86,21 +86,21 @@ fn run_test(workspace: &Workspace, binary: &Binary, full: &str, long: bool) -> R
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
     if long {
-        test.env("XENPLUG_TRIALS", "long");
+        test.env("XENPLUG_FAULT_SUITE", "long");
     }
     let begun = Instant::now();
     let test = workspace.with_parts(&mut test);
-    let done = telling_that_it_runs(begun, || test.output()).with_context(|| full.to_owned())?;
-    let said = String::from_utf8_lossy(&done.stdout);
-    Ok(Outcome::of(&said, done.status.success(), begun.elapsed()))
+    let done = reporting_progress(begun, || test.output()).with_context(|| full.to_owned())?;
+    let stdout = String::from_utf8_lossy(&done.stdout);
+    Ok(Outcome::of(&stdout, done.status.success(), begun.elapsed()))
 }
 
-/// Does what takes long, and tells from time to time for how long it has.
-fn telling_that_it_runs<T>(begun: Instant, what: impl FnOnce() -> T) -> T {
+/// Runs something long, and prints from time to time for how long it has run.
+fn reporting_progress<T>(begun: Instant, what: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         let (over, is_over) = mpsc::channel::<()>();
         scope.spawn(move || {
-            while is_over.recv_timeout(STILL) == Err(mpsc::RecvTimeoutError::Timeout) {
+            while is_over.recv_timeout(INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
                 terminal::note(&format!("running for {} s", begun.elapsed().as_secs()));
             }
         });

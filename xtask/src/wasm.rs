@@ -17,7 +17,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// Long enough for a slow line (the target is some 20 MB), short enough to notice a network that answers nothing.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(180);
 
-/// Who compiles the components. `XENPLUG_WASM_TOOLCHAIN=rustup` or `=debian` decides; by default the one that works.
+/// Compiler of the components. `XENPLUG_WASM_TOOLCHAIN=rustup` or `=debian` decides; by default the one that works.
 pub(crate) enum Toolchain {
     /// The toolchain that runs xtask, which has the target: rustup's, or a distribution's.
     Own,
@@ -52,7 +52,7 @@ impl Toolchain {
         }
     }
 
-    /// Where it builds. Debian's compiler is another version, and keeps to itself.
+    /// Returns its target directory. Debian's compiler is another version, and has its own.
     pub(crate) fn target(&self, workspace: &Workspace) -> PathBuf {
         match self {
             Self::Own => workspace.target.clone(),
@@ -140,7 +140,7 @@ fn library_path(folder: &Path) -> std::ffi::OsString {
     env::join_paths(folders).unwrap_or_default()
 }
 
-/// Whether a toolchain's folder for a target holds the target's standard library.
+/// Returns true if a toolchain's folder for a target has the target's standard library.
 fn holds_core(folder: &Path) -> bool {
     let entries = fs::read_dir(folder);
     entries.is_ok_and(|entries| {

@@ -1,4 +1,4 @@
-//! Who is measured: the original scripts, the daemon, the floor program.
+//! Contestants: the original scripts, the daemon, the floor program.
 
 use std::{
     fmt,
@@ -66,7 +66,7 @@ impl Contestant {
         })
     }
 
-    /// What libxl does when it has seen state 2. The others see it themselves.
+    /// Runs the script as libxl does in state 2. The other contestants watch the state themselves.
     pub(super) fn set_off(&mut self, workload: &Workload, device: &Device) -> Result<()> {
         if let Self::Script(running) = self {
             running.push(workload.scripts().start(device)?);

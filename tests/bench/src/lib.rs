@@ -2,7 +2,7 @@
 //!
 //! All three are measured alike, on one real xenstored: from the write of `state=2` until a watch shows
 //! `hotplug-status=connected`. The scripts are started right after that write, as libxl does when it sees state 2.
-//! Besides, how long a script and its stand-in take to start and end, and each original beside its stand-in with all that
+//! Besides, how long a script and its shim take to start and end, and each original beside its shim with all that
 //! they do.
 
 mod contestant;
@@ -25,24 +25,24 @@ use workload::Workload;
 
 use xenplug_tests::harness::Kind;
 
-/// What to measure.
+/// Plan of a measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Disks, cards or both.
+    /// Disks, vifs or both.
     pub kinds: Vec<Kind>,
-    /// Who takes part.
+    /// Contestants.
     pub contestants: Vec<Name>,
-    /// How many devices at once.
+    /// Numbers of devices at once.
     pub sizes: Vec<u32>,
-    /// How often a single device is plugged.
+    /// Repetitions with a single device.
     pub repeat: u32,
     /// The most devices that the scripts are measured with; beyond, their time is extrapolated and marked so.
     pub scripts_up_to: u32,
-    /// Whether to measure how long a script takes to start.
+    /// True to measure how long a script takes to start.
     pub starts: bool,
 }
 
-/// How long the daemon is watched for idleness.
+/// Time for which the idle daemon is observed.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Measures all of the plan in the network namespace that this program is in, with files in a directory of its own.
@@ -82,7 +82,7 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
     Ok(report)
 }
 
-/// What the daemon costs while it does nothing, with as many devices as were plugged at most.
+/// Measures the idle daemon with the most devices that were attached.
 fn upkeep(workload: &mut Workload, contestant: &mut Contestant, kind: Kind, plan: &Plan) -> Result<Upkeep> {
     let devices = plan.sizes.iter().copied().max().unwrap_or(1);
     let plugged = workload.plug(contestant, devices)?;

@@ -15,21 +15,21 @@ const INSIDE: &str = "XENPLUG_BENCH_INSIDE";
 #[derive(Parser)]
 #[command(name = "xenplug-bench")]
 struct Arguments {
-    /// What to plug, or to start; all without it.
+    /// Kind of device to attach, or `start`; all without it.
     what: Option<What>,
-    /// Who takes part.
+    /// Contestants.
     #[arg(long, value_delimiter = ',', default_value = "script,xenplugd,floor")]
     only: Vec<Who>,
-    /// How many devices at once.
+    /// Numbers of devices at once.
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000")]
     sizes: Vec<u32>,
-    /// How often a single device is plugged.
+    /// Repetitions with a single device.
     #[arg(long, default_value_t = 50)]
     repeat: u32,
     /// The most devices that the scripts plug at once; beyond that their time is extrapolated.
     #[arg(long, default_value_t = 100)]
     scripts_up_to: u32,
-    /// Where the plot and the JSON go: `bench` beside the build directory without it.
+    /// Directory of the plot and the JSON; without it `bench` beside the build directory.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -38,9 +38,9 @@ struct Arguments {
 enum What {
     Disk,
     Vif,
-    /// A script and its stand-in.
+    /// A script and its shim.
     Start,
-    /// Each original script, and its stand-in with the daemon; only by this name.
+    /// Each original script, and its shim with the daemon; only by this name.
     Scripts,
 }
 

@@ -1,4 +1,4 @@
-//! The plot of a report: time over the number of devices, both logarithmic, disks and cards beside each other.
+//! The plot of a report: time over the number of devices, both logarithmic, disks and vifs beside each other.
 
 use std::path::Path;
 
@@ -16,10 +16,7 @@ impl Report {
         let area = SVGBackend::new(path, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let panels = area.split_evenly((1, 2));
-        for (panel, (kind, title)) in panels
-            .iter()
-            .zip([(Kind::Vbd, "file-backed disk"), (Kind::Vif, "network card")])
-        {
+        for (panel, (kind, title)) in panels.iter().zip([(Kind::Vbd, "file-backed disk"), (Kind::Vif, "vif")]) {
             self.panel(panel, kind, title)
                 .map_err(|error| anyhow!("the plot: {error}"))?;
         }
@@ -68,7 +65,7 @@ impl Report {
                 ))?
                 .label(name.to_string())
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
-            // What was extrapolated is an empty circle.
+            // An extrapolated figure is an empty circle.
             chart.draw_series(points.iter().map(|(x, y, measured)| {
                 let style = if *measured {
                     colour.filled()

@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for programs.
+//! Measurements as a table for people and as JSON for programs.
 
 use std::{fmt, fs, time::Duration};
 
@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 use super::{Name, Start};
 use xenplug_tests::harness::Kind;
 
-/// How long so many devices took.
+/// Time for a number of devices.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// Disks or cards.
+    /// Disks or vifs.
     pub kind: Kind,
-    /// Who plugged them.
+    /// Contestant that attached them.
     pub contestant: Name,
-    /// How many at once.
+    /// Number of devices at once.
     pub devices: u32,
     /// The median of the runs.
     pub median: Duration,
     /// The fastest and the slowest run.
     pub range: (Duration, Duration),
-    /// How many runs; none if the figure was extrapolated.
+    /// Number of runs; none if the figure was extrapolated.
     pub runs: usize,
 }
 
@@ -63,12 +63,12 @@ impl fmt::Display for Figure {
     }
 }
 
-/// What the daemon costs while devices are plugged and nothing happens.
+/// Cost of the idle daemon with attached devices.
 #[derive(Clone, Debug)]
 pub struct Upkeep {
-    /// Disks or cards.
+    /// Disks or vifs.
     pub kind: Kind,
-    /// How many are plugged.
+    /// Number of attached devices.
     pub devices: u32,
     /// Resident memory in KiB.
     pub resident: u64,
@@ -85,7 +85,7 @@ pub struct Report {
     pub figures: Vec<Figure>,
     /// The daemon's upkeep.
     pub upkeep: Vec<Upkeep>,
-    /// How long scripts take to start and end.
+    /// Times of scripts from start to end.
     pub starts: Vec<Start>,
 }
 
@@ -241,7 +241,7 @@ impl Report {
             json!({ "what": what, "target": target, "measured": measured, "reached": reached })
         });
         json!({
-            "machine": machine(),
+            "machine": host(),
             "figures": figures.collect::<Vec<_>>(),
             "upkeep": upkeep.collect::<Vec<_>>(),
             "starts": starts.collect::<Vec<_>>(),
@@ -256,7 +256,7 @@ impl fmt::Display for Report {
             self.fmt_figures(f)?;
         }
         if !self.starts.is_empty() {
-            writeln!(f, "From start to end, nothing to do; {}\n", machine())?;
+            writeln!(f, "From start to end, nothing to do; {}\n", host())?;
             for Start {
                 what, median, range, ..
             } in &self.starts
@@ -288,7 +288,7 @@ impl Report {
         writeln!(
             f,
             "From state=2 to hotplug-status=connected, all devices at once; {}\n",
-            machine()
+            host()
         )?;
         writeln!(
             f,
@@ -332,7 +332,7 @@ fn milliseconds(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1e3)
 }
 
-fn machine() -> String {
+fn host() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cores} cores, Linux {}", kernel.trim())

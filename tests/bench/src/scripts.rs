@@ -1,4 +1,4 @@
-//! Each original script beside its stand-in and the daemon, in one run: how long the toolstack waits for it.
+//! Each original script beside its shim and the daemon, in one run: how long the toolstack waits for it.
 //!
 //! Both are started as libxl starts them, in a namespace that is entered anew for each; how long an empty program takes
 //! there is told, too.
@@ -17,7 +17,7 @@ use xenplug_tests::{
 };
 
 const DISK: Device = Device::disk(3, 0);
-const CARD: Device = Device::card(3, 0);
+const VIF: Device = Device::card(3, 0);
 
 /// A script in a situation, to be measured on its way up and on its way down.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +28,11 @@ struct Workload {
     setting: &'static [Step],
     device: Device,
     nodes: &'static [(&'static str, &'static str)],
-    /// Whether the original is that of Xen 4.20, and not 4.17's.
+    /// True for the original of Xen 4.20, false for 4.17's.
     newer: bool,
-    /// What is said after `add`, if it is to be more, and after `remove`.
+    /// Additional arguments after `add` and after `remove`.
     more: [&'static str; 2],
-    /// What the original leaves behind is put right by hand.
+    /// Step that cleans up after the original.
     after: Option<Step>,
 }
 
@@ -95,19 +95,19 @@ const COURSES: &[Workload] = &[
         DISK,
         &[("params", "$D/dev")],
     ),
-    Workload::new("vif-bridge", "a card", &[BRIDGE], CARD, &[]),
+    Workload::new("vif-bridge", "a vif", &[BRIDGE], VIF, &[]),
     Workload::new(
         "vif-bridge",
-        "a card with two addresses",
+        "a vif with two addresses",
         &[BRIDGE],
-        CARD,
+        VIF,
         &[("ip", "10.0.0.2 10.0.0.3")],
     ),
     Workload::new(
         "vif-route",
-        "a card with an address",
+        "a vif with an address",
         &[UPLINK],
-        CARD,
+        VIF,
         &[
             ("script", "/etc/xen/scripts/vif-route"),
             ("bridge", ABSENT),
@@ -116,9 +116,9 @@ const COURSES: &[Workload] = &[
     ),
     Workload::new(
         "vif-nat",
-        "a card",
+        "a vif",
         &[],
-        CARD,
+        VIF,
         &[("script", "/etc/xen/scripts/vif-nat"), ("bridge", ABSENT)],
     ),
     Workload::new(
@@ -162,22 +162,22 @@ const COURSES: &[Workload] = &[
     },
     Workload::new(
         "vif-openvswitch",
-        "a card",
+        "a vif",
         &[Step::Switch],
-        CARD,
+        VIF,
         &[("script", "/etc/xen/scripts/vif-openvswitch"), ("bridge", "ovsbr0")],
     ),
     Workload::new("vscsi", "a device", &[], Device::scsi(3), &[]),
 ];
 
-/// How long both took, in the median.
+/// Median times of both.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// Script, action and situation; or the empty program.
     pub what: String,
     /// The original.
     pub original: Duration,
-    /// The stand-in, with the daemon behind it; `None` if there is no such thing.
+    /// The shim, with the daemon behind it; `None` if there is no such thing.
     pub ours: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! How long a script takes from its start to its end when there is nothing to do: what a toolstack waits for besides the
+//! Time from a script's start to its end when there is nothing to do: a toolstack waits for it besides the
 //! plug itself.
 
 use std::{
@@ -17,22 +17,22 @@ use xenplug_tests::harness::{DebianRoot, Device, Disk, Scripts, Toolstack, Xenst
 
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"outcome\":\"done\"}";
 
-/// How long something took from start to end.
+/// Times from start to end.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// What was started.
+    /// Program that was started.
     pub what: &'static str,
     /// The median of the runs.
     pub median: Duration,
     /// The fastest and the slowest run.
     pub range: (Duration, Duration),
-    /// Whether it is the stand-in, without anybody that it asks.
+    /// True for the shim, without a daemon.
     pub is_stand_in: bool,
 }
 
-/// Measures an empty program, the stand-in and the original script, each so often.
+/// Measures an empty program, the shim and the original script, each so often.
 pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
-    let stand_in = build_directory()?.join("xenplug-script");
+    let shim = build_directory()?.join("xenplug-script");
     let mut starts = Vec::new();
     let mut take = |what, is_stand_in, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         // The first finds nothing in the page cache.
@@ -54,10 +54,10 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
     };
     take("an empty program", false, &mut || run(&mut Command::new("true")))?;
     take("xenplug-script --version", true, &mut || {
-        run(Command::new(&stand_in).arg("--version"))
+        run(Command::new(&shim).arg("--version"))
     })?;
 
-    let daemon = Daemon::start(directory, &stand_in)?;
+    let daemon = Daemon::start(directory, &shim)?;
     take("the stand-in for block, answered at once", false, &mut || {
         run(&mut daemon.call())
     })?;
@@ -83,7 +83,7 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
     Ok(starts)
 }
 
-/// A daemon that does nothing but answer, and a stand-in that asks it.
+/// A daemon that does nothing but answer, and a shim that asks it.
 struct Daemon {
     script: PathBuf,
     config: PathBuf,
@@ -91,9 +91,9 @@ struct Daemon {
 
 impl Daemon {
     /// Serves until this program ends.
-    fn start(directory: &Path, stand_in: &Path) -> Result<Self> {
+    fn start(directory: &Path, shim: &Path) -> Result<Self> {
         let (script, config) = (directory.join("block"), directory.join("xenplugd.toml"));
-        fs::write(&script, format!("#!{}\n", stand_in.display()))?;
+        fs::write(&script, format!("#!{}\n", shim.display()))?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         fs::write(&config, format!("mode = \"dom0\"\n[paths]\nrun = {directory:?}\n"))?;
         let listener = UnixListener::bind(directory.join("control.sock"))?;
@@ -104,7 +104,7 @@ impl Daemon {
                 while let Ok(read @ 1..) = stream.read(&mut request[filled..]) {
                     filled += read;
                     if request[..filled].ends_with(b"}") {
-                        // Who went away meanwhile is counted as failed.
+                        // A caller that is gone counts as failed.
                         let _ = stream.write_all(ANSWER);
                         break;
                     }

@@ -20,9 +20,9 @@ use xenplug_tests::{
 
 use super::contestant::Contestant;
 
-/// How many devices a guest has at most.
+/// Most devices of a guest.
 const PER_GUEST: u32 = 10;
-/// How long a run may take, whoever runs.
+/// Time that a run may take.
 const LIMIT: Duration = Duration::from_secs(300);
 const BRIDGE: &str = "xenbr0";
 

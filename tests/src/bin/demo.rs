@@ -1,21 +1,21 @@
-//! The tour, [`xenplug_tests::demo`].
+//! The demo, [`xenplug_tests::demo`].
 #![allow(clippy::print_stdout, reason = "showing is what it is for")]
 
 use anyhow::Result;
 use clap::Parser;
-use xenplug_tests::demo::{self, Ground};
+use xenplug_tests::demo::{self, DemoHost};
 
-/// Plugs and unplugs a disk and a network card, and shows each step.
+/// Attaches and detaches a disk and a vif, and shows each step.
 #[derive(Parser)]
 #[command(name = "xenplug-demo")]
 struct Arguments {
-    /// On a machine that exists only in memory, also as root.
+    /// Simulates the host in memory, also as root.
     #[arg(long)]
     simulated: bool,
 }
 
 fn main() -> Result<()> {
-    let ground = Ground::find(Arguments::parse().simulated);
+    let host = DemoHost::find(Arguments::parse().simulated);
     let directory = tempfile::Builder::new().prefix("xenplug-demo-").tempdir()?;
-    demo::run(&ground, directory.path(), &mut |line| println!("{line}"))
+    demo::run(&host, directory.path(), &mut |line| println!("{line}"))
 }

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use xenplug_tests::store::Store;
 
-/// How often it looks.
+/// Polling interval.
 const EVERY: Duration = Duration::from_millis(10);
 
 struct Qemu {
@@ -26,9 +26,9 @@ struct Qemu {
     own: String,
     guest: u16,
     state: PathBuf,
-    /// What it has taken up.
+    /// Disks that it has taken up.
     open: BTreeSet<String>,
-    /// What it could not take up, so that it is told once.
+    /// Disks that it could not take up, so that each is reported once.
     refused: BTreeSet<String>,
 }
 

@@ -26,7 +26,7 @@ struct Arguments {
     /// Only on this side.
     #[arg(long, value_enum)]
     side: Option<WhichSide>,
-    /// How often `attach`, `hotplug` and `race` do what they do in rounds.
+    /// Number of rounds of `attach`, `hotplug` and `race`.
     #[arg(long)]
     rounds: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! What happens, line by line with its time, as one sees it who watches the store.
+//! Timeline of what a watcher of the store sees, a line for each event.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::{
     store::Store,
 };
 
-/// How long a step may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time that a step may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Lines, with the time since their chapter began.
+/// Printer of lines with the time since their chapter began.
 pub(super) struct Timeline<'a> {
     say: &'a mut dyn FnMut(&str),
     start: Instant,
@@ -32,13 +32,13 @@ impl<'a> Timeline<'a> {
         self.start = Instant::now();
     }
 
-    /// Somebody has done something, now.
+    /// Prints what an actor has done now.
     pub(super) fn step(&mut self, actor: &str, what: &str) {
         let time = self.start.elapsed().as_secs_f64() * 1e3;
         (self.say)(&format!("{time:>10.2}  {actor:<10} {what}"));
     }
 
-    /// Does something, and tells what happens to a device then, until one of its nodes has a value or is gone.
+    /// Runs an action, and prints what happens to a device until one of its nodes has a value or is gone.
     pub(super) fn follow(
         &mut self,
         store: &mut Store,
@@ -51,14 +51,14 @@ impl<'a> Timeline<'a> {
         while store.event(Duration::from_millis(10))?.is_some() {}
         self.start = Instant::now();
         action()?;
-        self.step("toolstack", "has asked for it");
-        let until = Instant::now() + PATIENCE;
-        let mut told = Vec::new();
+        self.step("toolstack", "requests it");
+        let until = Instant::now() + TIMEOUT;
+        let mut shown = Vec::new();
         loop {
             let Some(event) = store.event(until.saturating_duration_since(Instant::now()))? else {
                 let error = store.find(&format!("{backend}/hotplug-error"))?;
                 bail!(
-                    "{} is not {:?} after {PATIENCE:?}; hotplug-error: {error:?}",
+                    "{} is not {:?} after {TIMEOUT:?}; hotplug-error: {error:?}",
                     end.0,
                     end.1
                 );
@@ -69,9 +69,9 @@ impl<'a> Timeline<'a> {
                 event.path.strip_prefix(&backend).unwrap_or_default(),
                 value.as_deref(),
             );
-            if let Some((actor, what)) = line.filter(|line| !told.contains(line)) {
+            if let Some((actor, what)) = line.filter(|line| !shown.contains(line)) {
                 self.step(actor, &what);
-                told.push((actor, what));
+                shown.push((actor, what));
             }
             if (event.path.as_str(), value.as_deref()) == end {
                 break;
@@ -83,7 +83,7 @@ impl<'a> Timeline<'a> {
     }
 }
 
-/// Who has done what when this node of a backend directory has come to this value.
+/// Describes a change of a node of a backend directory: who did what.
 fn explain(device: &Device, node: &str, value: Option<&str>) -> Option<(&'static str, String)> {
     let backend = match device.kind {
         Kind::Vbd => "blkback",
@@ -94,15 +94,12 @@ fn explain(device: &Device, node: &str, value: Option<&str>) -> Option<(&'static
     Some(match (node, value) {
         ("/state", Some("2")) => ("kernel", format!("{backend} waits for it to be set up (state 2)")),
         ("/state", Some("4")) => ("kernel", format!("{backend} and the guest are connected (state 4)")),
-        ("/state", Some("6")) => ("kernel", format!("{backend} has let go of it (state 6)")),
+        ("/state", Some("6")) => ("kernel", format!("{backend} has released it (state 6)")),
         ("/node", Some(node)) => ("xenplugd", format!("has attached {node}")),
         ("/physical-device", Some(number)) => ("xenplugd", format!("publishes physical-device={number}")),
         ("/hotplug-status", Some(status)) if !status.is_empty() => ("xenplugd", format!("hotplug-status={status}")),
         ("/hotplug-error", Some(error)) => ("xenplugd", format!("hotplug-error={error}")),
-        ("", None) => (
-            "xenplugd",
-            "has given everything back and removed the device".to_owned(),
-        ),
+        ("", None) => ("xenplugd", "has released everything and removed the device".to_owned()),
         _ => return None,
     })
 }

@@ -1,4 +1,4 @@
-//! A card as the port of a bridge, in two rtnetlink messages (include/uapi/linux/{rtnetlink,if_link}.h).
+//! A vif as the port of a bridge, in two rtnetlink messages (include/uapi/linux/{rtnetlink,if_link}.h).
 
 use anyhow::{Context, Result, ensure};
 use rustix::{

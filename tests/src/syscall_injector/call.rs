@@ -25,7 +25,7 @@ impl fmt::Display for Call {
 }
 
 impl Call {
-    /// Whether the like of it is made for each process that there is, and this is one of many.
+    /// Returns true if the daemon makes such a call for each process, and this is one of many.
     pub fn is_of_another_process(&self) -> bool {
         self.target.starts_with("/proc//") && self.nth > 2
     }
@@ -50,7 +50,7 @@ impl Call {
     }
 }
 
-/// What a call's arguments say that it is about.
+/// Argument that names a call's target.
 #[derive(Clone, Copy)]
 enum About {
     Nothing,
@@ -88,7 +88,7 @@ calls! {
         SYS_unlinkat;
 }
 
-/// What a descriptor is open on. A socket that does not wait says so: its calls are not interrupted.
+/// Returns a descriptor's target. Non-blocking sockets are marked: their calls are not interrupted.
 fn descriptor(process: pid_t, number: u64) -> String {
     // Descriptors are ints, whatever the upper half of the register holds.
     let number = number as u32;

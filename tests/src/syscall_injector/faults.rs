@@ -1,10 +1,10 @@
-//! How calls can fail: the errors that the kernel may return where all is well with what is asked.
+//! Errors that the kernel may return for valid calls.
 
 use std::fmt;
 
 use libc::c_int;
 
-use super::{Call, Deed};
+use super::{Call, Injection};
 
 /// An error of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,14 +40,14 @@ impl fmt::Display for Errno {
 }
 
 /// The ways in which a call can fail. None: it cannot, or no program bears it.
-pub fn faults(call: &Call) -> Vec<Deed> {
+pub fn faults(call: &Call) -> Vec<Injection> {
     let on = |part: &str| call.target.contains(part);
     let may: &[Errno] =
         match call.name.as_str() {
             // Wakers within the process: their counters neither block nor overflow.
             "read" | "write" if on("eventfd") => &[],
             // It has closed the descriptor all the same, whatever it says: the fault comes after the call.
-            "close" => return [EINTR, EIO, ENOSPC].map(Deed::FailAfter).to_vec(),
+            "close" => return [EINTR, EIO, ENOSPC].map(Injection::FailAfter).to_vec(),
             "wait4" if on("does not wait") => &[],
             // A futex is woken without fail, and who waits for one is the standard library.
             "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" | "waitid" | "wait4" | "flock" => &[EINTR],
@@ -73,5 +73,5 @@ pub fn faults(call: &Call) -> Vec<Deed> {
             // Asking for what the process is and has, and its own settings, cannot fail so.
             _ => &[],
         };
-    may.iter().map(|errno| Deed::Fail(*errno)).collect()
+    may.iter().map(|errno| Injection::Fail(*errno)).collect()
 }

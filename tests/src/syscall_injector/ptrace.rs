@@ -5,7 +5,7 @@ use std::{io, mem::MaybeUninit, ptr};
 
 use libc::{c_int, c_long, pid_t};
 
-/// How many bits of a stop's status are the signal, before the event.
+/// Bits of a stop's status below the event; they are the signal.
 const EVENT: c_int = 16;
 
 /// Why a thread stands still, or that it does no more.

@@ -1,4 +1,4 @@
-//! The invariants of ARCHITECTURE.md, kept by what cargo knows of the crates and by the words of the sources.
+//! The invariants of ARCHITECTURE.md, checked against cargo's metadata and the tokens of the sources.
 
 mod interface;
 mod names;
@@ -24,7 +24,7 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(root().join(path)).with_context(|| path.to_owned())
 }
 
-/// What cargo knows of the workspace's crates, by folder.
+/// Reads cargo's metadata of the workspace's crates, by folder.
 fn crates() -> Result<BTreeMap<String, Value>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let done = Command::new(cargo)
@@ -64,7 +64,7 @@ fn crate_dependencies_match_the_table() -> Result<()> {
     let rows = text
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
-    let rooms: BTreeMap<&str, &str> = rows
+    let rows_by_folder: BTreeMap<&str, &str> = rows
         .filter_map(|row| Some((row.split_once('`')?.0, row.rsplit_once(" | ")?.1)))
         .collect();
     let crates = crates()?;
@@ -73,7 +73,7 @@ fn crate_dependencies_match_the_table() -> Result<()> {
         .filter_map(|(folder, package)| Some((package["name"].as_str()?, &**folder)))
         .collect();
     for (folder, package) in &crates {
-        let row = rooms
+        let row = rows_by_folder
             .get(&**folder)
             .with_context(|| format!("{folder} has no row in ARCHITECTURE.md"))?;
         if *row == "anything" {
@@ -178,7 +178,7 @@ fn unsafe_code_is_in_the_system_crate_and_one_other_line() -> Result<()> {
         .into_iter()
         .filter(|source| !source.is_in("tests/xenstored-stand-in"))
         .collect();
-    // What wit-bindgen makes, ptrace, a terminal, and the floor's own ioctls: it shares no code with what it is compared to.
+    // wit-bindgen's output, ptrace, a terminal, and the floor's own ioctls: it shares no code with its rivals.
     let expected = [
         "plugins/sdk/src/bindings.rs",
         "plugins/sdk/src/export.rs",
@@ -226,9 +226,9 @@ fn only_the_store_crate_knows_the_wire_format_and_path() -> Result<()> {
 fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
     let directory = "host/daemon/src/directory.rs";
     let above = "host/daemon/src/directory/above.rs";
-    let stand_in = "host/script/src/directory.rs";
+    let shim = "host/script/src/directory.rs";
     // They make what toolstacks ask for, and take it down; the one decides, in the transaction in which the other writes.
-    let [act, place] = [
+    let [act, request_task] = [
         "host/daemon/src/hotplug/act.rs",
         "host/daemon/src/hotplug/request_task.rs",
     ];
@@ -240,7 +240,7 @@ fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
         .collect();
     assert_only(
         &host,
-        &[directory, above, act, place, stand_in, call, store],
+        &[directory, above, act, request_task, shim, call, store],
         "a request that changes nodes",
         |source| {
             let request = |name| source.has(&["Request", ":", ":", name]);
@@ -251,13 +251,13 @@ fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
                 || ["client", "transaction", "store"].into_iter().any(write)
         },
     );
-    // A request's look reads both, a card's backend is made with an empty one, and an observation is what was read of it.
+    // A request's snapshot reads both, a vif's backend is created with an empty one, and an observation has what was read.
     // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
     // protocol to toolstacks.
-    let told = [
+    let readers = [
         directory,
         "host/runtime/src/device.rs",
-        stand_in,
+        shim,
         "host/hotplug/src/request.rs",
         "host/daemon/src/hotplug/read.rs",
         act,
@@ -265,10 +265,10 @@ fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
         "host/daemon/src/foreign_disks.rs",
         "host/xenbus/src/fsm/event.rs",
     ];
-    assert_only(&host, &told, "\"hotplug-status\"", |source| {
+    assert_only(&host, &readers, "\"hotplug-status\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-status"))
     });
-    assert_only(&host, &told[..5], "\"hotplug-error\"", |source| {
+    assert_only(&host, &readers[..5], "\"hotplug-error\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-error"))
     });
     Ok(())
@@ -378,7 +378,7 @@ fn architecture_md_names_existing_tests() -> Result<()> {
 fn reliability_md_names_existing_tests() -> Result<()> {
     let text = read("docs/reliability.md")?;
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| T")).collect();
-    ensure!(rows.len() == 28, "docs/reliability.md has {} trials", rows.len());
+    ensure!(rows.len() == 28, "docs/reliability.md has {} rows", rows.len());
     let mut named = BTreeSet::new();
     for row in rows {
         let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").context("no columns")?;

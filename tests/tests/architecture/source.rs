@@ -21,7 +21,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// How often these words stand in a row.
+    /// Counts how often these words stand in a row.
     pub(crate) fn count(&self, row: &[&str]) -> usize {
         self.words
             .windows(row.len())
@@ -37,7 +37,7 @@ impl Source {
         Path::new(&self.path).starts_with(folder)
     }
 
-    /// Whether it is a test as a whole: an integration test, or a module of unit tests.
+    /// Returns true for an integration test or a module of unit tests.
     pub(crate) fn is_test(&self) -> bool {
         self.path.contains("/tests/") || self.path.ends_with("/tests.rs")
     }
@@ -99,7 +99,7 @@ fn flatten(tokens: TokenStream, into: &mut Vec<String>) {
     }
 }
 
-/// What follows a `#`: a doc comment is passed over, and with `cfg(test)` the item that it stands before.
+/// Reads what follows a `#`: skips doc comments, and with `cfg(test)` the item that it stands before.
 fn attribute(trees: &mut Peekable<token_stream::IntoIter>, into: &mut Vec<String>) {
     if matches!(trees.peek(), Some(TokenTree::Punct(sign)) if sign.as_char() == '!') {
         trees.next();

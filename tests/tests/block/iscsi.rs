@@ -1,4 +1,4 @@
-//! Disks on iSCSI targets, with a stand-in for iscsiadm and multipath.
+//! Disks on iSCSI targets, with a fake iscsiadm and multipath.
 
 use std::{fs, path::Path};
 
@@ -8,15 +8,15 @@ use xenplug_tests::{
     loud::say,
 };
 
-use super::{MOMENT, kill_in_the_middle, machine_with, physical_device, until};
+use super::{MOMENT, host_with, kill_in_the_middle, physical_device, until};
 
-/// The portal. Its address is for documentation (RFC 5737), and no machine's.
+/// The portal. Its address is for documentation (RFC 5737), and no host's.
 const PORTAL: &str = "192.0.2.1";
 
 struct San {
     iscsiadm: Helper,
     multipath: Helper,
-    machine: TestHost,
+    host: TestHost,
     iqn: String,
 }
 
@@ -26,7 +26,7 @@ impl San {
         let mut helpers_made = None;
         // Names in /dev are all tests'.
         let iqn = format!("iqn.2026-01.example:{test}-{}", std::process::id());
-        let machine = machine_with(|_, helpers| {
+        let host = host_with(|_, helpers| {
             let iscsiadm = Helper::iscsiadm(helpers, PORTAL, &[&iqn, &format!("{iqn}-more")])?;
             let multipath = Helper::multipath(helpers, &format!("xenplug-{test}-{}", std::process::id()))?;
             helpers_made = Some((iscsiadm, multipath));
@@ -36,7 +36,7 @@ impl San {
         Ok(Self {
             iscsiadm,
             multipath,
-            machine,
+            host,
             iqn,
         })
     }
@@ -63,11 +63,11 @@ impl San {
 #[test]
 fn iscsi_target_is_logged_out_when_its_device_goes() -> Result<()> {
     let mut san = San::new("plain")?;
-    let baseline = san.machine.baseline()?;
+    let baseline = san.host.baseline()?;
     let disk = Device::disk(3, 0);
     let nodes = san.disk("");
-    san.machine.plug(&disk, &nodes)?.done()?;
-    san.machine.expect_connected(&disk)?;
+    san.host.plug(&disk, &nodes)?.done()?;
+    san.host.expect_connected(&disk)?;
     assert_eq!(
         san.iscsiadm.calls(),
         [
@@ -77,15 +77,15 @@ fn iscsi_target_is_logged_out_when_its_device_goes() -> Result<()> {
         ]
     );
     let device = fs::canonicalize(san.link())?.display().to_string();
-    assert_eq!(san.machine.node(&disk, "physical-device-path")?.as_ref(), Some(&device));
+    assert_eq!(san.host.node(&disk, "physical-device-path")?.as_ref(), Some(&device));
     assert_eq!(
-        san.machine.node(&disk, "physical-device")?,
+        san.host.node(&disk, "physical-device")?,
         Some(physical_device(&device)?)
     );
-    san.machine.call(&disk, "add")?.answer()?.done()?;
-    san.machine.end_guest_of_dom0(3, &[disk])?;
+    san.host.call(&disk, "add")?.answer()?.done()?;
+    san.host.end_guest_of_dom0(3, &[disk])?;
     assert_eq!(san.node_calls(), [san.node_call("login"), san.node_call("logout")]);
-    baseline.assert_same(&san.machine)
+    baseline.assert_same(&san.host)
 }
 
 #[test]
@@ -93,20 +93,20 @@ fn iscsi_multipath_disk_is_the_mapper_device() -> Result<()> {
     let mut san = San::new("multipath")?;
     let disk = Device::disk(3, 0);
     let nodes = san.disk(",multipath=y");
-    san.machine.plug(&disk, &nodes)?.done()?;
+    san.host.plug(&disk, &nodes)?.done()?;
     let device = fs::canonicalize(san.link())?.display().to_string();
     assert_eq!(san.multipath.calls(), [format!("-ll {device}")]);
     assert_eq!(
-        san.machine.node(&disk, "physical-device")?,
+        san.host.node(&disk, "physical-device")?,
         Some(physical_device(&device)?)
     );
-    san.machine.end_guest_of_dom0(3, &[disk])
+    san.host.end_guest_of_dom0(3, &[disk])
 }
 
 #[test]
 fn foreign_iscsi_session_is_neither_used_nor_ended() -> Result<()> {
     let mut san = San::new("taken")?;
-    let baseline = san.machine.baseline()?;
+    let baseline = san.host.baseline()?;
     // One whose name goes on is another.
     fs::write(
         san.iscsiadm.file("sessions"),
@@ -114,20 +114,20 @@ fn foreign_iscsi_session_is_neither_used_nor_ended() -> Result<()> {
     )?;
     let disk = Device::disk(3, 0);
     let nodes = san.disk("");
-    san.machine.plug(&disk, &nodes)?.done()?;
-    san.machine.unplug(&disk)?.done()?;
+    san.host.plug(&disk, &nodes)?.done()?;
+    san.host.unplug(&disk)?.done()?;
     san.iscsiadm.forget_calls()?;
 
     fs::write(
         san.iscsiadm.file("sessions"),
         format!("tcp: [1] {PORTAL}:3260,1 {} (non-flash)\n", san.iqn),
     )?;
-    let answer = san.machine.plug(&disk, &nodes)?;
+    let answer = san.host.plug(&disk, &nodes)?;
     answer.says("failed", &["block-iscsi", "session", &san.iqn])?;
-    assert_eq!(san.machine.node(&disk, "hotplug-status")?.as_deref(), Some("busy"));
-    san.machine.end_guest_of_dom0(3, &[disk])?;
+    assert_eq!(san.host.node(&disk, "hotplug-status")?.as_deref(), Some("busy"));
+    san.host.end_guest_of_dom0(3, &[disk])?;
     assert_eq!(san.node_calls(), [""; 0]);
-    baseline.assert_same(&san.machine)
+    baseline.assert_same(&san.host)
 }
 
 #[test]
@@ -136,18 +136,18 @@ fn iscsi_login_failure_reports_the_iscsiadm_message() -> Result<()> {
     let disk = Device::disk(3, 0);
     fs::write(san.iscsiadm.file("refused"), "")?;
     let nodes = san.disk("");
-    let answer = san.machine.plug(&disk, &nodes)?;
+    let answer = san.host.plug(&disk, &nodes)?;
     answer.says("failed", &["block-iscsi", "--login failed", "authorization failure"])?;
-    san.machine.unplug(&disk)?.done()?;
+    san.host.unplug(&disk)?.done()?;
     assert_eq!(san.node_calls(), [san.node_call("login")], "there is nothing to undo");
 
     fs::write(
         san.iscsiadm.file("targets"),
         format!("{PORTAL}:3260,1 {}-more\n", san.iqn),
     )?;
-    let answer = san.machine.plug(&disk, &nodes)?;
+    let answer = san.host.plug(&disk, &nodes)?;
     answer.says("failed", &["has no target", &san.iqn])?;
-    san.machine.unplug(&disk)?.done()?;
+    san.host.unplug(&disk)?.done()?;
     for params in [
         "/dev/sda",
         "iqn=a",
@@ -155,11 +155,11 @@ fn iscsi_login_failure_reports_the_iscsiadm_message() -> Result<()> {
         "iqn=a;b,portal=192.0.2.1",
     ] {
         let nodes = san.disk("").with("params", params);
-        let answer = san.machine.plug(&disk, &nodes)?;
+        let answer = san.host.plug(&disk, &nodes)?;
         answer.says("failed", &["params"])?;
-        san.machine.unplug(&disk)?.done()?;
+        san.host.unplug(&disk)?.done()?;
     }
-    san.machine.toolstack().bury(3)
+    san.host.toolstack().bury(3)
 }
 
 #[test]
@@ -168,27 +168,27 @@ fn daemon_killed_during_iscsi_login_logs_out_on_restart() -> Result<()> {
     let disk = Device::disk(3, 0);
     fs::write(san.iscsiadm.file("slow"), "")?;
     let nodes = san.disk("");
-    san.machine.attach(&disk, &nodes)?;
-    kill_in_the_middle(&mut san.machine, &san.iscsiadm, &disk, "--login")?;
+    san.host.attach(&disk, &nodes)?;
+    kill_in_the_middle(&mut san.host, &san.iscsiadm, &disk, "--login")?;
     assert_eq!(san.node_calls(), [san.node_call("login"), san.node_call("logout")]);
     ensure!(!Path::new(&san.link()).exists(), "the disk is there still");
-    san.machine.toolstack().forget(&disk)?;
-    san.machine.toolstack().bury(3)
+    san.host.toolstack().forget(&disk)?;
+    san.host.toolstack().bury(3)
 }
 
 #[test]
 fn failed_iscsi_logout_is_retried_until_it_succeeds() -> Result<()> {
     let mut san = San::new("stuck")?;
-    let baseline = san.machine.baseline()?;
+    let baseline = san.host.baseline()?;
     let disk = Device::disk(3, 0);
     let nodes = san.disk("");
-    san.machine.plug(&disk, &nodes)?.done()?;
+    san.host.plug(&disk, &nodes)?.done()?;
     fs::write(san.iscsiadm.file("stuck"), "")?;
-    let answer = san.machine.unplug(&disk)?;
+    let answer = san.host.unplug(&disk)?;
     answer.says("failed", &["--logout", "could not logout"])?;
     std::thread::sleep(MOMENT);
     fs::remove_file(san.iscsiadm.file("stuck"))?;
     until("it is logged out", || Ok(!Path::new(&san.link()).exists()))?;
-    san.machine.toolstack().bury(3)?;
-    baseline.assert_same(&san.machine)
+    san.host.toolstack().bury(3)?;
+    baseline.assert_same(&san.host)
 }

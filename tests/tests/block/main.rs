@@ -1,7 +1,7 @@
 //! The block family in dom0, and in a driver domain what has a process for a backend, on the real xenstored, loop devices and
 //! the kernel's own rules, each handler with its helper.
 //!
-//! The helpers are stand-ins: programs that keep state as the real ones do, and write down how they were called. What
+//! The helpers are fakes: programs that keep state as the real ones do, and write down how they were called. What
 //! they stand in for needs a kernel module (iscsi_tcp, nbd) or a program (tapdisk) that is not here.
 
 mod foreign_disks;
@@ -25,24 +25,24 @@ use xenplug_tests::harness::{Device, Helper, Kind, TestHost};
 /// Long enough for a helper to be at work.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// How long something may take that is going to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time that an expected event may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A machine in dom0's mode, whose daemon has one more plugin, with a helper in a folder.
-fn machine_with(table: impl FnOnce(&TestHost, &Path) -> Result<String>) -> Result<TestHost> {
-    let mut machine = TestHost::new()?;
-    let helpers = machine.directory().join("helpers");
-    let table = table(&machine, &helpers)?;
-    let config = machine.config_of_dom0()?.with(&table);
-    machine.start_daemon(config)?;
-    Ok(machine)
+/// A host in dom0's mode, whose daemon has one more plugin, with a helper in a folder.
+fn host_with(table: impl FnOnce(&TestHost, &Path) -> Result<String>) -> Result<TestHost> {
+    let mut host = TestHost::new()?;
+    let helpers = host.directory().join("helpers");
+    let table = table(&host, &helpers)?;
+    let config = host.config_of_dom0()?.with(&table);
+    host.start_daemon(config)?;
+    Ok(host)
 }
 
 /// Waits for something.
 fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !is_so()? {
-        ensure!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        ensure!(Instant::now() < end, "not within {TIMEOUT:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())
@@ -60,14 +60,14 @@ fn physical_device(path: &str) -> Result<String> {
 }
 
 /// Kills the daemon while a helper runs that is at its word, starts it again, and waits until the device is given back.
-fn kill_in_the_middle(machine: &mut TestHost, helper: &Helper, device: &Device, word: &str) -> Result<()> {
+fn kill_in_the_middle(host: &mut TestHost, helper: &Helper, device: &Device, word: &str) -> Result<()> {
     if device.kind != Kind::Vbd3 {
-        machine.expect_state(device, "2")?;
+        host.expect_state(device, "2")?;
     }
-    let call = machine.call(device, "add")?;
+    let call = host.call(device, "add")?;
     until(word, || Ok(helper.calls().iter().any(|call| call.contains(word))))?;
-    machine.daemon_mut()?.kill()?;
+    host.daemon_mut()?.kill()?;
     drop(call);
-    machine.daemon_mut()?.restart()?;
-    machine.call(device, "remove")?.answer()?.done()
+    host.daemon_mut()?.restart()?;
+    host.call(device, "remove")?.answer()?.done()
 }

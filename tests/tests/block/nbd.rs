@@ -1,4 +1,4 @@
-//! Disks on NBD servers, with a stand-in for nbd-client where the kernel has no module for the real one.
+//! Disks on NBD servers, with a fake nbd-client where the kernel has no module for the real one.
 
 use std::{fs, path::Path};
 
@@ -8,24 +8,24 @@ use xenplug_tests::{
     loud::say,
 };
 
-use super::{kill_in_the_middle, machine_with, physical_device, until};
+use super::{host_with, kill_in_the_middle, physical_device, until};
 
-/// A machine with NBD devices that are loop devices by another name.
+/// A host with NBD devices that are loop devices by another name.
 struct Lan {
     client: Helper,
-    machine: TestHost,
+    host: TestHost,
 }
 
 impl Lan {
     fn new() -> Result<Self> {
         say("NOTE: nbd-client is a stand-in that keeps its connections: this kernel has no nbd. Its calls are checked");
         let mut client = None;
-        let machine = machine_with(|_, helpers| {
+        let host = host_with(|_, helpers| {
             client = Some(Helper::nbd_client(helpers, 2)?);
             Ok(handlers::block_nbd(helpers))
         })?;
         let client = client.context("the table was made")?;
-        Ok(Self { client, machine })
+        Ok(Self { client, host })
     }
 
     /// The calls that change something. Its devices, whatever their numbers, are `A` and `B`.
@@ -46,29 +46,26 @@ fn on(target: &str) -> Nodes {
 #[test]
 fn nbd_disks_acquire_and_release_devices_of_their_own() -> Result<()> {
     let mut lan = Lan::new()?;
-    let baseline = lan.machine.baseline()?;
+    let baseline = lan.host.baseline()?;
     let disks = [Device::disk(3, 0), Device::disk(4, 0)];
     for (disk, target) in disks.iter().zip(["nbd://san.example/disk", "10.0.0.1 2000"]) {
-        lan.machine.plug(disk, &on(target))?.done()?;
-        lan.machine.expect_connected(disk)?;
+        lan.host.plug(disk, &on(target))?.done()?;
+        lan.host.expect_connected(disk)?;
     }
     for (disk, path) in disks.iter().zip(lan.client.devices()) {
-        assert_eq!(lan.machine.node(disk, "physical-device-path")?.as_ref(), Some(&path));
-        assert_eq!(
-            lan.machine.node(disk, "physical-device")?,
-            Some(physical_device(&path)?)
-        );
+        assert_eq!(lan.host.node(disk, "physical-device-path")?.as_ref(), Some(&path));
+        assert_eq!(lan.host.node(disk, "physical-device")?, Some(physical_device(&path)?));
     }
     let third = Device::disk(5, 0);
-    let answer = lan.machine.plug(&third, &on("san.example:2000"))?;
+    let answer = lan.host.plug(&third, &on("san.example:2000"))?;
     answer.says("failed", &["block-nbd", "no NBD device is free"])?;
-    lan.machine.end_guest_of_dom0(3, &disks[..1])?;
-    lan.machine.unplug(&third)?.done()?;
+    lan.host.end_guest_of_dom0(3, &disks[..1])?;
+    lan.host.unplug(&third)?.done()?;
     // By the node `type`, as block leaves it to block-nbd.
     let by_type = Disk::on(Path::new("san.example:2000")).with("type", "nbd");
-    lan.machine.plug(&third, &by_type)?.done()?;
-    lan.machine.end_guest_of_dom0(4, &disks[1..])?;
-    lan.machine.end_guest_of_dom0(5, &[third])?;
+    lan.host.plug(&third, &by_type)?.done()?;
+    lan.host.end_guest_of_dom0(4, &disks[1..])?;
+    lan.host.end_guest_of_dom0(5, &[third])?;
     assert_eq!(
         lan.changes(),
         [
@@ -82,36 +79,36 @@ fn nbd_disks_acquire_and_release_devices_of_their_own() -> Result<()> {
     );
     // A server that does not answer is told in the client's words, and asked once.
     lan.client.forget_calls()?;
-    let answer = lan.machine.plug(&third, &on("refused.example:2000"))?;
+    let answer = lan.host.plug(&third, &on("refused.example:2000"))?;
     answer.says("failed", &["block-nbd", "Connection refused"])?;
-    lan.machine.end_guest_of_dom0(5, &[third])?;
+    lan.host.end_guest_of_dom0(5, &[third])?;
     assert_eq!(lan.changes(), ["refused.example 2000 A"]);
 
     // A daemon that dies between disconnects what was connected meanwhile.
     lan.client.forget_calls()?;
-    lan.machine.attach(&third, &on("slow.example:2000"))?;
-    kill_in_the_middle(&mut lan.machine, &lan.client, &third, "slow.example")?;
+    lan.host.attach(&third, &on("slow.example:2000"))?;
+    kill_in_the_middle(&mut lan.host, &lan.client, &third, "slow.example")?;
     assert_eq!(lan.changes(), ["slow.example 2000 A", "-d A"]);
-    lan.machine.toolstack().forget(&third)?;
-    lan.machine.toolstack().bury(5)?;
-    baseline.assert_same(&lan.machine)
+    lan.host.toolstack().forget(&third)?;
+    lan.host.toolstack().bury(5)?;
+    baseline.assert_same(&lan.host)
 }
 
 #[test]
 fn failed_nbd_disconnect_is_retried_until_it_succeeds() -> Result<()> {
     let mut lan = Lan::new()?;
-    let baseline = lan.machine.baseline()?;
+    let baseline = lan.host.baseline()?;
     let disk = Device::disk(3, 0);
-    lan.machine.plug(&disk, &on("san.example:2000"))?.done()?;
+    lan.host.plug(&disk, &on("san.example:2000"))?.done()?;
     fs::write(lan.client.file("stuck"), "")?;
-    let answer = lan.machine.unplug(&disk)?;
+    let answer = lan.host.unplug(&disk)?;
     answer.says("failed", &["-d /dev/nbd", "Failed to disconnect"])?;
     let connected = lan.client.file(lan.client.devices()[0].trim_start_matches("/dev/"));
     ensure!(connected.exists(), "it is disconnected");
     fs::remove_file(lan.client.file("stuck"))?;
     until("it is disconnected", || Ok(!connected.exists()))?;
-    lan.machine.toolstack().bury(3)?;
-    baseline.assert_same(&lan.machine)
+    lan.host.toolstack().bury(3)?;
+    baseline.assert_same(&lan.host)
 }
 
 #[test]
@@ -119,19 +116,19 @@ fn concurrent_nbd_connects_get_a_device_each() -> Result<()> {
     let mut lan = Lan::new()?;
     let disks = [Device::disk(3, 0), Device::disk(4, 0)];
     for disk in &disks {
-        lan.machine.attach(disk, &on("hesitant.example:2000"))?;
-        lan.machine.expect_state(disk, "2")?;
+        lan.host.attach(disk, &on("hesitant.example:2000"))?;
+        lan.host.expect_state(disk, "2")?;
     }
     let calls: Vec<Call> = disks
         .iter()
-        .map(|disk| lan.machine.call(disk, "add"))
+        .map(|disk| lan.host.call(disk, "add"))
         .collect::<Result<_>>()?;
     calls.into_iter().try_for_each(|call| call.answer()?.done())?;
     let mut changes = lan.changes();
     changes.sort();
     assert_eq!(changes, ["hesitant.example 2000 A", "hesitant.example 2000 B"]);
-    lan.machine.end_guest_of_dom0(3, &disks[..1])?;
-    lan.machine.end_guest_of_dom0(4, &disks[1..])
+    lan.host.end_guest_of_dom0(3, &disks[..1])?;
+    lan.host.end_guest_of_dom0(4, &disks[1..])
 }
 
 #[test]
@@ -140,15 +137,15 @@ fn foreign_or_unknown_nbd_device_is_left_alone() -> Result<()> {
     let disk = Device::disk(3, 0);
     let [first, second] = [0, 1].map(|index| lan.client.devices()[index].clone());
     fs::write(lan.client.file(first.trim_start_matches("/dev/")), "")?;
-    lan.machine.plug(&disk, &on("san.example:2000"))?.done()?;
-    assert_eq!(lan.machine.node(&disk, "physical-device-path")?, Some(second));
-    lan.machine.unplug(&disk)?.done()?;
+    lan.host.plug(&disk, &on("san.example:2000"))?.done()?;
+    assert_eq!(lan.host.node(&disk, "physical-device-path")?, Some(second));
+    lan.host.unplug(&disk)?.done()?;
     assert_eq!(lan.changes(), ["san.example 2000 B", "-d B"]);
 
     lan.client.forget_calls()?;
     fs::write(lan.client.file("unreadable"), "")?;
-    let answer = lan.machine.plug(&disk, &on("san.example:2000"))?;
+    let answer = lan.host.plug(&disk, &on("san.example:2000"))?;
     answer.says("failed", &["nbd-client -c /dev/nbd", "could not read"])?;
     assert_eq!(lan.changes(), [""; 0]);
-    lan.machine.end_guest_of_dom0(3, &[disk])
+    lan.host.end_guest_of_dom0(3, &[disk])
 }

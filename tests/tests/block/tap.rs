@@ -1,4 +1,4 @@
-//! Disks that tapdisk serves, with a stand-in for tap-ctl whose tapdisk is a process that does nothing.
+//! Disks that tapdisk serves, with a fake tap-ctl whose tapdisk is a process that does nothing.
 
 use std::{fs, path::Path, process::Command};
 
@@ -8,35 +8,35 @@ use xenplug_tests::{
     loud::say,
 };
 
-use super::{kill_in_the_middle, machine_with, until};
+use super::{host_with, kill_in_the_middle, until};
 
 struct Tapdisks {
     tap_ctl: Helper,
-    machine: TestHost,
+    host: TestHost,
 }
 
 impl Tapdisks {
     fn new() -> Result<Self> {
         say("NOTE: tap-ctl is a stand-in that keeps its disks; its calls are checked, and no block is read");
         let mut tap_ctl = None;
-        let machine = machine_with(|machine, helpers| {
+        let host = host_with(|host, helpers| {
             tap_ctl = Some(Helper::tap_ctl(helpers)?);
-            Ok(handlers::block_tap(helpers, &machine.images()))
+            Ok(handlers::block_tap(helpers, &host.images()))
         })?;
         let tap_ctl = tap_ctl.context("the table was made")?;
-        Ok(Self { tap_ctl, machine })
+        Ok(Self { tap_ctl, host })
     }
 
     /// Plugs a guest's disk on an image.
     fn plug(&mut self, disk: &Device, image: &str, mode: &str) -> Result<Answer> {
-        let params = format!("aio:{}", self.machine.images().join(image).display());
+        let params = format!("aio:{}", self.host.images().join(image).display());
         let nodes = Disk::on(Path::new(&params)).with("mode", mode);
-        self.machine
+        self.host
             .plug(disk, &nodes.with("script", "/etc/xen/scripts/block-tap"))
     }
 
     fn node(&self, disk: &Device, name: &str) -> Result<String> {
-        let node = self.machine.node(disk, name)?;
+        let node = self.host.node(disk, name)?;
         node.with_context(|| format!("there is no {name}"))
     }
 
@@ -62,10 +62,10 @@ fn runs(pid: &str) -> bool {
 #[test]
 fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    let baseline = tap.machine.baseline()?;
-    let image = tap.machine.image("a.img", 4)?.canonicalize()?.display().to_string();
+    let baseline = tap.host.baseline()?;
+    let image = tap.host.image("a.img", 4)?.canonicalize()?.display().to_string();
     tap.plug(&A, "a.img", "w")?.done()?;
-    tap.machine.expect_connected(&A)?;
+    tap.host.expect_connected(&A)?;
     let pid = tap.node(&A, "pid")?;
     assert_eq!(tap.node(&A, "minor")?, "0");
     assert_eq!(
@@ -80,9 +80,9 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
     tap.plug(&B, "a.img", "r")?
         .says("failed", &["block-tap", "used by domain 3"])?;
     assert_eq!(tap.node(&B, "hotplug-status")?, "busy");
-    tap.machine.end_guest_of_dom0(4, &[B])?;
+    tap.host.end_guest_of_dom0(4, &[B])?;
 
-    tap.machine.end_guest_of_dom0(3, &[A])?;
+    tap.host.end_guest_of_dom0(3, &[A])?;
     assert_eq!(tap.state()?, [""; 0]);
     until("tapdisk ends", || Ok(!runs(&pid)))?;
     assert_eq!(
@@ -99,13 +99,13 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
         ]
     );
     fs::remove_file(image)?;
-    baseline.assert_same(&tap.machine)
+    baseline.assert_same(&tap.host)
 }
 
 #[test]
 fn shared_tapdisk_ends_with_its_last_user_also_after_a_crash() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    tap.machine.image("a.img", 4)?;
+    tap.host.image("a.img", 4)?;
     for crash in [false, true] {
         tap.plug(&A, "a.img", "r")?.done()?;
         tap.plug(&B, "a.img", "r")?.done()?;
@@ -115,38 +115,38 @@ fn shared_tapdisk_ends_with_its_last_user_also_after_a_crash() -> Result<()> {
             (pid.clone(), "0".into())
         );
         if crash {
-            tap.machine.daemon_mut()?.kill()?;
-            tap.machine.daemon_mut()?.restart()?;
+            tap.host.daemon_mut()?.kill()?;
+            tap.host.daemon_mut()?.restart()?;
         }
         // The one that started it goes first.
-        tap.machine.unplug(&A)?.done()?;
+        tap.host.unplug(&A)?.done()?;
         assert_eq!(tap.state()?, ["attached0", "minor0", "open0"], "crash: {crash}");
         ensure!(runs(&pid), "tapdisk has ended");
-        tap.machine.unplug(&B)?.done()?;
+        tap.host.unplug(&B)?.done()?;
         assert_eq!(tap.state()?, [""; 0], "crash: {crash}");
     }
-    tap.machine.toolstack().bury(4)?;
-    tap.machine.toolstack().bury(3)
+    tap.host.toolstack().bury(4)?;
+    tap.host.toolstack().bury(3)
 }
 
 #[test]
 fn concurrent_disks_of_one_vm_share_one_tapdisk() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    let image = tap.machine.image("a.img", 4)?;
+    let image = tap.host.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("hesitant"), "")?;
     let disks = [A, Device::tap(3, 1)];
     let nodes = Disk::on(Path::new(&format!("aio:{}", image.display())));
     let nodes = nodes.with("script", "/etc/xen/scripts/block-tap");
     for disk in &disks {
-        tap.machine.attach(disk, &nodes)?;
+        tap.host.attach(disk, &nodes)?;
     }
-    let calls = disks.each_ref().map(|disk| tap.machine.call(disk, "add"));
+    let calls = disks.each_ref().map(|disk| tap.host.call(disk, "add"));
     for call in calls {
         call?.answer()?.done()?;
     }
     assert_eq!(tap.node(&disks[0], "pid")?, tap.node(&disks[1], "pid")?);
     assert_eq!(tap.state()?, ["attached0", "minor0", "open0"]);
-    tap.machine.end_guest_of_dom0(3, &disks)?;
+    tap.host.end_guest_of_dom0(3, &disks)?;
     assert_eq!(tap.state()?, [""; 0]);
     Ok(())
 }
@@ -154,28 +154,28 @@ fn concurrent_disks_of_one_vm_share_one_tapdisk() -> Result<()> {
 #[test]
 fn daemon_killed_during_tap_allocation_frees_the_minor() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    tap.machine.image("a.img", 4)?;
+    tap.host.image("a.img", 4)?;
     // Somebody else's is left alone.
     fs::write(tap.tap_ctl.file("minor0"), "")?;
     fs::write(tap.tap_ctl.file("slow"), "")?;
-    let params = format!("aio:{}/a.img", tap.machine.images().display());
+    let params = format!("aio:{}/a.img", tap.host.images().display());
     let nodes = Disk::on(Path::new(&params)).with("script", "/etc/xen/scripts/block-tap");
-    tap.machine.attach(&A, &nodes)?;
-    kill_in_the_middle(&mut tap.machine, &tap.tap_ctl, &A, "allocate")?;
+    tap.host.attach(&A, &nodes)?;
+    kill_in_the_middle(&mut tap.host, &tap.tap_ctl, &A, "allocate")?;
     assert_eq!(tap.tap_ctl.calls(), ["list", "allocate", "free -m 1"]);
     assert_eq!(tap.state()?, ["minor0"]);
-    tap.machine.toolstack().forget(&A)?;
-    tap.machine.toolstack().bury(3)
+    tap.host.toolstack().forget(&A)?;
+    tap.host.toolstack().bury(3)
 }
 
 #[test]
 fn tap_minor_taken_by_another_process_is_not_freed() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    tap.machine.image("a.img", 4)?;
+    tap.host.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("overtaken"), "")?;
     tap.plug(&A, "a.img", "w")?.done()?;
     assert_eq!(tap.node(&A, "minor")?, "1");
-    tap.machine.end_guest_of_dom0(3, &[A])?;
+    tap.host.end_guest_of_dom0(3, &[A])?;
     assert_eq!(tap.state()?, ["attached0", "minor0"]);
     Ok(())
 }
@@ -183,7 +183,7 @@ fn tap_minor_taken_by_another_process_is_not_freed() -> Result<()> {
 #[test]
 fn unreadable_image_leaves_no_tapdisk() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    tap.machine.image("a.img", 4)?;
+    tap.host.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("refused"), "")?;
     tap.plug(&A, "a.img", "r")?
         .says("failed", &["block-tap", "-R failed", "Invalid argument"])?;
@@ -191,18 +191,18 @@ fn unreadable_image_leaves_no_tapdisk() -> Result<()> {
     let calls = tap.tap_ctl.calls();
     let last: Vec<&str> = calls.iter().rev().take(2).map(String::as_str).collect();
     ensure!(last[0] == "free -m 0" && last[1].starts_with("detach"), "{calls:?}");
-    tap.machine.end_guest_of_dom0(3, &[A])
+    tap.host.end_guest_of_dom0(3, &[A])
 }
 
 #[test]
 fn killed_tapdisk_does_not_block_detach() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    tap.machine.image("a.img", 4)?;
+    tap.host.image("a.img", 4)?;
     tap.plug(&A, "a.img", "w")?.done()?;
     let pid = tap.node(&A, "pid")?;
     ensure!(Command::new("kill").args(["-9", &pid]).status()?.success());
     until("it is gone", || Ok(!runs(&pid)))?;
-    tap.machine.end_guest_of_dom0(3, &[A])?;
+    tap.host.end_guest_of_dom0(3, &[A])?;
     assert!(!tap.state()?.contains(&"minor0".to_owned()));
     Ok(())
 }
@@ -210,11 +210,11 @@ fn killed_tapdisk_does_not_block_detach() -> Result<()> {
 #[test]
 fn busy_tap_disk_is_closed_once_it_is_idle() -> Result<()> {
     let mut tap = Tapdisks::new()?;
-    tap.machine.image("a.img", 4)?;
+    tap.host.image("a.img", 4)?;
     tap.plug(&A, "a.img", "w")?.done()?;
     fs::write(tap.tap_ctl.file("stuck"), "")?;
-    tap.machine.unplug(&A)?.says("failed", &["tap-ctl close", "busy"])?;
+    tap.host.unplug(&A)?.says("failed", &["tap-ctl close", "busy"])?;
     fs::remove_file(tap.tap_ctl.file("stuck"))?;
     until("all is given back", || Ok(tap.state()?.is_empty()))?;
-    tap.machine.toolstack().bury(3)
+    tap.host.toolstack().bury(3)
 }

@@ -1,5 +1,5 @@
 //! Disks that tapdisk serves for tapback in a driver domain, with the rights that one has: kind `vbd3`, of which the daemon
-//! hears by its watch and not by a script. Tapback is played, and tap-ctl a stand-in.
+//! hears by its watch and not by a script. Tapback is played, and tap-ctl is a fake.
 
 use std::{fs, path::Path};
 
@@ -16,35 +16,35 @@ const B: Device = Device::tap(4, 0).served_by(1);
 
 struct Tapback {
     tap_ctl: Helper,
-    machine: TestHost,
+    host: TestHost,
 }
 
 impl Tapback {
     fn new() -> Result<Self> {
         say("NOTE: tapback is played, and tap-ctl is a stand-in; no block is read");
-        let mut machine = TestHost::apart()?;
-        let helpers = machine.directory().join("helpers");
+        let mut host = TestHost::apart()?;
+        let helpers = host.directory().join("helpers");
         let tap_ctl = Helper::tap_ctl(&helpers)?;
-        let table = handlers::block_tap(&helpers, &machine.images());
-        machine.start_daemon(machine.config()?.with(&table))?;
-        machine.image("a.img", 4)?;
-        Ok(Self { tap_ctl, machine })
+        let table = handlers::block_tap(&helpers, &host.images());
+        host.start_daemon(host.config()?.with(&table))?;
+        host.image("a.img", 4)?;
+        Ok(Self { tap_ctl, host })
     }
 
     /// Writes a disk on the image, as libxl does.
     fn attach(&mut self, disk: &Device) -> Result<()> {
-        let params = format!("aio:{}/a.img", self.machine.images().display());
+        let params = format!("aio:{}/a.img", self.host.images().display());
         let nodes = Disk::on(Path::new(&params)).with("mode", "r");
-        self.machine
+        self.host
             .attach(disk, &nodes.with("script", "/etc/xen/scripts/block-tap"))
     }
 
     fn node(&self, disk: &Device, name: &str) -> Result<String> {
-        let node = self.machine.node(disk, name)?;
+        let node = self.host.node(disk, name)?;
         node.with_context(|| format!("there is no {name}"))
     }
 
-    /// How many numbers are allocated.
+    /// Counts the allocated minors.
     fn tapdisks(&self) -> Result<usize> {
         let names = fs::read_dir(self.tap_ctl.file("."))?.map(|entry| Ok(entry?.file_name()));
         let names: Vec<_> = names.collect::<Result<_>>()?;
@@ -58,44 +58,44 @@ impl Tapback {
 #[test]
 fn tapback_gets_only_the_socket_and_writes_the_state_itself() -> Result<()> {
     let mut tapback = Tapback::new()?;
-    let baseline = tapback.machine.baseline()?;
+    let baseline = tapback.host.baseline()?;
     // It takes its time.
-    tapback.machine.stop_kernel();
+    tapback.host.stop_kernel();
     tapback.attach(&A)?;
-    tapback.machine.expect_status(&A, "connected")?;
+    tapback.host.expect_status(&A, "connected")?;
     assert_eq!(tapback.node(&A, "state")?, "1", "the state is tapback's");
     let pid = tapback.node(&A, "pid")?;
     assert_eq!(
         tapback.node(&A, "physical-device-path")?,
         format!("/run/blktap-control/nbd{pid}.0")
     );
-    assert_eq!(tapback.machine.node(&A, "physical-device")?, None);
-    tapback.machine.start_kernel()?;
-    tapback.machine.expect_connected(&A)?;
+    assert_eq!(tapback.host.node(&A, "physical-device")?, None);
+    tapback.host.start_kernel()?;
+    tapback.host.expect_connected(&A)?;
 
     // A second reader is served by the same one, which ends with the last of them, whoever has restarted in between.
     tapback.attach(&B)?;
-    tapback.machine.expect_connected(&B)?;
+    tapback.host.expect_connected(&B)?;
     assert_eq!(tapback.node(&B, "pid")?, pid);
-    tapback.machine.daemon_mut()?.kill()?;
-    tapback.machine.daemon_mut()?.restart()?;
-    tapback.machine.end_guest(3, &[A])?;
-    tapback.machine.expect_connected(&B)?;
+    tapback.host.daemon_mut()?.kill()?;
+    tapback.host.daemon_mut()?.restart()?;
+    tapback.host.end_guest(3, &[A])?;
+    tapback.host.expect_connected(&B)?;
     assert_eq!(tapback.tapdisks()?, 1);
-    tapback.machine.end_guest(4, &[B])?;
+    tapback.host.end_guest(4, &[B])?;
     assert_eq!(tapback.tapdisks()?, 0);
-    baseline.assert_same(&tapback.machine)
+    baseline.assert_same(&tapback.host)
 }
 
 #[test]
 fn tapdisk_of_a_disk_removed_during_downtime_is_ended() -> Result<()> {
     let mut tapback = Tapback::new()?;
     tapback.attach(&A)?;
-    tapback.machine.expect_connected(&A)?;
-    tapback.machine.daemon_mut()?.kill()?;
-    tapback.machine.toolstack().forget(&A)?;
-    tapback.machine.toolstack().bury(3)?;
+    tapback.host.expect_connected(&A)?;
+    tapback.host.daemon_mut()?.kill()?;
+    tapback.host.toolstack().forget(&A)?;
+    tapback.host.toolstack().bury(3)?;
     assert_eq!(tapback.tapdisks()?, 1);
-    tapback.machine.daemon_mut()?.restart()?;
+    tapback.host.daemon_mut()?.restart()?;
     until("the tapdisk ends", || Ok(tapback.tapdisks()? == 0))
 }

@@ -1,4 +1,4 @@
-//! `vif-bridge`: cards on bridges.
+//! `vif-bridge`: vifs on bridges.
 
 use xenplug_tests::{
     cases,
@@ -11,7 +11,7 @@ use xenplug_tests::{
 
 use super::{DISCONNECTED, USAGE};
 
-/// Guest 3's cards, and guest 4's.
+/// Guest 3's vifs, and guest 4's.
 const V: Device = Device::card(3, 0);
 const W: Device = Device::card(3, 1);
 const X: Device = Device::card(4, 0);
@@ -20,7 +20,7 @@ const BRIDGE: Step = Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr
 const SECOND: Step = Step::Sh("ip link add xenbr1 type bridge; ip link set xenbr1 up");
 const PEER: Step = Step::Peer("xenbr0", "10.0.0.1/24 fd00::1/64");
 const TAP: Step = Step::Sh("ip tuntap add vif3.0-emu mode tap");
-/// What xend's antispoofing did once for all guests, and the scripts count on: what no rule allows is not forwarded.
+/// Set-up that the scripts expect from xend's antispoofing: packets without an allowing rule are not forwarded.
 const ANTISPOOFING: Step =
     Step::ShForOriginal("sysctl -q -w net.bridge.bridge-nf-call-iptables=1; iptables -P FORWARD DROP");
 
@@ -33,7 +33,7 @@ const REFUSED: &[&str] = &[
     "run 1, online type_if=vif: exit 1",
 ];
 
-/// The original plugs a card that ours refuses.
+/// The original plugs a vif that ours refuses.
 const fn refused(because: &'static str) -> Difference {
     Difference {
         original: &[
@@ -50,7 +50,7 @@ const fn refused(because: &'static str) -> Difference {
     }
 }
 
-/// Both have taken the card down.
+/// Both have taken the vif down.
 const TAKEN_DOWN: Difference = Difference {
     original: &["link *: MAC *", "node */hotplug-status = connected"],
     ours: &["node */hotplug-status = disconnected"],
@@ -296,7 +296,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "online and offline are not for a tap": [
         BRIDGE, device(V, &[]), TAP, run(V, "online type_if=tap", 0), run(V, "offline type_if=tap", 0)
     ];
-    // What a guest may send.
+    // Packets of guests.
     "packets of a guest without ip": [
         BRIDGE, PEER, ANTISPOOFING, device(V, &[]), add(V, 0), send(V, "10.0.0.2:0", "10.0.0.1:5000"),
         send(V, "10.0.0.9:0", "10.0.0.1:5000"), send(V, "[fd00::2]:0", "[fd00::1]:5000")

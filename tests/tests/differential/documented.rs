@@ -27,7 +27,7 @@ fn document() -> Result<String> {
     fs::read_to_string(root().join("docs/scripts.md")).context("docs/scripts.md")
 }
 
-/// What stands between back quotes.
+/// Returns the texts between back quotes.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -103,7 +103,7 @@ fn documentation_lists_every_xen_script_and_plugin() -> Result<()> {
 fn newest_xen_scripts_equal_the_compared_except_block_tap() -> Result<()> {
     let rig = DebianRoot::find()?;
     let newer = rig.newer_scripts()?;
-    // Where things are, which has the version in it, and the start of xenstored.
+    // Paths, which contain the version, and the start of xenstored.
     let others = ["hotplugpath.sh", "launch-xenstore"];
     let mut changed = Vec::new();
     for name in rig.script_names()? {
@@ -137,7 +137,7 @@ fn documented_differences_match_the_cases() -> Result<()> {
     Ok(())
 }
 
-/// What is not the same with one script: each reason, and the cases that it is seen in.
+/// Differences of one script: each reason, with its cases.
 fn section(script: &str, cases: &[Case]) -> String {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for case in cases {

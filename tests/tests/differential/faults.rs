@@ -13,7 +13,7 @@ use xenplug_tests::{
 };
 
 const DISK: Device = Device::disk(3, 0);
-const CARD: Device = Device::card(3, 0);
+const VIF: Device = Device::card(3, 0);
 const BOTH: [Who; 2] = [Who::Original, Who::Ours];
 
 /// A side after some steps.
@@ -29,7 +29,7 @@ fn after<'a>(lab: &'a Lab, who: Who, steps: &[Step]) -> Result<Fixture<'a>> {
     }
 }
 
-/// How a script ended, or that it has not.
+/// End of a script, if it has ended.
 fn ended_within(script: &mut Child, patience: Duration) -> Result<Option<ExitStatus>> {
     let until = Instant::now() + patience;
     loop {
@@ -71,8 +71,8 @@ fn renamed_vif_mtu_reaches_its_own_guest() -> Result<()> {
             who,
             &[
                 Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up"),
-                Step::Device(CARD, &[("vifname", "web"), ("mtu", "1400")]),
-                Step::add(CARD, 0),
+                Step::Device(VIF, &[("vifname", "web"), ("mtu", "1400")]),
+                Step::add(VIF, 0),
             ],
         )?;
         let seen = fixture.observed()?;
@@ -83,7 +83,7 @@ fn renamed_vif_mtu_reaches_its_own_guest() -> Result<()> {
     Ok(())
 }
 
-/// How many requests one more disk costs the store, with so many others there.
+/// Counts the store requests that one more disk takes beside so many others.
 fn requests_beside(lab: &Lab, who: Who, others: u32) -> Result<usize> {
     let mut fixture = after(
         lab,
@@ -125,7 +125,7 @@ fn sharing_check_cost_is_independent_of_disk_count() -> Result<()> {
 
 #[test]
 fn held_xtables_lock_does_not_block_a_vif() -> Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(3);
+    const TIMEOUT: Duration = Duration::from_secs(3);
     let lab = Lab::with_iptables("xtables-legacy-multi")?;
     for who in BOTH {
         let fixture = after(
@@ -133,7 +133,7 @@ fn held_xtables_lock_does_not_block_a_vif() -> Result<()> {
             who,
             &[
                 Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up"),
-                Step::Device(CARD, &[("ip", "10.0.0.2")]),
+                Step::Device(VIF, &[("ip", "10.0.0.2")]),
             ],
         )?;
         let mut holder = fixture
@@ -145,8 +145,8 @@ fn held_xtables_lock_does_not_block_a_vif() -> Result<()> {
             .context("flock (util-linux)")?;
         let mut word = [0; 5];
         std::io::Read::read_exact(holder.stdout.as_mut().context("it has an output")?, &mut word)?;
-        let mut script = fixture.script(&CARD, "online type_if=vif")?.spawn()?;
-        let ended = ended_within(&mut script, PATIENCE)?;
+        let mut script = fixture.script(&VIF, "online type_if=vif")?.spawn()?;
+        let ended = ended_within(&mut script, TIMEOUT)?;
         holder.kill()?;
         holder.wait()?;
         // With the lock it comes to its end.

@@ -1,4 +1,4 @@
-//! `vif-route` and `vif-nat`: cards without a bridge.
+//! `vif-route` and `vif-nat`: vifs without a bridge.
 
 use xenplug_tests::{
     cases,
@@ -25,7 +25,7 @@ const ROUTE: (&str, &str) = ("script", "/etc/xen/scripts/vif-route");
 const NAT: (&str, &str) = ("script", "/etc/xen/scripts/vif-nat");
 const NO_BRIDGE: (&str, &str) = ("bridge", ABSENT);
 
-/// The original plugs a card that ours refuses.
+/// The original plugs a vif that ours refuses.
 const fn refused(because: &'static str) -> Difference {
     Difference {
         original: &[

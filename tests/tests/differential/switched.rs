@@ -1,4 +1,4 @@
-//! `vif-openvswitch`: cards on an Open vSwitch, a real one with its userspace datapath.
+//! `vif-openvswitch`: vifs on an Open vSwitch, a real one with its userspace datapath.
 
 use xenplug_tests::{
     cases,
@@ -17,12 +17,12 @@ const SWITCH: Step = Step::Switch;
 const SCRIPT: (&str, &str) = ("script", "/etc/xen/scripts/vif-openvswitch");
 const TAP: Step = Step::Sh("ip tuntap add vif3.0-emu mode tap");
 
-/// A card on a bridge.
+/// A vif on a bridge.
 const fn on(nodes: &'static [(&'static str, &'static str)]) -> Step {
     Step::Device(V, nodes)
 }
 
-const CARD: Step = on(&[SCRIPT, ("bridge", "ovsbr0")]);
+const VIF: Step = on(&[SCRIPT, ("bridge", "ovsbr0")]);
 
 /// The port has the same columns.
 const TOLD: Difference = Difference {
@@ -38,7 +38,7 @@ const GIVEN_BACK: Difference = Difference {
 };
 
 pub(crate) const CASES: &[Case] = cases! {
-    "a card on a switch": [SWITCH, CARD, add(V, 0)] => [TOLD];
+    "a card on a switch": [SWITCH, VIF, add(V, 0)] => [TOLD];
     "a card with a VLAN": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5")]), add(V, 0)] => [TOLD];
     "a card with trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0:6:7")]), add(V, 0)] => [TOLD];
     "a card with a VLAN and trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5:6:7")]), add(V, 0)] => [TOLD];
@@ -76,7 +76,7 @@ pub(crate) const CASES: &[Case] = cases! {
             "what the operator did not grant is refused",
         ),
     ];
-    "no ovs-vsctl": [CARD, add(V, 1)] => [GIVEN_BACK];
+    "no ovs-vsctl": [VIF, add(V, 1)] => [GIVEN_BACK];
     "a vifname and an mtu on a switch": [
         SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0"), ("vifname", "web"), ("mtu", "1400")]), add(V, 0)
     ] => [
@@ -88,7 +88,7 @@ pub(crate) const CASES: &[Case] = cases! {
         ),
     ];
     "a guest's name that has a space": [
-        SWITCH, CARD, write_at("/vm/00000001-0000-4000-8000-000000000003/name", "a b"),
+        SWITCH, VIF, write_at("/vm/00000001-0000-4000-8000-000000000003/name", "a b"),
         write_at("/local/domain/3/name", "a b"), add(V, 1)
     ] => [
         TOLD,
@@ -104,7 +104,7 @@ pub(crate) const CASES: &[Case] = cases! {
             "a fault: the original splits the name at the space",
         ),
     ];
-    "online twice on a switch": [SWITCH, CARD, add(V, 0), add(V, 0)] => [
+    "online twice on a switch": [SWITCH, VIF, add(V, 0), add(V, 0)] => [
         TOLD,
         differs(
             &["* connected when it had:  x 2"],
@@ -112,10 +112,10 @@ pub(crate) const CASES: &[Case] = cases! {
             "the second time there is nothing to do",
         ),
     ];
-    "online and offline on a switch": [SWITCH, CARD, add(V, 0), close(V), remove(V, 0)] => [
+    "online and offline on a switch": [SWITCH, VIF, add(V, 0), close(V), remove(V, 0)] => [
         TOLD, GIVEN_BACK, DISCONNECTED
     ];
-    "offline twice on a switch": [SWITCH, CARD, add(V, 0), close(V), remove(V, 0), remove(V, 0)] => [
+    "offline twice on a switch": [SWITCH, VIF, add(V, 0), close(V), remove(V, 0), remove(V, 0)] => [
         TOLD,
         GIVEN_BACK,
         DISCONNECTED,
@@ -126,7 +126,7 @@ pub(crate) const CASES: &[Case] = cases! {
         ),
     ];
     "a tap on a switch, added and removed": [
-        SWITCH, TAP, CARD, add(V, 0), run(V, "add type_if=tap", 0), run(V, "remove type_if=tap", 0)
+        SWITCH, TAP, VIF, add(V, 0), run(V, "add type_if=tap", 0), run(V, "remove type_if=tap", 0)
     ] => [TOLD, differs(&["link vif3.0-emu: MAC *"], &[], "all is given back, the hardware address too")];
-    "a word that is no action of a switch's": [CARD, run(V, "change type_if=vif", 1)] => [USAGE];
+    "a word that is no action of a switch's": [VIF, run(V, "change type_if=vif", 1)] => [USAGE];
 };

@@ -1,4 +1,4 @@
-//! In dom0: devices are plugged when their script is run and not before, on the real xenstored, loop devices and
+//! dom0 mode: devices are attached when their script is run and not before, on the real xenstored, loop devices and
 //! bridges, with the toolstack played as libxl does it.
 
 mod crash;
@@ -13,154 +13,151 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::harness::{Call, Device, Disk, TestHost, Vif, attached_below};
 
-/// Long enough for whatever is going to happen at once.
+/// Time after which an immediate effect has happened.
 const MOMENT: Duration = Duration::from_millis(300);
 
-fn write(machine: &mut TestHost, device: &Device, node: &str, value: &str) -> Result<()> {
+fn write(host: &mut TestHost, device: &Device, node: &str, value: &str) -> Result<()> {
     let path = format!("{}/{node}", device.backend());
-    Ok(machine.toolstack().store().write(&path, value)?)
+    Ok(host.toolstack().store().write(&path, value)?)
 }
 
-/// Waits until no device is plugged: the kernel may let go a moment after the daemon.
-fn expect_nothing_plugged(machine: &TestHost) -> Result<()> {
+/// Waits until no device is attached: the kernel may release it shortly after the daemon.
+fn expect_nothing_plugged(host: &TestHost) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
-        let (loops, ports) = (
-            attached_below(machine.directory())?,
-            machine.namespace().ports("xenbr0")?,
-        );
+        let (loops, ports) = (attached_below(host.directory())?, host.namespace().ports("xenbr0")?);
         if loops.is_empty() && ports.is_empty() {
             return Ok(());
         }
-        ensure!(Instant::now() < until, "{loops:?} {ports:?}\n{}", machine.daemon_log());
+        ensure!(Instant::now() < until, "{loops:?} {ports:?}\n{}", host.daemon_log());
         thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[test]
 fn script_calls_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
-    let image = machine.image("a.img", 4)?;
-    let (disk, card) = (Device::disk(3, 0), Device::card(3, 0));
-    for (device, nodes) in [(disk, Disk::on(&image)), (card, Vif::on("xenbr0"))] {
-        machine.plug(&device, &nodes)?.done()?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
+    let image = host.image("a.img", 4)?;
+    let (disk, vif) = (Device::disk(3, 0), Device::card(3, 0));
+    for (device, nodes) in [(disk, Disk::on(&image)), (vif, Vif::on("xenbr0"))] {
+        host.plug(&device, &nodes)?.done()?;
         // Before the script ends, not some time after.
-        assert_eq!(machine.node(&device, "hotplug-status")?.as_deref(), Some("connected"));
-        machine.expect_connected(&device)?;
+        assert_eq!(host.node(&device, "hotplug-status")?.as_deref(), Some("connected"));
+        host.expect_connected(&device)?;
     }
-    let status = machine.daemon().context("no daemon")?.status()?;
+    let status = host.daemon().context("no daemon")?.status()?;
     assert_eq!(status["mode"], "dom0");
     assert_eq!(status["devices"][0]["state"], "connected", "{status}");
-    for device in [&disk, &card] {
-        machine.toolstack().detach(device)?;
-        machine.expect_state(device, "6")?;
-        machine.call(device, "remove")?.answer()?.done()?;
-        assert_eq!(machine.node(device, "hotplug-status")?.as_deref(), Some("disconnected"));
+    for device in [&disk, &vif] {
+        host.toolstack().detach(device)?;
+        host.expect_state(device, "6")?;
+        host.call(device, "remove")?.answer()?.done()?;
+        assert_eq!(host.node(device, "hotplug-status")?.as_deref(), Some("disconnected"));
         assert_eq!(
-            machine.node(device, "state")?.as_deref(),
+            host.node(device, "state")?.as_deref(),
             Some("6"),
             "it is libxl's to remove"
         );
-        machine.toolstack().forget(device)?;
+        host.toolstack().forget(device)?;
     }
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn dom0_device_without_script_call_is_not_attached() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
-    let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
+    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
     for device in &devices {
-        machine.expect_state(device, "2")?;
+        host.expect_state(device, "2")?;
     }
     thread::sleep(MOMENT);
     for device in &devices {
-        let status = machine.node(device, "hotplug-status")?.unwrap_or_default();
-        assert_eq!((status.as_str(), machine.node(device, "hotplug-error")?), ("", None));
+        let status = host.node(device, "hotplug-status")?.unwrap_or_default();
+        assert_eq!((status.as_str(), host.node(device, "hotplug-error")?), ("", None));
     }
-    ensure!(attached_below(machine.directory())?.is_empty());
-    ensure!(machine.namespace().ports("xenbr0")?.is_empty());
-    machine.end_guest_of_dom0(3, &devices)?;
-    baseline.assert_same(&machine)
+    ensure!(attached_below(host.directory())?.is_empty());
+    ensure!(host.namespace().ports("xenbr0")?.is_empty());
+    host.end_guest_of_dom0(3, &devices)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn repeated_add_succeeds_and_changes_nothing() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
+    let mut host = TestHost::dom0()?;
+    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
     for device in &devices {
-        machine.expect_connected(device)?;
+        host.expect_connected(device)?;
     }
-    let before = machine.baseline()?;
+    let before = host.baseline()?;
     for device in devices.iter().cycle().take(6) {
-        machine.call(device, "add")?.answer()?.done()?;
+        host.call(device, "add")?.answer()?.done()?;
     }
-    before.assert_same(&machine)?;
-    machine.end_guest_of_dom0(3, &devices)
+    before.assert_same(&host)?;
+    host.end_guest_of_dom0(3, &devices)
 }
 
 #[test]
 fn concurrent_script_calls_are_both_answered() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
-    let disk = machine.attach_disk(3, 0)?;
-    let image = machine.images().join("3-0.img");
-    let adds = [machine.call(&disk, "add")?, machine.call(&disk, "add")?];
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
+    let disk = host.attach_disk(3, 0)?;
+    let image = host.images().join("3-0.img");
+    let adds = [host.call(&disk, "add")?, host.call(&disk, "add")?];
     for add in adds {
         add.answer()?.done()?;
     }
-    assert_eq!(attached_below(machine.directory())?.len(), 1);
-    let removes = [machine.call(&disk, "remove")?, machine.call(&disk, "remove")?];
+    assert_eq!(attached_below(host.directory())?.len(), 1);
+    let removes = [host.call(&disk, "remove")?, host.call(&disk, "remove")?];
     for remove in removes {
         remove.answer()?.done()?;
     }
-    machine.toolstack().forget(&disk)?;
+    host.toolstack().forget(&disk)?;
 
     // The second try of two meets what the first met.
     fs::remove_file(image)?;
-    machine.attach(&disk, &Disk::on(&machine.images().join("3-0.img")))?;
-    machine.expect_state(&disk, "2")?;
-    let adds = [machine.call(&disk, "add")?, machine.call(&disk, "add")?];
+    host.attach(&disk, &Disk::on(&host.images().join("3-0.img")))?;
+    host.expect_state(&disk, "2")?;
+    let adds = [host.call(&disk, "add")?, host.call(&disk, "add")?];
     for add in adds {
         add.answer()?.says("failed", &["phy", "3-0.img"])?;
     }
-    machine.end_guest_of_dom0(3, &[disk])?;
-    baseline.assert_same(&machine)
+    host.end_guest_of_dom0(3, &[disk])?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn failed_add_reports_its_cause_and_can_be_retried() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
     let disk = Device::disk(3, 0);
-    let image = machine.images().join("absent.img");
-    let answer = machine.plug(&disk, &Disk::on(&image))?;
+    let image = host.images().join("absent.img");
+    let answer = host.plug(&disk, &Disk::on(&image))?;
     answer.says("failed", &["phy", "absent.img"])?;
-    assert_eq!(machine.node(&disk, "hotplug-status")?.as_deref(), Some("error"));
-    assert_eq!(machine.node(&disk, "hotplug-error")?, answer.error);
+    assert_eq!(host.node(&disk, "hotplug-status")?.as_deref(), Some("error"));
+    assert_eq!(host.node(&disk, "hotplug-error")?, answer.error);
     // Nobody asks: nothing is tried.
-    machine.image("absent.img", 4)?;
-    write(&mut machine, &disk, "hotplug-status", "")?;
+    host.image("absent.img", 4)?;
+    write(&mut host, &disk, "hotplug-status", "")?;
     thread::sleep(MOMENT);
-    ensure!(attached_below(machine.directory())?.is_empty());
-    machine.call(&disk, "add")?.answer()?.done()?;
-    machine.expect_connected(&disk)?;
-    // A card, too, and what libxl does after a failure.
-    let card = Device::card(3, 0);
-    let answer = machine.plug(&card, &Vif::on("xenbr7"))?;
+    ensure!(attached_below(host.directory())?.is_empty());
+    host.call(&disk, "add")?.answer()?.done()?;
+    host.expect_connected(&disk)?;
+    // A vif, too, and what libxl does after a failure.
+    let vif = Device::card(3, 0);
+    let answer = host.plug(&vif, &Vif::on("xenbr7"))?;
     answer.says("failed", &["vif-bridge", "xenbr7"])?;
-    machine.end_guest_of_dom0(3, &[disk, card])?;
-    baseline.assert_same(&machine)
+    host.end_guest_of_dom0(3, &[disk, vif])?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn invalid_script_call_is_answered_at_once() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let disk = machine.attach_disk(3, 0)?;
-    let socket = machine.control_socket()?;
+    let mut host = TestHost::dom0()?;
+    let disk = host.attach_disk(3, 0)?;
+    let socket = host.control_socket()?;
     let begun = Instant::now();
     for (script, backend, outcome, word) in [
         ("block", "backend/vbd/3/51713", "failed", "no such backend"),
@@ -189,17 +186,17 @@ fn invalid_script_call_is_answered_at_once() -> Result<()> {
         assert_eq!(Call::with(body, &socket)?.reply()?.0, 400, "{body}");
     }
     // Nothing is known of them: there is nothing to take down.
-    machine.call(&Device::disk(9, 9), "remove")?.answer()?.done()?;
-    machine.call(&disk, "remove")?.answer()?.done()?;
+    host.call(&Device::disk(9, 9), "remove")?.answer()?.done()?;
+    host.call(&disk, "remove")?.answer()?.done()?;
     ensure!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert_eq!(machine.node(&disk, "hotplug-status")?, None, "it was not ours");
-    machine.end_guest_of_dom0(3, &[disk])
+    assert_eq!(host.node(&disk, "hotplug-status")?, None, "it was not ours");
+    host.end_guest_of_dom0(3, &[disk])
 }
 
 #[test]
 fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
     let states: [&[&str]; 5] = [
         &[],
         &["params", "bridge"],
@@ -208,191 +205,179 @@ fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
         &["mode", "script"],
     ];
     for gone in states {
-        let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
+        let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
         for device in &devices {
-            machine.expect_connected(device)?;
+            host.expect_connected(device)?;
             for node in gone {
-                machine
-                    .toolstack()
+                host.toolstack()
                     .store()
                     .remove(&format!("{}/{node}", device.backend()))?;
             }
-            machine.call(device, "remove")?.answer()?.done()?;
+            host.call(device, "remove")?.answer()?.done()?;
             if !gone.contains(&"state") {
-                assert_eq!(machine.node(device, "hotplug-status")?.as_deref(), Some("disconnected"));
+                assert_eq!(host.node(device, "hotplug-status")?.as_deref(), Some("disconnected"));
             }
         }
         for device in &devices {
-            machine.toolstack().forget(device)?;
+            host.toolstack().forget(device)?;
         }
-        expect_nothing_plugged(&machine).with_context(|| format!("after {gone:?}"))?;
+        expect_nothing_plugged(&host).with_context(|| format!("after {gone:?}"))?;
     }
     // The whole directory is gone.
-    let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
     for device in &devices {
-        machine.toolstack().forget(device)?;
-        machine.call(device, "remove")?.answer()?.done()?;
-        assert_eq!(
-            machine.connect()?.find(&device.backend())?,
-            None,
-            "it is not made again"
-        );
+        host.toolstack().forget(device)?;
+        host.call(device, "remove")?.answer()?.done()?;
+        assert_eq!(host.connect()?.find(&device.backend())?, None, "it is not made again");
     }
     // The handler has not ended, perhaps.
     for delay in 0..10 {
-        let disk = machine.attach_disk(3, 0)?;
-        machine.expect_state(&disk, "2")?;
-        let add = machine.call(&disk, "add")?;
+        let disk = host.attach_disk(3, 0)?;
+        host.expect_state(&disk, "2")?;
+        let add = host.call(&disk, "add")?;
         thread::sleep(Duration::from_micros(200 * delay));
-        machine.call(&disk, "remove")?.answer()?.done()?;
+        host.call(&disk, "remove")?.answer()?.done()?;
         let outcome = add.answer()?.outcome;
         ensure!(matches!(&*outcome, "done" | "failed"), "{outcome}");
-        machine.toolstack().forget(&disk)?;
+        host.toolstack().forget(&disk)?;
     }
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn closed_device_is_released_before_its_remove_call() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
+    let mut host = TestHost::dom0()?;
+    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
     for device in &devices {
-        machine.expect_connected(device)?;
-        machine.toolstack().detach(device)?;
-        machine.expect_status(device, "disconnected")?;
+        host.expect_connected(device)?;
+        host.toolstack().detach(device)?;
+        host.expect_status(device, "disconnected")?;
     }
-    ensure!(attached_below(machine.directory())?.is_empty());
+    ensure!(attached_below(host.directory())?.is_empty());
     thread::sleep(MOMENT);
     for device in &devices {
-        assert_eq!(
-            machine.node(device, "state")?.as_deref(),
-            Some("6"),
-            "nobody removes it"
-        );
-        machine.call(device, "remove")?.answer()?.done()?;
-        machine.toolstack().forget(device)?;
+        assert_eq!(host.node(device, "state")?.as_deref(), Some("6"), "nobody removes it");
+        host.call(device, "remove")?.answer()?.done()?;
+        host.toolstack().forget(device)?;
     }
-    machine.toolstack().bury(3)
+    host.toolstack().bury(3)
 }
 
 #[test]
 fn rebooting_guest_keeps_its_devices() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
+    let mut host = TestHost::dom0()?;
+    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
     for device in &devices {
-        machine.expect_connected(device)?;
-        write(&mut machine, device, "state", "5")?;
-        machine.expect_state(device, "6")?;
+        host.expect_connected(device)?;
+        write(&mut host, device, "state", "5")?;
+        host.expect_state(device, "6")?;
     }
     thread::sleep(MOMENT);
-    assert_eq!(attached_below(machine.directory())?.len(), 1);
+    assert_eq!(attached_below(host.directory())?.len(), 1);
     for device in &devices {
-        assert_eq!(machine.node(device, "hotplug-status")?.as_deref(), Some("connected"));
+        assert_eq!(host.node(device, "hotplug-status")?.as_deref(), Some("connected"));
     }
-    machine.end_guest_of_dom0(3, &devices)
+    host.end_guest_of_dom0(3, &devices)
 }
 
 #[test]
 fn dom0_device_attached_repeatedly_connects_each_time() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
     for _ in 0..15 {
-        let devices = [machine.plug_disk(3, 0)?, machine.plug_card(3, 0)?];
+        let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
         for device in &devices {
-            machine.unplug(device)?.done()?;
+            host.unplug(device)?.done()?;
         }
     }
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn reused_domid_is_another_device() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
-    let first = machine.plug_disk(3, 0)?;
-    machine.expect_connected(&first)?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
+    let first = host.plug_disk(3, 0)?;
+    host.expect_connected(&first)?;
     // The guest ends and its script never runs; the next one has the same number.
-    machine.toolstack().forget(&first)?;
-    machine.toolstack().bury(3)?;
-    let image = machine.image("second.img", 4)?;
-    machine.plug(&first, &Disk::on(&image))?.done()?;
-    machine.expect_connected(&first)?;
-    let loops = attached_below(machine.directory())?;
+    host.toolstack().forget(&first)?;
+    host.toolstack().bury(3)?;
+    let image = host.image("second.img", 4)?;
+    host.plug(&first, &Disk::on(&image))?.done()?;
+    host.expect_connected(&first)?;
+    let loops = attached_below(host.directory())?;
     ensure!(
         loops.len() == 1 && loops[0].backing.ends_with("second.img"),
         "{loops:?}"
     );
-    machine.end_guest_of_dom0(3, &[first])?;
-    baseline.assert_same(&machine)
+    host.end_guest_of_dom0(3, &[first])?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn recreated_directory_never_gets_its_predecessors_resources() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
-    let image = machine.image("second.img", 4)?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
+    let image = host.image("second.img", 4)?;
     for delay in 0..10 {
-        let disk = machine.attach_disk(3, 0)?;
-        machine.expect_state(&disk, "2")?;
-        let first = machine.call(&disk, "add")?;
+        let disk = host.attach_disk(3, 0)?;
+        host.expect_state(&disk, "2")?;
+        let first = host.call(&disk, "add")?;
         thread::sleep(Duration::from_micros(300 * delay));
-        machine.attach(&disk, &Disk::on(&image))?;
+        host.attach(&disk, &Disk::on(&image))?;
         drop(first);
-        machine.call(&disk, "add")?.answer()?.done()?;
-        let node = machine.node(&disk, "node")?.context("no node")?;
-        let loops = attached_below(machine.directory())?;
+        host.call(&disk, "add")?.answer()?.done()?;
+        let node = host.node(&disk, "node")?.context("no node")?;
+        let loops = attached_below(host.directory())?;
         let mine = loops.iter().find(|one| one.device.display().to_string() == node);
         // The played kernel may still hold the first one.
         ensure!(
             mine.is_some_and(|one| one.backing.ends_with("second.img")),
             "{node} of {loops:?} after {delay} times 300 us"
         );
-        machine.unplug(&disk)?.done()?;
+        host.unplug(&disk)?.done()?;
     }
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn dom0_fifty_devices_attach_and_detach_at_once() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
     let mut devices = Vec::new();
     for index in 0..25 {
-        devices.push(machine.attach_disk(3, index)?);
-        devices.push(machine.attach_card(3, index)?);
+        devices.push(host.attach_disk(3, index)?);
+        devices.push(host.attach_card(3, index)?);
     }
     for action in ["add", "remove"] {
         let calls: Vec<Call> = devices
             .iter()
-            .map(|device| machine.call(device, action))
+            .map(|device| host.call(device, action))
             .collect::<Result<_>>()?;
         for call in calls {
             call.answer()?.done()?;
         }
         let plugged = if action == "add" { 25 } else { 0 };
-        assert_eq!(machine.namespace().ports("xenbr0")?.len(), plugged);
+        assert_eq!(host.namespace().ports("xenbr0")?.len(), plugged);
     }
     for device in &devices {
-        machine.toolstack().forget(device)?;
+        host.toolstack().forget(device)?;
     }
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn driver_domain_answers_no_script_call() -> Result<()> {
-    let mut machine = TestHost::with_daemon()?;
-    let disk = machine.attach_disk(3, 0)?;
-    machine.expect_connected(&disk)?;
+    let mut host = TestHost::with_daemon()?;
+    let disk = host.attach_disk(3, 0)?;
+    host.expect_connected(&disk)?;
     for action in ["add", "remove"] {
-        machine
-            .call(&disk, action)?
-            .answer()?
-            .says("failed", &["driver-domain"])?;
+        host.call(&disk, action)?.answer()?.says("failed", &["driver-domain"])?;
     }
-    assert_eq!(attached_below(machine.directory())?.len(), 1);
-    machine.end_guest(3, &[disk])
+    assert_eq!(attached_below(host.directory())?.len(), 1);
+    host.end_guest(3, &[disk])
 }

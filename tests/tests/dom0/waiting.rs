@@ -1,4 +1,4 @@
-//! Calls that wait: for the backend, for a handler, for as long as a script may.
+//! Script calls that wait for the backend or a handler, up to libxl's deadline.
 
 use std::{
     thread,
@@ -12,110 +12,107 @@ use super::{MOMENT, write};
 
 #[test]
 fn early_add_waits_for_state_and_link() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
-    machine.stop_kernel();
-    let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
-    let [for_disk, for_card] = [machine.call(&devices[0], "add")?, machine.call(&devices[1], "add")?];
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
+    host.stop_kernel();
+    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+    let [for_disk, for_vif] = [host.call(&devices[0], "add")?, host.call(&devices[1], "add")?];
     thread::sleep(MOMENT);
     for device in &devices {
-        write(&mut machine, device, "state", "2")?;
+        write(&mut host, device, "state", "2")?;
     }
     for_disk.answer()?.done()?;
     // netback announces state 2 before it makes the link.
     thread::sleep(MOMENT);
-    assert_eq!(machine.node(&devices[1], "hotplug-status")?.as_deref(), Some(""));
-    machine.namespace().vif(&devices[1].link(), &devices[1].guest_link())?;
-    for_card.answer()?.done()?;
-    assert_eq!(machine.namespace().ports("xenbr0")?, [devices[1].link()]);
+    assert_eq!(host.node(&devices[1], "hotplug-status")?.as_deref(), Some(""));
+    host.namespace().vif(&devices[1].link(), &devices[1].guest_link())?;
+    for_vif.answer()?.done()?;
+    assert_eq!(host.namespace().ports("xenbr0")?, [devices[1].link()]);
     for device in &devices {
-        machine.call(device, "remove")?.answer()?.done()?;
-        machine.toolstack().forget(device)?;
+        host.call(device, "remove")?.answer()?.done()?;
+        host.toolstack().forget(device)?;
     }
-    machine.namespace().ip(&format!("link delete {}", devices[1].link()))?;
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    host.namespace().ip(&format!("link delete {}", devices[1].link()))?;
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn disconnected_caller_cancels_its_script_call() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    let baseline = machine.baseline()?;
-    machine.stop_kernel();
-    let disk = machine.attach_disk(3, 0)?;
-    let call = machine.call(&disk, "add")?;
+    let mut host = TestHost::dom0()?;
+    let baseline = host.baseline()?;
+    host.stop_kernel();
+    let disk = host.attach_disk(3, 0)?;
+    let call = host.call(&disk, "add")?;
     thread::sleep(MOMENT);
     drop(call);
     thread::sleep(MOMENT);
-    write(&mut machine, &disk, "state", "2")?;
+    write(&mut host, &disk, "state", "2")?;
     thread::sleep(MOMENT);
-    ensure!(attached_below(machine.directory())?.is_empty());
-    assert_eq!(machine.node(&disk, "hotplug-status")?, None);
-    machine.call(&disk, "add")?.answer()?.done()?;
-    machine.call(&disk, "remove")?.answer()?.done()?;
-    machine.toolstack().forget(&disk)?;
-    machine.toolstack().bury(3)?;
-    baseline.assert_same(&machine)
+    ensure!(attached_below(host.directory())?.is_empty());
+    assert_eq!(host.node(&disk, "hotplug-status")?, None);
+    host.call(&disk, "add")?.answer()?.done()?;
+    host.call(&disk, "remove")?.answer()?.done()?;
+    host.toolstack().forget(&disk)?;
+    host.toolstack().bury(3)?;
+    baseline.assert_same(&host)
 }
 
 #[test]
 fn waiting_add_is_answered_before_libxl_kills_the_script() -> Result<()> {
-    let mut machine = TestHost::dom0()?;
-    machine.stop_kernel();
-    let devices = [machine.attach_disk(3, 0)?, machine.attach_card(3, 0)?];
-    write(&mut machine, &devices[1], "state", "2")?;
+    let mut host = TestHost::dom0()?;
+    host.stop_kernel();
+    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+    write(&mut host, &devices[1], "state", "2")?;
     let begun = Instant::now();
-    let calls = [machine.call(&devices[0], "add")?, machine.call(&devices[1], "add")?];
+    let calls = [host.call(&devices[0], "add")?, host.call(&devices[1], "add")?];
     for ((call, device), cause) in calls.into_iter().zip(&devices).zip(["state 1", "no link vif3.0"]) {
         let answer = call.answer()?;
         answer.says("failed", &["not within 35 s", cause])?;
-        assert_eq!(machine.node(device, "hotplug-error")?, answer.error);
-        assert_eq!(machine.node(device, "hotplug-status")?.as_deref(), Some("error"));
+        assert_eq!(host.node(device, "hotplug-error")?, answer.error);
+        assert_eq!(host.node(device, "hotplug-status")?.as_deref(), Some("error"));
     }
     ensure!(begun.elapsed() < Duration::from_secs(38), "{:?}", begun.elapsed());
-    // What comes too late is not plugged.
-    write(&mut machine, &devices[0], "state", "2")?;
+    // A late call attaches nothing.
+    write(&mut host, &devices[0], "state", "2")?;
     thread::sleep(MOMENT);
-    ensure!(attached_below(machine.directory())?.is_empty());
+    ensure!(attached_below(host.directory())?.is_empty());
     Ok(())
 }
 
 #[test]
 fn endless_handler_stops_before_libxl_kills_its_script() -> Result<()> {
-    let mut machine = TestHost::new()?;
-    let config = machine
-        .config()?
-        .replacing("\"driver-domain\"", "\"dom0\"")
-        .with(&format!(
-            "\n[plugin.spin]\ncomponent = \"guests/spin-after-loop.wasm\"\nkinds = [\"vbd\"]\nscripts = [\"spin\"]\n\
+    let mut host = TestHost::new()?;
+    let config = host.config()?.replacing("\"driver-domain\"", "\"dom0\"").with(&format!(
+        "\n[plugin.spin]\ncomponent = \"guests/spin-after-loop.wasm\"\nkinds = [\"vbd\"]\nscripts = [\"spin\"]\n\
          [plugin.spin.grant]\nblock = [{{ path = {:?}, access = \"rw\" }}]\nloop = true\n\
          [plugin.spin.limits]\ndeadline = \"5m\"\n",
-            machine.images()
-        ));
-    machine.start_daemon(config)?;
-    let baseline = machine.baseline()?;
-    let socket = machine.control_socket()?;
+        host.images()
+    ));
+    host.start_daemon(config)?;
+    let baseline = host.baseline()?;
+    let socket = host.control_socket()?;
     let disks = [Device::disk(3, 0), Device::disk(3, 1)];
     let calls = disks.map(|disk| {
-        let image = machine.image(&format!("{}.img", disk.devid), 4)?;
-        machine.attach(&disk, &Disk::on(&image).with("script", "spin"))?;
-        machine.expect_state(&disk, "2")?;
+        let image = host.image(&format!("{}.img", disk.devid), 4)?;
+        host.attach(&disk, &Disk::on(&image).with("script", "spin"))?;
+        host.expect_state(&disk, "2")?;
         let backend = disk.backend();
         let body = format!(r#"{{"script": "spin", "action": "add", "backend": "{backend}"}}"#);
         Call::with(&body, &socket)
     });
     let [first, second] = calls;
     let (first, second, begun) = (first?, second?, Instant::now());
-    while attached_below(machine.directory())?.len() < 2 {
+    while attached_below(host.directory())?.len() < 2 {
         ensure!(begun.elapsed() < MOMENT * 10, "the handlers do not run");
     }
-    machine.call(&disks[1], "remove")?.answer()?.done()?;
+    host.call(&disks[1], "remove")?.answer()?.done()?;
     second.answer()?.says("failed", &[])?;
     ensure!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let answer = first.answer()?;
     answer.says("failed", &["spin", "nobody waits"])?;
     ensure!(begun.elapsed() < Duration::from_secs(38), "{:?}", begun.elapsed());
-    assert_eq!(machine.node(&disks[0], "hotplug-error")?, answer.error);
-    machine.end_guest_of_dom0(3, &disks)?;
-    baseline.assert_same(&machine)
+    assert_eq!(host.node(&disks[0], "hotplug-error")?, answer.error);
+    host.end_guest_of_dom0(3, &disks)?;
+    baseline.assert_same(&host)
 }

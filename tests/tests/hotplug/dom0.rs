@@ -3,56 +3,56 @@
 use anyhow::{Result, ensure};
 use xenplug_tests::harness::attached_below;
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 
 #[test]
 fn dom0_serves_requests_and_leaves_scripts_their_devices() -> Result<()> {
-    let mut stage = Stage::in_dom0()?;
-    let baseline = stage.machine.baseline()?;
+    let mut fixture = Fixture::in_dom0()?;
+    let baseline = fixture.host.baseline()?;
     // libxl's, which its script asks for, and one that nobody asks for.
-    let plugged = stage.machine.plug_disk(4, 0)?;
-    let foreign = stage.machine.attach_disk(5, 0)?;
-    let (disk, card) = (stage.disk("a.img")?, stage.card());
+    let plugged = fixture.host.plug_disk(4, 0)?;
+    let foreign = fixture.host.attach_disk(5, 0)?;
+    let (disk, vif) = (fixture.disk("a.img")?, fixture.vif());
     for _ in 0..2 {
-        for asked in [&disk, &card] {
-            stage.attach(asked)?;
-            stage.expect(asked, "4")?;
+        for requested in [&disk, &vif] {
+            fixture.attach(requested)?;
+            fixture.expect(requested, "4")?;
         }
-        assert_eq!(stage.machine.namespace().ports("xenbr0")?, ["vif3.0"]);
-        assert_eq!(attached_below(stage.machine.directory())?.len(), 2);
-        stage.detach(&disk)?;
-        assert_eq!(attached_below(stage.machine.directory())?.len(), 1);
-        stage.detach(&card)?;
-        assert_eq!(stage.machine.namespace().ports("xenbr0")?, [""; 0]);
+        assert_eq!(fixture.host.namespace().ports("xenbr0")?, ["vif3.0"]);
+        assert_eq!(attached_below(fixture.host.directory())?.len(), 2);
+        fixture.detach(&disk)?;
+        assert_eq!(attached_below(fixture.host.directory())?.len(), 1);
+        fixture.detach(&vif)?;
+        assert_eq!(fixture.host.namespace().ports("xenbr0")?, [""; 0]);
     }
-    stage.machine.expect_connected(&plugged)?;
-    assert_eq!(stage.machine.node(&foreign, "hotplug-status")?, None);
+    fixture.host.expect_connected(&plugged)?;
+    assert_eq!(fixture.host.node(&foreign, "hotplug-status")?, None);
     // At the same place, by a script and by a request, one after the other.
-    let theirs = stage.machine.plug_disk(3, 0)?;
-    let said = stage.fails("attach", &disk, 1)?;
+    let theirs = fixture.host.plug_disk(3, 0)?;
+    let said = fixture.fails("attach", &disk, 1)?;
     ensure!(said.contains("which another toolstack has made"), "{said}");
-    stage.machine.unplug(&theirs)?.done()?;
-    stage.attach(&disk)?;
-    stage.detach(&disk)?;
+    fixture.host.unplug(&theirs)?.done()?;
+    fixture.attach(&disk)?;
+    fixture.detach(&disk)?;
 
-    stage.machine.unplug(&plugged)?.done()?;
-    stage.machine.toolstack().forget(&foreign)?;
+    fixture.host.unplug(&plugged)?.done()?;
+    fixture.host.toolstack().forget(&foreign)?;
     for guest in [4, 5] {
-        stage.machine.toolstack().bury(guest)?;
+        fixture.host.toolstack().bury(guest)?;
     }
-    baseline.assert_same(&stage.machine)
+    baseline.assert_same(&fixture.host)
 }
 
 #[test]
 fn dead_guest_ends_its_device_requests_in_dom0() -> Result<()> {
-    let mut stage = Stage::in_dom0()?;
-    let disk = stage.disk("a.img")?;
-    stage.attach(&disk)?;
-    stage.expect(&disk, "4")?;
-    stage.machine.xenstored().kill_domain(3)?;
-    stage.machine.toolstack().bury(3)?;
-    stage.expect(&disk, "6")?;
-    assert_eq!(attached_below(stage.machine.directory())?, []);
-    assert_eq!(stage.machine.connect()?.find(&disk.device.backend())?, None);
+    let mut fixture = Fixture::in_dom0()?;
+    let disk = fixture.disk("a.img")?;
+    fixture.attach(&disk)?;
+    fixture.expect(&disk, "4")?;
+    fixture.host.xenstored().kill_domain(3)?;
+    fixture.host.toolstack().bury(3)?;
+    fixture.expect(&disk, "6")?;
+    assert_eq!(attached_below(fixture.host.directory())?, []);
+    assert_eq!(fixture.host.connect()?.find(&disk.device.backend())?, None);
     Ok(())
 }

@@ -1,47 +1,47 @@
-//! The `/hotplug` protocol: `xenplug` in dom0 asks the daemon in a driver domain for real disks and cards, on the real
+//! The `/hotplug` protocol: `xenplug` in dom0 asks the daemon in a driver domain for real disks and vifs, on the real
 //! xenstored, with the rights that a driver domain has; and the daemon in dom0.
 
+mod crash;
+mod detach;
 mod dom0;
-mod ends;
-mod lost;
-mod moments;
+mod fixture;
+mod loss;
 mod refusals;
-mod stage;
-mod word;
+mod status;
 
 use std::{fs::File, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use stage::Stage;
+use fixture::Fixture;
 use xenplug_tests::harness::attached_below;
 
 #[test]
 fn requested_disk_and_vif_hold_nothing_after_detach() -> Result<()> {
-    let stage = Stage::new()?;
-    let baseline = stage.machine.baseline()?;
+    let fixture = Fixture::new()?;
+    let baseline = fixture.host.baseline()?;
     for _ in 0..3 {
-        let disk = stage.disk("a.img")?;
-        stage.attach(&disk)?;
-        stage.attach(&stage.card())?;
-        stage.expect(&disk, "4")?;
-        stage.expect(&stage.card(), "4")?;
-        assert_eq!(attached_below(stage.machine.directory())?.len(), 1);
-        assert_eq!(stage.machine.namespace().ports("xenbr0")?, ["vif3.0"]);
+        let disk = fixture.disk("a.img")?;
+        fixture.attach(&disk)?;
+        fixture.attach(&fixture.vif())?;
+        fixture.expect(&disk, "4")?;
+        fixture.expect(&fixture.vif(), "4")?;
+        assert_eq!(attached_below(fixture.host.directory())?.len(), 1);
+        assert_eq!(fixture.host.namespace().ports("xenbr0")?, ["vif3.0"]);
         // At once, without a look back.
-        stage.detach(&disk)?;
-        assert_eq!(attached_below(stage.machine.directory())?, []);
-        stage.detach(&stage.card())?;
-        assert_eq!(stage.machine.namespace().ports("xenbr0")?, [""; 0]);
+        fixture.detach(&disk)?;
+        assert_eq!(attached_below(fixture.host.directory())?, []);
+        fixture.detach(&fixture.vif())?;
+        assert_eq!(fixture.host.namespace().ports("xenbr0")?, [""; 0]);
     }
-    baseline.assert_same(&stage.machine)
+    baseline.assert_same(&fixture.host)
 }
 
 #[test]
 fn driver_domain_creates_directories_with_libxls_permissions() -> Result<()> {
-    let stage = Stage::new()?;
-    let disk = stage.disk("a.img")?;
-    stage.attach(&disk)?;
-    let mut store = stage.machine.connect()?;
+    let fixture = Fixture::new()?;
+    let disk = fixture.disk("a.img")?;
+    fixture.attach(&disk)?;
+    let mut store = fixture.host.connect()?;
     let (backend, frontend) = (disk.device.backend(), disk.device.frontend());
     for (node, value, permissions) in [
         (format!("{backend}/frontend"), Some(&*frontend), ["n1", "r3"]),
@@ -59,51 +59,51 @@ fn driver_domain_creates_directories_with_libxls_permissions() -> Result<()> {
         assert_eq!(store.permissions(&node)?, permissions, "{node}");
     }
     // The guest's own name for itself, which this domain may not read.
-    let status = stage.machine.daemon().context("no daemon")?.status()?;
+    let status = fixture.host.daemon().context("no daemon")?.status()?;
     let vm = store.read("/local/domain/3/vm")?;
     assert_eq!(status["devices"][0]["vm"], vm, "{status}");
-    stage.detach(&disk)
+    fixture.detach(&disk)
 }
 
 #[test]
 fn detach_returns_after_the_last_user_has_closed_the_disk() -> Result<()> {
-    let stage = Stage::new()?;
-    let disk = stage.disk("a.img")?;
-    stage.attach(&disk)?;
+    let fixture = Fixture::new()?;
+    let disk = fixture.disk("a.img")?;
+    fixture.attach(&disk)?;
     // As blkback does for a moment after it has said that it is closed.
-    let user = File::open(&attached_below(stage.machine.directory())?[0].device)?;
-    let mut detaching = stage.spawn("detach", &disk, &["--wait", "--timeout", "60s"])?;
-    let request = stage
-        .machine
+    let user = File::open(&attached_below(fixture.host.directory())?[0].device)?;
+    let mut detaching = fixture.spawn("detach", &disk, &["--wait", "--timeout", "60s"])?;
+    let request = fixture
+        .host
         .connect()?
-        .wait(&disk.device.backend(), stage::PATIENCE, |one| one.is_none())?;
+        .wait(&disk.device.backend(), fixture::TIMEOUT, |one| one.is_none())?;
     ensure!(request.is_ok(), "the backend stays");
     thread::sleep(Duration::from_millis(700));
     ensure!(detaching.try_wait()?.is_none(), "it has returned");
-    assert_eq!(stage.state(&disk)?.as_deref(), Some("5"));
+    assert_eq!(fixture.state(&disk)?.as_deref(), Some("5"));
     drop(user);
     ensure!(detaching.wait()?.success(), "it has failed");
-    assert_eq!(attached_below(stage.machine.directory())?, []);
+    assert_eq!(attached_below(fixture.host.directory())?, []);
     Ok(())
 }
 
 #[test]
 fn libxl_device_is_unaffected_by_device_requests() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let baseline = stage.machine.baseline()?;
-    let disk = stage.disk("a.img")?;
-    let image = stage.machine.image("theirs.img", 4)?;
-    stage
-        .machine
+    let mut fixture = Fixture::new()?;
+    let baseline = fixture.host.baseline()?;
+    let disk = fixture.disk("a.img")?;
+    let image = fixture.host.image("theirs.img", 4)?;
+    fixture
+        .host
         .attach(&disk.device, &xenplug_tests::harness::Disk::on(&image))?;
-    stage.machine.expect_connected(&disk.device)?;
-    let said = stage.fails("attach", &disk, 1)?;
+    fixture.host.expect_connected(&disk.device)?;
+    let said = fixture.fails("attach", &disk, 1)?;
     ensure!(said.contains("which another toolstack has made"), "{said}");
-    let said = stage.fails("detach", &disk, 1)?;
+    let said = fixture.fails("detach", &disk, 1)?;
     ensure!(said.contains("there is no"), "{said}");
-    stage.machine.expect_connected(&disk.device)?;
-    stage.machine.detach(&disk.device)?;
-    stage.attach(&disk)?;
-    stage.detach(&disk)?;
-    baseline.assert_same(&stage.machine)
+    fixture.host.expect_connected(&disk.device)?;
+    fixture.host.detach(&disk.device)?;
+    fixture.attach(&disk)?;
+    fixture.detach(&disk)?;
+    baseline.assert_same(&fixture.host)
 }

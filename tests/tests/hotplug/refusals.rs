@@ -1,50 +1,50 @@
-//! What is not served is told, in the driver domain's own words.
+//! Requests that fail report the driver domain's message.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::{loud::say, store::Store};
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 
 /// Both sides look at least every five seconds (docs/hotplug-protocol.md): what is told sooner is told by events.
 const SOON: Duration = Duration::from_secs(4);
 
 #[test]
 fn request_failure_reports_its_cause_and_leaves_nothing() -> Result<()> {
-    let stage = Stage::new()?;
-    let baseline = stage.machine.baseline()?;
-    let absent = stage.machine.images().join("absent.img");
-    let disk = stage
+    let fixture = Fixture::new()?;
+    let baseline = fixture.host.baseline()?;
+    let absent = fixture.host.images().join("absent.img");
+    let disk = fixture
         .disk("a.img")?
         .saying(&format!("format=raw,vdev=xvda,access=rw,target={}", absent.display()));
-    let card = stage.card().saying("bridge=xenbr77,devid=0");
-    for (asked, words) in [(disk, ["phy: ", "absent.img"]), (card, ["vif-bridge: ", "xenbr77"])] {
+    let vif = fixture.vif().saying("bridge=xenbr77,devid=0");
+    for (requested, words) in [(disk, ["phy: ", "absent.img"]), (vif, ["vif-bridge: ", "xenbr77"])] {
         let began = Instant::now();
-        let said = stage.fails("attach", &asked, 1)?;
+        let said = fixture.fails("attach", &requested, 1)?;
         let took = began.elapsed();
         ensure!(took < SOON, "it took {took:?}");
         for word in words {
             ensure!(said.contains(word), "{said}");
         }
-        assert_eq!(stage.state(&asked)?, None);
+        assert_eq!(fixture.state(&requested)?, None);
     }
-    baseline.assert_same(&stage.machine)
+    baseline.assert_same(&fixture.host)
 }
 
 #[test]
 fn request_failure_is_reported_within_a_second() -> Result<()> {
-    let stage = Stage::new()?;
-    let absent = stage.machine.images().join("absent.img");
+    let fixture = Fixture::new()?;
+    let absent = fixture.host.images().join("absent.img");
     let spec = format!("format=raw,vdev=xvda,access=rw,target={}", absent.display());
-    let disk = stage.disk("a.img")?.saying(&spec);
+    let disk = fixture.disk("a.img")?.saying(&spec);
     let error = format!("{}/error", disk.request());
     let mut took = Vec::new();
-    // Who does not get to read the word before it is removed has missed its moment.
+    // The status may be removed before it is read.
     for _ in 0..30 {
-        let mut watcher = stage.machine.connect()?;
+        let mut watcher = fixture.host.connect()?;
         watcher.watch(&error, "w")?;
-        let attaching = stage.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?;
+        let attaching = fixture.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?;
         let said = word(&mut watcher, &error)?;
         let began = Instant::now();
         let done = attaching.wait_with_output()?;
@@ -70,13 +70,13 @@ fn request_failure_is_reported_within_a_second() -> Result<()> {
 
 /// Waits for the driver domain's word, and gives it if it is there still.
 fn word(watcher: &mut Store, error: &str) -> Result<Option<String>> {
-    let mut asked = false;
+    let mut requested = false;
     loop {
         watcher.event(SOON)?.context("no word comes")?;
         match watcher.find(error)? {
             Some(said) if !said.is_empty() => return Ok(Some(said)),
-            Some(_) => asked = true,
-            None if asked => return Ok(None),
+            Some(_) => requested = true,
+            None if requested => return Ok(None),
             None => {}
         }
     }
@@ -84,55 +84,55 @@ fn word(watcher: &mut Store, error: &str) -> Result<Option<String>> {
 
 #[test]
 fn malformed_request_is_refused_with_its_cause() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let disk = stage.disk("a.img")?;
-    stage.machine.daemon_mut()?.kill()?;
+    let mut fixture = Fixture::new()?;
+    let disk = fixture.disk("a.img")?;
+    fixture.host.daemon_mut()?.kill()?;
     for (node, value, why) in [
         ("version", "2", "version: \"2\" is not 1"),
         ("kind", "vif", "kind: \"vif\" does not serve a vbd"),
         ("hotplug-status", "connected", "hotplug-status: is not for a request"),
         ("Params", "x", "Params: is no name of a node"),
     ] {
-        ensure!(stage.run("attach", &disk, &[])?.status.success(), "not asked");
-        let mut store = stage.machine.connect()?;
+        ensure!(fixture.run("attach", &disk, &[])?.status.success(), "not asked");
+        let mut store = fixture.host.connect()?;
         store.write(&format!("{}/{node}", disk.request()), value)?;
-        stage.machine.daemon_mut()?.restart()?;
-        stage.expect(&disk, "6")?;
+        fixture.host.daemon_mut()?.restart()?;
+        fixture.expect(&disk, "6")?;
         let error = store.read(&format!("{}/error", disk.request()))?;
         ensure!(error.contains(why), "{error}");
         assert_eq!(store.find(&disk.device.backend())?, None);
-        stage.detach(&disk)?;
-        stage.machine.daemon_mut()?.kill()?;
+        fixture.detach(&disk)?;
+        fixture.host.daemon_mut()?.kill()?;
     }
     Ok(())
 }
 
 #[test]
 fn concurrent_attaches_of_one_device_have_one_winner() -> Result<()> {
-    let stage = Stage::new()?;
-    let disk = stage.disk("a.img")?;
+    let fixture = Fixture::new()?;
+    let disk = fixture.disk("a.img")?;
     let both = [
-        stage.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?,
-        stage.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?,
+        fixture.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?,
+        fixture.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?,
     ];
-    let mut ends = Vec::new();
+    let mut outcomes = Vec::new();
     for one in both {
         let done = one.wait_with_output()?;
-        ends.push((done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned()));
+        outcomes.push((done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned()));
     }
-    ends.sort();
-    assert_eq!((ends[0].0, ends[1].0), (Some(0), Some(1)), "{ends:?}");
-    ensure!(ends[1].1.contains("is there already"), "{ends:?}");
-    stage.detach(&disk)
+    outcomes.sort();
+    assert_eq!((outcomes[0].0, outcomes[1].0), (Some(0), Some(1)), "{outcomes:?}");
+    ensure!(outcomes[1].1.contains("is there already"), "{outcomes:?}");
+    fixture.detach(&disk)
 }
 
 #[test]
 fn driver_domain_cannot_exceed_libxls_permissions() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let disk = stage.disk("a.img")?;
-    stage.attach(&disk)?;
-    stage.machine.daemon_mut()?.terminate()?;
-    let mut own = Store::connect(&stage.machine.store())?;
+    let mut fixture = Fixture::new()?;
+    let disk = fixture.disk("a.img")?;
+    fixture.attach(&disk)?;
+    fixture.host.daemon_mut()?.terminate()?;
+    let mut own = Store::connect(&fixture.host.store())?;
     assert_eq!(own.read("domid")?, "1");
     for node in [
         "/local/domain/3/device/vbd/51728/state",
@@ -146,6 +146,6 @@ fn driver_domain_cannot_exceed_libxls_permissions() -> Result<()> {
     }
     own.write(&format!("{}/state", disk.request()), "4")?;
     drop(own);
-    stage.machine.daemon_mut()?.restart()?;
-    stage.detach(&disk)
+    fixture.host.daemon_mut()?.restart()?;
+    fixture.detach(&disk)
 }

@@ -1,4 +1,4 @@
-//! `xenplug scripts`: stand-ins put in place, run, and taken back.
+//! `xenplug scripts`: installation and removal of shims.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::stage::{DONE, ORIGINAL, Stage, card, disk, program};
+use crate::fixture::{DONE, Fixture, ORIGINAL, disk, program, vif};
 
-/// Every file of a folder: inode, mode, time of its last change in nanoseconds, content.
+/// Lists the files of a folder: inode, mode, time of the last change in nanoseconds, content.
 type Files = BTreeMap<String, (u64, u32, i128, String)>;
 
 fn files(folder: &Path) -> Result<Files> {
@@ -36,8 +36,8 @@ fn files(folder: &Path) -> Result<Files> {
 }
 
 /// `xenplug scripts status --json`, its scripts by name.
-fn status(stage: &Stage) -> Result<(Value, BTreeMap<String, Value>)> {
-    let ended = stage.scripts("status --json")?;
+fn status(fixture: &Fixture) -> Result<(Value, BTreeMap<String, Value>)> {
+    let ended = fixture.scripts("status --json")?;
     ended.expect(0, &[])?;
     let status: Value = serde_json::from_str(&ended.said)?;
     let scripts = status["scripts"].as_array().context("no scripts")?;
@@ -50,18 +50,18 @@ fn status(stage: &Stage) -> Result<(Value, BTreeMap<String, Value>)> {
 
 #[test]
 fn status_lists_scripts_that_stay_original() -> Result<()> {
-    let stage = Stage::new("fail")?;
+    let fixture = Fixture::new("fail")?;
     for name in ["block", "block-drbd-probe", "remus-netbuf-setup"] {
-        stage.put(name, ORIGINAL, 0o755)?;
+        fixture.put(name, ORIGINAL, 0o755)?;
     }
-    let staying = &status(&stage)?.0["staying"];
+    let staying = &status(&fixture)?.0["staying"];
     let names: Vec<_> = staying.as_array().context("no list")?.iter().collect();
     assert_eq!(
         names.iter().map(|one| &one["name"]).collect::<Vec<_>>(),
         ["block-drbd-probe", "remus-netbuf-setup"]
     );
-    stage.scripts("status")?.expect(0, &[])?;
-    let said = stage.scripts("status")?.said;
+    fixture.scripts("status")?.expect(0, &[])?;
+    let said = fixture.scripts("status")?.said;
     for line in [
         "block-drbd-probe stays the original: Remus asks it about a disk's replication",
         "remus-netbuf-setup stays the original: Remus sets up its network buffer with it",
@@ -74,23 +74,23 @@ fn status_lists_scripts_that_stay_original() -> Result<()> {
 
 #[test]
 fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
-    let mut stage = Stage::new("fail")?;
-    stage.put("block", ORIGINAL, 0o750)?;
-    stage.put("block-common.sh", "# sourced\n", 0o644)?;
-    stage.put("block-tap", ORIGINAL, 0o755)?;
-    let before = files(&stage.folder())?;
+    let mut fixture = Fixture::new("fail")?;
+    fixture.put("block", ORIGINAL, 0o750)?;
+    fixture.put("block-common.sh", "# sourced\n", 0o644)?;
+    fixture.put("block-tap", ORIGINAL, 0o755)?;
+    let before = files(&fixture.folder())?;
     for (name, state) in [("block", "original"), ("vif-bridge", "missing")] {
-        assert_eq!(status(&stage)?.1[name]["state"], state);
+        assert_eq!(status(&fixture)?.1[name]["state"], state);
     }
 
-    let ended = stage.scripts("install")?;
+    let ended = fixture.scripts("install")?;
     // There is no daemon yet, which is worth a word.
     ended.expect(0, &["xenplugd does not answer"])?;
     ensure!(
         ended.said.contains("block: ") && ended.said.contains("vif-bridge: "),
         "{ended:?}"
     );
-    let installed = files(&stage.folder())?;
+    let installed = files(&fixture.folder())?;
     let names: Vec<&str> = installed.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -103,69 +103,69 @@ fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
         ]
     );
     assert_eq!(installed["block.xenplug-original"], before["block"]);
-    assert_eq!(status(&stage)?.1["block"]["state"], "stand-in");
+    assert_eq!(status(&fixture)?.1["block"]["state"], "stand-in");
 
     // They are what the kernel runs, and the original works from where it is.
-    let (ended, call) = stage.run_answered(DONE, "block", "add", &disk())?;
+    let (ended, call) = fixture.run_answered(DONE, "block", "add", &disk())?;
     ended.expect(0, &[])?;
     assert_eq!(call["script"], "block");
-    let (ended, _) = stage.run_answered(DONE, "vif-bridge", "online type_if=vif", &card())?;
+    let (ended, _) = fixture.run_answered(DONE, "vif-bridge", "online type_if=vif", &vif())?;
     ended.expect(0, &[])?;
     let none = "HTTP/1.0 200 OK\r\n\r\n{\"outcome\":\"not-served\",\"error\":\"not mine\"}";
-    let (ended, _) = stage.run_answered(none, "block", "remove", &disk())?;
+    let (ended, _) = fixture.run_answered(none, "block", "remove", &disk())?;
     ended.expect(0, &[])?;
-    ensure!(stage.ran()?[0].starts_with("block.xenplug-original remove"));
-    fs::remove_file(stage.script("ran"))?;
+    ensure!(fixture.ran()?[0].starts_with("block.xenplug-original remove"));
+    fs::remove_file(fixture.script("ran"))?;
 
-    let again = stage.scripts("install")?;
+    let again = fixture.scripts("install")?;
     ensure!(again.said.matches("in place already").count() == 2, "{again:?}");
-    assert_eq!(files(&stage.folder())?, installed);
+    assert_eq!(files(&fixture.folder())?, installed);
 
-    stage.scripts("uninstall")?.expect(0, &[])?;
-    assert_eq!(files(&stage.folder())?, before);
-    stage.scripts("uninstall block vif-bridge")?.expect(0, &[])?;
-    assert_eq!(files(&stage.folder())?, before);
-    assert_eq!(stage.told(&disk())?, (None, None));
+    fixture.scripts("uninstall")?.expect(0, &[])?;
+    assert_eq!(files(&fixture.folder())?, before);
+    fixture.scripts("uninstall block vif-bridge")?.expect(0, &[])?;
+    assert_eq!(files(&fixture.folder())?, before);
+    assert_eq!(fixture.told(&disk())?, (None, None));
     Ok(())
 }
 
 #[test]
 fn script_from_a_package_upgrade_becomes_the_original() -> Result<()> {
-    let stage = Stage::new("original")?;
-    stage.put("block", ORIGINAL, 0o755)?;
-    stage.scripts("install block")?;
+    let fixture = Fixture::new("original")?;
+    fixture.put("block", ORIGINAL, 0o755)?;
+    fixture.scripts("install block")?;
     // As dpkg does it, with the answer "install the package maintainer's version".
     let next = ORIGINAL.replace("#!/bin/sh", "#!/bin/sh\n# the next version");
-    stage.put("block.dpkg-new", &next, 0o755)?;
-    fs::rename(stage.script("block.dpkg-new"), stage.script("block"))?;
+    fixture.put("block.dpkg-new", &next, 0o755)?;
+    fs::rename(fixture.script("block.dpkg-new"), fixture.script("block"))?;
 
-    assert_eq!(status(&stage)?.1["block"]["state"], "changed");
+    assert_eq!(status(&fixture)?.1["block"]["state"], "changed");
     ensure!(
-        stage
+        fixture
             .scripts("status")?
             .said
             .contains("install takes it as the original")
     );
-    stage.scripts("install block")?;
-    let (_, scripts) = status(&stage)?;
+    fixture.scripts("install block")?;
+    let (_, scripts) = status(&fixture)?;
     assert_eq!(scripts["block"]["state"], "stand-in");
-    let original = stage.script("block.xenplug-original");
+    let original = fixture.script("block.xenplug-original");
     assert_eq!(scripts["block"]["original"], json!(original));
     assert_eq!(fs::read_to_string(&original)?, next);
-    stage.scripts("uninstall")?.expect(0, &[])?;
-    assert_eq!(fs::read_to_string(stage.script("block"))?, next);
+    fixture.scripts("uninstall")?.expect(0, &[])?;
+    assert_eq!(fs::read_to_string(fixture.script("block"))?, next);
     Ok(())
 }
 
 #[test]
 fn status_reports_what_a_shim_is_missing() -> Result<()> {
-    let stage = Stage::new("original")?;
-    let (all, _) = status(&stage)?;
+    let fixture = Fixture::new("original")?;
+    let (all, _) = status(&fixture)?;
     assert_eq!(
         (&all["stand_in"]["usable"], &all["daemon"]["answers"], &all["fallback"]),
         (&json!(true), &json!(false), &json!("original"))
     );
-    let table = stage.scripts("status")?;
+    let table = fixture.scripts("status")?;
     for words in [
         "SCRIPT",
         "vif-bridge  missing",
@@ -175,7 +175,7 @@ fn status_reports_what_a_shim_is_missing() -> Result<()> {
         ensure!(table.said.contains(words), "{words:?} is not in {}", table.said);
     }
 
-    let listener = stage.listen()?;
+    let listener = fixture.listen()?;
     let body = json!({
         "version": "0.1.0", "mode": "dom0", "domain": 0, "plugins": [], "devices": [],
         "store": { "endpoint": "/run/xenstored/socket", "connected": true },
@@ -198,7 +198,7 @@ fn status_reports_what_a_shim_is_missing() -> Result<()> {
             )?;
             Ok(())
         });
-        let all = status(&stage);
+        let all = status(&fixture);
         daemon.join().map_err(|_| anyhow::anyhow!("the daemon panicked"))??;
         let (all, _) = all?;
         assert_eq!(
@@ -208,15 +208,15 @@ fn status_reports_what_a_shim_is_missing() -> Result<()> {
         anyhow::Ok(())
     })?;
 
-    stage.configure("mode = 0\n")?;
-    stage.scripts("status")?.expect(0, &["xenplugd.toml:1: "])
+    fixture.configure("mode = 0\n")?;
+    fixture.scripts("status")?.expect(0, &["xenplugd.toml:1: "])
 }
 
 #[test]
 fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
-    let stage = Stage::new("fail")?;
-    stage.put("block", ORIGINAL, 0o755)?;
-    let before = files(&stage.folder())?;
+    let fixture = Fixture::new("fail")?;
+    fixture.put("block", ORIGINAL, 0o755)?;
+    let before = files(&fixture.folder())?;
     for (words, code, complaint) in [
         ("install block-drbd-probe", 2, "Remus"),
         ("install colo-proxy-setup", 2, "COLO"),
@@ -224,83 +224,83 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
         ("install ../block", 2, "without its folder"),
         ("replace", 2, "replace"),
     ] {
-        let ended = stage.scripts(words)?;
+        let ended = fixture.scripts(words)?;
         ensure!(
             ended.code == code && ended.complained.contains(complaint),
             "{words}: {ended:?}"
         );
     }
-    let with_program = |stand_in: &str| -> Result<_> {
+    let with_program = |shim: &str| -> Result<_> {
         let mut command = Command::new(program("xenplug")?);
-        command.args(["scripts", "install", "block", "--stand-in", stand_in, "--folder"]);
-        command.arg(stage.folder()).arg("--config").arg(stage.config());
+        command.args(["scripts", "install", "block", "--stand-in", shim, "--folder"]);
+        command.arg(fixture.folder()).arg("--config").arg(fixture.config());
         Ok(command.output()?)
     };
-    let other = stage.put("xenplug-script", "#!/bin/sh\n", 0o644)?;
-    for (stand_in, complaint) in [
+    let other = fixture.put("xenplug-script", "#!/bin/sh\n", 0o644)?;
+    for (shim, complaint) in [
         ("/nowhere/xenplug-script", "is not there"),
         ("xenplug-script", "absolute"),
         ("/a b/xenplug-script", "spaces"),
         ("/bin/true", "not called"),
         (other.to_str().context("text")?, "everybody may run"),
     ] {
-        let done = with_program(stand_in)?;
+        let done = with_program(shim)?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(
             done.status.code() == Some(1) && said.contains(complaint),
-            "{stand_in}: {said}"
+            "{shim}: {said}"
         );
     }
     fs::remove_file(other)?;
 
-    stage.configure("mode = \"driver-domain\"\n[plugin.phy]\nscripts = [\"block\"]\n")?;
-    stage.scripts("install")?.expect(1, &["mode is not \"dom0\""])?;
-    stage.configure("mode = \"dom0\"\n")?;
-    stage.scripts("install")?.expect(1, &["no script is named"])?;
-    stage.configure("mode = \"dom0\"\n[plugin.phy]\nscripts = [\"block-drbd-probe\"]\n")?;
-    stage.scripts("install")?.expect(1, &["Remus"])?;
-    stage.configure("mode = ")?;
-    stage.scripts("install block")?.expect(1, &["xenplugd.toml:1: "])?;
-    assert_eq!(files(&stage.folder())?, before);
+    fixture.configure("mode = \"driver-domain\"\n[plugin.phy]\nscripts = [\"block\"]\n")?;
+    fixture.scripts("install")?.expect(1, &["mode is not \"dom0\""])?;
+    fixture.configure("mode = \"dom0\"\n")?;
+    fixture.scripts("install")?.expect(1, &["no script is named"])?;
+    fixture.configure("mode = \"dom0\"\n[plugin.phy]\nscripts = [\"block-drbd-probe\"]\n")?;
+    fixture.scripts("install")?.expect(1, &["Remus"])?;
+    fixture.configure("mode = ")?;
+    fixture.scripts("install block")?.expect(1, &["xenplugd.toml:1: "])?;
+    assert_eq!(files(&fixture.folder())?, before);
 
-    // What is wrong with one does not keep the others from it.
-    stage.configure("mode = \"dom0\"\n")?;
-    fs::create_dir(stage.script("vif-bridge"))?;
-    let ended = stage.scripts("install block vif-bridge")?;
+    // A fault of one does not keep the others from it.
+    fixture.configure("mode = \"dom0\"\n")?;
+    fs::create_dir(fixture.script("vif-bridge"))?;
+    let ended = fixture.scripts("install block vif-bridge")?;
     ensure!(ended.code == 1 && ended.complained.contains("is no file"), "{ended:?}");
-    fs::remove_dir(stage.script("vif-bridge"))?;
+    fs::remove_dir(fixture.script("vif-bridge"))?;
     ensure!(ended.said.starts_with("block: a stand-in is in place"), "{ended:?}");
     // Taking them back needs no configuration.
-    fs::remove_file(stage.config())?;
-    stage.scripts("uninstall")?.expect(0, &[])?;
-    assert_eq!(files(&stage.folder())?, before);
+    fs::remove_file(fixture.config())?;
+    fixture.scripts("uninstall")?.expect(0, &[])?;
+    assert_eq!(files(&fixture.folder())?, before);
     Ok(())
 }
 
 #[test]
 fn installation_killed_at_any_time_leaves_whole_scripts() -> Result<()> {
     const ROUNDS: u32 = 120;
-    let stage = Stage::new("fail")?;
-    stage.put("block", ORIGINAL, 0o750)?;
-    let before = files(&stage.folder())?;
-    stage.scripts("install block")?;
-    let stand_in = files(&stage.folder())?["block"].3.clone();
-    ensure!(stand_in.starts_with(&format!("#!{}\n", program("xenplug-script")?.display())));
-    stage.scripts("uninstall block")?;
+    let fixture = Fixture::new("fail")?;
+    fixture.put("block", ORIGINAL, 0o750)?;
+    let before = files(&fixture.folder())?;
+    fixture.scripts("install block")?;
+    let shim = files(&fixture.folder())?["block"].3.clone();
+    ensure!(shim.starts_with(&format!("#!{}\n", program("xenplug-script")?.display())));
+    fixture.scripts("uninstall block")?;
 
-    // How long one takes, so that the kills fall into it.
+    // The time that one takes, so that the kills fall into it.
     let begin = Instant::now();
-    stage.scripts("install block")?;
+    fixture.scripts("install block")?;
     let whole = begin.elapsed();
-    stage.scripts("uninstall block")?;
+    fixture.scripts("uninstall block")?;
 
-    let (place, ends) = (stage.script("block"), AtomicBool::new(false));
+    let (place, is_over) = (fixture.script("block"), AtomicBool::new(false));
     thread::scope(|scope| {
         let watcher = scope.spawn(|| -> Result<u32> {
             let mut looks = 0;
-            while !ends.load(Ordering::Relaxed) {
+            while !is_over.load(Ordering::Relaxed) {
                 let text = fs::read_to_string(&place).context("there was nothing in the script's place")?;
-                ensure!(text == ORIGINAL || text == stand_in, "in the script's place: {text:?}");
+                ensure!(text == ORIGINAL || text == shim, "in the script's place: {text:?}");
                 ensure!(
                     fs::metadata(&place)?.permissions().mode() & 0o100 != 0,
                     "it cannot be run"
@@ -312,27 +312,27 @@ fn installation_killed_at_any_time_leaves_whole_scripts() -> Result<()> {
         let rounds = || -> Result<()> {
             for round in 0..ROUNDS {
                 for words in ["install block", "uninstall block"] {
-                    let mut command = stage.scripts_command(words)?;
+                    let mut command = fixture.scripts_command(words)?;
                     let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
                     thread::sleep(whole * round / ROUNDS);
                     process.kill()?;
                     process.wait()?;
                     if round % 3 == 0 {
-                        ensure!(stage.scripts("uninstall block")?.code == 0);
-                        ensure!(files(&stage.folder())? == before, "round {round}, {words}");
+                        ensure!(fixture.scripts("uninstall block")?.code == 0);
+                        ensure!(files(&fixture.folder())? == before, "round {round}, {words}");
                     }
                 }
             }
             Ok(())
         };
         let done = rounds();
-        ends.store(true, Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         let looks = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
         done?;
         ensure!(looks > ROUNDS, "the watcher looked {looks} times only");
         Ok(())
     })?;
-    stage.scripts("uninstall block")?.expect(0, &[])?;
-    ensure!(files(&stage.folder())? == before);
+    fixture.scripts("uninstall block")?.expect(0, &[])?;
+    ensure!(files(&fixture.folder())? == before);
     Ok(())
 }

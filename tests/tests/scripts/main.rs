@@ -1,16 +1,16 @@
-//! The scripts' stand-in, run as libxl runs scripts: by the kernel, through the line that names it, on a real xenstored.
-//! The daemon is played, so that it can do what a real one does rarely.
+//! The shim, run as libxl runs scripts: by the kernel, through its `#!` line, on a real xenstored.
+//! The test plays the daemon, so that it can do what a real one does rarely.
 
 mod daemon;
+mod fixture;
 mod install;
-mod stage;
 
 use std::{fs, process::Stdio, time::Instant};
 
 use anyhow::{Result, ensure};
+use fixture::{DONE, Fixture, ORIGINAL, accept, disk, program, vif};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use stage::{DONE, ORIGINAL, Stage, accept, card, disk, program};
 
 /// An answer with this body.
 fn answer(body: &str) -> String {
@@ -19,68 +19,68 @@ fn answer(body: &str) -> String {
 
 #[test]
 fn shim_run_by_the_kernel_calls_the_daemon() -> Result<()> {
-    let mut stage = Stage::new("fail")?;
+    let mut fixture = Fixture::new("fail")?;
     for (script, arguments, device, action) in [
         ("block", "add", disk(), "add"),
         ("block", "remove", disk(), "remove"),
-        ("vif-bridge", "online type_if=vif", card(), "add"),
-        ("vif-bridge", "offline type_if=vif", card(), "remove"),
+        ("vif-bridge", "online type_if=vif", vif(), "add"),
+        ("vif-bridge", "offline type_if=vif", vif(), "remove"),
     ] {
-        stage.stand_in_with_original(script)?;
-        let (ended, call) = stage.run_answered(DONE, script, arguments, &device)?;
+        fixture.shim_with_original(script)?;
+        let (ended, call) = fixture.run_answered(DONE, script, arguments, &device)?;
         ended.expect(0, &[])?;
         let backend = format!("backend/{}/3/{}", device.kind, device.devid);
         assert_eq!(call, json!({ "script": script, "action": action, "backend": backend }));
     }
-    assert_eq!(stage.ran()?, [""; 0]);
-    assert_eq!(stage.told(&disk())?, (None, None));
+    assert_eq!(fixture.ran()?, [""; 0]);
+    assert_eq!(fixture.told(&disk())?, (None, None));
     Ok(())
 }
 
 #[test]
 fn shim_ignores_calls_for_the_other_link_of_a_vif() -> Result<()> {
-    let stage = Stage::new("fail")?;
-    stage.stand_in_with_original("vif-bridge")?;
+    let fixture = Fixture::new("fail")?;
+    fixture.shim_with_original("vif-bridge")?;
     // There is no daemon to answer.
     for arguments in ["add type_if=vif", "remove type_if=vif", "online type_if=tap"] {
-        stage.run("vif-bridge", arguments, &card())?.expect(0, &[])?;
+        fixture.run("vif-bridge", arguments, &vif())?.expect(0, &[])?;
     }
-    assert_eq!(stage.ran()?, [""; 0]);
+    assert_eq!(fixture.ran()?, [""; 0]);
     Ok(())
 }
 
 #[test]
 fn tap_script_call_leaves_the_vif_status_alone() -> Result<()> {
-    let mut stage = Stage::new("fail")?;
-    stage.stand_in_with_original("vif-bridge")?;
+    let mut fixture = Fixture::new("fail")?;
+    fixture.shim_with_original("vif-bridge")?;
     for (arguments, action) in [("add type_if=tap", "add"), ("remove type_if=tap", "remove")] {
-        let (ended, call) = stage.run_answered(DONE, "vif-bridge", arguments, &card())?;
+        let (ended, call) = fixture.run_answered(DONE, "vif-bridge", arguments, &vif())?;
         ended.expect(0, &[])?;
         assert_eq!(
             call,
             json!({ "script": "vif-bridge", "action": action, "backend": "backend/vif/3/0", "emulated": true })
         );
     }
-    // That the card is connected says nothing of its tap, and must go on to be said.
-    stage.write(&card(), "hotplug-status", "connected")?;
-    drop(stage.listen()?);
-    stage
-        .run("vif-bridge", "add type_if=tap", &card())?
+    // That the vif is connected says nothing of its tap, and must go on to be said.
+    fixture.write(&vif(), "hotplug-status", "connected")?;
+    drop(fixture.listen()?);
+    fixture
+        .run("vif-bridge", "add type_if=tap", &vif())?
         .expect(1, &["xenplugd does not answer"])?;
-    let (status, error) = stage.told(&card())?;
+    let (status, error) = fixture.told(&vif())?;
     assert_eq!(status.as_deref(), Some("connected"));
     ensure!(error.is_some_and(|error| error.contains("xenplugd does not answer")));
-    assert_eq!(stage.ran()?, [""; 0]);
+    assert_eq!(fixture.ran()?, [""; 0]);
     Ok(())
 }
 
 #[test]
 fn shim_passes_extra_arguments_to_the_daemon() -> Result<()> {
-    let stage = Stage::new("fail")?;
-    stage.stand_in_with_original("vif-route")?;
-    let listener = stage.listen()?;
-    let mut script = stage
-        .command(&stage.script("vif-route"), "online type_if=vif bridge=br1", &card())
+    let fixture = Fixture::new("fail")?;
+    fixture.shim_with_original("vif-route")?;
+    let listener = fixture.listen()?;
+    let mut script = fixture
+        .command(&fixture.script("vif-route"), "online type_if=vif bridge=br1", &vif())
         .env("netdev", "eth1")
         .env("bridge", "br0")
         .spawn()?;
@@ -94,14 +94,14 @@ fn shim_passes_extra_arguments_to_the_daemon() -> Result<()> {
 
 #[test]
 fn vif_setup_runs_the_named_shim_or_operator_script() -> Result<()> {
-    let stage = Stage::new("fail")?;
-    let setup = stage.stand_in("vif-setup")?;
-    stage.stand_in("vif-route")?;
-    stage.put("vif-own", ORIGINAL, 0o755)?;
-    let listener = stage.listen()?;
-    let mut script = stage
-        .command(&setup, "online type_if=vif", &card())
-        .env("script", stage.script("vif-route"))
+    let fixture = Fixture::new("fail")?;
+    let setup = fixture.shim("vif-setup")?;
+    fixture.shim("vif-route")?;
+    fixture.put("vif-own", ORIGINAL, 0o755)?;
+    let listener = fixture.listen()?;
+    let mut script = fixture
+        .command(&setup, "online type_if=vif", &vif())
+        .env("script", fixture.script("vif-route"))
         .spawn()?;
     let (mut stream, call) = accept(&listener)?;
     std::io::Write::write_all(&mut stream, DONE.as_bytes())?;
@@ -109,21 +109,24 @@ fn vif_setup_runs_the_named_shim_or_operator_script() -> Result<()> {
     ensure!(script.wait()?.success());
     assert_eq!(call["script"], "vif-route");
 
-    let own = stage.script("vif-own");
-    let done = stage
-        .command(&setup, "online type_if=vif", &card())
+    let own = fixture.script("vif-own");
+    let done = fixture
+        .command(&setup, "online type_if=vif", &vif())
         .env("script", &own)
         .status()?;
     ensure!(done.success());
     let own = own.display().to_string();
     assert_eq!(
-        stage.ran()?,
+        fixture.ran()?,
         [format!(
             "vif-own online type_if=vif script={own} XENBUS_PATH=backend/vif/3/0 vif=vif3.0"
         )]
     );
     // Without one it is vif-bridge, which is not there.
-    let none = stage.command(&setup, "online", &card()).env_remove("script").output()?;
+    let none = fixture
+        .command(&setup, "online", &vif())
+        .env_remove("script")
+        .output()?;
     assert_eq!(none.status.code(), Some(1));
     ensure!(String::from_utf8_lossy(&none.stderr).contains("vif-bridge cannot be run"));
     Ok(())
@@ -131,44 +134,44 @@ fn vif_setup_runs_the_named_shim_or_operator_script() -> Result<()> {
 
 #[test]
 fn shim_reports_the_daemons_error_and_stores_it_if_missing() -> Result<()> {
-    let mut stage = Stage::new("original")?;
-    stage.stand_in_with_original("block")?;
+    let mut fixture = Fixture::new("original")?;
+    fixture.shim_with_original("block")?;
     let failed = answer(r#"{"outcome":"failed","error":"phy: params: no such\nfile"}"#);
     for action in ["remove", "add"] {
-        let (ended, _) = stage.run_answered(&failed, "block", action, &disk())?;
+        let (ended, _) = fixture.run_answered(&failed, "block", action, &disk())?;
         ended.expect(1, &["block", action, "backend/vbd/3/51712: phy: params: no such file"])?;
         let told = (action == "add").then_some("phy: params: no such file");
-        assert_eq!(stage.told(&disk())?.1.as_deref(), told);
+        assert_eq!(fixture.told(&disk())?.1.as_deref(), told);
     }
     for status in ["error", "busy"] {
-        stage.write(&disk(), "hotplug-status", status)?;
-        stage.write(&disk(), "hotplug-error", "the daemon's own words")?;
-        let (ended, _) = stage.run_answered(&failed, "block", "add", &disk())?;
+        fixture.write(&disk(), "hotplug-status", status)?;
+        fixture.write(&disk(), "hotplug-error", "the daemon's own words")?;
+        let (ended, _) = fixture.run_answered(&failed, "block", "add", &disk())?;
         ended.expect(1, &["no such file"])?;
         let told = (Some(status.to_owned()), Some("the daemon's own words".to_owned()));
-        assert_eq!(stage.told(&disk())?, told);
+        assert_eq!(fixture.told(&disk())?, told);
     }
-    assert_eq!(stage.ran()?, [""; 0]);
+    assert_eq!(fixture.ran()?, [""; 0]);
     Ok(())
 }
 
 #[test]
 fn attach_without_daemon_fails_at_once_with_its_cause_stored() -> Result<()> {
-    let mut stage = Stage::new("fail")?;
-    stage.stand_in_with_original("block")?;
-    stage.stand_in_with_original("vif-bridge")?;
+    let mut fixture = Fixture::new("fail")?;
+    fixture.shim_with_original("block")?;
+    fixture.shim_with_original("vif-bridge")?;
     // No socket; and one that a dead daemon left.
     for refused in [false, true] {
         if refused {
-            drop(stage.listen()?);
+            drop(fixture.listen()?);
         }
         let begin = Instant::now();
-        for (script, arguments, device) in [("block", "add", disk()), ("vif-bridge", "online type_if=vif", card())] {
-            stage.write(&device, "hotplug-status", "")?;
-            stage
+        for (script, arguments, device) in [("block", "add", disk()), ("vif-bridge", "online type_if=vif", vif())] {
+            fixture.write(&device, "hotplug-status", "")?;
+            fixture
                 .run(script, arguments, &device)?
                 .expect(1, &["xenplugd does not answer", "control.sock"])?;
-            let (status, error) = stage.told(&device)?;
+            let (status, error) = fixture.told(&device)?;
             assert_eq!(status.as_deref(), Some("error"));
             let error = error.unwrap_or_default();
             ensure!(error.starts_with("xenplug-script: xenplugd does not answer"), "{error}");
@@ -176,85 +179,85 @@ fn attach_without_daemon_fails_at_once_with_its_cause_stored() -> Result<()> {
         ensure!(begin.elapsed().as_secs() < 5, "that is not at once");
     }
     // Nobody reads the reason of a removal.
-    stage.write(&disk(), "hotplug-status", "mine")?;
-    stage
+    fixture.write(&disk(), "hotplug-status", "mine")?;
+    fixture
         .run("block", "remove", &disk())?
         .expect(1, &["xenplugd does not answer"])?;
-    assert_eq!(stage.told(&disk())?.0.as_deref(), Some("mine"));
-    assert_eq!(stage.ran()?, [""; 0]);
+    assert_eq!(fixture.told(&disk())?.0.as_deref(), Some("mine"));
+    assert_eq!(fixture.ran()?, [""; 0]);
     Ok(())
 }
 
 #[test]
 fn shim_error_does_not_recreate_a_removed_directory() -> Result<()> {
-    let mut stage = Stage::new("fail")?;
-    stage.stand_in("block")?;
-    stage.toolstack().forget(&disk())?;
-    stage
+    let mut fixture = Fixture::new("fail")?;
+    fixture.shim("block")?;
+    fixture.toolstack().forget(&disk())?;
+    fixture
         .run("block", "add", &disk())?
         .expect(1, &["xenplugd does not answer", "has gone"])?;
     let backend = disk().backend();
-    assert_eq!(stage.toolstack().store().find(&backend)?, None);
+    assert_eq!(fixture.toolstack().store().find(&backend)?, None);
     Ok(())
 }
 
 #[test]
 fn connected_device_stays_connected_without_daemon() -> Result<()> {
-    let mut stage = Stage::new("fail")?;
-    stage.stand_in("block")?;
-    stage.write(&disk(), "hotplug-status", "connected")?;
-    stage.run("block", "add", &disk())?.expect(0, &[])?;
-    assert_eq!(stage.told(&disk())?, (Some("connected".into()), None));
+    let mut fixture = Fixture::new("fail")?;
+    fixture.shim("block")?;
+    fixture.write(&disk(), "hotplug-status", "connected")?;
+    fixture.run("block", "add", &disk())?.expect(0, &[])?;
+    assert_eq!(fixture.told(&disk())?, (Some("connected".into()), None));
     Ok(())
 }
 
 #[test]
 fn shim_falls_back_to_the_original_when_configured() -> Result<()> {
-    let mut stage = Stage::new("original")?;
-    stage.stand_in_with_original("block")?;
-    stage.run("block", "add extra=1", &disk())?.expect(0, &[])?;
-    let script = stage.script("block").display().to_string();
+    let mut fixture = Fixture::new("original")?;
+    fixture.shim_with_original("block")?;
+    fixture.run("block", "add extra=1", &disk())?.expect(0, &[])?;
+    let script = fixture.script("block").display().to_string();
     assert_eq!(
-        stage.ran()?,
+        fixture.ran()?,
         [format!(
             "block.xenplug-original add extra=1 script={script} XENBUS_PATH=backend/vbd/3/51712 vif="
         )]
     );
     // It is the script from then on, its exit code too.
-    let failed = stage
-        .command(&stage.script("block"), "add", &disk())
+    let failed = fixture
+        .command(&fixture.script("block"), "add", &disk())
         .env("ORIGINAL_EXIT", "7")
         .status()?;
     assert_eq!(failed.code(), Some(7));
-    assert_eq!(stage.told(&disk())?, (None, None));
-    // Where none was saved, that is an error.
-    stage.stand_in("block-own")?;
-    stage
+    assert_eq!(fixture.told(&disk())?, (None, None));
+    // Without a saved original that is an error.
+    fixture.shim("block-own")?;
+    fixture
         .run("block-own", "add", &disk())?
         .expect(1, &["xenplugd does not answer", "there is no original"])?;
-    assert_eq!(stage.told(&disk())?.0.as_deref(), Some("error"));
+    assert_eq!(fixture.told(&disk())?.0.as_deref(), Some("error"));
     Ok(())
 }
 
 #[test]
 fn broken_daemon_connection_does_not_fall_back() -> Result<()> {
     for answer in ["", "HTTP/1.0 200 OK\r\n\r\n{\"outc", "HTTP/1.0 503 Busy\r\n\r\n"] {
-        let mut stage = Stage::new("original")?;
-        stage.stand_in_with_original("block")?;
-        let (ended, _) = stage.run_answered(answer, "block", "add", &disk())?;
+        let mut fixture = Fixture::new("original")?;
+        fixture.shim_with_original("block")?;
+        let (ended, _) = fixture.run_answered(answer, "block", "add", &disk())?;
         ended.expect(1, &["xenplugd"])?;
         assert_eq!(
-            (stage.told(&disk())?.0.as_deref(), stage.ran()?),
+            (fixture.told(&disk())?.0.as_deref(), fixture.ran()?),
             (Some("error"), vec![])
         );
     }
     // It may as well have ended right after it had published.
-    let mut stage = Stage::new("fail")?;
-    stage.stand_in("block")?;
-    let listener = stage.listen()?;
-    let mut script = stage.command(&stage.script("block"), "add", &disk()).spawn()?;
+    let mut fixture = Fixture::new("fail")?;
+    fixture.shim("block")?;
+    let listener = fixture.listen()?;
+    let mut script = fixture.command(&fixture.script("block"), "add", &disk()).spawn()?;
     let (stream, _) = accept(&listener)?;
-    stage.write(&disk(), "hotplug-status", "connected")?;
+    fixture.write(&disk(), "hotplug-status", "connected")?;
     drop(stream);
     ensure!(script.wait()?.success());
     Ok(())
@@ -263,33 +266,33 @@ fn broken_daemon_connection_does_not_fall_back() -> Result<()> {
 #[test]
 fn device_of_the_original_is_removed_by_the_original() -> Result<()> {
     let none = answer(r#"{"outcome":"not-served","error":"the original made it ready"}"#);
-    let mut stage = Stage::new("fail")?;
-    stage.stand_in_with_original("block")?;
-    let (ended, _) = stage.run_answered(&none, "block", "remove", &disk())?;
+    let mut fixture = Fixture::new("fail")?;
+    fixture.shim_with_original("block")?;
+    let (ended, _) = fixture.run_answered(&none, "block", "remove", &disk())?;
     ended.expect(0, &[])?;
-    assert_eq!(stage.ran()?.len(), 1);
+    assert_eq!(fixture.ran()?.len(), 1);
     // An attach is the operator's choice.
-    let (ended, _) = stage.run_answered(&none, "block", "add", &disk())?;
+    let (ended, _) = fixture.run_answered(&none, "block", "add", &disk())?;
     ended.expect(1, &["the original made it ready"])?;
     assert_eq!(
-        (stage.told(&disk())?.0.as_deref(), stage.ran()?.len()),
+        (fixture.told(&disk())?.0.as_deref(), fixture.ran()?.len()),
         (Some("error"), 1)
     );
 
-    let mut stage = Stage::new("original")?;
-    stage.stand_in_with_original("block")?;
-    let (ended, _) = stage.run_answered(&none, "block", "add", &disk())?;
+    let mut fixture = Fixture::new("original")?;
+    fixture.shim_with_original("block")?;
+    let (ended, _) = fixture.run_answered(&none, "block", "add", &disk())?;
     ended.expect(0, &[])?;
-    assert_eq!((stage.told(&disk())?, stage.ran()?.len()), ((None, None), 1));
+    assert_eq!((fixture.told(&disk())?, fixture.ran()?.len()), ((None, None), 1));
     Ok(())
 }
 
 #[test]
 fn killed_shim_closes_its_connection() -> Result<()> {
-    let stage = Stage::new("fail")?;
-    stage.stand_in("block")?;
-    let listener = stage.listen()?;
-    let mut script = stage.command(&stage.script("block"), "add", &disk()).spawn()?;
+    let fixture = Fixture::new("fail")?;
+    fixture.shim("block")?;
+    let listener = fixture.listen()?;
+    let mut script = fixture.command(&fixture.script("block"), "add", &disk()).spawn()?;
     let (mut stream, _) = accept(&listener)?;
     let pid = Pid::from_raw(script.id().cast_signed()).expect("a process has an id");
     kill_process(pid, Signal::KILL)?;
@@ -304,10 +307,10 @@ fn killed_shim_closes_its_connection() -> Result<()> {
 
 #[test]
 fn unusable_shim_configuration_is_reported_and_ignored() -> Result<()> {
-    let stage = Stage::new("original")?;
-    stage.stand_in_with_original("block")?;
-    stage.configure("[scripts]\nfallback = 7\n")?;
-    let ended = stage.run("block", "add", &disk())?;
+    let fixture = Fixture::new("original")?;
+    fixture.shim_with_original("block")?;
+    fixture.configure("[scripts]\nfallback = 7\n")?;
+    let ended = fixture.run("block", "add", &disk())?;
     let lines: Vec<&str> = ended.complained.lines().collect();
     ensure!(ended.code == 1 && lines.len() == 2, "{ended:?}");
     ensure!(
@@ -315,22 +318,22 @@ fn unusable_shim_configuration_is_reported_and_ignored() -> Result<()> {
         "{ended:?}"
     );
     ensure!(lines[1].contains("/run/xenplug/control.sock"), "{ended:?}");
-    fs::remove_file(stage.config())?;
-    stage
+    fs::remove_file(fixture.config())?;
+    fixture
         .run("block", "add", &disk())?
         .expect(1, &["/run/xenplug/control.sock"])?;
-    assert_eq!(stage.ran()?, [""; 0]);
+    assert_eq!(fixture.ran()?, [""; 0]);
     Ok(())
 }
 
 #[test]
 fn unknown_shim_arguments_are_a_usage_error() -> Result<()> {
-    let stage = Stage::new("fail")?;
-    let script = stage.stand_in_with_original("block")?;
+    let fixture = Fixture::new("fail")?;
+    let script = fixture.shim_with_original("block")?;
     for (arguments, word) in [("", "no action"), ("up", "\"up\""), ("add type_if=x", "\"x\"")] {
-        stage.run("block", arguments, &disk())?.expect(2, &[word])?;
+        fixture.run("block", arguments, &disk())?.expect(2, &[word])?;
     }
-    let mut homeless = stage.command(&script, "add", &disk());
+    let mut homeless = fixture.command(&script, "add", &disk());
     let said = homeless.env_remove("XENBUS_PATH").stderr(Stdio::piped()).output()?;
     assert_eq!(said.status.code(), Some(2));
     ensure!(String::from_utf8_lossy(&said.stderr).contains("XENBUS_PATH"));
@@ -342,13 +345,13 @@ fn unknown_shim_arguments_are_a_usage_error() -> Result<()> {
         ("", 2, "not run by itself"),
         ("add", 2, "not run by itself"),
     ] {
-        let done = stage.command(&direct, arguments, &disk()).output()?;
+        let done = fixture.command(&direct, arguments, &disk()).output()?;
         let said = [done.stdout, done.stderr].concat();
         assert_eq!(done.status.code(), Some(code), "{arguments:?}");
         ensure!(String::from_utf8_lossy(&said).contains(word), "{arguments:?}");
     }
-    // A stand-in that was saved as an original does not run itself for ever.
-    stage.stand_in("block.xenplug-original")?;
-    stage.configure("[scripts]\nfallback = \"original\"\n[paths]\nrun = \"/nowhere\"\n")?;
-    stage.run("block", "add", &disk())?.expect(2, &["stand-in itself"])
+    // A shim that was saved as an original does not run itself for ever.
+    fixture.shim("block.xenplug-original")?;
+    fixture.configure("[scripts]\nfallback = \"original\"\n[paths]\nrun = \"/nowhere\"\n")?;
+    fixture.run("block", "add", &disk())?.expect(2, &["stand-in itself"])
 }

@@ -1,4 +1,4 @@
-//! The test binaries, as cargo builds them, and the tests in them.
+//! Test binaries that cargo builds, and their tests.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,8 +26,8 @@ impl Binaries {
     pub(super) fn build(workspace: &Workspace) -> Result<Self> {
         let mut cargo = workspace.test_command();
         cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]);
-        let said = terminal::read(&mut cargo)?;
-        let binaries = said.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let stdout = terminal::read(&mut cargo)?;
+        let binaries = stdout.lines().filter_map(|line| serde_json::from_str(line).ok());
         let binaries = binaries.filter_map(|message| built(&message));
         let listed = binaries.map(|(program, folder)| {
             let tests = list(workspace, &program, &folder)?;
@@ -61,8 +61,9 @@ fn list(workspace: &Workspace, program: &Path, folder: &Path) -> Result<Vec<Stri
         .args(["--list", "--format=terse"])
         .current_dir(folder)
         .stdin(Stdio::null());
-    let said = terminal::read(workspace.with_parts(&mut command)).with_context(|| format!("{}", program.display()))?;
-    Ok(said
+    let stdout =
+        terminal::read(workspace.with_parts(&mut command)).with_context(|| format!("{}", program.display()))?;
+    Ok(stdout
         .lines()
         .filter_map(|line| line.strip_suffix(": test"))
         .map(str::to_owned)

@@ -1,19 +1,19 @@
-//! Which tests stand behind which trial.
+//! Rows of the fault suite, and the tests of each.
 
-/// The trials with their tests, as the table's rows `| T1 | .. | .. | `test`, `test` |` have them; those that one of the
-/// filters names, or all if there is none.
+/// Returns the rows `| T1 | .. | .. | `test`, `test` |` with their tests: those that a filter names, or all without
+/// filters.
 pub(super) fn of<'a>(text: &'a str, filters: &[String]) -> Vec<(&'a str, Vec<&'a str>)> {
     let rows = text.lines().filter_map(|line| {
-        let (trial, rest) = line.strip_prefix("| T")?.split_once(" |")?;
-        let trial = &line[2..3 + trial.len()];
+        let (id, rest) = line.strip_prefix("| T")?.split_once(" |")?;
+        let id = &line[2..3 + id.len()];
         let (_, tests) = rest.trim_end().strip_suffix(" |")?.rsplit_once("| ")?;
-        Some((trial, tests.split('`').skip(1).step_by(2).collect()))
+        Some((id, tests.split('`').skip(1).step_by(2).collect()))
     });
-    let left = |(trial, tests): (&'a str, Vec<&'a str>)| {
-        let whole = filters.is_empty() || filters.iter().any(|filter| filter == trial);
+    let left = |(id, tests): (&'a str, Vec<&'a str>)| {
+        let whole = filters.is_empty() || filters.iter().any(|filter| filter == id);
         let named = |test: &&str| whole || filters.iter().any(|filter| test.contains(filter.as_str()));
         let tests: Vec<&str> = tests.into_iter().filter(named).collect();
-        (!tests.is_empty()).then_some((trial, tests))
+        (!tests.is_empty()).then_some((id, tests))
     };
     rows.filter_map(left).collect()
 }
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "\
-# Trials
+# Fault suite
 | | fault | outcome | tests |
 | --- | --- | --- | --- |
 | T1 | forged `frontend` | untouched | `one_test`, `another_test` |

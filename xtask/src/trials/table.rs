@@ -1,14 +1,14 @@
-//! How the trials ended, as a table.
+//! Table of the fault suite's results.
 #![allow(clippy::print_stdout, reason = "the table is what was asked for")]
 
 use std::{fmt, iter::Sum, time::Duration};
 
 use serde_json::{Value, json};
 
-/// What starts the line by which a test tells how many cases it had: `trial-cases: PASSED of ALL`, or one number.
-const CASES: &str = "trial-cases: ";
+/// Start of the line with a test's number of cases: `test-cases: PASSED of ALL`, or one number.
+const CASES: &str = "test-cases: ";
 
-/// How one test ended.
+/// Result of one test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     cases: u64,
@@ -18,10 +18,10 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// From what the test said. One that says nothing of cases is one.
-    pub(super) fn of(said: &str, succeeded: bool, took: Duration) -> Self {
-        let told = said.lines().filter_map(|line| line.split_once(CASES));
-        let numbers = told.filter_map(|(_, numbers)| {
+    /// Reads the cases from a test's output. A test that prints none is one case.
+    pub(super) fn of(output: &str, succeeded: bool, took: Duration) -> Self {
+        let lines = output.lines().filter_map(|line| line.split_once(CASES));
+        let numbers = lines.filter_map(|(_, numbers)| {
             let (passed, all) = numbers.split_once(" of ").unwrap_or((numbers, numbers));
             Some((passed.trim().parse::<u64>().ok()?, all.trim().parse::<u64>().ok()?))
         });
@@ -56,10 +56,10 @@ impl Sum for Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.succeeded { "passed" } else { "FAILED" };
+        let result = if self.succeeded { "passed" } else { "FAILED" };
         write!(
             f,
-            "{word}: {} of {} cases in {:.1} s",
+            "{result}: {} of {} cases in {:.1} s",
             self.passed,
             self.cases,
             self.took.as_secs_f64()
@@ -67,16 +67,16 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// One trial.
+/// Row of the fault suite.
 pub(super) struct Row {
-    trial: String,
+    id: String,
     tests: Vec<(String, Outcome)>,
 }
 
 impl Row {
-    pub(super) fn of(trial: &str) -> Self {
+    pub(super) fn of(id: &str) -> Self {
         Self {
-            trial: trial.to_owned(),
+            id: id.to_owned(),
             tests: Vec::new(),
         }
     }
@@ -85,7 +85,7 @@ impl Row {
         self.tests.push((test.to_owned(), outcome));
     }
 
-    /// Whether all its tests did.
+    /// Returns true if all its tests passed.
     pub(super) fn passed(&self) -> bool {
         self.tests.iter().all(|(_, outcome)| outcome.succeeded)
     }
@@ -100,21 +100,21 @@ impl Row {
             json!({ "name": name, "cases": outcome.cases, "passed": outcome.passed, "succeeded": outcome.succeeded,
                     "seconds": outcome.took.as_secs_f64() })
         });
-        json!({ "trial": self.trial, "tests": tests.collect::<Vec<_>>(), "cases": sum.cases, "passed": sum.passed,
+        json!({ "row": self.id, "tests": tests.collect::<Vec<_>>(), "cases": sum.cases, "passed": sum.passed,
                 "succeeded": sum.succeeded, "seconds": sum.took.as_secs_f64() })
     }
 }
 
-/// Writes it to standard output. A test that stands for several trials is in the row of each, and once in `tests`.
+/// Writes it to standard output. A test that stands in several rows is counted in each, and once in `tests`.
 pub(super) fn show(rows: &[Row], tests: Vec<Outcome>, as_json: bool) {
     if as_json {
         println!("{:#}", Value::from(rows.iter().map(Row::json).collect::<Vec<_>>()));
         return;
     }
-    println!("| trial | tests | cases | passed | time | |");
+    println!("| row | tests | cases | passed | time | |");
     println!("| --- | ---: | ---: | ---: | ---: | --- |");
     for row in rows {
-        line(&row.trial, row.tests.len(), row.sum());
+        line(&row.id, row.tests.len(), row.sum());
     }
     line("all", tests.len(), tests.into_iter().sum());
 }
@@ -123,9 +123,9 @@ fn line(name: &str, tests: usize, sum: Outcome) {
     let Outcome {
         cases, passed, took, ..
     } = sum;
-    let word = if sum.succeeded { "passed" } else { "FAILED" };
+    let result = if sum.succeeded { "passed" } else { "FAILED" };
     let seconds = took.as_secs_f64();
-    println!("| {name} | {tests} | {cases} | {passed} | {seconds:.1} s | {word} |");
+    println!("| {name} | {tests} | {cases} | {passed} | {seconds:.1} s | {result} |");
 }
 
 #[cfg(test)]
@@ -134,13 +134,13 @@ mod tests {
 
     #[test]
     fn test_counts_as_one_case_unless_it_says_otherwise() {
-        let of = |said, succeeded| {
-            let outcome = Outcome::of(said, succeeded, Duration::ZERO);
+        let of = |output, succeeded| {
+            let outcome = Outcome::of(output, succeeded, Duration::ZERO);
             (outcome.passed, outcome.cases)
         };
         assert_eq!(of("test it ... ok\n", true), (1, 1));
         assert_eq!(of("", false), (0, 1));
-        assert_eq!(of("test it ... trial-cases: 1000\nok\n", true), (1000, 1000));
-        assert_eq!(of("trial-cases: 7 of 9\ntrial-cases: 1 of 1\n", false), (8, 10));
+        assert_eq!(of("test it ... test-cases: 1000\nok\n", true), (1000, 1000));
+        assert_eq!(of("test-cases: 7 of 9\ntest-cases: 1 of 1\n", false), (8, 10));
     }
 }

@@ -77,7 +77,7 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stage = stage();
     let first = number("XENPLUG_SEED");
-    let long = env::var_os("XENPLUG_TRIALS").is_some_and(|value| value == "long");
+    let long = env::var_os("XENPLUG_FAULT_SUITE").is_some_and(|value| value == "long");
     let seeds = match first {
         Some(seed) => seed..seed + 1,
         None => 0..number("XENPLUG_SEEDS").unwrap_or(if long { LONG } else { SEEDS }),
@@ -105,7 +105,7 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
     });
     let all = seeds.end - seeds.start;
     let Some((seed, reason)) = failed.iter().min() else {
-        println!("trial-cases: {all} of {all}");
+        println!("test-cases: {all} of {all}");
         return;
     };
     let trace = Trace::default();

@@ -1,0 +1,136 @@
+//! Sudden loss of a guest, the driver domain or the store, and a store without room.
+
+use anyhow::{Context, Result, ensure};
+use xenplug_tests::harness::{attached_below, detach_below};
+
+use crate::{
+    crash::{Blocker, Phase, in_each_phase},
+    fixture::{Fixture, Requested},
+};
+
+/// Default node quota of a domain (tools/xenstored/core.c, `quota_nb_entry_per_domain`).
+const NODES: u32 = 1000;
+
+#[test]
+fn guest_death_during_attach_or_detach_leaves_nothing() -> Result<()> {
+    in_each_phase(|fixture, disk, phase, child, blocker| {
+        fixture.host.xenstored().kill_domain(3)?;
+        fixture.host.toolstack().bury(3)?;
+        if phase == Phase::Wanted {
+            fixture.host.daemon_mut()?.restart()?;
+        }
+        drop(blocker);
+        let done = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        match phase {
+            Phase::Wanted | Phase::Taken => ensure!(said.contains("the guest has gone"), "{said}"),
+            Phase::Used => fixture.expect(disk, "6")?,
+            Phase::Unwanted | Phase::Lingering => ensure!(done.status.success(), "{said}"),
+        }
+        assert_eq!(attached_below(fixture.host.directory())?, []);
+        // The played kernel plays the guest's as well: not before the guest's end was seen.
+        fixture.let_go_on(phase, Blocker::default())?;
+        fixture.host.xenstored().revive_domain(3)?;
+        fixture.host.toolstack().build(3)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn dead_driver_domains_devices_can_be_removed_at_once() -> Result<()> {
+    let mut fixture = Fixture::new()?;
+    let (disk, vif) = (fixture.disk("a.img")?, fixture.vif());
+    for requested in [&disk, &vif] {
+        fixture.attach(requested)?;
+        fixture.expect(requested, "4")?;
+    }
+    fixture.host.daemon_mut()?.kill()?;
+    fixture.host.stop_kernel();
+    fixture.host.xenstored().kill_domain(1)?;
+    fixture.host.toolstack().bury(1)?;
+    // A real one's devices go with it.
+    detach_below(fixture.host.directory())?;
+    let said = fixture.fails("attach", &disk, 1)?;
+    ensure!(said.contains("domain 1 has gone"), "{said}");
+    for requested in [&disk, &vif] {
+        fixture.detach(requested)?;
+        assert_eq!(fixture.state(requested)?, None);
+        assert_eq!(fixture.host.connect()?.find(&requested.device.frontend())?, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn store_replaced_during_attach_or_detach_is_survived() -> Result<()> {
+    in_each_phase(|fixture, _, phase, child, blocker| {
+        fixture.host.xenstored().live_update()?;
+        if phase == Phase::Wanted {
+            fixture.host.daemon_mut()?.restart()?;
+        }
+        fixture.let_go_on(phase, blocker)?;
+        let done = child.wait_with_output()?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        Ok(())
+    })
+}
+
+impl Fixture {
+    /// The nodes that the driver domain owns.
+    fn nodes(&self) -> Result<u32> {
+        let used = self.host.connect()?.control(&["quota", "1"])?;
+        let nodes = used.lines().find_map(|line| line.strip_prefix("nodes"));
+        let nodes = nodes.with_context(|| format!("no number of nodes in {used:?}"))?;
+        Ok(nodes
+            .trim_start_matches([' ', ':'])
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .parse()?)
+    }
+
+    /// Lets it own no more than that.
+    fn allow_nodes(&self, number: u32) -> Result<()> {
+        let said = self
+            .host
+            .connect()?
+            .control(&["quota", "set", "nodes", &number.to_string()])?;
+        ensure!(said == "OK", "quota set: {said}");
+        Ok(())
+    }
+
+    /// Asks for what there is no room for.
+    fn has_no_room_for(&self, requested: &Requested) -> Result<()> {
+        let said = self.fails("attach", requested, 1)?;
+        ensure!(said.contains("this domain's quota in xenstored is used up"), "{said}");
+        let mut store = self.host.connect()?;
+        for path in [
+            requested.request(),
+            requested.device.backend(),
+            requested.device.frontend(),
+        ] {
+            assert_eq!(store.find(&path)?, None, "{path} is left");
+        }
+        assert_eq!(attached_below(self.host.directory())?, []);
+        Ok(())
+    }
+}
+
+#[test]
+fn driver_domain_over_quota_fails_requests_until_it_has_room() -> Result<()> {
+    let fixture = Fixture::new()?;
+    let baseline = fixture.host.baseline()?;
+    let used = fixture.nodes()?;
+    for requested in [fixture.disk("a.img")?, fixture.vif()] {
+        // For nothing at all; and for some of its nodes.
+        for room in [0, 10] {
+            fixture.allow_nodes(used + room)?;
+            fixture.has_no_room_for(&requested)?;
+            assert_eq!(fixture.nodes()?, used);
+        }
+        fixture.allow_nodes(NODES)?;
+        fixture.attach(&requested)?;
+        fixture.expect(&requested, "4")?;
+        fixture.detach(&requested)?;
+    }
+    baseline.assert_same(&fixture.host)
+}
