@@ -13,10 +13,8 @@ use std::{
 
 use xenplug_runtime::{Grants, Limits, PluginSpec};
 use xenplug_system::{
-    dhcp::Server,
     grant::{
-        BlockGrant, DhcpGrant, FirewallGrant, HelperRule, HookGrant, NamePattern, NetworkGrant, Operator, PathRule,
-        ProcessGrant,
+        BlockGrant, FirewallGrant, HelperRule, HookGrant, NamePattern, NetworkGrant, Operator, PathRule, ProcessGrant,
     },
     network::Prefix,
 };
@@ -230,7 +228,6 @@ fn grants(source: &Source<'_>, operator: &Operator, name: &str, raw: raw::Grant)
         firewall: raw.firewall.then(|| FirewallGrant::new(operator)),
         process,
         guest: raw.guest,
-        dhcp: raw.dhcp.map(|dhcp| server(source, operator, dhcp)).transpose()?,
         hooks: raw
             .hooks
             .map(|folder| Ok(HookGrant::new(operator, full_path(source, folder, "hooks")?)))
@@ -263,17 +260,6 @@ fn network(
         NetworkGrant::new(operator, patterns(bridges))
             .with_routes(operator, prefixes)
             .with_uplinks(operator, patterns(uplinks)),
-    ))
-}
-
-fn server(source: &Source<'_>, operator: &Operator, raw: raw::Dhcp) -> Result<DhcpGrant, ConfigError> {
-    Ok(DhcpGrant::new(
-        operator,
-        Server {
-            configuration: full_path(source, raw.configuration, "configuration")?,
-            links: raw.links.map(|path| full_path(source, path, "links")).transpose()?,
-            restart: raw.restart.map(|path| full_path(source, path, "restart")).transpose()?,
-        },
     ))
 }
 

@@ -7,8 +7,6 @@ use tracing::warn;
 use xenplug_system::{
     Error, Platform,
     block::{LoopDevice, SourceIdentity},
-    dhcp::{Lease, Server},
-    grant::DhcpGrant,
     network::{IfName, LinkChanges, Prefix, Route},
     process::{Command, HelperProcess},
 };
@@ -82,15 +80,6 @@ pub enum Effect {
         /// What it does for other devices as well; it ends with the last of them.
         #[serde(default)]
         role: Option<HelperKey>,
-    },
-    /// An entry of a DHCP server's.
-    Lease {
-        /// The tag in the environment of what restarts it.
-        tag: String,
-        /// The server.
-        server: Server,
-        /// The entry.
-        lease: Lease,
     },
     /// Hooks that were told of a card, and are to be told when it goes.
     Hooks {
@@ -177,11 +166,6 @@ impl Effect {
                     .helpers
                     .leave(by.system.process.as_ref(), tag, kept.as_ref(), role.as_ref(), by.part)?;
             }
-            Self::Lease { tag, server, lease } => {
-                let grant = by.authority.dhcp.as_ref().ok_or_else(|| not_held("lease"))?;
-                by.system.dhcp.strike(grant, server, lease)?;
-                restart(by.system, grant, server, tag);
-            }
             Self::Hooks { tag, offline } => {
                 let grant = by.authority.process.as_ref().ok_or_else(|| not_held("hooks"))?;
                 for hook in offline {
@@ -260,24 +244,11 @@ impl Effect {
             } => format!("its part of {}, process {}", kept.helper, kept.pid),
             Self::Helper { kept: None, .. } => "what a helper has left running".to_owned(),
             Self::Command { undo, .. } => format!("what is undone by {undo}"),
-            Self::Lease { lease, .. } => format!("lease of {} to {}", lease.address, lease.host),
             Self::Hooks { offline, .. } => {
                 let names: Vec<&str> = offline.iter().map(|hook| &*hook.helper).collect();
                 format!("hooks to be told: {}", names.join(", "))
             }
         }
-    }
-}
-
-/// Restarts a DHCP server. That this fails is no error, here or in the script: ISC's does where it has nothing to serve.
-pub(crate) fn restart(system: &Platform, grant: &DhcpGrant, server: &Server, tag: &str) {
-    let Some(command) = server.restarting() else { return };
-    match system.process.run_recorded(grant.process(), &command, tag, UNDOING) {
-        Ok(output) if output.code == 0 => {}
-        Ok(output) => {
-            warn!(program = %command.program.display(), code = output.code, "the DHCP server was not restarted")
-        }
-        Err(error) => warn!(program = %command.program.display(), %error, "the DHCP server was not restarted"),
     }
 }
 

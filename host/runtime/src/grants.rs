@@ -1,8 +1,6 @@
 //! What a plugin is granted: the interfaces it may import, and the scope within each.
 
-use xenplug_system::grant::{
-    self, BlockGrant, DhcpGrant, FirewallGrant, HookGrant, NetworkGrant, Operator, ProcessGrant,
-};
+use xenplug_system::grant::{self, BlockGrant, FirewallGrant, HookGrant, NetworkGrant, Operator, ProcessGrant};
 
 /// An interface of `xen:hotplug` that must be granted to be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,8 +54,6 @@ pub struct Grants {
     pub process: Option<ProcessGrant>,
     /// Facts about the frontend domain.
     pub guest: bool,
-    /// Entries of a DHCP server. They are made by `network`.
-    pub dhcp: Option<DhcpGrant>,
     /// Hooks that the host runs for each card; no interface of the handler's.
     pub hooks: Option<HookGrant>,
 }
@@ -71,7 +67,6 @@ impl Grants {
             firewall: Some(FirewallGrant::new(operator)),
             process: Some(ProcessGrant::to_release(operator)),
             guest: false,
-            dhcp: Some(DhcpGrant::to_release(operator)),
             hooks: None,
         }
     }

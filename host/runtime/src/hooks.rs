@@ -72,7 +72,7 @@ pub(crate) fn run(context: &Context, device: &Device, resources: &mut DeviceReso
 }
 
 /// What is set for a hook: what libxl sets for the script (libxl_linux.c, `get_hotplug_env`), and what the script sets
-/// itself (vif-common.sh, vif-bridge).
+/// itself (vif-common.sh, vif-bridge, vif-nat).
 fn variables(context: &Context, device: &Device, resources: &DeviceResources) -> Result<Variables, Error> {
     let network = &context.system.network;
     let part = device.part();
@@ -106,7 +106,9 @@ fn variables(context: &Context, device: &Device, resources: &DeviceResources) ->
             name(bridge).or_else(|| node("bridge")).or_else(|| told("bridge")),
         ),
         ("dev", name(own)),
+        ("dhcp", told("dhcp")),
         ("ip", node("ip").or_else(|| told("ip"))),
+        ("mac", node("mac")),
         ("netdev", told("netdev").or_else(|| node("gatewaydev"))),
         ("script", Some(format!("/etc/xen/scripts/{}", device.script))),
         ("type_if", Some(type_if.to_owned())),

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, dhcp::Server, network::Prefix, process::Command};
+use crate::{Error, network::Prefix, process::Command};
 
 /// Stands for the operator. Whoever holds it may make grants.
 #[derive(Debug)]
@@ -209,49 +209,6 @@ impl FirewallGrant {
     /// Grants rules.
     pub fn new(_: &Operator) -> Self {
         Self(())
-    }
-}
-
-/// Entries in what a DHCP server reads, and its restart.
-#[derive(Clone, Debug)]
-pub struct DhcpGrant {
-    /// `None` for whichever a journal names.
-    server: Option<Server>,
-    process: ProcessGrant,
-}
-
-impl DhcpGrant {
-    /// Grants entries of this server.
-    pub fn new(operator: &Operator, server: Server) -> Self {
-        Self {
-            server: Some(server),
-            process: ProcessGrant::to_release(operator),
-        }
-    }
-
-    /// Grants nothing but the end of what a journal names, as it was granted once.
-    pub fn to_release(operator: &Operator) -> Self {
-        Self {
-            server: None,
-            process: ProcessGrant::to_release(operator),
-        }
-    }
-
-    /// The server whose entries are granted.
-    pub fn server(&self) -> Option<&Server> {
-        self.server.as_ref()
-    }
-
-    /// The authority to restart it, by [`Server::restarting`].
-    pub fn process(&self) -> &ProcessGrant {
-        &self.process
-    }
-
-    pub(crate) fn permit(&self, server: &Server) -> Result<(), Error> {
-        match self.server.as_ref().is_none_or(|granted| granted == server) {
-            true => Ok(()),
-            false => Err(Error::Denied("another DHCP server is granted".into())),
-        }
     }
 }
 

@@ -1,7 +1,6 @@
-//! What the machine can do for a device: loop and block devices, links, nftables rules, helper processes,
-//! entries of a DHCP server.
+//! What the machine can do for a device: loop and block devices, links, nftables rules, helper processes.
 //!
-//! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`], [`Dhcp`]), each with the Linux
+//! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`]), each with the Linux
 //! implementation ([`Platform::linux`]) and a simulated one ([`Platform::simulated`]). Every call takes a grant, which only
 //! the operator's configuration can make, and plain data; it answers with plain data. Descriptors and netlink sockets
 //! stay in here, and so does all `unsafe` of the project.
@@ -9,7 +8,6 @@
 //! The calls block. They are made from worker threads, never from an asynchronous task.
 
 pub mod block;
-pub mod dhcp;
 pub mod error;
 pub mod firewall;
 pub mod grant;
@@ -23,7 +21,6 @@ pub mod simulated;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use block::Block;
-pub use dhcp::Dhcp;
 pub use error::Error;
 pub use firewall::Firewall;
 pub use limits::{confine_compiler, raise_descriptors};
@@ -44,8 +41,6 @@ pub struct Platform {
     pub process: Arc<dyn Process>,
     /// What keeps the original hotplug scripts out.
     pub locks: Arc<dyn Locks>,
-    /// What DHCP servers offer.
-    pub dhcp: Arc<dyn Dhcp>,
 }
 
 impl Platform {
@@ -57,17 +52,14 @@ impl Platform {
             firewall: Arc::new(linux::LinuxFirewall::default()),
             process: Arc::new(linux::LinuxProcess::default()),
             locks: Arc::new(lock::NoScripts),
-            dhcp: Arc::new(linux::LinuxDhcp::new(Arc::new(lock::NoScripts))),
         })
     }
 
     /// The same, on which original hotplug scripts plug devices too.
     #[must_use]
     pub fn beside_scripts(self) -> Self {
-        let locks: Arc<dyn Locks> = Arc::new(linux::LinuxLocks::default());
         Self {
-            dhcp: Arc::new(linux::LinuxDhcp::new(Arc::clone(&locks))),
-            locks,
+            locks: Arc::new(linux::LinuxLocks::default()),
             ..self
         }
     }

@@ -3,7 +3,6 @@
 mod addresses;
 mod appearances;
 mod block;
-mod dhcp;
 mod forwarding;
 mod ioctl;
 mod links;
@@ -17,7 +16,6 @@ mod retry;
 mod usage;
 
 pub(crate) use self::block::LinuxBlock;
-pub(crate) use self::dhcp::LinuxDhcp;
 pub(crate) use self::links::LinuxNetwork;
 pub(crate) use self::locks::LinuxLocks;
 pub(crate) use self::nftables::LinuxFirewall;

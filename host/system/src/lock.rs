@@ -7,9 +7,6 @@ use crate::Error;
 /// The lock under which `block` checks who uses a disk, and publishes that it does.
 pub const BLOCK: &str = "block";
 
-/// The lock under which `vif-nat` changes the files of the DHCP server.
-pub(crate) const VIF_NAT_DHCP: &str = "vif-nat-dhcp";
-
 /// The locks that keep the original scripts out of a section, or wait for them to leave it.
 ///
 /// They do not keep our own devices from one another: all who hold a lock in here hold it together, and the last of them
@@ -22,24 +19,6 @@ pub trait Locks: Send + Sync {
 
     /// Gives a lock back, as often as it was taken.
     fn give_back(&self, name: &str);
-}
-
-/// A lock that is given back when this is dropped.
-pub(crate) struct Taken<'a> {
-    locks: &'a dyn Locks,
-    name: &'a str,
-}
-
-/// Takes a lock for as long as what this returns is kept.
-pub(crate) fn taken<'a>(locks: &'a dyn Locks, name: &'a str, patience: Duration) -> Result<Taken<'a>, Error> {
-    locks.take(name, patience)?;
-    Ok(Taken { locks, name })
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.locks.give_back(self.name);
-    }
 }
 
 /// Where no scripts are: nobody is kept out.

@@ -6,7 +6,6 @@
 //! daemon is killed.
 
 mod block;
-mod dhcp;
 mod faults;
 mod files;
 mod firewall;
@@ -28,7 +27,6 @@ pub use self::{
 use crate::{
     Error, Platform,
     block::LoopDevice,
-    dhcp::Lease,
     firewall::Sources,
     lock,
     network::{IfName, Link, Prefix, Route},
@@ -50,7 +48,6 @@ struct World {
     link_number: u32,
     watchers: Vec<Sender<Option<IfName>>>,
     rules: BTreeMap<IfName, Sources>,
-    leases: Vec<Lease>,
     programs: BTreeMap<std::path::PathBuf, Program>,
     runs: Vec<String>,
     processes: BTreeMap<u32, HelperProcess>,
@@ -87,8 +84,6 @@ pub struct Snapshot {
     pub answering: Vec<IfName>,
     /// What links may send.
     pub rules: BTreeMap<IfName, Sources>,
-    /// What the DHCP server offers.
-    pub leases: Vec<Lease>,
     /// Helpers that run.
     pub processes: Vec<HelperProcess>,
     /// Files and block devices that are open.
@@ -104,7 +99,6 @@ impl SimHost {
             firewall: Arc::new(firewall::SimulatedFirewall(self.clone())),
             process: Arc::new(process::SimulatedProcess(self.clone())),
             locks: Arc::new(crate::lock::NoScripts),
-            dhcp: Arc::new(dhcp::SimulatedDhcp(self.clone())),
         }
     }
 
@@ -140,7 +134,6 @@ impl SimHost {
                 .map(|card| card.link.name.clone())
                 .collect(),
             rules: world.rules.clone(),
-            leases: world.leases.clone(),
             processes: world.processes.values().cloned().collect(),
             sources: world.sources.len(),
         }

@@ -15,15 +15,6 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    /// The name of the guest's DHCP entry: `dom3`, and `dom3-2` for its second card.
-    pub(crate) fn host(device: &Device) -> Result<String, Error> {
-        let domid = device.frontend_id;
-        Ok(match handle(device)? {
-            0 => format!("dom{domid}"),
-            card => format!("dom{domid}-{}", u64::from(card) + 1),
-        })
-    }
-
     pub(crate) fn of(device: &Device) -> Result<Self, Error> {
         let (key, guest) = match device.setting("ip")? {
             Some(text) => ("ip", parse(text)?),
@@ -99,17 +90,6 @@ mod tests {
                 matches!(addresses(3, &[("handle", handle)], &[]), Err(Error::InvalidParams(bad)) if bad.key == "handle"),
                 "{handle}"
             );
-        }
-    }
-
-    #[test]
-    fn a_guest_is_called_after_its_domain_and_its_card() {
-        for (handle, host) in [("0", "dom3"), ("1", "dom3-2"), ("9", "dom3-10")] {
-            let device = Device {
-                frontend_id: 3,
-                ..Device::sample("vif", &[("handle", handle)])
-            };
-            assert_eq!(Addresses::host(&device), Ok(host.to_owned()));
         }
     }
 

@@ -113,6 +113,20 @@ pub(crate) const NAT_CASES: &[Case] = cases! {
             "all is given back; the original takes the link down and counts on it to go",
         ),
     ];
+    "a DHCP entry is asked for, and no dhcpd is installed": [
+        device(V, &[NAT, NO_BRIDGE]),
+        run(V, "online type_if=vif dhcp=yes", 1),
+    ] => [
+        differs(
+            &["run 1, online type_if=vif dhcp=yes: exit 1"],
+            &[
+                "link vif3.0: address *", "link vif3.0: proxy_arp", "link vif3.0: up",
+                "node vif/3/0/hotplug-status = connected", "route dst 10.0.3.1 *",
+                "run 1, online type_if=vif dhcp=yes: exit 0", "* connected when it had: "
+            ],
+            "DHCP entries are not written: a hook does that (`examples/hooks/dnsmasq.hook`)",
+        ),
+    ];
     "no handle": [device(V, &[NAT, NO_BRIDGE, ("handle", ABSENT)]), add(V, 1)] => [
         differs(
             &[

@@ -1,6 +1,7 @@
 //! Vifs in dom0 beyond the plain one on a bridge: routed, behind NAT, emulated, and with arguments that
 //! the scripts have besides the store. On the real xenstored and the real kernel, in a network namespace.
 
+mod dhcp_hook;
 mod hooks;
 mod nat;
 mod openvswitch;

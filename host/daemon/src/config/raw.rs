@@ -104,16 +104,7 @@ pub(super) struct Grant {
     pub(super) process: Option<Vec<Helper>>,
     #[serde(default)]
     pub(super) guest: bool,
-    pub(super) dhcp: Option<Dhcp>,
     pub(super) hooks: Option<Placed<PathBuf>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Dhcp {
-    pub(super) configuration: Placed<PathBuf>,
-    pub(super) links: Option<Placed<PathBuf>>,
-    pub(super) restart: Option<Placed<PathBuf>>,
 }
 
 #[derive(Deserialize)]

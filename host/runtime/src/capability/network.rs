@@ -5,7 +5,6 @@ use std::sync::Arc;
 use wasmtime::component::Resource;
 use xenplug_system::{
     Error, Network,
-    dhcp::Lease,
     grant::NetworkGrant,
     network::{IfName, Link, LinkChanges, Mac, Prefix, Route},
 };
@@ -14,7 +13,6 @@ use super::CallError;
 use crate::{
     Effect,
     bindings::xen::hotplug::network,
-    effect::restart,
     event::{Context, Event},
 };
 
@@ -176,36 +174,6 @@ impl network::HostVif for Event {
         let effect = Effect::ProxyArp { index };
         self.subject()?.resources.acquire(effect.clone(), || {
             context.system.network.set_proxy_arp(grant, index, true)?;
-            Ok((effect, ()))
-        })?;
-        Ok(())
-    }
-
-    fn offer_lease(&mut self, this: Resource<OwnLink>, lease: network::Lease) -> Result<(), CallError> {
-        self.call()?;
-        let context = Arc::clone(&self.context);
-        let index = self.table.get(&this)?.index;
-        let granted = context.grants.dhcp.as_ref();
-        let (grant, server) = granted
-            .and_then(|grant| Some((grant, grant.server()?)))
-            .ok_or_else(|| CallError::denied("entries of a DHCP server are not granted"))?;
-        let lease = Lease {
-            host: lease.host,
-            mac: parse("mac", &lease.mac)?,
-            address: parse("ip", &lease.address)?,
-            router: parse("ip", &lease.router)?,
-            link: present(&*context.system.network, index)?.name,
-        };
-        let resources = &mut self.subject()?.resources;
-        let tag = resources.own_tag();
-        let effect = Effect::Lease {
-            tag: tag.clone(),
-            server: server.clone(),
-            lease: lease.clone(),
-        };
-        resources.acquire(effect.clone(), || {
-            context.system.dhcp.enter(grant, server, &lease)?;
-            restart(&context.system, grant, server, &tag);
             Ok((effect, ()))
         })?;
         Ok(())

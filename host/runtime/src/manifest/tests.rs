@@ -27,7 +27,6 @@ fn everything() -> Grants {
         firewall: Some(FirewallGrant::new(&operator)),
         process: Some(ProcessGrant::new(&operator, Vec::new())),
         guest: true,
-        dhcp: None,
         hooks: None,
     }
 }

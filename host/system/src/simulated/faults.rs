@@ -31,8 +31,6 @@ pub enum Operation {
     RunRecorded,
     Start,
     Hooks,
-    Enter,
-    Strike,
     End,
     Find,
 }
