@@ -27,6 +27,12 @@ pub(crate) const HANDLERS: &[&str] = &[
     "vscsi",
 ];
 
+/// Packages with programs that only tests, the demo and benchmarks run.
+const TEST_PROGRAMS: &[&str] = &["xenplug-bench", "xenplug-tests", "xenstored-stand-in"];
+
+/// Libraries that only tests use.
+const TEST_LIBRARIES: &[&str] = &["xenplug-properties", "xenplug-store-server"];
+
 /// Packages that exist to be components. A native build of them serves their unit tests alone.
 pub(crate) fn wasm_packages() -> impl Iterator<Item = &'static str> {
     HANDLERS.iter().copied().chain(["xenplug-guests"])
@@ -70,9 +76,19 @@ impl Workspace {
         // The whole workspace, so that crates have the features that they have in the tests and in the demo, and
         // wasmtime is compiled once.
         cargo.args(["build", "--release", "--workspace"]);
-        // The properties for the fuzzer have tokio's paused clock, which no shipped binary gets.
-        for package in wasm_packages().chain(["xenplug-properties"]) {
+        // Without the packages for tests: cargo unites the features that the packages of one build ask for, and those of
+        // tests are not for shipped binaries.
+        for package in wasm_packages()
+            .chain(TEST_PROGRAMS.iter().copied())
+            .chain(TEST_LIBRARIES.iter().copied())
+        {
             cargo.args(["--exclude", package]);
+        }
+        terminal::run(&mut cargo)?;
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--release"]);
+        for package in TEST_PROGRAMS {
+            cargo.args(["--package", package]);
         }
         terminal::run(&mut cargo)
     }
