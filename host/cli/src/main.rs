@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         // Whoever reads has seen enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&failure.to_string());
+            complain(&with_causes(&failure));
             ExitCode::FAILURE
         }
     }
@@ -135,6 +135,20 @@ fn client(arguments: &Arguments) -> Client {
         None
     });
     Client::new(&settings.unwrap_or_default().socket)
+}
+
+/// The text of an error and its causes. A cause that the text contains already is left out.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn complain(text: &str) {

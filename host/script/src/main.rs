@@ -121,7 +121,10 @@ fn plug(run: &Run, call: &Call) -> Result<(), Failure> {
         Ok(Told::Connected) => return Ok(()),
         Ok(Told::Written) => error,
         Ok(Told::Gone) => format!("{error}; and the device's directory has gone"),
-        Err(untold) => format!("{error}; and the store cannot be told: {untold}"),
+        Err(untold) => {
+            let cause = std::error::Error::source(&untold).map_or_else(String::new, |cause| format!(": {cause}"));
+            format!("{error}; and the store cannot be told: {untold}{cause}")
+        }
     };
     Err(Failure::Device(call.clone(), error))
 }

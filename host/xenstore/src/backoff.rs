@@ -1,4 +1,4 @@
-//! How often to try again, and after how long.
+//! Backoff between attempts at a transaction or a connection.
 
 use std::{
     hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
@@ -11,20 +11,20 @@ use std::{
 
 use crate::Error;
 
-/// How often to try a transaction, and how long to wait in between: not at all after the first failure, then `first`,
-/// doubled each time up to `most`. What is waited is a random part of it, half at least, so that rivals part.
+/// Number of attempts at a transaction, and the delays between them: none after the first failure, then `first`, doubled
+/// each time up to `most`. The actual delay is a random part, at least half, so that competing clients separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// How often to try altogether.
+    /// Number of attempts, the first included.
     pub attempts: u32,
-    /// The first wait.
+    /// First delay.
     pub first: Duration,
-    /// The longest wait.
+    /// Longest delay.
     pub most: Duration,
 }
 
 impl Default for Backoff {
-    /// 30 attempts, 1 to 50 milliseconds apart: about a second.
+    /// Returns 30 attempts, 1 to 50 milliseconds apart: about a second.
     fn default() -> Self {
         Self {
             attempts: 30,
@@ -35,7 +35,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Starts counting, for a loop of one's own.
+    /// Starts to count attempts, for a loop that the caller writes.
     pub fn attempts(&self) -> Attempts<'_> {
         Attempts {
             backoff: self,
@@ -44,7 +44,7 @@ impl Backoff {
         }
     }
 
-    /// The same, with waits that chance decides.
+    /// Starts to count attempts, with randomness from `chance`.
     #[cfg(feature = "async")]
     pub(crate) fn attempts_by(&self, chance: &Chance) -> Attempts<'_> {
         Attempts {
@@ -54,13 +54,13 @@ impl Backoff {
     }
 }
 
-/// What decides about the random part of waits.
+/// Source of the random part of delays.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Chance {
-    /// The kernel's randomness: enough to part rivals.
+    /// The kernel's randomness: enough to separate competing clients.
     #[default]
     Kernel,
-    /// A seed, and how often it was asked.
+    /// A seed, and the number of draws from it.
     Seeded(u64, Arc<AtomicU64>),
 }
 
@@ -70,14 +70,14 @@ impl Chance {
         seed.map_or(Self::Kernel, |seed| Self::Seeded(seed, Arc::default()))
     }
 
-    /// A number of at most 1.
+    /// Draws a number from 0 to 1.
     fn part(&self) -> f64 {
         let random = match self {
-            // The standard library seeds each of these from there.
+            // The standard library seeds each of these from the kernel.
             Self::Kernel => RandomState::new().hash_one(0),
-            Self::Seeded(seed, asked) => {
+            Self::Seeded(seed, draws) => {
                 let mut hasher = DefaultHasher::new();
-                (seed, asked.fetch_add(1, Ordering::Relaxed)).hash(&mut hasher);
+                (seed, draws.fetch_add(1, Ordering::Relaxed)).hash(&mut hasher);
                 hasher.finish()
             }
         };
@@ -85,7 +85,7 @@ impl Chance {
     }
 }
 
-/// The attempts made so far.
+/// Count of failed attempts.
 #[derive(Debug)]
 pub struct Attempts<'a> {
     backoff: &'a Backoff,
@@ -94,7 +94,7 @@ pub struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
-    /// Waits before the next attempt. [`Error::Conflict`] if there is none left.
+    /// Waits before the next attempt. [`Error::Conflict`] if none is left.
     #[cfg(feature = "async")]
     pub async fn pause(&mut self) -> Result<(), Error> {
         let wait = self.next()?;
@@ -104,7 +104,7 @@ impl Attempts<'_> {
         Ok(())
     }
 
-    /// How long to wait before the next attempt. [`Error::Conflict`] if there is none left.
+    /// Returns the delay before the next attempt. [`Error::Conflict`] if none is left.
     pub(crate) fn next(&mut self) -> Result<Duration, Error> {
         self.failed += 1;
         if self.failed >= self.backoff.attempts {
@@ -117,7 +117,7 @@ impl Attempts<'_> {
     }
 }
 
-/// The wait after `doublings` others: a random part, half at least, of `first` doubled so often, but of `most` at most.
+/// Returns the delay after `doublings` others: a random part, at least half, of `first` doubled that often, up to `most`.
 pub(crate) fn wait(first: Duration, most: Duration, doublings: u32, chance: &Chance) -> Duration {
     let full = first.saturating_mul(1 << doublings.min(20)).min(most);
     full / 2 + (full / 2).mul_f64(chance.part())
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_and_are_bounded() {
+    fn delays_double_up_to_the_limit() {
         let (first, most) = (Duration::from_millis(1), Duration::from_millis(50));
         for (doublings, full) in [(0, 1), (1, 2), (4, 16), (6, 50), (40, 50), (u32::MAX, 50)] {
             let full = Duration::from_millis(full);

@@ -1,4 +1,4 @@
-//! A blocking client: one request at a time on one connection, for a program that starts, asks a little and ends.
+//! Blocking client: one request at a time on one connection, for a program that runs briefly.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,21 +15,21 @@ use crate::{
 };
 
 /// A connection to the store. It is not made again: after [`Error::Disconnected`], [`Error::Timeout`] or
-/// [`Error::Protocol`] nothing more can be asked.
+/// [`Error::Protocol`] every request fails.
 #[derive(Debug)]
 pub struct Client {
     file: File,
     is_device: bool,
     deadline: Duration,
     is_broken: bool,
-    /// The last request's.
+    /// Number of the last request.
     number: u32,
-    /// What has come and was not understood yet.
+    /// Bytes received and not yet parsed.
     buffer: Vec<u8>,
 }
 
 impl Client {
-    /// Connects. `deadline` is how long the store may say nothing to a request; `/dev/xen/xenbus` knows no such limit.
+    /// Connects. `deadline` limits the time that the store sends nothing; `/dev/xen/xenbus` has no such limit.
     ///
     /// Errors: [`Error::Unreachable`].
     pub fn connect(endpoint: &Endpoint, deadline: Duration) -> Result<Self, Error> {
@@ -47,10 +47,10 @@ impl Client {
         })
     }
 
-    /// Does something in a transaction, and again from the start as long as others' changes conflict with it.
+    /// Runs `f` in a transaction, and again as long as changes of others conflict with it.
     ///
-    /// If `f` fails, the transaction is aborted and the error handed on. Errors: [`Error::Conflict`] when `retry` is used
-    /// up, besides what `f` and the store say.
+    /// If `f` fails, the transaction is aborted and the error returned. Errors: [`Error::Conflict`] when `retry` is used
+    /// up, and those of `f` and the store.
     pub fn transaction<T, E: From<Error>>(
         &mut self,
         retry: &Backoff,
@@ -58,13 +58,13 @@ impl Client {
     ) -> Result<T, E> {
         let mut attempts = retry.attempts();
         loop {
-            let Reply::Transaction(number) = self.ask(0, &Request::TransactionStart)? else {
+            let Reply::Transaction(number) = self.request(0, &Request::TransactionStart)? else {
                 return Err(Error::Protocol("a transaction without a number".to_owned()).into());
             };
             let done = f(&mut Transaction { client: self, number });
             let commit = done.is_ok();
-            let ended = self.ask(number, &Request::TransactionEnd { commit });
-            // Why it was given up counts, not whether that could be told.
+            let ended = self.request(number, &Request::TransactionEnd { commit });
+            // The error of `f` matters more than that of the abort.
             let done = done?;
             match ended {
                 Ok(_) => return Ok(done),
@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, transaction: u32, request: &Request) -> Result<Reply, Error> {
+    fn request(&mut self, transaction: u32, request: &Request) -> Result<Reply, Error> {
         if self.is_broken {
             return Err(Error::Disconnected);
         }
@@ -91,7 +91,7 @@ impl Client {
             request.fill(to);
         });
         if let Err(error) = self.file.write_all(&message) {
-            // The device tells in this way what the kernel has against a message.
+            // A write on the device fails with the error of a message that the kernel refuses.
             return Err(match error.raw_os_error().and_then(Errno::from_number) {
                 Some(errno) if self.is_device => request.refused(errno),
                 _ => self.broken(&error),
@@ -107,11 +107,11 @@ impl Client {
             let (kind, number) = (Kind::of(frame.kind), frame.request);
             self.buffer.drain(..length);
             match kind {
-                // By type alone: on the device the number of an event may be anything.
+                // Only the type identifies an event: on the device its number is arbitrary.
                 Some(Kind::WatchEvent) => {}
                 Some(Kind::Error) if number == self.number => {
                     let errno = only_string(&payload).and_then(Errno::from_name);
-                    // As libxenstore has it, an error it does not know is EINVAL.
+                    // As in libxenstore, an unknown error is EINVAL.
                     return Err(request.refused(errno.unwrap_or(Errno::Invalid)));
                 }
                 Some(kind) if kind == request.kind() && number == self.number => return request.reply(payload),
@@ -141,7 +141,7 @@ impl Client {
     }
 }
 
-/// A transaction that is under way.
+/// An open transaction.
 #[derive(Debug)]
 pub struct Transaction<'a> {
     client: &'a mut Client,
@@ -149,17 +149,17 @@ pub struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// A node's value.
+    /// Reads the value of a node.
     pub fn read(&mut self, path: &Path) -> Result<Vec<u8>, Error> {
         self.client
-            .ask(self.number, &Request::Read(path.clone()))
+            .request(self.number, &Request::Read(path.clone()))
             .map(Reply::into_value)
     }
 
-    /// Sets a node's value, and creates it and what is missing above it.
+    /// Sets the value of a node. Creates it and its missing ancestors.
     pub fn write(&mut self, path: &Path, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.client
-            .ask(self.number, &Request::Write(path.clone(), value.as_ref().to_vec()))
+            .request(self.number, &Request::Write(path.clone(), value.as_ref().to_vec()))
             .map(drop)
     }
 }

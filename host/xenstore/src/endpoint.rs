@@ -1,4 +1,4 @@
-//! Where the store is.
+//! Endpoint of the store: a socket, or the kernel's device.
 
 use std::{
     env, fmt, fs,
@@ -9,12 +9,12 @@ use std::{
 const SOCKET: &str = "/run/xenstored/socket";
 const DEVICE: &str = "/dev/xen/xenbus";
 
-/// Where the store is.
+/// Endpoint of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// The socket of a xenstored on this machine.
+    /// Socket of a xenstored in this domain.
     Socket(PathBuf),
-    /// The device of the kernel that leads to a xenstored in another domain.
+    /// The kernel's device for a xenstored in another domain.
     Device(PathBuf),
     /// A store in this process.
     #[cfg(feature = "server")]
@@ -22,7 +22,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Where libxenstore would look: `XENSTORED_PATH`, else `/run/xenstored/socket` if there is one, else
+    /// Returns the endpoint that libxenstore uses: `XENSTORED_PATH`, else `/run/xenstored/socket` if it exists, else
     /// `/dev/xen/xenbus`.
     pub fn from_env() -> Self {
         match env::var_os("XENSTORED_PATH") {
@@ -32,7 +32,7 @@ impl Endpoint {
         }
     }
 
-    /// A device if the path is a character device, else a socket.
+    /// Returns a device if the path is a character device, else a socket.
     pub fn at(path: PathBuf) -> Self {
         let device = fs::metadata(&path).is_ok_and(|file| file.file_type().is_char_device());
         if device { Self::Device(path) } else { Self::Socket(path) }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_character_device_is_the_device_and_anything_else_a_socket() {
+    fn character_device_is_the_device_and_others_a_socket() {
         for (path, device) in [("/dev/null", true), ("/", false), ("/not/there", false)] {
             let endpoint = Endpoint::at(path.into());
             assert_eq!(matches!(endpoint, Endpoint::Device(_)), device, "{endpoint}");

@@ -1,10 +1,10 @@
-//! Why a request was not answered as hoped.
+//! Errors of requests, and the errors that the protocol names.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use crate::{Endpoint, PathError};
 
-/// Why a request was not answered as hoped.
+/// Error of a request.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// the store refused a request
@@ -12,18 +12,18 @@ pub enum Error {
     Store {
         /// The request's name in `docs/misc/xenstore.txt`, such as `WRITE`.
         operation: &'static str,
-        /// The path, or the domain, that it was about; empty for transactions.
+        /// Path or domain of the request; empty for transactions.
         subject: String,
-        /// Why.
+        /// The reason.
         errno: Errno,
     },
-    /// a transaction met others' changes again and again
+    /// a transaction met changes of others in every attempt
     #[error("others changed the same nodes {0} times in a row")]
     Conflict(u32),
-    /// the connection is lost, and not made again yet
+    /// the connection is lost, and the client has not connected again yet
     #[error("the connection to xenstored is lost")]
     Disconnected,
-    /// no reply in time; the connection was given up, too
+    /// no reply in time; the connection is closed too
     #[error("xenstored did not answer within {0:?}")]
     Timeout(Duration),
     /// the peer does not speak the protocol
@@ -34,28 +34,28 @@ pub enum Error {
     TooLarge {
         /// The request's name.
         operation: &'static str,
-        /// The path that it was about.
+        /// Path of the request.
         subject: String,
-        /// Bytes of its payload.
+        /// Size of its payload in bytes.
         size: usize,
-        /// Bytes that the endpoint takes.
+        /// Largest payload.
         limit: usize,
     },
     /// not a path
     #[error(transparent)]
     Path(#[from] PathError),
     /// the first connection could not be made
-    #[error("xenstored cannot be reached at {endpoint}: {source}")]
+    #[error("cannot reach xenstored at {endpoint}")]
     Unreachable {
-        /// Where it was looked for.
+        /// Endpoint that was tried.
         endpoint: Endpoint,
-        /// Why.
+        /// The cause.
         source: Arc<io::Error>,
     },
 }
 
 impl Error {
-    /// What the store said, if it was the store that refused.
+    /// Returns the error that the store sent, if the store refused the request.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Store { errno, .. } => Some(*errno),
@@ -63,28 +63,28 @@ impl Error {
         }
     }
 
-    /// The node, or the transaction, does not exist.
+    /// Returns whether the node, or the transaction, does not exist.
     pub fn is_not_found(&self) -> bool {
         self.errno() == Some(Errno::NoEnt)
     }
 
-    /// The domain may not do that.
+    /// Returns whether the domain lacks the permission.
     pub fn is_denied(&self) -> bool {
         matches!(self.errno(), Some(Errno::Access | Errno::Perm))
     }
 
-    /// A commit met others' changes: the transaction has to be done again.
+    /// Returns whether a commit met changes of others, so that the transaction has to run again.
     pub fn is_conflict(&self) -> bool {
         self.errno() == Some(Errno::Again)
     }
 
-    /// A quota of the domain is used up.
+    /// Returns whether a quota of the domain is used up.
     pub fn is_quota(&self) -> bool {
         matches!(self.errno(), Some(Errno::NoSpace | Errno::TooBig | Errno::NoMemory))
     }
 
-    /// The connection was lost before there was an answer: whether the request had an effect is not known, and the
-    /// `Resync` of a watch will tell when to look again.
+    /// Returns whether the connection was lost before the reply. The request may have taken effect; a watch's `Resync` comes
+    /// when the store can be read again.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::Disconnected | Self::Timeout(_))
     }
@@ -105,12 +105,12 @@ impl From<Error> for io::Error {
     }
 }
 
-/// The errors that the protocol has names for (xs_wire.h, `xsd_errors`).
+/// Errors that the protocol has names for (xs_wire.h, `xsd_errors`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Errno {
     /// `EINVAL`: malformed.
     Invalid,
-    /// `EACCES`: the domain may not.
+    /// `EACCES`: the domain lacks the permission.
     Access,
     /// `EEXIST`: that watch is set already.
     Exists,
@@ -132,17 +132,17 @@ pub enum Errno {
     ReadOnly,
     /// `EBUSY`.
     Busy,
-    /// `EAGAIN`: the transaction met another's change.
+    /// `EAGAIN`: the transaction met a change of another client.
     Again,
     /// `EISCONN`.
     IsConnected,
     /// `E2BIG`: too long for a message, or the quota of watches.
     TooBig,
-    /// `EPERM`: only the owner may.
+    /// `EPERM`: only the owner may do that.
     Perm,
 }
 
-/// Each with its name and Linux's number for it (asm-generic/errno.h).
+/// Each error with its name and Linux's number (asm-generic/errno.h).
 const ERRNOS: [(Errno, &str, i32); 16] = [
     (Errno::Invalid, "EINVAL", 22),
     (Errno::Access, "EACCES", 13),
@@ -163,7 +163,7 @@ const ERRNOS: [(Errno, &str, i32); 16] = [
 ];
 
 impl Errno {
-    /// By its name on the wire.
+    /// Parses the name on the wire.
     pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
         ERRNOS
             .iter()
@@ -171,12 +171,12 @@ impl Errno {
             .map(|entry| entry.0)
     }
 
-    /// By Linux's number, as a `write` on the device fails.
+    /// Converts Linux's number, with which a `write` on the device fails.
     pub(crate) fn from_number(number: i32) -> Option<Self> {
         ERRNOS.iter().find(|entry| entry.2 == number).map(|entry| entry.0)
     }
 
-    /// Its name on the wire, such as `ENOENT`.
+    /// Returns the name on the wire, such as `ENOENT`.
     pub fn name(self) -> &'static str {
         ERRNOS
             .iter()

@@ -1,4 +1,4 @@
-//! Paths of the store, checked once.
+//! Paths of the store, checked once, as they are parsed.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -10,8 +10,8 @@ const RELATIVE_MAX: usize = 2048;
 
 /// The path of a node, as xenstored accepts it (tools/xenstored/core.c, `is_valid_nodename`).
 ///
-/// Absolute (`/local/domain/1/backend`, at most 3072 bytes), relative to the home of the domain that asks
-/// (`backend/vbd`, at most 2048 bytes), or special, for watches and their permissions (`@releaseDomain`). The characters
+/// It is absolute (`/local/domain/1/backend`, at most 3072 bytes), relative to the home of the requesting domain
+/// (`backend/vbd`, at most 2048 bytes), or special, for watches and their permissions (`@releaseDomain`). Its characters
 /// are letters, digits and `-/_@`; no component is empty, and only the root itself ends in `/`.
 ///
 /// ```
@@ -25,56 +25,56 @@ const RELATIVE_MAX: usize = 2048;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Path(Arc<str>);
 
-/// Why a text is not a path.
+/// Error for a text that is not a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// a path is not empty
-    #[error("a path is not empty")]
+    /// no characters
+    #[error("a path is empty")]
     Empty,
     /// too many bytes
     #[error("a path of {0} bytes is too long")]
     TooLong(usize),
     /// a character that xenstored refuses
-    #[error("a path has no byte 0x{0:02x}: letters, digits and -/_@ alone")]
+    #[error("a path contains byte 0x{0:02x}; only letters, digits and -/_@ are allowed")]
     Character(u8),
     /// two slashes in a row, or one at the end
-    #[error("a component of a path is not empty")]
+    #[error("a component of a path is empty")]
     EmptyComponent,
 }
 
 impl Path {
-    /// The root of the store.
+    /// Returns the root of the store.
     pub fn root() -> Self {
         Self("/".into())
     }
 
-    /// The home of a domain: `/local/domain/<domid>`, what relative paths are relative to.
+    /// Returns the home of a domain, where its relative paths start: `/local/domain/<domid>`.
     pub fn home(domid: u16) -> Self {
         Self(format!("/local/domain/{domid}").into())
     }
 
-    /// Its text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it starts at the root.
+    /// Returns whether the path starts at the root.
     pub fn is_absolute(&self) -> bool {
         self.0.starts_with('/')
     }
 
-    /// Whether it names an event instead of a node.
+    /// Returns whether the path names an event instead of a node.
     pub fn is_special(&self) -> bool {
         self.0.starts_with('@')
     }
 
-    /// The path of something below it: one component or several.
+    /// Appends one component or several.
     pub fn join(&self, below: &str) -> Result<Self, PathError> {
         let slash = if self.0.ends_with('/') { "" } else { "/" };
         format!("{}{slash}{below}", self.0).parse()
     }
 
-    /// The path of the directory it is in. The root has none, nor has a relative path of one component.
+    /// Returns the path of the parent node. The root and a relative path of one component have none.
     pub fn parent(&self) -> Option<Self> {
         match self.0.rsplit_once('/')? {
             (_, "") => None,
@@ -83,17 +83,17 @@ impl Path {
         }
     }
 
-    /// Its last component. The root's is empty.
+    /// Returns the last component, which is empty for the root.
     pub fn name(&self) -> &str {
         self.0.rsplit_once('/').map_or(&self.0, |(_, name)| name)
     }
 
-    /// Its components from the first to the last.
+    /// Iterates over the components.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('/').filter(|component| !component.is_empty())
     }
 
-    /// What remains of it below another: empty if they are the same, `None` if it is not below.
+    /// Returns the part below `ancestor`: empty if they are equal, `None` if the path is not below.
     pub fn below(&self, ancestor: &Path) -> Option<&str> {
         if ancestor.0.ends_with('/') {
             return self.0.strip_prefix('/');
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_xenstored_refuses_is_refused_here() {
+    fn path_that_xenstored_refuses_is_an_error() {
         for text in [
             "", "//", "/a/", "a/", "/a//b", "/a b", "/a.b", "/a:b", "/ä", "/a\0", "/a\n",
         ] {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_knows_what_is_above_and_below_it() {
+    fn path_knows_its_parent_name_and_descendants() {
         assert_eq!(path("/a/b").parent(), Some(path("/a")));
         assert_eq!(path("/a").parent(), Some(Path::root()));
         assert_eq!(Path::root().parent(), None);
@@ -234,7 +234,7 @@ mod tests {
         }
 
         #[test]
-        fn a_child_is_below_its_parent(parent in "/[a-z]{1,4}(/[a-z]{1,4}){0,3}", name in "[a-zA-Z0-9_@-]{1,8}") {
+        fn child_is_below_its_parent(parent in "/[a-z]{1,4}(/[a-z]{1,4}){0,3}", name in "[a-zA-Z0-9_@-]{1,8}") {
             let parent = path(&parent);
             let child = parent.join(&name).unwrap();
             prop_assert_eq!(child.parent(), Some(parent.clone()));

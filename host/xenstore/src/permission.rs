@@ -1,76 +1,76 @@
-//! Who may do what with a node.
+//! Permissions of nodes.
 
 use std::{fmt, str::FromStr};
 
-/// What a domain may do.
+/// Access of a domain to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Nothing: `n`.
+    /// No access: `n`.
     None,
-    /// Read: `r`.
+    /// Read access: `r`.
     Read,
-    /// Write: `w`.
+    /// Write access: `w`.
     Write,
-    /// Read and write: `b`.
+    /// Read and write access: `b`.
     Both,
 }
 
 impl Access {
-    /// Whether it allows reading.
+    /// Returns whether it allows reading.
     pub fn reads(self) -> bool {
         matches!(self, Self::Read | Self::Both)
     }
 
-    /// Whether it allows writing.
+    /// Returns whether it allows writing.
     pub fn writes(self) -> bool {
         matches!(self, Self::Write | Self::Both)
     }
 }
 
-/// One entry of a node's permissions, `r3` as text.
+/// Entry of a node's permissions, `r3` as text.
 ///
-/// The first entry of a node names its owner, who may do anything, and says what every domain may do that has no entry
-/// of its own; the others each speak of one domain (docs/misc/xenstore.txt).
+/// The first entry of a node names its owner, which has every right, and the access of the domains without an entry; each
+/// other entry is for one domain (docs/misc/xenstore.txt).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Permission {
-    /// The domain.
+    /// Domain.
     pub domid: u16,
-    /// What it may do (for the first entry: what the domains not named may do).
+    /// Access of the domain; in the first entry, access of the domains without an entry.
     pub access: Access,
 }
 
-/// The text is not a letter of `nrwb` and a domain's number.
+/// Error for a text that is not a letter of `nrwb` and a domid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a permission is one of n, r, w, b and a domain's number")]
+#[error("a permission is one of n, r, w, b followed by a domid")]
 pub struct PermissionError;
 
 impl Permission {
-    /// An entry.
+    /// Creates an entry.
     pub const fn new(domid: u16, access: Access) -> Self {
         Self { domid, access }
     }
 
-    /// `n<domid>`: as first entry, the owner, and nothing for the others.
+    /// Creates `n<domid>`: as first entry, an owner, and no access for other domains.
     pub const fn none(domid: u16) -> Self {
         Self::new(domid, Access::None)
     }
 
-    /// `r<domid>`.
+    /// Creates `r<domid>`.
     pub const fn read(domid: u16) -> Self {
         Self::new(domid, Access::Read)
     }
 
-    /// `w<domid>`.
+    /// Creates `w<domid>`.
     pub const fn write(domid: u16) -> Self {
         Self::new(domid, Access::Write)
     }
 
-    /// `b<domid>`.
+    /// Creates `b<domid>`.
     pub const fn both(domid: u16) -> Self {
         Self::new(domid, Access::Both)
     }
 
-    /// From the bytes of a message.
+    /// Parses the bytes of a message.
     pub(crate) fn from_bytes(text: &[u8]) -> Option<Self> {
         std::str::from_utf8(text).ok()?.parse().ok()
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_permission_is_a_letter_and_a_domain() {
+    fn permission_is_a_letter_and_a_domid() {
         assert_eq!("b7".parse(), Ok(Permission::both(7)));
         for text in ["", "x1", "r", "r-1", "r+1", "r65536", "r1 ", "ä1"] {
             assert_eq!(text.parse::<Permission>(), Err(PermissionError), "{text:?}");

@@ -1,31 +1,30 @@
-//! What can be asked of the store, and what it answers.
+//! Requests to the store, and its replies.
 
 use crate::{
     Errno, Error, Path, Permission,
     wire::{DEVICE_PAYLOAD_MAX, Kind, decimal, first_string, only_string, strings},
 };
 
-/// What can be asked of the store, for [`Client::batch`](crate::Client::batch) and
+/// Request to the store, for [`Client::batch`](crate::Client::batch) and
 /// [`Transaction::batch`](crate::Transaction::batch).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request {
-    /// The names of a node's children: [`Reply::Names`]. `E2BIG` if they do not fit into one message; then use
+    /// Lists the names of a node's children: [`Reply::Names`]. `E2BIG` if they do not fit into one message; then use
     /// [`Client::directory`](crate::Client::directory).
     Directory(Path),
-    /// A node's value: [`Reply::Value`].
+    /// Reads the value of a node: [`Reply::Value`].
     Read(Path),
-    /// A node's permissions: [`Reply::Permissions`].
+    /// Reads the permissions of a node: [`Reply::Permissions`].
     Permissions(Path),
-    /// Sets a node's value, and creates it and what is missing above it: [`Reply::Done`].
+    /// Sets the value of a node, and creates it and its missing ancestors: [`Reply::Done`].
     Write(Path, Vec<u8>),
-    /// Creates a node if it is missing, and what is missing above it: [`Reply::Done`].
+    /// Creates a node and its missing ancestors: [`Reply::Done`].
     Mkdir(Path),
-    /// Removes a node and all below it. It need not exist, its parent must: [`Reply::Done`].
+    /// Removes a node and all below it; its parent must exist: [`Reply::Done`].
     Rm(Path),
-    /// Sets a node's permissions, the first of which names the owner: [`Reply::Done`].
+    /// Sets the permissions of a node, the first of which names the owner: [`Reply::Done`].
     SetPermissions(Path, Vec<Permission>),
-    /// Where the relative paths of a domain start: [`Reply::Value`].
     #[doc(hidden)]
     DomainPath(u16),
     #[doc(hidden)]
@@ -46,23 +45,23 @@ pub enum Request {
     TransactionEnd { commit: bool },
 }
 
-/// What the store answers.
+/// Reply of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply {
-    /// It is done.
+    /// The request has taken effect.
     Done,
-    /// A value.
+    /// Value.
     Value(Vec<u8>),
-    /// The names of children, in the store's order.
+    /// Names of children, in the store's order.
     Names(Vec<String>),
-    /// A node's permissions, the first of which names the owner.
+    /// Permissions of a node, the first of which names the owner.
     Permissions(Vec<Permission>),
     #[doc(hidden)]
     Part {
         generation: Vec<u8>,
         names: Vec<String>,
-        /// Bytes of these names in the list, to add to the offset.
+        /// Size of these names in the list, to add to the offset.
         bytes: usize,
         last: bool,
     },
@@ -73,7 +72,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The value of a reply to a request that is answered with one.
+    /// Returns the value of a reply to a request that has one.
     pub(crate) fn into_value(self) -> Vec<u8> {
         match self {
             Self::Value(value) => value,
@@ -140,7 +139,7 @@ impl Request {
         }
     }
 
-    /// Bytes of the payload, or less where it is short anyhow.
+    /// Returns the size of the payload, or 0 where it is always short.
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Write(path, value) => path.as_str().len() + 1 + value.len(),
@@ -150,9 +149,9 @@ impl Request {
         }
     }
 
-    /// Whether it fits into a message: [`Error::TooLarge`] if not.
+    /// Fails with [`Error::TooLarge`] unless the request fits into a message.
     pub(crate) fn check_size(&self) -> Result<(), Error> {
-        // Whatever fits through the device fits through the socket: the same limit for both keeps values portable.
+        // The socket takes more than the device; the same limit for both keeps values portable.
         if self.size() <= DEVICE_PAYLOAD_MAX {
             return Ok(());
         }
@@ -164,7 +163,7 @@ impl Request {
         })
     }
 
-    /// What it is about, for messages.
+    /// Returns the path or domain, for messages.
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::Directory(path)
@@ -187,7 +186,7 @@ impl Request {
         }
     }
 
-    /// The error for a refusal by the store.
+    /// Creates the error for a refusal by the store.
     pub(crate) fn refused(&self, errno: Errno) -> Error {
         Error::Store {
             operation: self.kind().name(),
@@ -196,7 +195,7 @@ impl Request {
         }
     }
 
-    /// Understands the payload of a reply.
+    /// Parses the payload of a reply.
     pub(crate) fn reply(&self, payload: Vec<u8>) -> Result<Reply, Error> {
         self.parse(payload).ok_or_else(|| {
             Error::Protocol(format!(
@@ -238,12 +237,12 @@ impl Request {
     }
 }
 
-/// The text of a watch's token, as it stands in requests and events.
+/// Formats the token of a watch for requests and events.
 pub(crate) fn token_text(token: u64) -> String {
     format!("x{token}")
 }
 
-/// A watch's token from an event.
+/// Parses the token of an event.
 pub(crate) fn token_number(text: &[u8]) -> Option<u64> {
     decimal(text.strip_prefix(b"x")?)
 }
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_put_as_the_protocol_has_them() {
+    fn requests_are_encoded_as_in_the_protocol() {
         let texts: [&[u8]; 16] = [
             b"/a\0",
             b"/a\0",
@@ -323,7 +322,7 @@ mod tests {
         }
 
         #[test]
-        fn a_token_is_read_back(token: u64) {
+        fn token_round_trips(token: u64) {
             prop_assert_eq!(token_number(token_text(token).as_bytes()), Some(token));
         }
     }

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn every_known_number_is_its_own_type() {
+    fn known_numbers_map_to_their_types() {
         for number in 0..70_000 {
             assert!(Kind::of(number).is_none_or(|kind| kind as u32 == number));
         }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_of_4096_bytes_is_taken_and_one_of_4097_is_refused_from_its_header_alone() {
+    fn header_announcing_4097_bytes_is_refused() {
         let largest = frame(2, 1, 0, &[7; PAYLOAD_MAX]);
         assert_eq!(first_frame(&largest).unwrap().unwrap().0.payload.len(), PAYLOAD_MAX);
         for len in [4097, u32::MAX] {
@@ -220,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_frame_or_an_incomplete_one_or_an_oversized_one(bytes: Vec<u8>) {
+        fn any_bytes_parse_as_complete_partial_or_oversized_frame(bytes: Vec<u8>) {
             match first_frame(&bytes) {
                 Ok(Some((frame, used))) => {
                     prop_assert_eq!(used, HEADER + frame.payload.len());
@@ -232,7 +232,7 @@ mod tests {
         }
 
         #[test]
-        fn a_frame_is_read_back_as_it_was_written(
+        fn frame_round_trips(
             kind: u32, request: u32, transaction: u32,
             payload in proptest::collection::vec(any::<u8>(), 0..PAYLOAD_MAX),
             tail: Vec<u8>,
@@ -247,7 +247,7 @@ mod tests {
         }
 
         #[test]
-        fn any_payload_has_strings(payload: Vec<u8>) {
+        fn any_payload_splits_into_strings(payload: Vec<u8>) {
             let found: Vec<&[u8]> = strings(&payload).collect();
             prop_assert_eq!(found.len(), payload.iter().filter(|byte| **byte == 0).count());
             if let Some(only) = only_string(&payload) {

@@ -1,4 +1,4 @@
-//! The blocking client on the in-memory server, and on peers that are broken.
+//! Tests of the blocking client, on the in-memory server and on broken peers.
 
 use std::{os::unix::net::UnixListener, path::PathBuf};
 
@@ -8,13 +8,13 @@ use xenplug_store_server::{self as server, Server};
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 fn node(path: &str) -> Path {
     path.parse().unwrap()
 }
 
-/// A server, and the runtime and directory it lives in.
+/// Server, with its runtime and directory.
 struct Store {
     _server: Server,
     socket: PathBuf,
@@ -37,10 +37,10 @@ impl Store {
     }
 
     fn connect(&self) -> Client {
-        Client::connect(&Endpoint::Socket(self.socket.clone()), SOON).unwrap()
+        Client::connect(&Endpoint::Socket(self.socket.clone()), DEADLINE).unwrap()
     }
 
-    /// The value of a node, seen from a connection of its own.
+    /// Reads a node on a connection of its own.
     fn value(&self, path: &str) -> Result<Vec<u8>, Error> {
         self.connect()
             .transaction(&Backoff::default(), |transaction| transaction.read(&node(path)))
@@ -54,7 +54,7 @@ impl Store {
 }
 
 #[test]
-fn what_a_transaction_writes_is_there_after_it_and_nothing_of_one_that_fails() {
+fn transaction_takes_effect_unless_it_fails() {
     let store = Store::new();
     store.write("/a", "1");
     assert_eq!(store.value("/a").unwrap(), b"1");
@@ -67,7 +67,7 @@ fn what_a_transaction_writes_is_there_after_it_and_nothing_of_one_that_fails() {
 }
 
 #[test]
-fn a_transaction_that_meets_anothers_change_is_done_again_and_not_for_ever() {
+fn conflicting_transaction_is_retried_within_bounds() {
     let store = Store::new();
     store.write("/a", "0");
     let mut rounds = 0;
@@ -93,7 +93,7 @@ fn a_transaction_that_meets_anothers_change_is_done_again_and_not_for_ever() {
 }
 
 #[test]
-fn a_peer_that_is_away_silent_gone_or_senseless_is_an_error() {
+fn absent_silent_closed_or_malformed_peer_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("socket");
     let deadline = Duration::from_millis(50);
@@ -104,29 +104,29 @@ fn a_peer_that_is_away_silent_gone_or_senseless_is_an_error() {
     ));
 
     let listener = UnixListener::bind(&socket).unwrap();
-    // `None` says nothing and stays; the others say this, and leave.
+    // `None` sends nothing and stays connected; the others send these bytes, and close.
     let another = [16_u32, 7, 0, 0].map(u32::to_ne_bytes).concat();
     let oversized = [6_u32, 1, 0, u32::MAX].map(u32::to_ne_bytes).concat();
-    for said in [None, Some(Vec::new()), Some(another), Some(oversized)] {
+    for sent in [None, Some(Vec::new()), Some(another), Some(oversized)] {
         let mut client = Client::connect(&endpoint, deadline).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        if let Some(said) = &said {
-            peer.write_all(said).unwrap();
+        if let Some(sent) = &sent {
+            peer.write_all(sent).unwrap();
             peer.shutdown(std::net::Shutdown::Write).unwrap();
         }
         let error = client
             .transaction(&Backoff::default(), |_| Ok::<_, Error>(()))
             .unwrap_err();
-        match &said {
+        match &sent {
             None => assert!(matches!(error, Error::Timeout(_)), "{error}"),
-            Some(said) if said.is_empty() => assert!(matches!(error, Error::Disconnected), "{error}"),
+            Some(sent) if sent.is_empty() => assert!(matches!(error, Error::Disconnected), "{error}"),
             Some(_) => assert!(matches!(error, Error::Protocol(_)), "{error}"),
         }
     }
 }
 
 #[test]
-fn a_value_that_no_message_holds_is_refused_before_it_is_sent() {
+fn oversized_value_is_refused_before_it_is_sent() {
     let store = Store::new();
     let error = store
         .connect()

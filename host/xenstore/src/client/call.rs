@@ -1,4 +1,4 @@
-//! One or more requests of one caller, and the replies as they come.
+//! Calls: the requests of one caller, and their replies as they arrive.
 
 use std::{
     pin::Pin,
@@ -8,28 +8,34 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::transaction::Id;
 use crate::{
     Errno, Error, Reply, Request,
     wire::{decimal, only_string},
 };
 
-/// What becomes of the replies.
+/// Number of a transaction, and the connection that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TransactionId {
+    pub(super) number: u32,
+    pub(super) epoch: u64,
+}
+
+/// Use of the replies to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A caller waits for them.
     Answer,
-    /// They tell whether this watch was set again on a new connection.
+    /// They show whether the store took this watch again on a new connection.
     SetAgain(u64),
-    /// Nothing.
+    /// They are ignored.
     None,
 }
 
-/// One or more requests of one caller. Shared between the caller, the queue and the window of the connection.
+/// Requests of one caller, shared between the caller, the queue and the window of the connection.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) requests: Vec<Request>,
-    pub(super) within: Option<Id>,
+    pub(super) within: Option<TransactionId>,
     pub(super) purpose: Purpose,
     progress: Mutex<Progress>,
 }
@@ -47,18 +53,22 @@ struct Progress {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What to do once an answer has been put in.
+/// Work left to do outside of the lock after an answer.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Whom to wake.
+    /// The caller, if this was its last answer.
     pub(super) waker: Option<Waker>,
-    /// A transaction was begun for a caller that no longer waits: it has to be aborted.
+    /// Transaction that was begun for a caller that no longer waits, to be aborted.
     pub(super) orphan: Option<(u32, Option<OwnedSemaphorePermit>)>,
 }
 
 impl Call {
     /// Errors: [`Error::TooLarge`].
-    pub(super) fn new(requests: Vec<Request>, within: Option<Id>, purpose: Purpose) -> Result<Arc<Self>, Error> {
+    pub(super) fn new(
+        requests: Vec<Request>,
+        within: Option<TransactionId>,
+        purpose: Purpose,
+    ) -> Result<Arc<Self>, Error> {
         requests.iter().try_for_each(Request::check_size)?;
         let progress = Progress {
             answers: requests.iter().map(|_| None).collect(),
@@ -73,13 +83,13 @@ impl Call {
         }))
     }
 
-    /// Puts in the answer to one of the requests.
+    /// Stores the answer to one of the requests.
     pub(super) fn answer(&self, index: usize, answer: Answer) -> Settled {
         let mut progress = self.progress();
-        let Some(place @ None) = progress.answers.get_mut(index) else {
+        let Some(slot @ None) = progress.answers.get_mut(index) else {
             return Settled::default();
         };
-        *place = Some(answer);
+        *slot = Some(answer);
         progress.missing -= 1;
         if progress.abandoned {
             let orphan = self.begun(&progress.answers[index..=index], index);
@@ -103,7 +113,7 @@ impl Call {
         progress.waker.take()
     }
 
-    /// Whether the answer to the first request is there, and is a refusal.
+    /// Returns the error of the first request, if the store has refused it.
     pub(super) fn refusal(&self) -> Option<Errno> {
         match self.progress().answers.first() {
             Some(Some(Err(errno))) => Some(*errno),
@@ -111,17 +121,17 @@ impl Call {
         }
     }
 
-    /// Keeps a permit for as long as it is not known what became of the transaction that the call begins or ends.
+    /// Keeps the permit until the transaction that the call begins or ends is known to be open or gone.
     pub(super) fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
         self.progress().permit = permit;
     }
 
-    /// Gives the permit to whom the transaction belongs from now on.
+    /// Takes the permit, for the owner of the open transaction.
     pub(super) fn take_permit(&self) -> Option<OwnedSemaphorePermit> {
         self.progress().permit.take()
     }
 
-    /// The transaction that one of these answers has begun.
+    /// Returns the transaction that one of these answers has begun.
     fn begun(&self, answers: &[Option<Answer>], offset: usize) -> Option<u32> {
         answers
             .iter()
@@ -137,10 +147,10 @@ impl Call {
     }
 }
 
-/// The replies to all requests of a call. If it is dropped before they are there, they are ignored.
+/// Future of the replies to all requests of a call. Dropping it early ignores them.
 pub(super) struct Answers<'a> {
     pub(super) call: &'a Call,
-    /// Aborts a transaction that was begun in vain.
+    /// Aborts a transaction that no caller will use.
     pub(super) abort: &'a (dyn Fn(u32, Option<OwnedSemaphorePermit>) + Sync),
     pub(super) done: bool,
 }

@@ -8,12 +8,11 @@ use std::{
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::{
-    Options,
-    call::{Answers, Call, Purpose},
+    call::{Answers, Call, Purpose, TransactionId},
+    inbox::Inbox,
+    options::Options,
     state::{State, Wakers},
-    transaction::Id,
     transport::{self, Arrival, Incoming, Outgoing, Sent},
-    watch::Inbox,
 };
 use crate::{
     Endpoint, Errno, Error, Reply, Request,
@@ -21,13 +20,13 @@ use crate::{
     wire::{HEADER, PAYLOAD_MAX, first_frame},
 };
 
-/// Bytes read at once. It holds the longest message, and a window full of common ones.
+/// Size of the read buffer: the longest message, or a window full of common ones.
 const BUFFER: usize = 4 * (HEADER + PAYLOAD_MAX);
 
-/// How often to look for more bytes before sleeping while replies are outstanding: some 5 microseconds.
-const LOOKS: u32 = 50;
+/// Number of polls for more bytes before the task sleeps while replies are outstanding: some 5 microseconds.
+const POLLS: u32 = 50;
 
-/// The replies to the requests of a call, in their order.
+/// Replies to the requests of a call, in their order.
 pub(super) type Replies = Vec<Result<Reply, Error>>;
 
 /// A connection, shared between its callers and the task that reads from it.
@@ -37,7 +36,7 @@ pub(super) struct Connection {
     options: Options,
     chance: Chance,
     state: Mutex<State>,
-    /// Tells the task that the connection is lost, or that bytes are left to be sent.
+    /// Notifies the task that the connection is lost, or that bytes are left to send.
     news: Notify,
 }
 
@@ -69,10 +68,10 @@ impl Connection {
         Ok(self.ask_on(call).await?.1)
     }
 
-    /// Sends a call and waits for all replies. Says on which connection.
+    /// Sends a call and waits for all replies. Returns the epoch of the connection too.
     pub(super) async fn ask_on(&self, call: Arc<Call>) -> Result<(u64, Replies), Error> {
         let epoch = self.submit(call.clone())?;
-        let abort = |number, permit| self.abort(Id { number, epoch }, permit);
+        let abort = |number, permit| self.abort(TransactionId { number, epoch }, permit);
         let answers = Answers {
             call: &call,
             abort: &abort,
@@ -81,15 +80,15 @@ impl Connection {
         match tokio::time::timeout(self.options.deadline, answers).await {
             Ok(answers) => Ok((epoch, answers?)),
             Err(_) => {
-                // Replies come in order: what is late holds up all that follows. Only a new connection can help.
-                tracing::warn!(endpoint = %self.endpoint, "xenstored does not answer");
+                // Replies come in order, so that a late one delays all others. Only a new connection helps.
+                tracing::warn!(endpoint = %self.endpoint, "xenstored did not answer in time");
                 self.disconnect(Some(epoch));
                 Err(Error::Timeout(self.options.deadline))
             }
         }
     }
 
-    /// Queues a call and sends what the window allows. Says on which connection.
+    /// Queues a call and sends as much as the window allows. Returns the epoch of the connection.
     pub(super) fn submit(&self, call: Arc<Call>) -> Result<u64, Error> {
         let mut state = self.state();
         if state.outgoing.is_none() || call.within.is_some_and(|id| id.epoch != state.epoch) {
@@ -101,14 +100,14 @@ impl Connection {
         Ok(epoch)
     }
 
-    /// Aborts a transaction, without waiting for it.
-    pub(super) fn abort(&self, id: Id, permit: Option<OwnedSemaphorePermit>) {
+    /// Aborts a transaction, without waiting.
+    pub(super) fn abort(&self, id: TransactionId, permit: Option<OwnedSemaphorePermit>) {
         let mut state = self.state();
         state.abort(id, permit);
         self.pump(state);
     }
 
-    /// Registers the inbox of a new watch: its token.
+    /// Registers a new watch. Returns its token and inbox.
     pub(super) fn add_watch(&self, path: &crate::Path) -> (u64, Arc<Inbox>) {
         let mut state = self.state();
         state.last_token += 1;
@@ -118,12 +117,12 @@ impl Connection {
         (token, inbox)
     }
 
-    /// Forgets a watch that the store does not have.
+    /// Removes a watch that the store does not have.
     pub(super) fn forget_watch(&self, token: u64) {
         self.state().watches.remove(&token);
     }
 
-    /// Forgets a watch, here and in the store.
+    /// Removes a watch, here and in the store.
     pub(super) fn remove_watch(&self, token: u64) {
         let mut state = self.state();
         let Some(inbox) = state.watches.remove(&token) else {
@@ -137,7 +136,7 @@ impl Connection {
         }
     }
 
-    /// Gives up the connection of that epoch, or whichever there is; what waits for it fails.
+    /// Closes the connection of the epoch, or any; its calls fail.
     pub(super) fn disconnect(&self, epoch: Option<u64>) {
         let mut state = self.state();
         if epoch.is_some_and(|epoch| epoch != state.epoch) {
@@ -150,7 +149,7 @@ impl Connection {
         wake(wakers);
     }
 
-    /// Takes a new connection into use, and sets every watch again. Says its epoch.
+    /// Starts to use a new connection, and sets every watch again. Returns its epoch.
     pub(super) fn install(&self, outgoing: Outgoing) -> u64 {
         let mut state = self.state();
         state.epoch += 1;
@@ -170,8 +169,7 @@ impl Connection {
         epoch
     }
 
-    /// Handles the whole messages at the start of the bytes, in one go; says how many bytes they were, and whether more
-    /// replies are outstanding.
+    /// Handles the whole messages at the start of the bytes. Returns their length, and whether more replies are outstanding.
     fn receive(&self, epoch: u64, bytes: &[u8]) -> Result<(usize, bool), Error> {
         let mut state = self.state();
         if state.epoch != epoch {
@@ -188,7 +186,7 @@ impl Connection {
                         break Err(error);
                     }
                 }
-                Err(oversized) => break Err(Error::Protocol(format!("nonsense: {oversized}"))),
+                Err(oversized) => break Err(Error::Protocol(oversized.to_string())),
             }
         };
         let outstanding = state.is_waiting();
@@ -197,7 +195,7 @@ impl Connection {
         result.map(|used| (used, outstanding))
     }
 
-    /// Handles what the kernel refused to pass on.
+    /// Fails the requests that the kernel refused.
     fn refuse(&self, epoch: u64, refused: Vec<(u32, Errno)>) {
         let mut state = self.state();
         let mut wakers = Wakers::new();
@@ -210,7 +208,7 @@ impl Connection {
         wake(wakers);
     }
 
-    /// What to wait for if not everything is sent; an error if this connection has been given up.
+    /// Returns the room to wait for while bytes are left to send. Fails if this connection is closed.
     fn unsent(&self, epoch: u64) -> Result<Option<transport::Room>, Error> {
         let state = self.state();
         match &state.outgoing {
@@ -219,7 +217,7 @@ impl Connection {
         }
     }
 
-    /// Sends what the window allows.
+    /// Sends as much as the window allows.
     fn pump(&self, mut state: MutexGuard<'_, State>) {
         let mut wakers = Wakers::new();
         let sent = state.pump(&mut wakers);
@@ -238,12 +236,12 @@ impl Connection {
     }
 }
 
-/// The task of a connection: reads from it, and makes it again when it is lost.
+/// Reads from the connection, and makes it again when it is lost.
 pub(super) async fn run(connection: Arc<Connection>, mut incoming: Incoming, mut epoch: u64) {
     loop {
         let lost = serve(&connection, epoch, &mut incoming).await;
         connection.disconnect(Some(epoch));
-        tracing::warn!(endpoint = %connection.endpoint, cause = %lost, "the connection to xenstored is lost");
+        tracing::warn!(endpoint = %connection.endpoint, cause = %lost, "connection to xenstored lost");
         let outgoing;
         (incoming, outgoing) = reconnect(&connection).await;
         epoch = connection.install(outgoing);
@@ -257,18 +255,18 @@ async fn reconnect(connection: &Connection) -> (Incoming, Outgoing) {
         tokio::time::sleep(backoff::wait(first, most, attempt, &connection.chance)).await;
         match transport::open(&connection.endpoint).await {
             Ok(ends) => return ends,
-            Err(error) => tracing::debug!(endpoint = %connection.endpoint, %error, "xenstored cannot be reached"),
+            Err(error) => tracing::debug!(endpoint = %connection.endpoint, %error, "cannot reach xenstored"),
         }
     }
     unreachable!("the attempts have no end")
 }
 
-/// Reads until the connection is lost; says why.
+/// Reads until the connection is lost. Returns the cause.
 async fn serve(connection: &Connection, epoch: u64, incoming: &mut Incoming) -> Error {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     let mut room = None;
-    let mut more_is_near = false;
+    let mut expects_more = false;
     loop {
         tokio::select! {
             biased;
@@ -279,19 +277,19 @@ async fn serve(connection: &Connection, epoch: u64, incoming: &mut Incoming) -> 
                         Ok((used, outstanding)) => {
                             buffer.copy_within(used..filled, 0);
                             filled -= used;
-                            more_is_near = outstanding;
+                            expects_more = outstanding;
                         }
                         Err(error) => return error,
                     }
                 }
                 Ok(Arrival::Refused(refused)) => connection.refuse(epoch, refused),
-                Err(error) => return Error::Protocol(format!("no more: {error}")),
+                Err(error) => return Error::Protocol(format!("nothing more: {error}")),
             },
             () = connection.news.notified() => match connection.unsent(epoch) {
                 Ok(left) => room = left,
                 Err(error) => return error,
             },
-            () = look_again(), if more_is_near => more_is_near = false,
+            () = poll_again(), if expects_more => expects_more = false,
             () = wait_for(&room), if room.is_some() => {
                 connection.pump(connection.state());
                 room = None;
@@ -300,12 +298,12 @@ async fn serve(connection: &Connection, epoch: u64, incoming: &mut Incoming) -> 
     }
 }
 
-/// Lets the runtime look for bytes a few times before it sleeps.
+/// Lets the runtime poll for bytes a few times before it sleeps.
 ///
-/// xenstored writes header and payload of every reply with a system call each, microseconds apart, and each of them costs
-/// it twice as much when it has to wake us.
-async fn look_again() {
-    for _ in 0..LOOKS {
+/// xenstored writes header and payload of every reply with a system call each, microseconds apart, and each costs twice as
+/// much when it has to wake this process.
+async fn poll_again() {
+    for _ in 0..POLLS {
         tokio::task::yield_now().await;
     }
 }

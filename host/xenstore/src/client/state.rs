@@ -1,4 +1,4 @@
-//! What a connection keeps under its lock: the queue, the window of requests on the wire, and the watches.
+//! State of a connection under its lock: the queue, the window of requests on the wire, and the watches.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,10 +9,9 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    call::{Call, Purpose},
-    transaction::Id,
+    call::{Call, Purpose, TransactionId},
+    inbox::Inbox,
     transport::{Outgoing, Sent},
-    watch::Inbox,
 };
 use crate::{
     Errno, Error, Request,
@@ -20,24 +19,24 @@ use crate::{
     wire::{Frame, Kind, append_frame, only_string, strings},
 };
 
-/// Places for requests on the wire; [`Outgoing::window`] says how many may be there at a time.
+/// Slots for requests on the wire; [`Outgoing::window`] limits how many are in use.
 const WINDOW: usize = super::transport::WINDOW;
 
-/// What a connection keeps under its lock.
+/// State of a connection under its lock.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Counts the connections made.
+    /// Number of connections made.
     pub(super) epoch: u64,
     /// `None` while there is no connection.
     pub(super) outgoing: Option<Outgoing>,
-    /// Calls of which not all requests are on the wire, and the next one of each.
+    /// Calls that have requests left to send, and the index of the next one.
     queue: VecDeque<(Arc<Call>, usize)>,
-    /// The requests on the wire. The number of one is its place here plus a multiple of `WINDOW` that is never the same
-    /// for two in a row, so that a late reply finds nobody.
+    /// Requests on the wire. The number of a request is its slot plus a multiple of `WINDOW` that differs from that of the
+    /// request before it, so that a late reply matches none.
     window: [Option<OnWire>; WINDOW],
     on_wire: usize,
     serial: u32,
-    /// In the order in which they were set.
+    /// Watches, by token in the order in which they were set.
     pub(super) watches: BTreeMap<u64, Arc<Inbox>>,
     pub(super) last_token: u64,
 }
@@ -49,11 +48,11 @@ struct OnWire {
     index: usize,
 }
 
-/// Whom to wake once the lock is released.
+/// Callers to wake after the lock is released.
 pub(super) type Wakers = Vec<Waker>;
 
 impl State {
-    /// Whether replies are outstanding.
+    /// Returns whether replies are outstanding.
     pub(super) fn is_waiting(&self) -> bool {
         self.on_wire > 0
     }
@@ -83,14 +82,14 @@ impl State {
         }
     }
 
-    /// Takes one message from the store.
+    /// Handles one message from the store.
     pub(super) fn receive(&mut self, frame: Frame<'_>, wakers: &mut Wakers) -> Result<(), Error> {
         match Kind::of(frame.kind) {
-            // By type alone: on the device the number of an event may be anything.
+            // Only the type identifies an event: on the device its number is arbitrary.
             Some(Kind::WatchEvent) => self.event(frame.payload, wakers),
             Some(Kind::Error) => {
                 let errno = only_string(frame.payload).and_then(Errno::from_name);
-                // As libxenstore has it, an error it does not know is EINVAL.
+                // As in libxenstore, an unknown error is EINVAL.
                 self.settle(frame.request, Err(errno.unwrap_or(Errno::Invalid)), wakers);
             }
             kind => match self.expected(frame.request) {
@@ -108,7 +107,7 @@ impl State {
         Ok(())
     }
 
-    /// Ends every call, because the connection is lost.
+    /// Fails every call after the loss of the connection.
     pub(super) fn disconnect(&mut self, wakers: &mut Wakers) {
         self.outgoing = None;
         self.on_wire = 0;
@@ -118,10 +117,10 @@ impl State {
         }
     }
 
-    /// Puts in the answer to a request on the wire; one that nobody asked is ignored.
+    /// Stores the answer to a request on the wire, and ignores any other.
     pub(super) fn settle(&mut self, number: u32, answer: Result<Vec<u8>, Errno>, wakers: &mut Wakers) {
-        let place = &mut self.window[number as usize % WINDOW];
-        let Some(OnWire { call, index, .. }) = place.take_if(|entry| entry.number == number) else {
+        let slot = &mut self.window[number as usize % WINDOW];
+        let Some(OnWire { call, index, .. }) = slot.take_if(|entry| entry.number == number) else {
             return;
         };
         self.on_wire -= 1;
@@ -129,7 +128,7 @@ impl State {
         wakers.extend(settled.waker);
         if let Some((id, permit)) = settled.orphan {
             self.abort(
-                Id {
+                TransactionId {
                     number: id,
                     epoch: self.epoch,
                 },
@@ -142,7 +141,7 @@ impl State {
             match call.refusal() {
                 None => wakers.extend(inbox.resync()),
                 Some(errno) => {
-                    tracing::warn!(path = %inbox.path(), %errno, "a watch could not be set again");
+                    tracing::warn!(path = %inbox.path(), %errno, "cannot set a watch again");
                     wakers.extend(inbox.end());
                     self.watches.remove(&token);
                 }
@@ -150,8 +149,8 @@ impl State {
         }
     }
 
-    /// Queues the abort of a transaction that nobody holds any more.
-    pub(super) fn abort(&mut self, id: Id, permit: Option<OwnedSemaphorePermit>) {
+    /// Queues the abort of a transaction that has no owner.
+    pub(super) fn abort(&mut self, id: TransactionId, permit: Option<OwnedSemaphorePermit>) {
         if id.epoch != self.epoch || self.outgoing.is_none() {
             return;
         }
@@ -168,7 +167,7 @@ impl State {
         };
         while self.on_wire < outgoing.window()
             && let Some((call, next)) = self.queue.front_mut()
-            && let Some(place) = self.window.iter().position(Option::is_none)
+            && let Some(slot) = self.window.iter().position(Option::is_none)
         {
             let (call, index) = (call.clone(), *next);
             *next += 1;
@@ -176,14 +175,14 @@ impl State {
                 self.queue.pop_front();
             }
             self.serial = self.serial.wrapping_add(1);
-            let number = (self.serial << WINDOW.trailing_zeros()) + place as u32;
+            let number = (self.serial << WINDOW.trailing_zeros()) + slot as u32;
             let request = &call.requests[index];
             let within = call.within.map_or(0, |id| id.number);
             append_frame(outgoing.buffer(), request.kind() as u32, number, within, |to| {
                 request.fill(to)
             });
             outgoing.appended(request.kind(), number);
-            self.window[place] = Some(OnWire { number, call, index });
+            self.window[slot] = Some(OnWire { number, call, index });
             self.on_wire += 1;
         }
     }

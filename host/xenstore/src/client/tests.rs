@@ -2,12 +2,15 @@
 
 mod broken;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use xenplug_store_server::{self as server, Server, Stats};
 
-use super::*;
-use crate::Errno;
+use super::{Client, Event, Options, Watch};
+use crate::{Backoff, Endpoint, Errno, Error, Path, Request};
 
 fn node(path: &str) -> Path {
     path.parse().unwrap()
@@ -26,7 +29,7 @@ async fn next(watch: &mut Watch) -> Option<Event> {
         .expect("an event comes soon")
 }
 
-/// Waits for the event that tells of a new connection, past others.
+/// Waits for a resync, past other events.
 async fn resync(watch: &mut Watch) {
     while next(watch).await.expect("the watch goes on") != Event::Resync {}
 }
@@ -39,7 +42,7 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A server and a place for it to come back to.
+/// Socket on which a server can start again.
 struct TestSocket(tempfile::TempDir);
 
 impl TestSocket {
@@ -63,7 +66,7 @@ impl TestSocket {
 }
 
 #[tokio::test]
-async fn a_store_that_is_not_there_is_an_error_that_says_where() {
+async fn absent_store_is_an_error_with_the_endpoint() {
     for endpoint in [
         Endpoint::Socket("/nowhere/socket".into()),
         Endpoint::Device("/nowhere/xenbus".into()),
@@ -75,10 +78,10 @@ async fn a_store_that_is_not_there_is_an_error_that_says_where() {
 }
 
 #[tokio::test]
-async fn a_restarted_server_is_found_again_with_all_watches() {
-    let place = TestSocket::new();
-    let first = place.serve();
-    let client = place.connect().await;
+async fn restarted_server_gets_all_watches_again() {
+    let socket = TestSocket::new();
+    let first = socket.serve();
+    let client = socket.connect().await;
     let mut watches = Vec::new();
     for number in 0..100 {
         let mut watch = client.watch(&node(&format!("/a/{number}"))).await.unwrap();
@@ -88,7 +91,7 @@ async fn a_restarted_server_is_found_again_with_all_watches() {
     drop(first);
     eventually("the loss is noticed", || !client.is_connected()).await;
     assert!(matches!(client.read(&node("/a")).await, Err(Error::Disconnected)));
-    let second = place.serve();
+    let second = socket.serve();
     for watch in &mut watches {
         resync(watch).await;
         while watch.try_next().is_some() {}
@@ -101,14 +104,14 @@ async fn a_restarted_server_is_found_again_with_all_watches() {
 }
 
 #[tokio::test]
-async fn a_stalled_server_is_given_up_after_the_deadline_and_found_again() {
-    let place = TestSocket::new();
-    let server = place.serve();
+async fn stalled_server_is_left_after_the_deadline_and_found_again() {
+    let socket = TestSocket::new();
+    let server = socket.serve();
     let options = Options {
         deadline: Duration::from_secs(1),
         ..quick()
     };
-    let client = Client::connect_with(Endpoint::Socket(place.socket()), options)
+    let client = Client::connect_with(Endpoint::Socket(socket.socket()), options)
         .await
         .unwrap();
     let mut watch = client.watch(&node("/a")).await.unwrap();
@@ -131,10 +134,10 @@ async fn a_stalled_server_is_given_up_after_the_deadline_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_thousand_conflicts_in_a_row_end_as_an_error_within_bounds() {
-    let place = TestSocket::new();
-    let server = place.serve();
-    let client = place.connect().await;
+async fn endless_conflicts_end_in_an_error_within_bounds() {
+    let socket = TestSocket::new();
+    let server = socket.serve();
+    let client = socket.connect().await;
     server.conflict(1000);
     let retry = Backoff::default();
     let start = Instant::now();
@@ -158,10 +161,10 @@ async fn a_thousand_conflicts_in_a_row_end_as_an_error_within_bounds() {
 }
 
 #[tokio::test]
-async fn transactions_and_watches_whose_futures_are_dropped_leave_nothing_in_the_store() {
-    let place = TestSocket::new();
-    let server = place.serve();
-    let client = place.connect().await;
+async fn dropped_futures_leave_no_watch_or_transaction() {
+    let socket = TestSocket::new();
+    let server = socket.serve();
+    let client = socket.connect().await;
     let path = node("/a");
     for round in 0..300_u64 {
         let patience = Duration::from_micros(round % 60 * 3);
@@ -183,7 +186,7 @@ async fn transactions_and_watches_whose_futures_are_dropped_leave_nothing_in_the
     drop(all);
 }
 
-/// Several futures one after the other.
+/// Drops `count` futures after fewer and fewer polls, and returns the results of those that finish.
 async fn futures<F: Future<Output = Result<T, Error>>, T>(count: usize, mut f: impl FnMut() -> F) -> Vec<T> {
     let mut all = Vec::new();
     for _ in 0..count {
@@ -193,10 +196,10 @@ async fn futures<F: Future<Output = Result<T, Error>>, T>(count: usize, mut f: i
 }
 
 #[tokio::test]
-async fn a_transaction_does_not_outlive_its_connection() {
-    let place = TestSocket::new();
-    let server = place.serve();
-    let client = place.connect().await;
+async fn transaction_ends_with_its_connection() {
+    let socket = TestSocket::new();
+    let server = socket.serve();
+    let client = socket.connect().await;
     let mut watch = client.watch(&node("/a")).await.unwrap();
     let transaction = client.begin().await.unwrap();
     server.disconnect();
@@ -213,10 +216,10 @@ async fn a_transaction_does_not_outlive_its_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_dropped_closes_its_connection() {
-    let place = TestSocket::new();
-    let server = place.serve();
-    let client = place.connect().await;
+async fn dropped_client_closes_its_connection() {
+    let socket = TestSocket::new();
+    let server = socket.serve();
+    let client = socket.connect().await;
     let watch = client.watch(&node("/a")).await.unwrap();
     let transaction = client.begin().await.unwrap();
     drop(client);
@@ -241,10 +244,10 @@ async fn a_client_that_is_dropped_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn errors_say_what_was_asked() {
-    let place = TestSocket::new();
-    let _server = place.serve();
-    let client = place.connect().await;
+async fn errors_name_the_request() {
+    let socket = TestSocket::new();
+    let _server = socket.serve();
+    let client = socket.connect().await;
     let error = client.read(&node("/missing")).await.unwrap_err();
     assert_eq!(error.to_string(), "READ /missing: ENOENT");
     assert_eq!(error.errno(), Some(Errno::NoEnt));

@@ -1,31 +1,42 @@
-//! The two ways to xenstored: its socket, and the kernel's device. And one to a server in this process.
+//! Transports to xenstored: its socket and the kernel's device, and for tests a store in the same process.
 
 mod device;
 #[cfg(feature = "server")]
 mod in_process;
+mod outcome;
 mod socket;
 
 use std::io;
 
 use crate::{Endpoint, Errno, wire::Kind};
 
+pub(super) use outcome::{Arrival, Sent};
 pub(super) use socket::Room;
 
-/// The most requests on the wire at a time, on any transport: an unprivileged domain may have 20
+/// Largest number of requests on the wire, on any transport: an unprivileged domain may have 20
 /// (tools/xenstored/core.c, `quota_req_outstanding`).
 pub(super) const WINDOW: usize = 16;
 
-/// Opens both directions.
+/// Opens both directions of a transport.
 pub(super) async fn open(endpoint: &Endpoint) -> io::Result<(Incoming, Outgoing)> {
     match endpoint {
-        Endpoint::Socket(path) => socket::connect(path).await,
-        Endpoint::Device(path) => device::open(path),
+        Endpoint::Socket(path) => {
+            let (reader, writer) = socket::connect(path).await?;
+            Ok((Incoming::Socket(reader), Outgoing::Socket(writer)))
+        }
+        Endpoint::Device(path) => {
+            let (reader, writer) = device::open(path)?;
+            Ok((Incoming::Device(reader), Outgoing::Device(writer)))
+        }
         #[cfg(feature = "server")]
-        Endpoint::InProcess(store) => in_process::connect(store),
+        Endpoint::InProcess(store) => {
+            let (reader, writer) = in_process::connect(store)?;
+            Ok((Incoming::InProcess(reader), Outgoing::InProcess(writer)))
+        }
     }
 }
 
-/// Where replies and events come from.
+/// Source of replies and events.
 #[derive(Debug)]
 pub(super) enum Incoming {
     Socket(socket::Reader),
@@ -35,8 +46,8 @@ pub(super) enum Incoming {
 }
 
 impl Incoming {
-    /// Waits for bytes, at most as many as the buffer has room for, or for refusals. Safe to cancel. An end of the
-    /// stream is an error.
+    /// Waits for bytes, at most as many as the buffer holds, or for refusals. Safe to cancel. The end of the stream is an
+    /// error.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<Arrival> {
         loop {
             let arrival = match self {
@@ -54,16 +65,7 @@ impl Incoming {
     }
 }
 
-/// What came in.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// So many bytes.
-    Bytes(usize),
-    /// Requests that the kernel refused, by their number.
-    Refused(Vec<(u32, Errno)>),
-}
-
-/// Where requests go. They are collected, and sent together by [`Outgoing::flush`], which does not block.
+/// Sink of requests. It collects them, and [`Outgoing::flush`] sends them together, without blocking.
 #[derive(Debug)]
 pub(super) enum Outgoing {
     Socket(socket::Writer),
@@ -72,19 +74,8 @@ pub(super) enum Outgoing {
     InProcess(in_process::Writer),
 }
 
-/// What came of sending.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    /// All is sent.
-    All,
-    /// The rest can be sent when the peer has read some.
-    Later,
-    /// The connection is broken.
-    Broken,
-}
-
 impl Outgoing {
-    /// The buffer to append whole messages to, one [`Outgoing::appended`] after each.
+    /// Returns the buffer to append whole messages to, with one [`Outgoing::appended`] after each.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         match self {
             Self::Socket(writer) => &mut writer.buffer,
@@ -94,14 +85,14 @@ impl Outgoing {
         }
     }
 
-    /// Tells that one more message is complete.
+    /// Marks the end of a message.
     pub(super) fn appended(&mut self, kind: Kind, request: u32) {
         if let Self::Device(writer) = self {
             writer.appended(kind, request);
         }
     }
 
-    /// Sends what was appended. `refused` receives the messages that the kernel itself refused, by their number.
+    /// Sends the appended messages. `refused` receives those that the kernel itself refused, by their number.
     pub(super) fn flush(&mut self, refused: &mut Vec<(u32, Errno)>) -> Sent {
         match self {
             Self::Socket(writer) => writer.flush(),
@@ -111,11 +102,11 @@ impl Outgoing {
         }
     }
 
-    /// How many requests may be on the wire at a time.
+    /// Returns how many requests may be on the wire at a time.
     ///
-    /// One through the device. With more of them in a domain's ring, xenstored 4.17.7 was seen on real Xen to refuse
-    /// reads of the domain's own nodes (EACCES), and to answer other clients, the toolstack among them, with nonsense;
-    /// with one at a time that was not seen again. libxenstore, too, waits for each reply.
+    /// The device takes one. With several requests in a domain's ring, xenstored 4.17.7 on real Xen refused reads of the
+    /// domain's own nodes (EACCES) and sent other clients, the toolstack among them, malformed replies; with one at a
+    /// time it does neither. libxenstore also waits for each reply.
     pub(super) fn window(&self) -> usize {
         match self {
             Self::Socket(_) => WINDOW,
@@ -125,7 +116,7 @@ impl Outgoing {
         }
     }
 
-    /// What to wait for if some is left to be sent.
+    /// Returns the room to wait for while bytes are left to send.
     pub(super) fn room(&self) -> Option<Room> {
         match self {
             Self::Socket(writer) => writer.room(),

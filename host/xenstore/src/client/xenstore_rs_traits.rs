@@ -1,4 +1,4 @@
-//! xenstore-rs's traits, for programs written against them.
+//! Traits of xenstore-rs, for programs written against them.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 use futures_core::Stream;
 use xenstore_rs::{AsyncWatch, AsyncXs};
 
-use super::{Client, Event, Watch};
+use super::{handle::Client, inbox::Event, watch::Watch};
 use crate::{Error, Path};
 
 impl AsyncXs for Client {
@@ -35,13 +35,13 @@ impl AsyncXs for Client {
 }
 
 impl AsyncWatch for Client {
-    /// A [`Event::Resync`] shows as a change of the watched path.
+    /// A [`Event::Resync`] becomes a change of the watched path.
     async fn watch(&self, path: &str) -> io::Result<impl Stream<Item = Box<str>> + Unpin + 'static> {
         Ok(Changes(Client::watch(self, &parse(path)?).await?))
     }
 }
 
-/// The paths of a watch's events.
+/// Stream of the paths of a watch's events.
 struct Changes(Watch);
 
 impl Stream for Changes {

@@ -1,4 +1,4 @@
-//! Peers that say what the test wants them to.
+//! Tests of the client with malformed, late and unexpected messages.
 
 use std::time::Duration;
 
@@ -9,31 +9,32 @@ use tokio::{
 };
 
 use super::*;
+use crate::Reply;
 use crate::wire::{Kind, append_frame, first_frame};
 
-/// A peer that says what the test wants it to.
+/// Peer that sends the messages of the test.
 struct Fake {
-    place: TestSocket,
+    socket: TestSocket,
     listener: UnixListener,
 }
 
 struct Peer(UnixStream, Vec<u8>);
 
-struct Asked {
+struct ReceivedRequest {
     kind: Kind,
-    request: u32,
+    number: u32,
     payload: Vec<u8>,
 }
 
 impl Fake {
     fn new() -> Self {
-        let place = TestSocket::new();
-        let listener = UnixListener::bind(place.socket()).unwrap();
-        Self { place, listener }
+        let socket = TestSocket::new();
+        let listener = UnixListener::bind(socket.socket()).unwrap();
+        Self { socket, listener }
     }
 
     async fn connect(&self) -> (Client, Peer) {
-        (self.place.connect().await, self.accept().await)
+        (self.socket.connect().await, self.accept().await)
     }
 
     async fn accept(&self) -> Peer {
@@ -42,47 +43,47 @@ impl Fake {
 }
 
 impl Peer {
-    async fn asked(&mut self) -> Asked {
-        let asked = timeout(Duration::from_secs(30), self.next());
-        asked.await.expect("the client asks nothing more")
+    async fn request(&mut self) -> ReceivedRequest {
+        let request = timeout(Duration::from_secs(30), self.next());
+        request.await.expect("the client sends nothing more")
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> ReceivedRequest {
         loop {
             if let Some((frame, length)) = first_frame(&self.1).unwrap() {
                 let kind = Kind::of(frame.kind).unwrap();
-                let asked = Asked {
+                let request = ReceivedRequest {
                     kind,
-                    request: frame.request,
+                    number: frame.request,
                     payload: frame.payload.to_vec(),
                 };
                 self.1.drain(..length);
-                return asked;
+                return request;
             }
-            assert_ne!(self.0.read_buf(&mut self.1).await.unwrap(), 0, "the client has gone");
+            assert_ne!(self.0.read_buf(&mut self.1).await.unwrap(), 0, "the client has closed");
         }
     }
 
-    async fn say(&mut self, kind: u32, request: u32, payload: &[u8]) {
+    async fn send(&mut self, kind: u32, request: u32, payload: &[u8]) {
         let mut bytes = Vec::new();
         append_frame(&mut bytes, kind, request, 0, |to| to.extend_from_slice(payload));
         self.0.write_all(&bytes).await.unwrap();
     }
 
-    async fn answer(&mut self, asked: &Asked, payload: &[u8]) {
-        self.say(asked.kind as u32, asked.request, payload).await;
+    async fn reply(&mut self, request: &ReceivedRequest, payload: &[u8]) {
+        self.send(request.kind as u32, request.number, payload).await;
     }
 }
 
 #[tokio::test]
-async fn requests_under_way_fail_when_the_connection_is_lost() {
+async fn open_requests_fail_when_the_connection_is_lost() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let paths = [node("/a"), node("/b")];
     let asking = async { tokio::join!(client.read(&paths[0]), client.write(&paths[1], "x"), client.begin()) };
     let losing = async {
         for _ in 0..3 {
-            peer.asked().await;
+            peer.request().await;
         }
         drop(peer);
     };
@@ -93,7 +94,7 @@ async fn requests_under_way_fail_when_the_connection_is_lost() {
 }
 
 #[tokio::test]
-async fn what_fails_within_a_transaction_that_the_store_does_not_know_is_done_again() {
+async fn failure_in_a_forgotten_transaction_is_retried() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("/a");
@@ -101,27 +102,27 @@ async fn what_fails_within_a_transaction_that_the_store_does_not_know_is_done_ag
         let retry = Backoff::default();
         let doing = client.transaction(&retry, async |transaction| transaction.read(&path).await);
         let answering = async {
-            let asked = peer.asked().await;
-            peer.answer(&asked, b"1\0").await;
-            let asked = peer.asked().await;
-            assert_eq!((asked.kind, &*asked.payload), (Kind::Read, &b"/a\0"[..]));
-            peer.say(Kind::Error as u32, asked.request, b"ENOENT\0").await;
-            let asked = peer.asked().await;
-            assert_eq!((asked.kind, &*asked.payload), (Kind::Read, &b"/\0"[..]));
+            let request = peer.request().await;
+            peer.reply(&request, b"1\0").await;
+            let request = peer.request().await;
+            assert_eq!((request.kind, &*request.payload), (Kind::Read, &b"/a\0"[..]));
+            peer.send(Kind::Error as u32, request.number, b"ENOENT\0").await;
+            let request = peer.request().await;
+            assert_eq!((request.kind, &*request.payload), (Kind::Read, &b"/\0"[..]));
             if !suspended {
-                return peer.answer(&asked, b"").await;
+                return peer.reply(&request, b"").await;
             }
-            peer.say(Kind::Error as u32, asked.request, b"ENOENT\0").await;
-            let asked = peer.asked().await;
-            assert_eq!((asked.kind, &*asked.payload), (Kind::TransactionEnd, &b"F\0"[..]));
-            peer.answer(&asked, b"OK\0").await;
-            let asked = peer.asked().await;
-            peer.answer(&asked, b"2\0").await;
-            let asked = peer.asked().await;
-            peer.answer(&asked, b"value").await;
-            let asked = peer.asked().await;
-            assert_eq!((asked.kind, &*asked.payload), (Kind::TransactionEnd, &b"T\0"[..]));
-            peer.answer(&asked, b"OK\0").await;
+            peer.send(Kind::Error as u32, request.number, b"ENOENT\0").await;
+            let request = peer.request().await;
+            assert_eq!((request.kind, &*request.payload), (Kind::TransactionEnd, &b"F\0"[..]));
+            peer.reply(&request, b"OK\0").await;
+            let request = peer.request().await;
+            peer.reply(&request, b"2\0").await;
+            let request = peer.request().await;
+            peer.reply(&request, b"value").await;
+            let request = peer.request().await;
+            assert_eq!((request.kind, &*request.payload), (Kind::TransactionEnd, &b"T\0"[..]));
+            peer.reply(&request, b"OK\0").await;
         };
         match tokio::join!(doing, answering).0 {
             Ok(value) => assert!(suspended && value == b"value"),
@@ -131,21 +132,22 @@ async fn what_fails_within_a_transaction_that_the_store_does_not_know_is_done_ag
 }
 
 #[tokio::test]
-async fn an_event_may_come_before_the_reply_to_its_watch() {
+async fn event_before_the_reply_to_its_watch_is_delivered() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("/a");
     let serving = async {
-        let asked = peer.asked().await;
-        // Type alone tells an event: its numbers may be anything.
-        peer.say(Kind::WatchEvent as u32, asked.request, &asked.payload).await;
-        peer.answer(&asked, b"OK\0").await;
-        asked
+        let request = peer.request().await;
+        // Only the type identifies an event: its numbers are arbitrary.
+        peer.send(Kind::WatchEvent as u32, request.number, &request.payload)
+            .await;
+        peer.reply(&request, b"OK\0").await;
+        request
     };
-    let (watch, asked) = tokio::join!(client.watch(&path), serving);
+    let (watch, request) = tokio::join!(client.watch(&path), serving);
     let mut watch = watch.unwrap();
     assert_eq!(watch.try_next(), Some(Event::Changed(path)));
-    for rubbish in [
+    for malformed in [
         &b""[..],
         b"\0",
         b"/a\0unknown\0",
@@ -153,25 +155,25 @@ async fn an_event_may_come_before_the_reply_to_its_watch() {
         b"no nul",
         b"/a\0\0\0\0",
     ] {
-        peer.say(Kind::WatchEvent as u32, 0, rubbish).await;
+        peer.send(Kind::WatchEvent as u32, 0, malformed).await;
     }
-    peer.say(Kind::WatchEvent as u32, 0, &asked.payload).await;
+    peer.send(Kind::WatchEvent as u32, 0, &request.payload).await;
     assert_eq!(next(&mut watch).await, Some(Event::Changed(node("/a"))));
 }
 
 #[tokio::test]
-async fn replies_are_matched_by_number_whatever_their_order() {
+async fn replies_in_any_order_match_by_number() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let paths: Vec<_> = (0..10).map(|number| node(&format!("/{number}"))).collect();
     let serving = async {
-        let mut asked = Vec::new();
+        let mut request = Vec::new();
         for _ in 0..10 {
-            asked.push(peer.asked().await);
+            request.push(peer.request().await);
         }
-        for asked in asked.iter().rev() {
-            let path = asked.payload.clone();
-            peer.answer(asked, &path).await;
+        for request in request.iter().rev() {
+            let path = request.payload.clone();
+            peer.reply(request, &path).await;
         }
     };
     let requests = paths.iter().cloned().map(Request::Read).collect();
@@ -182,46 +184,46 @@ async fn replies_are_matched_by_number_whatever_their_order() {
 }
 
 #[tokio::test]
-async fn late_and_unasked_replies_reach_nobody() {
+async fn late_and_unexpected_replies_are_ignored() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("/a");
     let _ = tokio::time::timeout(Duration::from_millis(20), client.read(&path)).await;
-    let late = peer.asked().await;
+    let late = peer.request().await;
     let serving = async {
-        let asked = peer.asked().await;
-        assert_ne!(asked.request, late.request);
-        peer.answer(&late, b"late").await;
-        peer.answer(&late, b"twice").await;
-        for number in [0, 1, asked.request + 16, u32::MAX] {
-            peer.say(Kind::Read as u32, number, b"unasked").await;
-            peer.say(99, number, b"of an unknown type").await;
+        let request = peer.request().await;
+        assert_ne!(request.number, late.number);
+        peer.reply(&late, b"late").await;
+        peer.reply(&late, b"twice").await;
+        for number in [0, 1, request.number + 16, u32::MAX] {
+            peer.send(Kind::Read as u32, number, b"unasked").await;
+            peer.send(99, number, b"of an unknown type").await;
         }
-        peer.answer(&asked, b"right").await;
+        peer.reply(&request, b"right").await;
     };
     let (read, ()) = tokio::join!(client.read(&path), serving);
     assert_eq!(read.unwrap(), b"right");
 }
 
 #[tokio::test]
-async fn the_wire_holds_sixteen_requests_at_most() {
+async fn window_holds_at_most_sixteen_requests() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let requests = (0..40)
         .map(|number| Request::Read(node(&format!("/{number}"))))
         .collect();
     let serving = async {
-        let mut asked = std::collections::VecDeque::new();
+        let mut request = std::collections::VecDeque::new();
         for _ in 0..16 {
-            asked.push_back(peer.asked().await);
+            request.push_back(peer.request().await);
         }
-        let more = tokio::time::timeout(Duration::from_millis(50), peer.asked()).await;
+        let more = tokio::time::timeout(Duration::from_millis(50), peer.request()).await;
         assert!(more.is_err(), "a seventeenth");
         for sent in 16..56 {
-            let answered = asked.pop_front().unwrap();
-            peer.answer(&answered, b"x").await;
+            let answered = request.pop_front().unwrap();
+            peer.reply(&answered, b"x").await;
             if sent < 40 {
-                asked.push_back(peer.asked().await);
+                request.push_back(peer.request().await);
             }
         }
     };
@@ -230,20 +232,20 @@ async fn the_wire_holds_sixteen_requests_at_most() {
 }
 
 #[tokio::test]
-async fn a_payload_of_4096_bytes_is_taken_and_more_ends_the_connection() {
+async fn payload_above_4096_bytes_ends_the_connection() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("/a");
     let serving = async {
-        let asked = peer.asked().await;
-        peer.answer(&asked, &[7; 4096]).await;
+        let request = peer.request().await;
+        peer.reply(&request, &[7; 4096]).await;
     };
     let (read, ()) = tokio::join!(client.read(&path), serving);
     assert_eq!(read.unwrap(), [7; 4096]);
     for len in [4097, u32::MAX] {
         let serving = async {
-            let asked = peer.asked().await;
-            let header = [asked.kind as u32, asked.request, 0, len]
+            let request = peer.request().await;
+            let header = [request.kind as u32, request.number, 0, len]
                 .map(u32::to_ne_bytes)
                 .concat();
             peer.0.write_all(&header).await.unwrap();
@@ -257,14 +259,14 @@ async fn a_payload_of_4096_bytes_is_taken_and_more_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_reply_of_the_wrong_type_ends_the_connection() {
+async fn reply_of_the_wrong_type_ends_the_connection() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("/a");
     for kind in [Kind::Directory as u32, 99, u32::MAX] {
         let serving = async {
-            let asked = peer.asked().await;
-            peer.say(kind, asked.request, b"x\0").await;
+            let request = peer.request().await;
+            peer.send(kind, request.number, b"x\0").await;
             fake.accept().await
         };
         let (read, again) = tokio::join!(client.read(&path), serving);
@@ -275,7 +277,7 @@ async fn a_reply_of_the_wrong_type_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn malformed_payloads_are_errors_of_their_request_alone() {
+async fn malformed_payload_fails_only_its_request() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let requests = vec![
@@ -298,8 +300,8 @@ async fn malformed_payloads_are_errors_of_their_request_alone() {
     ];
     let serving = async {
         for reply in replies {
-            let asked = peer.asked().await;
-            peer.answer(&asked, reply).await;
+            let request = peer.request().await;
+            peer.reply(&request, reply).await;
         }
     };
     let (replies, ()) = tokio::join!(client.batch(requests), serving);
@@ -311,36 +313,36 @@ async fn malformed_payloads_are_errors_of_their_request_alone() {
 }
 
 #[tokio::test]
-async fn a_watch_that_cannot_be_set_again_ends() {
+async fn watch_that_cannot_be_set_again_ends() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("@releaseDomain");
     let serving = async {
-        let asked = peer.asked().await;
-        peer.answer(&asked, b"OK\0").await;
+        let request = peer.request().await;
+        peer.reply(&request, b"OK\0").await;
     };
     let (watch, ()) = tokio::join!(client.watch(&path), serving);
     let mut watch = watch.unwrap();
     drop(peer);
     let mut peer = fake.accept().await;
-    let asked = peer.asked().await;
-    assert_eq!(asked.kind, Kind::Watch);
-    peer.say(Kind::Error as u32, asked.request, b"EACCES\0").await;
+    let request = peer.request().await;
+    assert_eq!(request.kind, Kind::Watch);
+    peer.send(Kind::Error as u32, request.number, b"EACCES\0").await;
     assert_eq!(next(&mut watch).await, None);
     assert_eq!(next(&mut watch).await, None);
 }
 
 #[tokio::test]
-async fn an_endless_directory_is_an_error() {
+async fn endless_directory_is_an_error() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("/a");
     let serving = async {
-        let asked = peer.asked().await;
-        peer.say(Kind::Error as u32, asked.request, b"E2BIG\0").await;
+        let request = peer.request().await;
+        peer.send(Kind::Error as u32, request.number, b"E2BIG\0").await;
         for part in [&b"1\0a\0"[..], b"1\0b\0", b"1\0"] {
-            let asked = peer.asked().await;
-            peer.answer(&asked, part).await;
+            let request = peer.request().await;
+            peer.reply(&request, part).await;
         }
     };
     let (list, ()) = tokio::join!(client.directory(&path), serving);
@@ -348,22 +350,22 @@ async fn an_endless_directory_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_directory_that_changes_between_its_parts_is_listed_anew() {
+async fn directory_that_changes_between_parts_is_listed_again() {
     let fake = Fake::new();
     let (client, mut peer) = fake.connect().await;
     let path = node("/a");
     let serving = async {
-        let asked = peer.asked().await;
-        peer.say(Kind::Error as u32, asked.request, b"E2BIG\0").await;
+        let request = peer.request().await;
+        peer.send(Kind::Error as u32, request.number, b"E2BIG\0").await;
         for (offset, part) in [
             ("0", &b"1\0a\0b\0"[..]),
             ("4", b"2\0d\0\0"),
             ("0", b"2\0a\0c\0"),
             ("4", b"2\0d\0\0"),
         ] {
-            let asked = peer.asked().await;
-            assert_eq!(asked.payload, format!("/a\0{offset}\0").as_bytes());
-            peer.answer(&asked, part).await;
+            let request = peer.request().await;
+            assert_eq!(request.payload, format!("/a\0{offset}\0").as_bytes());
+            peer.reply(&request, part).await;
         }
     };
     let (list, ()) = tokio::join!(client.directory(&path), serving);

@@ -1,8 +1,8 @@
-//! `/dev/xen/xenbus`, the kernel's way to the xenstored of another domain.
+//! `/dev/xen/xenbus`, the kernel's device for the xenstored of another domain.
 //!
-//! It differs from the socket (drivers/xen/xenbus/xenbus_dev_frontend.c): one `write` takes one message, and what follows
-//! in the same `write` is lost; it blocks where the kernel asks xenstored itself (WATCH, UNWATCH); a message that the
-//! kernel refuses has its error as that of `write`; and `poll` never tells that one can write.
+//! It differs from the socket (drivers/xen/xenbus/xenbus_dev_frontend.c): one `write` takes one message and drops further
+//! bytes; it blocks where the kernel itself asks xenstored (WATCH, UNWATCH); `write` fails with the error of a message that
+//! the kernel refuses; and `poll` never reports that the device is writable.
 
 use std::{
     collections::VecDeque,
@@ -20,13 +20,13 @@ use std::{
 
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, sync::Notify};
 
-use super::{Arrival, Incoming, Outgoing, Sent};
+use super::outcome::{Arrival, Sent};
 use crate::{Errno, wire::Kind};
 
 /// `O_NONBLOCK` (asm-generic/fcntl.h, as on x86, Arm and RISC-V).
 const NONBLOCK: i32 = 0o4000;
 
-pub(super) fn open(path: &Path) -> io::Result<(Incoming, Outgoing)> {
+pub(super) fn open(path: &Path) -> io::Result<(Reader, Writer)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -35,8 +35,8 @@ pub(super) fn open(path: &Path) -> io::Result<(Incoming, Outgoing)> {
     over(file.try_clone()?, file)
 }
 
-/// Over open files, of which the first must not block when it is read.
-pub(in crate::client) fn over(replies: File, requests: File) -> io::Result<(Incoming, Outgoing)> {
+/// Starts on open files, of which `replies` must not block.
+pub(in crate::client) fn over(replies: File, requests: File) -> io::Result<(Reader, Writer)> {
     let shared = Arc::new(Shared {
         requests,
         refused: Mutex::new(Ok(Vec::new())),
@@ -48,7 +48,7 @@ pub(in crate::client) fn over(replies: File, requests: File) -> io::Result<(Inco
         let shared = shared.clone();
         move || write_in_turn(&shared, &messages)
     })?;
-    // Tokio's pipe is a file that one can poll for reading, as the device is.
+    // A pipe of tokio's is any file that can be polled for reading, as the device can.
     let reader = Reader {
         replies: Receiver::from_file_unchecked(replies)?,
         shared: shared.clone(),
@@ -60,7 +60,7 @@ pub(in crate::client) fn over(replies: File, requests: File) -> io::Result<(Inco
         thread,
         shared,
     };
-    Ok((Incoming::Device(reader), Outgoing::Device(writer)))
+    Ok((reader, writer))
 }
 
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Reader {
 pub(in crate::client) struct Writer {
     /// Whole messages.
     pub(super) buffer: Vec<u8>,
-    /// Where in it the next one starts, and those before it.
+    /// Start of the next message in the buffer, and the messages before it.
     start: usize,
     messages: VecDeque<Message>,
     thread: mpsc::Sender<Message>,
@@ -102,13 +102,13 @@ impl Writer {
         self.messages.push_back(Message { kind, request, bytes });
     }
 
-    /// Writes at once what does not block, and leaves the rest to the thread.
+    /// Writes the messages that do not block, and leaves the rest to the thread.
     pub(super) fn flush(&mut self, refused: &mut Vec<(u32, Errno)>) -> Sent {
         self.buffer.clear();
         self.start = 0;
         while let Some(message) = self.messages.pop_front() {
             let blocks = matches!(message.kind, Kind::Watch | Kind::Unwatch);
-            // While the thread writes, the kernel's lock on the open file would block us as well.
+            // While the thread writes, the kernel's lock on the open file would block this write too.
             if blocks || self.shared.waiting.load(Ordering::Acquire) > 0 {
                 self.shared.waiting.fetch_add(1, Ordering::AcqRel);
                 if self.thread.send(message).is_err() {
@@ -136,7 +136,7 @@ struct Message {
 #[derive(Debug)]
 struct Shared {
     requests: File,
-    /// What the kernel refused the thread, or why the thread has ended.
+    /// Messages of the thread that the kernel refused, or the error that has ended the thread.
     refused: Mutex<io::Result<Vec<(u32, Errno)>>>,
     /// Messages that the thread has not written yet.
     waiting: AtomicUsize,
@@ -144,7 +144,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Writes one message: what the kernel says against it, or an error if the connection is broken.
+    /// Writes one message. Returns the error with which the kernel refused it, or fails if the connection is broken.
     fn write(&self, message: &Message) -> io::Result<Option<Errno>> {
         loop {
             match (&self.requests).write(&message.bytes) {
@@ -168,7 +168,7 @@ impl Shared {
     }
 }
 
-/// The thread: writes what may block, until the writer is gone.
+/// Writes messages that may block, on the thread, until the writer is dropped.
 fn write_in_turn(shared: &Shared, messages: &mpsc::Receiver<Message>) {
     for message in messages {
         let written = shared.write(&message);

@@ -8,16 +8,13 @@ use std::{
 
 use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream, ReadHalf, WriteHalf};
 
-use super::{Incoming, Outgoing, Sent};
+use super::outcome::Sent;
 use crate::in_process::InProcess;
 
-pub(super) fn connect(store: &InProcess) -> io::Result<(Incoming, Outgoing)> {
+pub(super) fn connect(store: &InProcess) -> io::Result<(Reader, Writer)> {
     let (reader, half) = tokio::io::split(store.connect()?);
     let buffer = Vec::new();
-    Ok((
-        Incoming::InProcess(Reader(reader)),
-        Outgoing::InProcess(Writer { half, buffer }),
-    ))
+    Ok((Reader(reader), Writer { half, buffer }))
 }
 
 #[derive(Debug)]

@@ -10,15 +10,15 @@ use tokio::{
     },
 };
 
-use super::{Incoming, Outgoing, Sent};
+use super::outcome::Sent;
 
-pub(super) async fn connect(path: &Path) -> io::Result<(Incoming, Outgoing)> {
+pub(super) async fn connect(path: &Path) -> io::Result<(Reader, Writer)> {
     let (reader, writer) = UnixStream::connect(path).await?.into_split();
     let writer = Writer {
         half: Arc::new(writer),
         buffer: Vec::new(),
     };
-    Ok((Incoming::Socket(Reader(reader)), Outgoing::Socket(writer)))
+    Ok((Reader(reader), writer))
 }
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Reader {
 #[derive(Debug)]
 pub(in crate::client) struct Writer {
     half: Arc<OwnedWriteHalf>,
-    /// Whole messages, but for the beginning of the first, which may have been sent.
+    /// Whole messages, of which the beginning of the first may have been sent.
     pub(super) buffer: Vec<u8>,
 }
 
@@ -55,14 +55,14 @@ impl Writer {
     }
 }
 
-/// Room in the socket's buffer.
+/// Room in the buffer of the socket.
 #[derive(Debug)]
 pub(in crate::client) struct Room(Arc<OwnedWriteHalf>);
 
 impl Room {
-    /// Waits until there is some, or the connection is broken.
+    /// Waits until there is room, or the connection is broken.
     pub(in crate::client) async fn wait(&self) {
-        // An error shows at the next write.
+        // The next write reports the error.
         let _ = self.0.writable().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of the transports: the device's, on a stand-in that takes one message per write as the kernel does.
+//! Tests of the transports: that of the device on a fake that takes one message per write, as the kernel does.
 
 use std::{
     fs::File,
@@ -31,27 +31,30 @@ fn file(descriptor: impl Into<OwnedFd>) -> File {
     File::from(descriptor.into())
 }
 
-/// A client over open files. When it loses them, it finds nothing at its endpoint.
+/// Client on open files. After it loses them, its endpoint is absent.
 fn client(replies: File, requests: File, deadline: Duration) -> Client {
     let options = Options {
         deadline,
         ..Options::default()
     };
     Client::over(
-        device::over(replies, requests).unwrap(),
+        {
+            let (reader, writer) = device::over(replies, requests).unwrap();
+            (Incoming::Device(reader), Outgoing::Device(writer))
+        },
         Endpoint::Device("/nowhere".into()),
         options,
     )
 }
 
-/// A stream to read replies from, and its other end.
+/// Stream that the client reads replies from, and its other end.
 fn replies() -> (File, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     (file(ours), theirs)
 }
 
-/// A client over a stand-in for the device, which passes all on to a server.
+/// Client on a fake device that forwards to a server.
 fn through_device(server: PathBuf) -> Client {
     let (requests, taken) = UnixDatagram::pair().unwrap();
     let (replies, mut given) = replies();
@@ -92,7 +95,7 @@ fn through_device(server: PathBuf) -> Client {
 }
 
 #[tokio::test]
-async fn the_device_takes_one_message_at_a_time() {
+async fn device_takes_one_message_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let server = Server::bind(&path, server::Options::default()).unwrap();
@@ -131,8 +134,8 @@ async fn the_device_takes_one_message_at_a_time() {
 }
 
 #[tokio::test]
-async fn what_the_kernel_refuses_is_an_error_of_that_request_alone() {
-    // Every write to it fails with ENOSPC.
+async fn kernel_refusal_fails_only_its_request() {
+    // Every write to /dev/full fails with ENOSPC.
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let (incoming, _given) = replies();
     let client = client(incoming, full(), DEADLINE);
@@ -155,10 +158,10 @@ async fn what_the_kernel_refuses_is_an_error_of_that_request_alone() {
 }
 
 #[tokio::test]
-async fn a_write_that_blocks_blocks_nobody_else() {
+async fn blocking_write_does_not_block_the_runtime() {
     let (requests, mut unread) = UnixStream::pair().unwrap();
     let (incoming, _given) = replies();
-    // Nothing more fits in.
+    // Fill the buffer of the socket.
     requests.set_nonblocking(true).unwrap();
     while (&requests).write(&[0; 4096]).is_ok() {}
     requests.set_nonblocking(false).unwrap();
@@ -176,13 +179,13 @@ async fn a_write_that_blocks_blocks_nobody_else() {
     assert!(watch.unwrap_err().is_disconnected() && read.unwrap_err().is_disconnected());
     assert!(ticks > 5, "the runtime was blocked");
     assert!(start.elapsed() < Duration::from_secs(3));
-    // Lets the thread go.
+    // Unblock the thread.
     let _ = unread.shutdown(std::net::Shutdown::Both);
     let _ = unread.read(&mut [0; 1]);
 }
 
 #[tokio::test]
-async fn an_end_of_the_device_is_noticed() {
+async fn end_of_the_device_disconnects() {
     let (incoming, given) = replies();
     let (requests, _taken) = UnixDatagram::pair().unwrap();
     let client = client(incoming, file(requests), DEADLINE);
@@ -193,7 +196,7 @@ async fn an_end_of_the_device_is_noticed() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_into_the_socket_is_sent_later() {
+async fn bytes_beyond_the_socket_buffer_are_sent_later() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
