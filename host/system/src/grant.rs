@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, network::Prefix, process::Command};
+use crate::{Error, address::Prefix, command::Command};
 
 /// Stands for the operator. Whoever holds it may make grants.
 #[derive(Debug)]

@@ -9,14 +9,16 @@ mod links;
 mod locks;
 mod loops;
 mod netlink;
+mod network;
 mod nftables;
 mod process;
 mod resolve;
 mod retry;
+mod source;
 mod usage;
 
 pub(crate) use self::block::LinuxBlock;
-pub(crate) use self::links::LinuxNetwork;
 pub(crate) use self::locks::LinuxLocks;
+pub(crate) use self::network::LinuxNetwork;
 pub(crate) use self::nftables::LinuxFirewall;
 pub(crate) use self::process::LinuxProcess;

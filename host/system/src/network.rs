@@ -1,34 +1,13 @@
 //! Links and bridges, by rtnetlink.
 
-mod parse;
 pub(crate) mod refusal;
 
 use std::{net::IpAddr, sync::mpsc::Receiver};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::parse::ParseError;
+pub use crate::address::{IfName, Mac, ParseError, Prefix};
 use crate::{Error, grant::NetworkGrant};
-
-/// The name of a network interface: 1 to 15 bytes, no `/`, `:`, white space or control characters, not `.` or `..`
-/// (net/core/dev.c, `dev_valid_name`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct IfName(String);
-
-/// A hardware address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Mac(pub [u8; 6]);
-
-/// An address with its prefix length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prefix {
-    /// The address.
-    pub address: IpAddr,
-    /// Bits: at most 32 for IPv4, 128 for IPv6.
-    pub length: u8,
-}
 
 /// A network interface, as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,15 +2,11 @@
 
 pub(crate) mod refusal;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::command::{Command, Variables, hook};
 use crate::{
     Error,
     grant::{HookGrant, ProcessGrant},
@@ -27,47 +23,8 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
-/// A call of a helper that was granted: kept in a journal, it can be made when the grant is another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Command {
-    /// The name it was granted under.
-    pub helper: String,
-    /// The program, an absolute path.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<String>,
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.helper)?;
-        self.arguments.iter().try_for_each(|argument| write!(f, " {argument}"))
-    }
-}
-
 /// The bytes that are kept of what a started helper writes until somebody asks: what a pipe holds (pipe(7)).
 pub const SAID_MAX: usize = 64 * 1024;
-
-/// The variables that a hook finds in its environment.
-pub type Variables = BTreeMap<String, String>;
-
-/// What runs a hook with variables besides those that every helper has (coreutils).
-const ENV: &str = "/usr/bin/env";
-
-/// A call of a hook: it is the helper of its file's name.
-pub fn hook(program: &Path, variables: &Variables) -> Command {
-    let mut arguments: Vec<String> = variables
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    arguments.push(program.display().to_string());
-    let name = program.file_name().unwrap_or_default();
-    Command {
-        helper: name.to_string_lossy().into_owned(),
-        program: ENV.into(),
-        arguments,
-    }
-}
 
 /// A helper that was started, by an identity that no other process has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

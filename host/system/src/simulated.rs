@@ -1,4 +1,4 @@
-//! A machine that is not there: for tests, for plugin authors, and for a demonstration without root.
+//! Simulated host for tests, plugin authors, and demonstrations without root.
 //!
 //! [`SimHost`] is the world: files, block devices, links and programs that a test puts there and looks at, and the
 //! errors that it makes calls fail with. Each [`Platform`] on it is one daemon's hold on that world: when the last clone
@@ -16,24 +16,27 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, mpsc::Sender},
+    sync::{Mutex, MutexGuard, mpsc::Sender},
 };
 
+pub(crate) use self::{
+    block::SimulatedBlock, firewall::SimulatedFirewall, network::SimulatedNetwork, process::SimulatedProcess,
+};
 use self::{faults::Faults, files::Files};
 pub use self::{
     faults::{Operation, Trouble},
     process::Program,
 };
 use crate::{
-    Error, Platform,
+    Error,
     block::LoopDevice,
     firewall::Sources,
-    lock,
     network::{IfName, Link, Prefix, Route},
     process::HelperProcess,
+    sync::lock,
 };
 
-/// A simulated machine. Its methods stand for what others do to it: the administrator, the kernel, the guests.
+/// A simulated host. Its methods stand for the acts of others: the administrator, the kernel, the guests.
 #[derive(Debug, Default)]
 pub struct SimHost {
     world: Mutex<World>,
@@ -44,7 +47,7 @@ struct World {
     files: Files,
     loops: BTreeMap<u32, Loop>,
     diskseq: u64,
-    links: BTreeMap<u32, Card>,
+    links: BTreeMap<u32, SimLink>,
     link_number: u32,
     watchers: Vec<Sender<Option<IfName>>>,
     rules: BTreeMap<IfName, Sources>,
@@ -66,14 +69,14 @@ struct Loop {
 
 /// A link with its addresses and routes.
 #[derive(Clone, Debug)]
-struct Card {
+struct SimLink {
     link: Link,
     addresses: Vec<Prefix>,
     routes: Vec<Route>,
     proxy_arp: bool,
 }
 
-/// What a machine holds for devices. Two that are equal: nothing was left behind between them.
+/// Everything that a host holds for devices. Two snapshots are equal if nothing was left behind between them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Loop devices that are attached.
@@ -91,17 +94,6 @@ pub struct Snapshot {
 }
 
 impl SimHost {
-    /// A daemon's hold on this machine, like [`Platform::linux`]. Several may be had.
-    pub fn system(self: &Arc<Self>) -> Platform {
-        Platform {
-            block: Arc::new(block::SimulatedBlock::on(self.clone())),
-            network: Arc::new(network::SimulatedNetwork(self.clone())),
-            firewall: Arc::new(firewall::SimulatedFirewall(self.clone())),
-            process: Arc::new(process::SimulatedProcess(self.clone())),
-            locks: Arc::new(crate::lock::NoScripts),
-        }
-    }
-
     /// Makes the `nth` call from now on of an operation fail, 1 being the next one. It has no effect then.
     pub fn fail(&self, operation: Operation, nth: usize, error: Error) {
         self.world().faults.add(operation, nth, error);
@@ -125,13 +117,13 @@ impl SimHost {
             links: world
                 .links
                 .values()
-                .map(|card| (card.link.clone(), card.addresses.clone(), card.routes.clone()))
+                .map(|entry| (entry.link.clone(), entry.addresses.clone(), entry.routes.clone()))
                 .collect(),
             answering: world
                 .links
                 .values()
-                .filter(|card| card.proxy_arp)
-                .map(|card| card.link.name.clone())
+                .filter(|entry| entry.proxy_arp)
+                .map(|entry| entry.link.name.clone())
                 .collect(),
             rules: world.rules.clone(),
             processes: world.processes.values().cloned().collect(),
@@ -220,29 +212,29 @@ impl SimHost {
 
     /// The links.
     pub fn links(&self) -> Vec<Link> {
-        self.world().links.values().map(|card| card.link.clone()).collect()
+        self.world().links.values().map(|entry| entry.link.clone()).collect()
     }
 
     /// The addresses of a link.
     pub fn addresses(&self, name: &IfName) -> Vec<Prefix> {
         self.world()
-            .card(name)
-            .map(|card| card.addresses.clone())
+            .link_named(name)
+            .map(|entry| entry.addresses.clone())
             .unwrap_or_default()
     }
 
     /// The routes through a link.
     pub fn routes(&self, name: &IfName) -> Vec<Route> {
         self.world()
-            .card(name)
-            .map(|card| card.routes.clone())
+            .link_named(name)
+            .map(|entry| entry.routes.clone())
             .unwrap_or_default()
     }
 
     /// Gives a link an address, as the administrator does.
     pub fn add_address(&self, name: &IfName, address: Prefix) {
-        if let Some(card) = self.world().links.values_mut().find(|card| card.link.name == *name) {
-            card.addresses.push(address);
+        if let Some(entry) = self.world().links.values_mut().find(|entry| entry.link.name == *name) {
+            entry.addresses.push(address);
         }
     }
 

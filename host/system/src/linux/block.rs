@@ -2,24 +2,18 @@
 
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use rustix::{
-    fs::{self, FileType, Mode, OFlags},
-    io::{Errno, retry_on_intr},
-};
-
-use super::{ioctl, loops::Loops, resolve, usage::Usage};
+use super::{loops::Loops, source::OpenSource, usage::Usage};
 use crate::{
     Block, Error,
-    block::{LoopDevice, LoopOptions, Source, SourceFacts, SourceIdentity, absolute, lookup},
+    block::{LoopDevice, LoopOptions, Source, SourceIdentity},
     grant::{Access, BlockGrant},
-    lock,
+    sync::lock,
 };
 
 /// Files, block devices and loop devices of this machine.
@@ -29,14 +23,6 @@ pub(crate) struct LinuxBlock {
     opened: AtomicU64,
     loops: Loops,
     usage: Usage,
-}
-
-/// A source that is open.
-#[derive(Debug)]
-pub(super) struct OpenSource {
-    pub fd: OwnedFd,
-    pub access: Access,
-    pub facts: SourceFacts,
 }
 
 impl LinuxBlock {
@@ -87,70 +73,5 @@ impl Block for LinuxBlock {
 
     fn detach_loop(&self, device: &LoopDevice) -> Result<(), Error> {
         self.loops.detach(device)
-    }
-}
-
-impl OpenSource {
-    pub(super) fn open(grant: &BlockGrant, wanted: &str, access: Access) -> Result<Self, Error> {
-        let wanted = absolute(wanted)?;
-        let found = resolve::find(grant, &wanted, access)?;
-        let what = || format!("open {}", wanted.display());
-        let path = resolve::path_of(&found.fd).map_err(|errno| Error::kernel(what(), errno))?;
-        // It goes into messages and records.
-        if path.to_str().is_none_or(|path| path.contains(char::is_control)) {
-            return Err(Error::params(format!(
-                "{} leads to a path that is not plain text",
-                wanted.display()
-            )));
-        }
-        let is_file = FileType::from_raw_mode(found.stat.st_mode) == FileType::RegularFile;
-        let read_only = || lookup::read_only(if is_file { "File" } else { "Device" }, &wanted);
-
-        // Root may write what nobody may.
-        let unwritable = is_file && found.stat.st_mode & 0o222 == 0;
-        if unwritable && access == Access::ReadWrite {
-            return Err(read_only());
-        }
-        let mode = match access {
-            Access::ReadOnly => OFlags::RDONLY,
-            Access::ReadWrite => OFlags::RDWR,
-        };
-        // A drive without a medium must not make us wait; on a file the flag would fail where someone holds a lease.
-        let patience = if is_file { OFlags::empty() } else { OFlags::NONBLOCK };
-        let flags = mode | patience | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let again = || fs::open(resolve::proc_path(&found.fd), flags, Mode::empty());
-        let fd = retry_on_intr(again).map_err(|errno| match errno {
-            Errno::ROFS => read_only(),
-            Errno::ACCESS if !is_file => read_only(),
-            Errno::TXTBSY => Error::Busy(format!("{} is in use as a swap file or a program", wanted.display())),
-            errno => Error::kernel(what(), errno),
-        })?;
-
-        let stat = found.stat;
-        let facts = if is_file {
-            SourceFacts {
-                identity: SourceIdentity::File {
-                    device: stat.st_dev,
-                    inode: stat.st_ino,
-                },
-                path,
-                size: stat.st_size.cast_unsigned(),
-                diskseq: None,
-                read_only: unwritable,
-            }
-        } else {
-            let kernel = |errno| Error::kernel(what(), errno);
-            SourceFacts {
-                identity: SourceIdentity::BlockDevice {
-                    major: fs::major(stat.st_rdev),
-                    minor: fs::minor(stat.st_rdev),
-                },
-                path,
-                size: ioctl::block_size(fd.as_fd()).map_err(kernel)?,
-                diskseq: ioctl::disk_sequence(fd.as_fd()),
-                read_only: ioctl::block_read_only(fd.as_fd()).map_err(kernel)?,
-            }
-        };
-        Ok(Self { fd, access, facts })
     }
 }

@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, lock, lock::Locks};
+use crate::{Error, lock::Locks, sync::lock};
 
 /// `LOCK_BASEDIR` of locking.sh.
 const DIRECTORY: &str = "/var/run/xen-hotplug";

@@ -16,15 +16,15 @@ use rustix::{
 };
 
 use super::{
-    block::OpenSource,
     ioctl::{self, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LoopInfo},
     retry::retry,
+    source::OpenSource,
 };
 use crate::{
     Error,
     block::{LoopDevice, LoopOptions, SourceIdentity},
     grant::{Access, BlockGrant},
-    lock,
+    sync::lock,
 };
 
 /// How often another free device is looked for when someone was quicker.

@@ -35,8 +35,8 @@ use super::retry::retry;
 use crate::{
     Error, Process,
     grant::{HookGrant, ProcessGrant},
-    lock,
     process::{self, HelperProcess, Output, refusal},
+    sync::lock,
 };
 
 /// How much of each output stream is kept.

@@ -19,8 +19,8 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use super::{block::OpenSource, ioctl, loops, resolve};
-use crate::{Error, block::SourceIdentity, grant::Access, lock};
+use super::{ioctl, loops, resolve, source::OpenSource};
+use crate::{Error, block::SourceIdentity, grant::Access, sync::lock};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// How long a loop device may stay that has been let go of.
@@ -48,7 +48,7 @@ impl Usage {
         let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match retry_on_intr(|| fs::open(resolve::proc_path(&source.fd), flags, Mode::empty())) {
             Err(Errno::BUSY) => Ok(Some(
-                "this machine, as swap space or for RAID, LVM or another volume".into(),
+                "this host, as swap space or for RAID, LVM or another volume".into(),
             )),
             _ => Ok(None),
         }

@@ -1,4 +1,4 @@
-//! Open files, block devices and loop devices on the simulated machine.
+//! Open files, block devices and loop devices on the simulated host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use crate::{
     Block, Error,
     block::{LoopDevice, LoopOptions, Source, SourceFacts, SourceIdentity, absolute},
     grant::{Access, BlockGrant},
-    lock,
+    sync::lock,
 };
 
 /// `LOOP_MAJOR` (include/uapi/linux/major.h).
@@ -19,16 +19,16 @@ const LOOP_MAJOR: u32 = 7;
 
 /// One daemon's descriptors.
 #[derive(Debug)]
-pub(super) struct SimulatedBlock {
-    machine: Arc<SimHost>,
+pub(crate) struct SimulatedBlock {
+    host: Arc<SimHost>,
     sources: Mutex<BTreeMap<u64, (SourceFacts, Access)>>,
     held: Mutex<BTreeSet<u32>>,
 }
 
 impl SimulatedBlock {
-    pub(super) fn on(machine: Arc<SimHost>) -> Self {
+    pub(crate) fn on(host: Arc<SimHost>) -> Self {
         Self {
-            machine,
+            host,
             sources: Mutex::default(),
             held: Mutex::default(),
         }
@@ -46,7 +46,7 @@ impl SimulatedBlock {
 
 impl Drop for SimulatedBlock {
     fn drop(&mut self) {
-        let mut world = self.machine.world();
+        let mut world = self.host.world();
         for number in std::mem::take(&mut *lock(&self.held)) {
             world.close_loop(number);
         }
@@ -58,7 +58,7 @@ impl Drop for SimulatedBlock {
 
 impl Block for SimulatedBlock {
     fn open(&self, grant: &BlockGrant, path: &str, access: Access) -> Result<Source, Error> {
-        let mut world = self.machine.enter(Operation::Open)?;
+        let mut world = self.host.enter(Operation::Open)?;
         let facts = world.files.open(grant, &absolute(path)?, access)?;
         world.source_number += 1;
         let id = world.source_number;
@@ -69,11 +69,11 @@ impl Block for SimulatedBlock {
 
     fn close(&self, source: u64) {
         lock(&self.sources).remove(&source);
-        self.machine.world().sources.remove(&source);
+        self.host.world().sources.remove(&source);
     }
 
     fn used_by(&self, source: &Source, access: Access, ours: &[u32]) -> Result<Option<String>, Error> {
-        let world = self.machine.enter(Operation::UsedBy)?;
+        let world = self.host.enter(Operation::UsedBy)?;
         let identity = self.source(source)?.0.identity;
         if let Some(mount) = world.files.mounted(identity, access) {
             return Ok(Some(mount));
@@ -100,7 +100,7 @@ impl Block for SimulatedBlock {
     }
 
     fn attach_loop(&self, grant: &BlockGrant, source: &Source, options: &LoopOptions) -> Result<LoopDevice, Error> {
-        let mut world = self.machine.enter(Operation::AttachLoop)?;
+        let mut world = self.host.enter(Operation::AttachLoop)?;
         grant.permit_loops()?;
         let (facts, access) = self.source(source)?;
         options.check(&facts, access)?;
@@ -113,7 +113,7 @@ impl Block for SimulatedBlock {
     }
 
     fn adopt_loop(&self, grant: &BlockGrant, device: &LoopDevice) -> Result<Option<LoopDevice>, Error> {
-        let mut world = self.machine.enter(Operation::AdoptLoop)?;
+        let mut world = self.host.enter(Operation::AdoptLoop)?;
         grant.permit_loops()?;
         if let Some(attached) = world.loops.get_mut(&device.number) {
             if !attached.device.is(device) {
@@ -139,13 +139,13 @@ impl Block for SimulatedBlock {
     }
 
     fn find_loops(&self, tag: &str) -> Result<Vec<LoopDevice>, Error> {
-        let world = self.machine.enter(Operation::FindLoops)?;
+        let world = self.host.enter(Operation::FindLoops)?;
         let devices = world.loops.values().map(|attached| attached.device.clone());
         Ok(devices.filter(|device| device.options.tag.starts_with(tag)).collect())
     }
 
     fn detach_loop(&self, device: &LoopDevice) -> Result<(), Error> {
-        let mut world = self.machine.enter(Operation::DetachLoop)?;
+        let mut world = self.host.enter(Operation::DetachLoop)?;
         let Some(attached) = world.loops.get(&device.number) else {
             return Ok(());
         };

@@ -101,7 +101,7 @@ impl Files {
         (access == Access::ReadWrite || !read_only).then(|| format!("the mount at {point}"))
     }
 
-    /// Opens what a path leads to, by the rules for resolution that the real machine keeps too.
+    /// Opens what a path leads to, by the rules for resolution that Linux keeps too.
     pub(super) fn open(&self, grant: &BlockGrant, wanted: &Path, access: Access) -> Result<SourceFacts, Error> {
         let mut path = wanted.to_owned();
         let mut link = None;

@@ -1,4 +1,4 @@
-//! What links of the simulated machine may send.
+//! Firewall of the simulated host.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct SimulatedFirewall(pub Arc<SimHost>);
+pub(crate) struct SimulatedFirewall(pub Arc<SimHost>);
 
 impl Firewall for SimulatedFirewall {
     fn restrict(&self, _: &FirewallGrant, link: &IfName, sources: &Sources) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::Restrict)?;
         Rules::of(sources)?;
-        world.card(link).ok_or_else(|| refusal::gone(link))?;
+        world.link_named(link).ok_or_else(|| refusal::gone(link))?;
         world.rules.insert(link.clone(), sources.clone());
         Ok(())
     }

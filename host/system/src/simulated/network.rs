@@ -1,4 +1,4 @@
-//! Links and bridges of the simulated machine.
+//! Links and bridges of the simulated host.
 
 use std::{
     net::IpAddr,
@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{Card, Operation, SimHost, World};
+use super::{Operation, SimHost, SimLink, World};
 use crate::{
     Error, Network,
     grant::NetworkGrant,
@@ -19,35 +19,37 @@ use crate::{
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 
 #[derive(Debug)]
-pub(super) struct SimulatedNetwork(pub Arc<SimHost>);
+pub(crate) struct SimulatedNetwork(pub Arc<SimHost>);
 
 impl Network for SimulatedNetwork {
     fn exists(&self, name: &IfName) -> bool {
-        self.0.world().card(name).is_some()
+        self.0.world().link_named(name).is_some()
     }
 
     fn link(&self, name: &IfName) -> Result<Option<Link>, Error> {
         let world = self.0.enter(Operation::Link)?;
-        Ok(world.card(name).map(|card| card.link.clone()))
+        Ok(world.link_named(name).map(|entry| entry.link.clone()))
     }
 
     fn link_by_index(&self, index: u32) -> Result<Option<Link>, Error> {
         let world = self.0.enter(Operation::LinkByIndex)?;
-        Ok(world.links.get(&index).map(|card| card.link.clone()))
+        Ok(world.links.get(&index).map(|entry| entry.link.clone()))
     }
 
     fn bridge(&self, grant: &NetworkGrant, name: Option<&IfName>) -> Result<Link, Error> {
         let world = self.0.enter(Operation::Bridge)?;
         if let Some(name) = name {
             refusal::permit_bridge(grant, name)?;
-            let card = world.card(name).ok_or_else(|| refusal::missing_bridge(Some(name)))?;
-            return if card.link.bridge {
-                Ok(card.link.clone())
+            let entry = world
+                .link_named(name)
+                .ok_or_else(|| refusal::missing_bridge(Some(name)))?;
+            return if entry.link.bridge {
+                Ok(entry.link.clone())
             } else {
                 Err(refusal::no_bridge(name))
             };
         }
-        let mut links = world.links.values().map(|card| &card.link);
+        let mut links = world.links.values().map(|entry| &entry.link);
         let first = links.find(|link| link.bridge && grant.permits(link.name.as_str()));
         first.cloned().ok_or_else(|| refusal::missing_bridge(None))
     }
@@ -62,39 +64,39 @@ impl Network for SimulatedNetwork {
                 return Err(refusal::no_bridge(&bridge.link.name));
             }
         }
-        let taken = |new: &&IfName| **new != before.name && world.card(new).is_some();
+        let taken = |new: &&IfName| **new != before.name && world.link_named(new).is_some();
         let name_taken = changes
             .name
             .as_ref()
             .filter(taken)
             .map(|new| refusal::name_taken(&before.name, new));
-        let card = world.existing(index)?;
+        let entry = world.existing(index)?;
         if changes.flush {
-            card.addresses.clear();
+            entry.addresses.clear();
         }
         if let Some(mac) = changes.mac {
             if mac.0[0] & 1 != 0 || mac == Mac([0; 6]) {
                 return Err(refusal::mac(&before.name, mac));
             }
-            card.link.mac = mac;
+            entry.link.mac = mac;
         }
         if let Some(mtu) = changes.mtu {
             if !MTU.contains(&mtu) {
                 return Err(refusal::mtu(&before.name, mtu));
             }
-            card.link.mtu = mtu;
+            entry.link.mtu = mtu;
         }
         if let Some(name) = changes.name.as_ref().filter(|name| **name != before.name) {
             if let Some(error) = name_taken {
                 return Err(error);
             }
-            card.link.name = name.clone();
+            entry.link.name = name.clone();
         }
         if let Some(master) = changes.master {
-            card.link.master = master;
+            entry.link.master = master;
         }
-        card.link.up = changes.up.unwrap_or(card.link.up);
-        let name = card.link.name.clone();
+        entry.link.up = changes.up.unwrap_or(entry.link.up);
+        let name = entry.link.name.clone();
         if name != before.name {
             world.tell(&name);
         }
@@ -103,17 +105,17 @@ impl Network for SimulatedNetwork {
 
     fn add_address(&self, _: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::AddAddress)?;
-        let card = world.existing(index)?;
-        if !card.addresses.contains(&address) {
-            card.addresses.push(address);
+        let entry = world.existing(index)?;
+        if !entry.addresses.contains(&address) {
+            entry.addresses.push(address);
         }
         Ok(())
     }
 
     fn remove_address(&self, _: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::RemoveAddress)?;
-        if let Some(card) = world.links.get_mut(&index) {
-            card.addresses.retain(|existing| *existing != address);
+        if let Some(entry) = world.links.get_mut(&index) {
+            entry.addresses.retain(|existing| *existing != address);
         }
         Ok(())
     }
@@ -125,21 +127,21 @@ impl Network for SimulatedNetwork {
         let elsewhere = world
             .links
             .iter()
-            .any(|(number, card)| *number != index && card.routes.iter().any(same));
-        let card = world.existing(index)?;
+            .any(|(number, entry)| *number != index && entry.routes.iter().any(same));
+        let entry = world.existing(index)?;
         if elsewhere {
-            return Err(refusal::routed_elsewhere(&card.link.name, route.to.network()));
+            return Err(refusal::routed_elsewhere(&entry.link.name, route.to.network()));
         }
-        if !card.routes.iter().any(same) {
-            card.routes.push(route.clone());
+        if !entry.routes.iter().any(same) {
+            entry.routes.push(route.clone());
         }
         Ok(())
     }
 
     fn remove_route(&self, _: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::RemoveRoute)?;
-        if let Some(card) = world.links.get_mut(&index) {
-            card.routes.retain(|existing| existing != route);
+        if let Some(entry) = world.links.get_mut(&index) {
+            entry.routes.retain(|existing| existing != route);
         }
         Ok(())
     }
@@ -153,8 +155,8 @@ impl Network for SimulatedNetwork {
     fn address_of(&self, grant: &NetworkGrant, name: &IfName) -> Result<IpAddr, Error> {
         let world = self.0.enter(Operation::AddressOf)?;
         refusal::permit_uplink(grant, name)?;
-        let card = world.card(name).ok_or_else(|| refusal::missing_uplink(name))?;
-        let mut addresses = card.addresses.iter().map(|prefix| prefix.address);
+        let entry = world.link_named(name).ok_or_else(|| refusal::missing_uplink(name))?;
+        let mut addresses = entry.addresses.iter().map(|prefix| prefix.address);
         addresses.find(IpAddr::is_ipv4).ok_or_else(|| refusal::no_address(name))
     }
 
@@ -183,7 +185,7 @@ impl World {
         };
         self.links.insert(
             index,
-            Card {
+            SimLink {
                 link,
                 addresses: Vec::new(),
                 routes: Vec::new(),
@@ -195,20 +197,20 @@ impl World {
     }
 
     pub(super) fn remove_link(&mut self, name: &IfName) {
-        let Some(index) = self.card(name).map(|card| card.link.index) else {
+        let Some(index) = self.link_named(name).map(|entry| entry.link.index) else {
             return;
         };
         self.links.remove(&index);
-        for card in self.links.values_mut() {
-            card.link.master = card.link.master.filter(|master| *master != index);
+        for entry in self.links.values_mut() {
+            entry.link.master = entry.link.master.filter(|master| *master != index);
         }
     }
 
-    pub(super) fn card(&self, name: &IfName) -> Option<&Card> {
-        self.links.values().find(|card| card.link.name == *name)
+    pub(super) fn link_named(&self, name: &IfName) -> Option<&SimLink> {
+        self.links.values().find(|entry| entry.link.name == *name)
     }
 
-    fn existing(&mut self, index: u32) -> Result<&mut Card, Error> {
+    fn existing(&mut self, index: u32) -> Result<&mut SimLink, Error> {
         self.links.get_mut(&index).ok_or_else(|| refusal::number_gone(index))
     }
 

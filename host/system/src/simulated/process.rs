@@ -1,4 +1,4 @@
-//! Helper programs of the simulated machine.
+//! Helper programs of the simulated host.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ pub enum Program {
 }
 
 #[derive(Debug)]
-pub(super) struct SimulatedProcess(pub Arc<SimHost>);
+pub(crate) struct SimulatedProcess(pub Arc<SimHost>);
 
 impl Process for SimulatedProcess {
     fn run(

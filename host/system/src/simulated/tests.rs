@@ -1,25 +1,30 @@
-use super::*;
-use crate::grant::{Access, BlockGrant, NetworkGrant, Operator, PathRule};
+use std::sync::Arc;
 
-fn machine() -> (Platform, Arc<SimHost>, BlockGrant) {
-    let (system, machine) = Platform::simulated();
-    machine.add_file("/srv/a.img", 1 << 20);
+use super::*;
+use crate::{
+    Platform,
+    grant::{Access, BlockGrant, NetworkGrant, Operator, PathRule},
+};
+
+fn host() -> (Platform, Arc<SimHost>, BlockGrant) {
+    let (system, host) = Platform::simulated();
+    host.add_file("/srv/a.img", 1 << 20);
     let rules = vec![PathRule {
         path: "/".into(),
         access: Access::ReadWrite,
     }];
     (
         system,
-        machine,
+        host,
         BlockGrant::new(&Operator::of_configuration(), rules, true),
     )
 }
 
 #[test]
 fn the_planned_call_fails_and_no_other() {
-    let (system, machine, grant) = machine();
+    let (system, host, grant) = host();
     let error = Error::Busy("planned".into());
-    machine.fail(Operation::Open, 2, error.clone());
+    host.fail(Operation::Open, 2, error.clone());
     let open = || {
         system
             .block
@@ -27,43 +32,43 @@ fn the_planned_call_fails_and_no_other() {
             .map(|source| system.block.close(source.id))
     };
     assert_eq!([open(), open(), open()], [Ok(()), Err(error.clone()), Ok(())]);
-    assert_eq!(machine.calls(Operation::Open), 3);
-    machine.fail(Operation::Open, 1, error.clone());
+    assert_eq!(host.calls(Operation::Open), 3);
+    host.fail(Operation::Open, 1, error.clone());
     assert_eq!(open(), Err(error));
 }
 
 #[test]
 fn a_snapshot_tells_what_was_left_behind() {
-    let (system, machine, grant) = machine();
+    let (system, host, grant) = host();
     let vif: IfName = "vif1.0".parse().expect("a name");
-    let before = machine.snapshot();
+    let before = host.snapshot();
     let source = system
         .block
         .open(&grant, "/srv/a.img", Access::ReadWrite)
         .expect("granted");
-    assert_ne!(machine.snapshot(), before);
+    assert_ne!(host.snapshot(), before);
     system.block.close(source.id);
-    assert_eq!(machine.snapshot(), before);
+    assert_eq!(host.snapshot(), before);
 
-    machine.add_link(&vif);
-    let before = machine.snapshot();
-    let index = machine.links()[0].index;
+    host.add_link(&vif);
+    let before = host.snapshot();
+    let index = host.links()[0].index;
     let network = NetworkGrant::new(&Operator::of_configuration(), Vec::new());
     system
         .network
         .add_address(&network, index, "10.0.0.1".parse().expect("an address"))
         .expect("no fault");
-    assert_ne!(machine.snapshot(), before);
+    assert_ne!(host.snapshot(), before);
     system
         .network
         .remove_address(&network, index, "10.0.0.1".parse().expect("an address"))
         .expect("no fault");
-    assert_eq!(machine.snapshot(), before);
+    assert_eq!(host.snapshot(), before);
 }
 
 #[test]
 fn a_dead_daemon_leaves_what_others_have_open() {
-    let (system, machine, grant) = machine();
+    let (system, host, grant) = host();
     let source = system
         .block
         .open(&grant, "/srv/a.img", Access::ReadOnly)
@@ -81,15 +86,15 @@ fn a_dead_daemon_leaves_what_others_have_open() {
         .block
         .attach_loop(&grant, &source, &options("gone"))
         .expect("granted");
-    machine.open_loop(kept.number);
+    host.open_loop(kept.number);
     drop(system);
-    assert_eq!(machine.loops(), std::slice::from_ref(&kept));
-    assert_eq!(machine.snapshot().sources, 0);
+    assert_eq!(host.loops(), std::slice::from_ref(&kept));
+    assert_eq!(host.snapshot().sources, 0);
 
-    let system = machine.system();
+    let system = host.system();
     assert_eq!(system.block.adopt_loop(&grant, &kept), Ok(Some(kept.clone())));
-    machine.close_loop(kept.number);
-    assert_eq!(machine.loops(), std::slice::from_ref(&kept));
+    host.close_loop(kept.number);
+    assert_eq!(host.loops(), std::slice::from_ref(&kept));
     system.block.detach_loop(&kept).expect("no fault");
-    assert_eq!(machine.loops(), []);
+    assert_eq!(host.loops(), []);
 }

@@ -15,7 +15,7 @@ use rustix::{
 use super::{
     Message, Messages, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, attributes, messages, text, u32_at,
 };
-use crate::{Error, linux::retry::retry, lock};
+use crate::{Error, linux::retry::retry, sync::lock};
 
 /// The kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;

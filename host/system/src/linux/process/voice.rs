@@ -19,8 +19,8 @@ use rustix::{
 
 use super::tree::Member;
 use crate::{
-    lock,
     process::{HelperProcess, SAID_MAX},
+    sync::lock,
 };
 
 /// A pipe: the end to read, and the helper's two streams.

@@ -1,9 +1,30 @@
-//! Names, hardware addresses and prefixes from text and back.
+//! Names of network interfaces, hardware addresses and prefixes, parsed from text.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use super::{IfName, Mac, Prefix};
+use serde::{Deserialize, Serialize};
+
 use crate::Error;
+
+/// The name of a network interface: 1 to 15 bytes, no `/`, `:`, white space or control characters, not `.` or `..`
+/// (net/core/dev.c, `dev_valid_name`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IfName(String);
+
+/// A hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// An address with its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// The address.
+    pub address: IpAddr,
+    /// Bits: at most 32 for IPv4, 128 for IPv6.
+    pub length: u8,
+}
 
 /// Why a text is not what it should be, in words that end a sentence which begins with the text's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
