@@ -17,6 +17,6 @@ wasmtime::component::bindgen!({
         "xen:hotplug/block.loop-device": crate::capability::block::HeldLoop,
         "xen:hotplug/network.vif": crate::capability::network::OwnLink,
         "xen:hotplug/network.bridge": crate::capability::network::GrantedBridge,
-        "xen:hotplug/process.kept": crate::capability::process::KeptHelper,
+        "xen:hotplug/process.helper-process": crate::capability::process::OwnHelper,
     },
 });

@@ -16,7 +16,7 @@
 //! | `formats` | the formats that are served; `["aio", "qcow2"]` if it is not set |
 //! | `user` | the user that QEMU becomes; it needs the images and Xen's devices |
 //! | `sandbox` | what QEMU may not do, as its option `-sandbox` has it; if it is not set, none: Debian's QEMU for Xen has no such option |
-//! | `patience` | milliseconds in which QEMU has to take a disk up; 60000 if it is not set. The deadline has to be longer |
+//! | `timeout` | milliseconds until QEMU has to serve a disk; 60000 if it is not set. The deadline has to be longer |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -30,7 +30,7 @@ const FORMATS: &str = "aio qcow2";
 
 /// Milliseconds in which QEMU has to take a disk up: for as long libxl waits for one to start (libxl_internal.h,
 /// `LIBXL_DEVICE_MODEL_START_TIMEOUT`). For the disk itself it does not wait (libxl_device.c, `libxl__wait_device_connection`).
-const PATIENCE: u32 = 60_000;
+const TIMEOUT: u32 = 60_000;
 
 /// Disks that QEMU serves.
 struct Qdisk;
@@ -53,7 +53,7 @@ impl Handler for Qdisk {
             .args(settings.arguments(device.frontend_id))
             .join()?;
         // "failed to create 'qdisk' device '51712': " (hw/xen/xen-bus.c, `xen_bus_backend_create`).
-        qemu.takes_up(settings.patience, Some(&format!("'qdisk' device '{}'", device.devid)))?;
+        qemu.wait_until_serving(settings.timeout, Some(&format!("'qdisk' device '{}'", device.devid)))?;
         Ok(Connection::new())
     }
 }
@@ -64,22 +64,22 @@ struct Settings {
     formats: String,
     user: Option<String>,
     sandbox: Option<String>,
-    patience: u32,
+    timeout: u32,
 }
 
 impl Settings {
     fn of(value: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let patience = match value("patience") {
-            None => PATIENCE,
+        let timeout = match value("timeout") {
+            None => TIMEOUT,
             Some(text) => text
                 .parse()
-                .map_err(|_| Error::Other(format!("setting `patience`: `{text}` is no number of milliseconds")))?,
+                .map_err(|_| Error::Other(format!("setting `timeout`: `{text}` is no number of milliseconds")))?,
         };
         Ok(Self {
             formats: value("formats").unwrap_or_else(|| FORMATS.into()),
             user: value("user"),
             sandbox: value("sandbox"),
-            patience,
+            timeout,
         })
     }
 
@@ -153,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_a_number() {
-        assert_eq!(settings(&[]).unwrap().patience, PATIENCE);
-        assert_eq!(settings(&[("patience", "500")]).unwrap().patience, 500);
-        assert!(settings(&[("patience", "long")]).is_err());
+    fn timeout_is_a_number() {
+        assert_eq!(settings(&[]).unwrap().timeout, TIMEOUT);
+        assert_eq!(settings(&[("timeout", "500")]).unwrap().timeout, 500);
+        assert!(settings(&[("timeout", "long")]).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     Error,
-    process::{self, Kept, Output},
+    process::{self, HelperProcess, Output},
 };
 
 /// A call of a helper that the operator granted: `Command::of("iscsiadm").args(["-m", "session"]).run()`.
@@ -56,8 +56,8 @@ impl Command {
 
     /// Takes part in the one that serves all devices of this guest, as one QEMU serves all its disks; starts it if there is
     /// none.
-    pub fn join(&self) -> Result<Kept, Error> {
-        Kept::join(&self.helper, &self.arguments)
+    pub fn join(&self) -> Result<HelperProcess, Error> {
+        HelperProcess::join(&self.helper, &self.arguments)
     }
 
     /// What it wrote to standard output, if it ended with exit code 0.

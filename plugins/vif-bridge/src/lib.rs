@@ -1,5 +1,5 @@
-//! The handler for network cards on a bridge: what `/etc/xen/scripts/vif-bridge` does on `online`, and for the tap of
-//! an emulated card on `add`.
+//! Handler for vifs on a bridge. It does what `/etc/xen/scripts/vif-bridge` does on `online`, and on `add` for the
+//! tap of an emulated vif.
 //!
 //! | node read | meaning |
 //! | --- | --- |
@@ -27,34 +27,32 @@ use xenplug_sdk::{
     Connection, Description, Device, Error, Handler,
     network::{Bridge, LinkChanges, Vif},
 };
-use xenplug_vif::{Card, PORT_MAC};
+use xenplug_vif::{PORT_MAC, VifSettings};
 
-/// Network cards on a bridge.
+/// Vifs on a bridge.
 struct VifBridge;
 
 impl Handler for VifBridge {
     fn describe() -> Description {
-        Description::new("network cards on a bridge")
-            .kind("vif")
-            .script("vif-bridge")
+        Description::new("vifs on a bridge").kind("vif").script("vif-bridge")
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
-        let mut card = Card::of(device)?;
+        let mut settings = VifSettings::of(device)?;
         let vif = Vif::find()?;
         let bridge = find_bridge(device.setting("bridge")?).map_err(|error| error.of("bridge"))?;
-        card.mtu = match card.mtu {
+        settings.mtu = match settings.mtu {
             Some(mtu) => Some(mtu),
             None => Some(bridge.facts()?.mtu),
         };
         let changes = LinkChanges::new().flush_addresses().mac(PORT_MAC).up();
-        card.configure(&vif, changes, Some(&bridge))?;
-        card.restrict(&vif)?;
-        Ok(card.connection())
+        settings.configure(&vif, changes, Some(&bridge))?;
+        settings.restrict(&vif)?;
+        Ok(settings.connection())
     }
 }
 
-/// What `xenbrN` is called where the bridge carries the name of its physical card: `ethN`. Configurations written
+/// What `xenbrN` is called where the bridge carries the name of its physical interface: `ethN`. Configurations written
 /// before that still say `xenbrN` (tools/hotplug/Linux/vif-bridge).
 fn former_name(bridge: &str) -> Option<String> {
     bridge.strip_prefix("xenbr").map(|number| format!("eth{number}"))
@@ -77,7 +75,7 @@ mod tests {
     use super::former_name;
 
     #[test]
-    fn a_former_bridge_name_stands_for_the_card() {
+    fn former_bridge_name_stands_for_its_interface() {
         assert_eq!(former_name("xenbr0").as_deref(), Some("eth0"));
         assert_eq!(former_name("xenbr12").as_deref(), Some("eth12"));
         assert_eq!(former_name("br0"), None);

@@ -1,4 +1,4 @@
-//! The two addresses of a card: the guest's, and that of the link through which it reaches this machine.
+//! The two addresses of a vif: the guest's, and that of the link through which it reaches the host.
 
 use std::net::Ipv4Addr;
 
@@ -40,7 +40,7 @@ fn parse(text: &str) -> Result<Ipv4Addr, Error> {
         .ok_or_else(|| Error::invalid("ip", format!("`{text}` is not one IPv4 address")))
 }
 
-/// The card's number within its domain.
+/// The vif's number within its domain.
 fn handle(device: &Device) -> Result<u32, Error> {
     match device.optional("handle")? {
         Some(handle) => handle.parse().or_invalid("handle"),
@@ -48,13 +48,13 @@ fn handle(device: &Device) -> Result<u32, Error> {
     }
 }
 
-/// The address that a domain's number gives its card.
+/// The address that a domain's number gives its vif.
 fn of_domain(device: &Device) -> Result<Ipv4Addr, Error> {
     let handle = handle(device)?;
     let [high, low] = device.frontend_id.to_be_bytes();
-    let card = u8::try_from(handle).ok().and_then(|handle| handle.checked_add(1));
-    let card = card.ok_or_else(|| Error::invalid("handle", format!("{handle} is too large for an address")))?;
-    Ok(Ipv4Addr::new(10, high, low, card))
+    let number = u8::try_from(handle).ok().and_then(|handle| handle.checked_add(1));
+    let number = number.ok_or_else(|| Error::invalid("handle", format!("{handle} is too large for an address")))?;
+    Ok(Ipv4Addr::new(10, high, low, number))
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domains_number_gives_its_cards_their_addresses() {
+    fn vif_addresses_derive_from_the_domid() {
         for (domid, handle, guest, router) in [
             (3, "0", "10.0.3.1", "10.0.3.128"),
             (3, "2", "10.0.3.3", "10.0.3.130"),

@@ -1,17 +1,16 @@
-//! The handler for network cards behind this machine's address translation: what `/etc/xen/scripts/vif-nat` does on
-//! `online`. Guest and link get an address each; the guest's is its `ip`, or else one made of its domain's number.
+//! Handler for vifs behind the host's NAT. It does what `/etc/xen/scripts/vif-nat` does on `online`. Guest and link get an address each; the guest's is its `ip`, or else one made of its domain's number.
 //!
 //! | node or parameter read | meaning |
 //! | --- | --- |
 //! | `ip`, or else the parameter of that name | the guest's IPv4 address; if there is none, `10.<domid / 256>.<domid % 256>.<handle + 1>` |
-//! | `handle` | the card's number; if there is none, the device's |
+//! | `handle` | the vif's number; if there is none, the device's |
 //! | `vifname`, `mtu`, `mac` | as for `vif-bridge`; without `mtu` it stays as it is |
 //!
 //! The parameter `dhcp` has no effect: a hook writes the guest's DHCP entry (`examples/hooks/dnsmasq.hook`). The setting
 //! `mac-filter` and the frontend's `mtu` are those of `vif-bridge`. The address translation itself is set up once for
 //! the host, by whoever sets up its network.
 //!
-//! A tap gets its name and its rules and nothing more, as from the script: there is one address, and it is the card's.
+//! A tap gets its name and its rules and nothing more, as from the script: there is one address, and it is the vif's.
 
 mod addresses;
 
@@ -20,28 +19,26 @@ use xenplug_sdk::{
     Connection, Description, Device, Error, Handler, VifType,
     network::{LinkChanges, Route, Vif},
 };
-use xenplug_vif::Card;
+use xenplug_vif::VifSettings;
 
-/// Network cards behind address translation.
+/// Vifs behind NAT.
 struct VifNat;
 
 impl Handler for VifNat {
     fn describe() -> Description {
-        Description::new("network cards behind address translation")
-            .kind("vif")
-            .script("vif-nat")
+        Description::new("vifs behind NAT").kind("vif").script("vif-nat")
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
         let addresses = Addresses::of(device)?;
-        let card = Card::of(device)?;
+        let settings = VifSettings::of(device)?;
         let vif = Vif::find()?;
         if device.vif_type == VifType::Emulated {
-            card.configure(&vif, LinkChanges::new(), None)?;
-            card.restrict(&vif)?;
-            return Ok(card.connection());
+            settings.configure(&vif, LinkChanges::new(), None)?;
+            settings.restrict(&vif)?;
+            return Ok(settings.connection());
         }
-        card.configure(&vif, LinkChanges::new().up(), None)?;
+        settings.configure(&vif, LinkChanges::new().up(), None)?;
         vif.add_address(&format!("{}/32", addresses.router))?;
         vif.add_route(&Route {
             to: addresses.guest.to_string(),
@@ -50,8 +47,8 @@ impl Handler for VifNat {
         })
         .map_err(|error| error.of("ip"))?;
         vif.proxy_arp()?;
-        card.restrict(&vif)?;
-        Ok(card.connection())
+        settings.restrict(&vif)?;
+        Ok(settings.connection())
     }
 }
 

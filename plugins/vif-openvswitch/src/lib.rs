@@ -1,5 +1,5 @@
-//! The handler for network cards on an Open vSwitch: what `/etc/xen/scripts/vif-openvswitch` does on `online`, and for the
-//! tap of an emulated card on `add`.
+//! Handler for vifs on an Open vSwitch. It does what `/etc/xen/scripts/vif-openvswitch` does on `online`, and on `add`
+//! for the tap of an emulated vif.
 //!
 //! | node or parameter read | meaning |
 //! | --- | --- |
@@ -10,7 +10,7 @@
 //! The setting `mac-filter` and the frontend's `mtu` are those of `vif-bridge`, too.
 //!
 //! The switch is told by the helper `ovs-vsctl`, in two calls: one that adds the port, with the guest's name, UUID and
-//! hardware address as external ids, and one that removes it, which the host makes when the card goes. They always have
+//! hardware address as external ids, and one that removes it, which the host makes when the vif goes. They always have
 //! the same form, so that they can be granted argument by argument:
 //!
 //! ```toml
@@ -30,25 +30,25 @@ use xenplug_sdk::{
     Command, Connection, Description, Device, Error, Handler, Undo, guest,
     network::{LinkChanges, Vif},
 };
-use xenplug_vif::{Card, PORT_MAC};
+use xenplug_vif::{PORT_MAC, VifSettings};
 
-/// Network cards on an Open vSwitch.
+/// Vifs on an Open vSwitch.
 struct VifOpenvswitch;
 
 impl Handler for VifOpenvswitch {
     fn describe() -> Description {
-        Description::new("network cards on an Open vSwitch")
+        Description::new("vifs on an Open vSwitch")
             .kind("vif")
             .script("vif-openvswitch")
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
-        let card = Card::of(device)?;
+        let settings = VifSettings::of(device)?;
         let bridge = device.setting("bridge")?;
         let port: Port = bridge.ok_or_else(|| Error::invalid("bridge", "is missing"))?.parse()?;
         let mac = device.required("mac")?;
         let vif = Vif::find()?;
-        card.configure(&vif, LinkChanges::new().flush_addresses().mac(PORT_MAC), None)?;
+        settings.configure(&vif, LinkChanges::new().flush_addresses().mac(PORT_MAC), None)?;
 
         let link = vif.facts()?.name;
         // What cannot be read of the guest, as in a driver domain, the switch is not told.
@@ -67,8 +67,8 @@ impl Handler for VifOpenvswitch {
             .args(ids);
         add.expect(add.apply(Undo::by(remove(&link)).after_failure()))?;
         vif.configure(&LinkChanges::new().up(), None)?;
-        card.restrict(&vif)?;
-        Ok(card.connection())
+        settings.restrict(&vif)?;
+        Ok(settings.connection())
     }
 }
 

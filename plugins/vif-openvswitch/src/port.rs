@@ -1,4 +1,4 @@
-//! What a card's `bridge` asks of the switch, and how the switch is told.
+//! Port that a vif's `bridge` asks for, and the calls of `ovs-vsctl` that make it.
 
 use std::str::FromStr;
 

@@ -1,16 +1,16 @@
-//! The handler for routed network cards: what `/etc/xen/scripts/vif-route` does on `online`, and for the tap of an
-//! emulated card on `add`. The card's link gets the address of this machine's own interface, and answers ARP for the world
+//! Handler for routed vifs. It does what `/etc/xen/scripts/vif-route` does on `online`, and on `add` for the tap of an
+//! emulated vif. The vif's link gets the address of the host's own interface, and answers ARP for the world
 //! behind it; packets for the guest are routed to it.
 //!
 //! | node or parameter read | meaning |
 //! | --- | --- |
-//! | the parameter `netdev`, or else the node `gatewaydev`, or else `eth0` | whose address the card's link gets |
+//! | the parameter `netdev`, or else the node `gatewaydev`, or else `eth0` | whose address the vif's link gets |
 //! | `ip`, or else the parameter of that name | what is routed to the guest, and what it may send from: addresses or prefixes, separated by spaces or commas |
 //! | `vifname`, `mtu`, `mac` | as for `vif-bridge`; without `mtu` it stays as it is |
 //!
 //! The setting `mac-filter` and the frontend's `mtu` are those of `vif-bridge`, too.
 //!
-//! Of a card and its tap the tap's routes have the smaller metric, 1 and not 2, and come first for as long as it is there.
+//! Of a vif and its tap the tap's routes have the smaller metric, 1 and not 2, and come first for as long as it is there.
 //! Routes for IPv6 have no source: the interface's address is an IPv4 one.
 
 use std::net::IpAddr;
@@ -19,32 +19,32 @@ use xenplug_sdk::{
     Connection, Description, Device, Error, Handler, VifType,
     network::{self, LinkChanges, Route, Vif},
 };
-use xenplug_vif::{Card, sources};
+use xenplug_vif::{VifSettings, sources};
 
 /// The interface that a machine without a word about it is taken to have (tools/hotplug/Linux/vif-common.sh, `dom0_ip`).
 const NETDEV: &str = "eth0";
 
-/// Routed network cards.
+/// Routed vifs.
 struct VifRoute;
 
 impl Handler for VifRoute {
     fn describe() -> Description {
-        Description::new("routed network cards").kind("vif").script("vif-route")
+        Description::new("routed vifs").kind("vif").script("vif-route")
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
-        let card = Card::of(device)?;
+        let settings = VifSettings::of(device)?;
         let vif = Vif::find()?;
         let own = network::address_of(netdev(device)?).map_err(|error| error.of("netdev"))?;
         let routes = routes(device, &own)?;
-        card.configure(&vif, LinkChanges::new().up(), None)?;
+        settings.configure(&vif, LinkChanges::new().up(), None)?;
         vif.add_address(&format!("{own}/32"))?;
         vif.proxy_arp()?;
         for route in &routes {
             vif.add_route(route).map_err(|error| error.of("ip"))?;
         }
-        card.restrict(&vif)?;
-        Ok(card.connection())
+        settings.restrict(&vif)?;
+        Ok(settings.connection())
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn each_address_has_a_route_and_the_taps_comes_first() {
-        let card = device(&[("ip", "10.0.0.2, 10.1.0.0/16 2001:db8::2")], &[("ip", "10.9.9.9")]);
+        let vif = device(&[("ip", "10.0.0.2, 10.1.0.0/16 2001:db8::2")], &[("ip", "10.9.9.9")]);
         let route = |to: &str, source: Option<&str>, metric| Route {
             to: to.into(),
             source: source.map(Into::into),
@@ -105,7 +105,7 @@ mod tests {
         };
         let own = Some("192.0.2.1");
         assert_eq!(
-            routes(&card, "192.0.2.1"),
+            routes(&vif, "192.0.2.1"),
             Ok(vec![
                 route("10.0.0.2", own, 2),
                 route("10.1.0.0/16", own, 2),

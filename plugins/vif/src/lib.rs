@@ -1,11 +1,11 @@
-//! What the handlers of network cards share: the nodes that each of them reads, and what a guest may send.
+//! Shared parts of the vif handlers: the nodes that each of them reads, and the sources that a guest may send from.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
-mod card;
 pub mod sources;
+mod vif;
 
-pub use card::Card;
+pub use vif::VifSettings;
 
 /// The largest hardware address that is no group's: a bridge takes the smallest of its ports', and so never this one
 /// (tools/hotplug/Linux/xen-network-common.sh, `_setup_bridge_port`).

@@ -1,7 +1,7 @@
 //! Traps after it has started the helper that `params` names.
 
 use xenplug_guests::description;
-use xenplug_sdk::{Connection, Description, Device, Error, Handler, process::Kept};
+use xenplug_sdk::{Connection, Description, Device, Error, Handler, process::HelperProcess};
 
 struct Guest;
 
@@ -11,8 +11,8 @@ impl Handler for Guest {
     }
 
     fn connect(device: &Device) -> Result<Connection, Error> {
-        let kept = Kept::start(device.required("params")?, &[])?;
-        panic!("this guest was made to fail beside process {}", kept.pid())
+        let helper = HelperProcess::start(device.required("params")?, &[])?;
+        panic!("this guest was made to fail beside process {}", helper.pid())
     }
 }
 

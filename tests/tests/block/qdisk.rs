@@ -117,7 +117,7 @@ fn restarted_daemon_adopts_running_qemus() -> Result<()> {
 
 #[test]
 fn disk_that_qemu_does_not_take_up_fails_and_leaves_nothing() -> Result<()> {
-    let mut qemus = Qemus::with("", "patience = 1500")?;
+    let mut qemus = Qemus::with("", "timeout = 1500")?;
     qemus.host.image("a.img", 4)?;
     qemus.host.image("b.qcow2", 4)?;
 
@@ -130,7 +130,7 @@ fn disk_that_qemu_does_not_take_up_fails_and_leaves_nothing() -> Result<()> {
     // It says nothing.
     fs::write(qemus.qemu.file("never"), "")?;
     qemus.attach(A, "aio:a.img", "w")?;
-    qemus.expect_failure(A, "error", &["qdisk: qemu has not taken the device up in 1500 ms"])?;
+    qemus.expect_failure(A, "error", &["qdisk: qemu does not serve the device after 1500 ms"])?;
     qemus.detach(A)?;
     qemus.nothing_is_left()?;
 

@@ -134,7 +134,7 @@ impl block::HostSource for Event {
             && let Some(user) = context.system.block.used_by(&source, access, &[])?
         {
             return Err(CallError::Guest(block::Error::Busy(format!(
-                "{path} is in use on this machine: {user}"
+                "{path} is in use by {user}"
             ))));
         }
         let source = source.facts.identity;

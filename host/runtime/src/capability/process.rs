@@ -25,7 +25,7 @@ use crate::{
 const MOMENT: Duration = Duration::from_millis(20);
 
 /// A helper that the device holds.
-pub struct KeptHelper {
+pub struct OwnHelper {
     kept: HelperProcess,
     /// The lines that it had written before the device came to it.
     before: u64,
@@ -131,8 +131,8 @@ fn to_guest(output: &Output) -> process::Output {
     }
 }
 
-impl process::HostKept for Event {
-    fn start(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<KeptHelper>, CallError> {
+impl process::HostHelperProcess for Event {
+    fn start(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<OwnHelper>, CallError> {
         self.call()?;
         let context = Arc::clone(&self.context);
         let grant = grant(&context)?;
@@ -149,10 +149,10 @@ impl process::HostKept for Event {
             context.shared.helpers.started(&tag, &kept, &part);
             Ok((effect(Some(kept.clone())), kept))
         })?;
-        Ok(self.table.push(KeptHelper { kept, before: 0 })?)
+        Ok(self.table.push(OwnHelper { kept, before: 0 })?)
     }
 
-    fn join(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<KeptHelper>, CallError> {
+    fn join(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<OwnHelper>, CallError> {
         self.call()?;
         let context = Arc::clone(&self.context);
         let process = context.system.process.as_ref();
@@ -192,12 +192,12 @@ impl process::HostKept for Event {
                 return Err(error.into());
             }
         };
-        Ok(self.table.push(KeptHelper { kept, before })?)
+        Ok(self.table.push(OwnHelper { kept, before })?)
     }
 
-    fn takes_up(
+    fn wait_until_serving(
         &mut self,
-        this: Resource<KeptHelper>,
+        this: Resource<OwnHelper>,
         milliseconds: u32,
         refusal: Option<String>,
     ) -> Result<(), CallError> {
@@ -205,7 +205,7 @@ impl process::HostKept for Event {
         let context = Arc::clone(&self.context);
         let (process, helpers) = (context.system.process.as_ref(), &context.shared.helpers);
         let until = Instant::now() + Duration::from_millis(milliseconds.into());
-        let KeptHelper { kept, before } = self.table.get(&this)?;
+        let OwnHelper { kept, before } = self.table.get(&this)?;
         let (kept, before) = (kept.clone(), *before);
         let device = self.subject()?.device.key.clone();
         let unavailable = |cause: String| Err(CallError::Guest(types::Error::Unavailable(cause)));
@@ -226,7 +226,7 @@ impl process::HostKept for Event {
                 return unavailable(format!("{}: {line}", kept.helper));
             }
             if Instant::now() >= until {
-                let cause = format!("{} has not taken the device up in {milliseconds} ms", kept.helper);
+                let cause = format!("{} does not serve the device after {milliseconds} ms", kept.helper);
                 return unavailable(helpers.explain(process, &kept, cause));
             }
             sleep(MOMENT);
@@ -234,18 +234,18 @@ impl process::HostKept for Event {
         }
     }
 
-    fn pid(&mut self, this: Resource<KeptHelper>) -> wasmtime::Result<u32> {
+    fn pid(&mut self, this: Resource<OwnHelper>) -> wasmtime::Result<u32> {
         super::must_go_on(self)?;
         Ok(self.table.get(&this)?.kept.pid)
     }
 
-    fn running(&mut self, this: Resource<KeptHelper>) -> wasmtime::Result<bool> {
+    fn running(&mut self, this: Resource<OwnHelper>) -> wasmtime::Result<bool> {
         super::must_go_on(self)?;
         let kept = &self.table.get(&this)?.kept;
         Ok(self.context.system.process.running(kept))
     }
 
-    fn drop(&mut self, this: Resource<KeptHelper>) -> wasmtime::Result<()> {
+    fn drop(&mut self, this: Resource<OwnHelper>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
     }

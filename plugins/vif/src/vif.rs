@@ -1,4 +1,4 @@
-//! What every card asks for, whatever it is put on: its link's name, its MTU, and what its guest may send.
+//! Settings of every vif, on whichever network: its link's name, its MTU, and the sources that its guest may send from.
 
 use xenplug_sdk::{
     Connection, Device, Error, OrInvalid, VifType, config,
@@ -8,9 +8,9 @@ use xenplug_sdk::{
 
 use crate::sources;
 
-/// A network card as its device asks for it.
+/// Settings that a vif's nodes ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
+pub struct VifSettings {
     /// Its link's new name.
     pub name: Option<String>,
     /// Bytes.
@@ -20,7 +20,7 @@ pub struct Card {
     vif_type: VifType,
 }
 
-impl Card {
+impl VifSettings {
     /// Reads `vifname`, `mtu`, `ip` and `mac`, and the operator's `mac-filter`.
     pub fn of(device: &Device) -> Result<Self, Error> {
         Self::read(device, config::flag("mac-filter")?)
@@ -73,7 +73,7 @@ impl Card {
     pub fn connection(&self) -> Connection {
         match (self.mtu, self.vif_type) {
             (Some(mtu), VifType::Paravirtual) => Connection::new().frontend("mtu", mtu.to_string()),
-            // QEMU's card has no frontend.
+            // QEMU's interface has no frontend.
             _ => Connection::new(),
         }
     }
@@ -83,15 +83,15 @@ impl Card {
 mod tests {
     use super::*;
 
-    fn card(nodes: &[(&str, &str)]) -> Result<Card, Error> {
-        Card::read(&Device::sample("vif", nodes), false)
+    fn settings(nodes: &[(&str, &str)]) -> Result<VifSettings, Error> {
+        VifSettings::read(&Device::sample("vif", nodes), false)
     }
 
     #[test]
     fn everything_may_be_left_out() {
         assert_eq!(
-            card(&[]),
-            Ok(Card {
+            settings(&[]),
+            Ok(VifSettings {
                 name: None,
                 mtu: None,
                 allowed: None,
@@ -102,16 +102,16 @@ mod tests {
 
     #[test]
     fn everything_may_be_named() {
-        let card = card(&[("vifname", "web"), ("mtu", "9000"), ("ip", "10.0.0.2")]).unwrap();
-        assert_eq!((card.name.as_deref(), card.mtu), (Some("web"), Some(9000)));
-        assert_eq!(card.allowed.clone().unwrap().ipv4, ["10.0.0.2"]);
-        assert_eq!(card.connection(), Connection::new().frontend("mtu", "9000"));
+        let settings = settings(&[("vifname", "web"), ("mtu", "9000"), ("ip", "10.0.0.2")]).unwrap();
+        assert_eq!((settings.name.as_deref(), settings.mtu), (Some("web"), Some(9000)));
+        assert_eq!(settings.allowed.clone().unwrap().ipv4, ["10.0.0.2"]);
+        assert_eq!(settings.connection(), Connection::new().frontend("mtu", "9000"));
     }
 
     #[test]
-    fn a_tap_is_named_after_its_card_and_has_no_frontend() {
+    fn tap_is_named_after_its_vif_and_has_no_frontend() {
         let nodes = [("vifname", "web"), ("mtu", "9000")];
-        let tap = Card::read(&Device::sample("vif", &nodes).told(VifType::Emulated, &[]), false).unwrap();
+        let tap = VifSettings::read(&Device::sample("vif", &nodes).told(VifType::Emulated, &[]), false).unwrap();
         assert_eq!(tap.name.as_deref(), Some("web-emu"));
         assert_eq!(tap.connection(), Connection::new());
     }
@@ -119,20 +119,20 @@ mod tests {
     #[test]
     fn what_is_there_is_not_empty() {
         for key in ["vifname", "mtu", "ip"] {
-            assert_eq!(card(&[(key, "")]), Err(Error::invalid(key, "is empty")));
+            assert_eq!(settings(&[(key, "")]), Err(Error::invalid(key, "is empty")));
         }
     }
 
     #[test]
     fn an_mtu_of_zero_is_none() {
-        assert_eq!(card(&[("mtu", "0")]).map(|card| card.mtu), Ok(None));
+        assert_eq!(settings(&[("mtu", "0")]).map(|settings| settings.mtu), Ok(None));
     }
 
     #[test]
     fn an_mtu_is_a_number() {
         for mtu in ["large", "-1", "1500 ", "99999999999"] {
             assert!(
-                matches!(card(&[("mtu", mtu)]), Err(Error::InvalidParams(bad)) if bad.key == "mtu"),
+                matches!(settings(&[("mtu", mtu)]), Err(Error::InvalidParams(bad)) if bad.key == "mtu"),
                 "{mtu}"
             );
         }
