@@ -34,13 +34,21 @@ fn root() -> &'static Path {
 fn readme_commands_run() -> Result<()> {
     let readme = fs::read_to_string(root().join("README.md"))?;
     let mut domain = DriverDomain::new()?;
-    for Command { line, .. } in commands(&readme)? {
+    let mut commands = commands(&readme)?;
+    // The daemon of this test serves a driver domain, so that dom0's configuration comes when it no longer matters, and
+    // the ways back come last.
+    let in_dom0 = |command: &Command<'_>| command.section == "In dom0" || command.line.starts_with("xenplug scripts");
+    commands.sort_by_key(|command| (command.section.starts_with("Back to"), in_dom0(command)));
+    for Command { line, .. } in commands {
         domain
             .obey(line)
             .with_context(|| format!("`{line}`\n{}", domain.log()))?;
     }
-    ensure!(domain.daemon.is_some(), "the README does not start the daemon");
-    domain.end()
+    ensure!(
+        domain.was_served,
+        "the README does not start the daemon, or does not stop it"
+    );
+    Ok(())
 }
 
 #[test]
@@ -73,6 +81,8 @@ struct DriverDomain {
     host: TestHost,
     clone: PathBuf,
     devices: Vec<Device>,
+    /// Set when the daemon has served the devices and was stopped.
+    was_served: bool,
 }
 
 /// The daemon as its unit starts it.
@@ -101,6 +111,7 @@ impl DriverDomain {
             host,
             clone,
             devices: Vec::new(),
+            was_served: false,
         };
         domain
             .sh(COPIES)
@@ -145,6 +156,7 @@ impl DriverDomain {
         match *words {
             ["cargo", "xtask", task] => xtask(task),
             ["install", ..] | ["xenplugd", "--check"] => self.sh(line).map(drop),
+            ["systemctl", "disable", "--now", "xenplugd.service"] => self.disable(),
             ["systemctl", "disable", "--now", other] => {
                 let unit = self.unit()?;
                 ensure!(
@@ -154,6 +166,11 @@ impl DriverDomain {
                 Ok(())
             }
             ["systemctl", "enable", "--now", "xenplugd.service"] => self.enable(),
+            ["systemctl", "enable", "--now", other] => {
+                let free = self.daemon.is_none() && self.unit()?.all("Conflicts").any(|name| name == other);
+                ensure!(free, "{other} would meet xenplugd");
+                Ok(())
+            }
             ["systemctl", "reload", "xenplugd.service"] => self.reload(),
             ["xenplug", "status"] => self.tells(line, &["phy", "vif-bridge", "/var/lib/xen/images/", "connected"]),
             ["xenplug", "status", "--json"] => {
@@ -194,6 +211,17 @@ impl DriverDomain {
                 self.sh("test -e /etc/xen/scripts/block.xenplug-original")?;
                 self.tells("cat /etc/xen/scripts/block", &["#!/usr/lib/xenplug/xenplug-script"])
             }
+            ["xenplug", "scripts", "uninstall"] => {
+                self.sh(line)?;
+                let rig = std::env::var("XENPLUG_RIG").context("XENPLUG_RIG")?;
+                self.sh(&format!("diff -r {rig}/etc/xen/scripts /etc/xen/scripts"))
+                    .map(drop)
+            }
+            ["journalctl", "--unit", "xenplugd.service"] => {
+                ensure!(!self.log().is_empty(), "the daemon has logged nothing");
+                Ok(())
+            }
+            ["xenstore-write", node, "\"\""] => self.retry(node),
             ["xenplug", "scripts", "status"] => self.tells(line, &["block", "vif-bridge"]),
             ["curl", ..] => self.tells(line, &["xenplug_devices{", "xenplug_connects_total", "# EOF"]),
             _ => bail!("this test does not know the command"),
@@ -221,6 +249,8 @@ impl DriverDomain {
             (unit.one("RuntimeDirectoryPreserve")?, unit.one("KillMode")?),
             ("yes", "process")
         );
+        // With it systemd makes openat2 fail (src/shared/seccomp-util.c, `seccomp_restrict_suid_sgid`).
+        ensure!(unit.all("RestrictSUIDSGID").next().is_none(), "no disk could be opened");
         if self.sh("command -v systemd-analyze").is_ok() {
             let warnings = self.sh("systemd-analyze verify xenplugd.service 2>&1")?;
             ensure!(!warnings.contains("xenplugd.service"), "{warnings}");
@@ -231,6 +261,9 @@ impl DriverDomain {
                 unit.one(&format!("{key}Mode"))?,
                 unit.one(key)?
             ))?;
+        }
+        if self.daemon.is_some() {
+            return Ok(());
         }
         let start: Vec<&str> = unit.one("ExecStart")?.split_whitespace().collect();
         let powers: String = unit
@@ -287,17 +320,37 @@ impl DriverDomain {
         Ok(())
     }
 
-    /// Unplugs all, and stops the daemon as systemd would.
-    fn end(mut self) -> Result<()> {
+    /// Attaches a disk without an image, adds the image, and writes the node: the disk then connects.
+    fn retry(&mut self, node: &str) -> Result<()> {
+        let backend = node.strip_suffix("/hotplug-status").context("it is another node")?;
+        let disk = Device::of_path(backend).context("it is no device")?;
+        let image = self.images().join("late.img");
+        self.host.attach(&disk, &Disk::on(&image))?;
+        self.host.expect_failure(&disk, "error", &["late.img"])?;
+        self.sh(&format!("truncate -s 4M {}", image.display()))?;
+        let written = self.host.xenstored().tool("xenstore-write").args([node, ""]).status()?;
+        ensure!(written.success(), "xenstore-write: {written}");
+        self.devices.push(disk);
+        self.host.expect_connected(&disk)
+    }
+
+    /// Unplugs all devices, and stops the daemon as systemd would, if it runs.
+    fn disable(&mut self) -> Result<()> {
+        let Some(mut daemon) = self.daemon.take() else {
+            return Ok(());
+        };
         let devices = std::mem::take(&mut self.devices);
-        self.host.end_guest(3, &devices).with_context(|| self.log())?;
-        let mut daemon = self.daemon.take().context("it was not started")?;
+        if let Err(error) = self.host.end_guest(3, &devices) {
+            self.daemon = Some(daemon);
+            return Err(error);
+        }
         kill_process(
             Pid::from_raw(daemon.0.id().cast_signed()).context("a process has an id")?,
             Signal::TERM,
         )?;
         let status = daemon.0.wait()?;
         ensure!(status.success(), "{status}\n{}", self.log());
+        self.was_served = true;
         Ok(())
     }
 }

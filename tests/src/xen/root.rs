@@ -145,18 +145,17 @@ pub(super) fn assemble(parts: &Parts, into: &Path, qemu: bool) -> Result<()> {
     Ok(())
 }
 
-/// How the README says that Xenplug is installed. For dom0 it begins with what is said for a driver domain.
+/// The commands with which the README installs Xenplug: the binaries, then what the domain needs besides.
 fn installation(readme: &str, place: Place) -> Result<String> {
-    const HERE: &str = "Run it in a driver domain";
     let sections = match place {
-        Place::DriverDomain => &[HERE][..],
-        Place::Dom0 => &[HERE, "Run it in dom0"],
+        Place::DriverDomain => ["Binaries and plugins", "In a driver domain"],
+        Place::Dom0 => ["Binaries and plugins", "In dom0"],
     };
     let mut script = format!("cd /{CLONE} || exit\n");
     for section in sections {
         let of_section = readme::commands(readme)?.into_iter();
         let of_section =
-            of_section.filter(|command| command.section == *section && command.line.starts_with("install "));
+            of_section.filter(|command| command.section == section && command.line.starts_with("install "));
         let lines: Vec<_> = of_section.map(|command| command.line).collect();
         ensure!(!lines.is_empty(), "README.md installs nothing in \"{section}\"");
         script += &(lines.join(" &&\n") + " || exit\n");
