@@ -273,8 +273,8 @@ impl DriverDomain {
             .collect();
 
         let notify = self.host.directory().join("notify");
-        let told = UnixDatagram::bind(&notify)?;
-        told.set_read_timeout(Some(TIMEOUT))?;
+        let notifications = UnixDatagram::bind(&notify)?;
+        notifications.set_read_timeout(Some(TIMEOUT))?;
         let log = File::create(self.host.directory().join("log"))?;
         let daemon = self
             .command("setpriv")
@@ -288,7 +288,7 @@ impl DriverDomain {
             .spawn()?;
         self.daemon = Some(Running(daemon));
         let mut message = [0; 512];
-        let length = told
+        let length = notifications
             .recv(&mut message)
             .context("the daemon does not say that it serves")?;
         ensure!(

@@ -189,9 +189,9 @@ impl Report {
                 reached: *idle_ticks == 0,
             });
         }
-        for start in self.starts.iter().filter(|start| start.is_stand_in) {
+        for start in self.starts.iter().filter(|start| start.is_shim) {
             verdicts.push(Verdict {
-                what: "the scripts' stand-in starts and ends".to_owned(),
+                what: "the shim starts and ends".to_owned(),
                 target: "under 2 ms",
                 measured: milliseconds(start.median),
                 reached: start.median < Duration::from_millis(2),

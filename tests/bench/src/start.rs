@@ -27,14 +27,14 @@ pub struct Start {
     /// The fastest and the slowest run.
     pub range: (Duration, Duration),
     /// True for the shim, without a daemon.
-    pub is_stand_in: bool,
+    pub is_shim: bool,
 }
 
 /// Measures an empty program, the shim and the original script, each so often.
 pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
     let shim = build_directory()?.join("xenplug-script");
     let mut starts = Vec::new();
-    let mut take = |what, is_stand_in, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+    let mut take = |what, is_shim, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
         // The first finds nothing in the page cache.
         run()?;
         let mut times = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
             what,
             median: times[times.len() / 2],
             range: (times[0], times[times.len() - 1]),
-            is_stand_in,
+            is_shim,
         });
         Ok(())
     };
@@ -58,7 +58,7 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
     })?;
 
     let daemon = Daemon::start(directory, &shim)?;
-    take("the stand-in for block, answered at once", false, &mut || {
+    take("the shim for block, answered at once", false, &mut || {
         run(&mut daemon.call())
     })?;
 

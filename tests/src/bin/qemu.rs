@@ -1,8 +1,8 @@
-//! Stands in for QEMU as far as disks of the kind `qdisk` need it: takes up a guest's devices as they come, and lets go of
-//! them as they leave (QEMU's hw/xen/xen-bus.c and hw/block/xen-block.c). No block is read.
+//! Fake QEMU for disks of the kind `qdisk`: opens a guest's devices as they come, and closes them as they leave (QEMU's
+//! hw/xen/xen-bus.c and hw/block/xen-block.c). It reads no block.
 //!
-//! Started with QEMU's own arguments. `STAND_IN_STORE` is xenstored's socket, `STAND_IN_DOMAIN` the domain that it runs in,
-//! `STAND_IN_STATE` a folder: with a file `never` in it, nothing is taken up, and with one `chatty`, much is written.
+//! Started with QEMU's own arguments. `FAKE_QEMU_STORE` is xenstored's socket, `FAKE_QEMU_DOMAIN` the domain that it runs in,
+//! `FAKE_QEMU_STATE` a folder: with a file `never` in it, nothing is taken up, and with one `chatty`, much is written.
 #![allow(clippy::print_stderr, reason = "QEMU's words are what is tested")]
 
 use std::{
@@ -42,10 +42,10 @@ fn main() -> Result<()> {
         "no -xen-attach"
     );
     let mut qemu = Qemu {
-        store: Store::connect(variable("STAND_IN_STORE")?.as_ref())?,
-        own: format!("/local/domain/{}", variable("STAND_IN_DOMAIN")?),
+        store: Store::connect(variable("FAKE_QEMU_STORE")?.as_ref())?,
+        own: format!("/local/domain/{}", variable("FAKE_QEMU_DOMAIN")?),
         guest: guest.parse()?,
-        state: variable("STAND_IN_STATE")?.into(),
+        state: variable("FAKE_QEMU_STATE")?.into(),
         open: BTreeSet::new(),
         refused: BTreeSet::new(),
     };

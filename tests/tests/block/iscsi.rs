@@ -22,7 +22,7 @@ struct San {
 
 impl San {
     fn new(test: &str) -> Result<Self> {
-        say("NOTE: iscsiadm is a stand-in that keeps its sessions: this kernel has no iSCSI. Its calls are checked");
+        say("NOTE: iscsiadm is a fake that keeps its sessions: this kernel has no iSCSI. Its calls are checked");
         let mut helpers_made = None;
         // Names in /dev are all tests'.
         let iqn = format!("iqn.2026-01.example:{test}-{}", std::process::id());

@@ -18,7 +18,7 @@ struct Lan {
 
 impl Lan {
     fn new() -> Result<Self> {
-        say("NOTE: nbd-client is a stand-in that keeps its connections: this kernel has no nbd. Its calls are checked");
+        say("NOTE: nbd-client is a fake that keeps its connections: this kernel has no nbd. Its calls are checked");
         let mut client = None;
         let host = host_with(|_, helpers| {
             client = Some(Helper::nbd_client(helpers, 2)?);

@@ -67,7 +67,7 @@ fn dead_qemu_is_reported_and_its_disks_can_be_detached() -> Result<()> {
     for disk in [A, B] {
         qemus.expect_failure(disk, "error", &["qdisk: qemu has ended by itself"])?;
     }
-    say(&format!("the end of QEMU was told after {:?}", begun.elapsed()));
+    say(&format!("the end of QEMU was reported after {:?}", begun.elapsed()));
     assert_eq!(qemus.started().len(), 1, "guests cannot come back to another one");
     // Nobody writes state 6 any more.
     qemus.detach(A)?;

@@ -17,7 +17,7 @@ struct Tapdisks {
 
 impl Tapdisks {
     fn new() -> Result<Self> {
-        say("NOTE: tap-ctl is a stand-in that keeps its disks; its calls are checked, and no block is read");
+        say("NOTE: tap-ctl is a fake that keeps its disks; its calls are checked, and no block is read");
         let mut tap_ctl = None;
         let host = host_with(|host, helpers| {
             tap_ctl = Some(Helper::tap_ctl(helpers)?);

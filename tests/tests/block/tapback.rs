@@ -21,7 +21,7 @@ struct Tapback {
 
 impl Tapback {
     fn new() -> Result<Self> {
-        say("NOTE: tapback is played, and tap-ctl is a stand-in; no block is read");
+        say("NOTE: tapback is played, and tap-ctl is a fake; no block is read");
         let mut host = TestHost::apart()?;
         let helpers = host.directory().join("helpers");
         let tap_ctl = Helper::tap_ctl(&helpers)?;

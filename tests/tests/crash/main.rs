@@ -219,11 +219,11 @@ fn disk_io_and_links_continue_across_daemon_restarts() -> Result<()> {
         .write(true)
         .custom_flags(O_DIRECT)
         .open(path)?;
-    let told = host.directory().join("links");
+    let link_log = host.directory().join("links");
     let mut monitor = host.namespace().command("ip");
     let mut monitor = monitor
         .args(["-o", "monitor", "link"])
-        .stdout(File::create(&told)?)
+        .stdout(File::create(&link_log)?)
         .stdin(Stdio::null())
         .spawn()?;
     let stop = AtomicBool::new(false);
@@ -247,15 +247,21 @@ fn disk_io_and_links_continue_across_daemon_restarts() -> Result<()> {
     // A change that it surely tells of, to know that it would have told of others.
     let renamed = host.namespace().ip("link add mark0 type bridge");
     let until = Instant::now() + RESYNC;
-    while !fs::read_to_string(&told)?.contains("mark0") && Instant::now() < until {
+    while !fs::read_to_string(&link_log)?.contains("mark0") && Instant::now() < until {
         thread::sleep(Duration::from_millis(10));
     }
     monitor.kill()?;
     monitor.wait()?;
     renamed?;
-    let told = fs::read_to_string(&told)?;
-    ensure!(told.contains("mark0"), "`ip monitor` did not tell of mark0: {told}");
-    ensure!(!told.contains(&devices[1].link()), "the link was changed: {told}");
+    let link_log = fs::read_to_string(&link_log)?;
+    ensure!(
+        link_log.contains("mark0"),
+        "`ip monitor` does not show mark0: {link_log}"
+    );
+    ensure!(
+        !link_log.contains(&devices[1].link()),
+        "the link was changed: {link_log}"
+    );
     ensure!(used? > 0, "the disk was not used");
     drop(disk);
     host.namespace().ip("link delete mark0")?;

@@ -58,8 +58,8 @@ const TAKEN_DOWN: Difference = Difference {
 };
 
 pub(crate) const CASES: &[Case] = cases! {
-    "a card on a bridge": [BRIDGE, device(V, &[]), add(V, 0)];
-    "a card of the second of two bridges": [BRIDGE, SECOND, device(V, &[("bridge", "xenbr1")]), add(V, 0)];
+    "a vif on a bridge": [BRIDGE, device(V, &[]), add(V, 0)];
+    "a vif of the second of two bridges": [BRIDGE, SECOND, device(V, &[("bridge", "xenbr1")]), add(V, 0)];
     "no bridge named, and there is none": [device(V, &[("bridge", ABSENT)]), add(V, 1)];
     "no bridge named, and there is one without ports": [BRIDGE, device(V, &[("bridge", ABSENT)]), add(V, 1)] => [
         differs(
@@ -124,7 +124,7 @@ pub(crate) const CASES: &[Case] = cases! {
     ];
     // MTU.
     "a bridge with another MTU": [BRIDGE, sh("ip link set xenbr0 mtu 9000"), device(V, &[]), add(V, 0)];
-    "an mtu of the card's own": [BRIDGE, device(V, &[("mtu", "1400")]), add(V, 0)];
+    "an mtu of the vif's own": [BRIDGE, device(V, &[("mtu", "1400")]), add(V, 0)];
     "an mtu larger than the bridge's": [BRIDGE, device(V, &[("mtu", "9000")]), add(V, 0)];
     "an mtu of 0": [BRIDGE, device(V, &[("mtu", "0")]), add(V, 0)] => [
         differs(
@@ -137,11 +137,11 @@ pub(crate) const CASES: &[Case] = cases! {
         refused("what makes no sense is told, not passed over")
     ];
     "an mtu that the kernel refuses": [BRIDGE, device(V, &[("mtu", "20")]), add(V, 0)] => [
-        refused("the original tells the guest an MTU that its card does not have"),
+        refused("the original tells the guest an MTU that its vif does not have"),
         differs(
             &["node 3/device/vif/0/mtu = 20"],
             &[],
-            "the original tells the guest an MTU that its card does not have",
+            "the original tells the guest an MTU that its vif does not have",
         ),
     ];
     // Names.
@@ -204,7 +204,7 @@ pub(crate) const CASES: &[Case] = cases! {
                 "run 2, online type_if=vif: exit 1"
             ],
             &["node vif/3/0/hotplug-status = connected", "run 2, online type_if=vif: exit 0"],
-            "a fault: to the original the name that it gave itself is taken, and a card that works is reported as \
+            "a fault: to the original the name that it gave itself is taken, and a vif that works is reported as \
              broken",
         ),
     ];
@@ -251,7 +251,7 @@ pub(crate) const CASES: &[Case] = cases! {
             "all is given back, the hardware address too, and `hotplug-status` ends as `disconnected`",
         ),
     ];
-    "two cards of a guest and one of another": [
+    "two vifs of a guest and one of another": [
         BRIDGE, device(V, &[]), device(W, &[]), device(X, &[]), add(V, 0), add(W, 0), add(X, 0), close(W), remove(W, 0)
     ] => [TAKEN_DOWN];
     "add and remove are not for netback's link": [
@@ -263,9 +263,9 @@ pub(crate) const CASES: &[Case] = cases! {
         BRIDGE, device(V, &[]), Step::ByUdev, add(V, 0), close(V), remove(V, 0)
     ] => [TAKEN_DOWN];
     // Taps.
-    "the tap of an emulated card": [BRIDGE, device(V, &[]), add(V, 0), TAP, run(V, "add type_if=tap", 0)];
-    "a tap before its card": [BRIDGE, device(V, &[]), TAP, run(V, "add type_if=tap", 0), add(V, 0)];
-    "the tap of a card with a vifname": [
+    "the tap of an emulated vif": [BRIDGE, device(V, &[]), add(V, 0), TAP, run(V, "add type_if=tap", 0)];
+    "a tap before its vif": [BRIDGE, device(V, &[]), TAP, run(V, "add type_if=tap", 0), add(V, 0)];
+    "the tap of a vif with a vifname": [
         BRIDGE, device(V, &[("vifname", "web")]), add(V, 0), TAP, run(V, "add type_if=tap", 0)
     ] => [
         differs(
@@ -277,7 +277,7 @@ pub(crate) const CASES: &[Case] = cases! {
             RENAMED,
         ),
     ];
-    "the tap of a card with an mtu": [
+    "the tap of a vif with an mtu": [
         BRIDGE, device(V, &[("mtu", "1400")]), add(V, 0), TAP, run(V, "add type_if=tap", 0)
     ];
     "a tap that is not there": [BRIDGE, device(V, &[]), add(V, 0), run(V, "add type_if=tap", 1)] => [
@@ -350,7 +350,7 @@ pub(crate) const CASES: &[Case] = cases! {
             "a restriction that was asked for is never left out: the original goes on without its rules",
         ),
     ];
-    "packets after a card came and went, and came again with another ip": [
+    "packets after a vif came and went, and came again with another ip": [
         BRIDGE, PEER, ANTISPOOFING, device(V, &[("ip", "10.0.0.2")]), add(V, 0), close(V), remove(V, 0), forget(V),
         device(V, &[("ip", "10.0.0.3")]), add(V, 0), send(V, "10.0.0.3:0", "10.0.0.1:5000"),
         send(V, "10.0.0.2:0", "10.0.0.1:5000")

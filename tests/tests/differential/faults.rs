@@ -76,9 +76,9 @@ fn renamed_vif_mtu_reaches_its_own_guest() -> Result<()> {
             ],
         )?;
         let seen = fixture.observed()?;
-        let told = seen.contains("node 3/device/vif/0/mtu = 1400");
+        let received = seen.contains("node 3/device/vif/0/mtu = 1400");
         let strayed = seen.contains("node web/device/vif/web/mtu = 1400");
-        assert_eq!((told, strayed), (who == Who::Ours, who == Who::Original), "{who}");
+        assert_eq!((received, strayed), (who == Who::Ours, who == Who::Original), "{who}");
     }
     Ok(())
 }

@@ -76,20 +76,20 @@ fn vif_nat_matches_original_except_listed_differences() -> Result<()> {
 
 #[test]
 fn block_tap_matches_original_except_listed_differences() -> Result<()> {
-    say("NOTE: tap-ctl is a stand-in that keeps its disks: there is no tapdisk. Its calls are compared");
+    say("NOTE: tap-ctl is a fake that keeps its disks: there is no tapdisk. Its calls are compared");
     compare_all(&Lab::newer()?, tap::CASES)?;
     compare_all(&Lab::new()?, tap::OLD_CASES)
 }
 
 #[test]
 fn block_iscsi_matches_original_except_listed_differences() -> Result<()> {
-    say("NOTE: iscsiadm is a stand-in that keeps its sessions: this kernel has no iSCSI. Its calls are compared");
+    say("NOTE: iscsiadm is a fake that keeps its sessions: this kernel has no iSCSI. Its calls are compared");
     compare_all(&Lab::new()?, iscsi::CASES)
 }
 
 #[test]
 fn block_nbd_matches_original_except_listed_differences() -> Result<()> {
-    say("NOTE: nbd-client is a stand-in that keeps its connections: this kernel has no nbd. Its calls are compared");
+    say("NOTE: nbd-client is a fake that keeps its connections: this kernel has no nbd. Its calls are compared");
     compare_all(&Lab::new()?, nbd::CASES)
 }
 

@@ -47,7 +47,7 @@ const fn refused(because: &'static str) -> Difference {
 }
 
 pub(crate) const ROUTE_CASES: &[Case] = cases! {
-    "a routed card": [UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0.2")]), add(V, 0)];
+    "a routed vif": [UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0.2")]), add(V, 0)];
     "several addresses and a network": [
         UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0.2 10.0.0.3 10.1.0.0/24")]), add(V, 0)
     ];
@@ -64,7 +64,7 @@ pub(crate) const ROUTE_CASES: &[Case] = cases! {
         sh("ip link add eth0 type veth peer name world; ip link set eth0 up"),
         device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0.2")]), add(V, 1)
     ];
-    "a routed card with a vifname": [
+    "a routed vif with a vifname": [
         UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0.2"), ("vifname", "web")]), add(V, 0)
     ];
     "an address that is none": [UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0")]), add(V, 0)] => [
@@ -73,7 +73,7 @@ pub(crate) const ROUTE_CASES: &[Case] = cases! {
     "an address that is not granted": [UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "172.16.0.2")]), add(V, 0)] => [
         refused("what the operator did not grant is refused")
     ];
-    "a routed card, online twice": [
+    "a routed vif, online twice": [
         UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0.2")]), add(V, 0), add(V, 1)
     ] => [
         differs(
@@ -82,10 +82,10 @@ pub(crate) const ROUTE_CASES: &[Case] = cases! {
                 "run 2, online type_if=vif: exit 1"
             ],
             &["node vif/3/0/hotplug-status = connected", "run 2, online type_if=vif: exit 0"],
-            "a fault: the routes are there already, and a card that works is reported as broken",
+            "a fault: the routes are there already, and a vif that works is reported as broken",
         ),
     ];
-    "a routed card, online and offline": [
+    "a routed vif, online and offline": [
         UPLINK, device(V, &[ROUTE, NO_BRIDGE, ("ip", "10.0.0.2")]), add(V, 0), close(V), remove(V, 0)
     ] => [
         differs(
@@ -94,15 +94,15 @@ pub(crate) const ROUTE_CASES: &[Case] = cases! {
                 "node vif/3/0/hotplug-status = connected"
             ],
             &["node vif/3/0/hotplug-status = disconnected"],
-            "all is given back; the original counts on `ifdown`, which knows nothing of the card, and on the link to \
+            "all is given back; the original counts on `ifdown`, which knows nothing of the vif, and on the link to \
              go",
         ),
     ];
 };
 
 pub(crate) const NAT_CASES: &[Case] = cases! {
-    "a card behind address translation": [device(V, &[NAT, NO_BRIDGE]), add(V, 0)];
-    "the second card of a guest": [device(V, &[NAT, NO_BRIDGE]), device(W, &[NAT, NO_BRIDGE]), add(V, 0), add(W, 0)];
+    "a vif behind address translation": [device(V, &[NAT, NO_BRIDGE]), add(V, 0)];
+    "the second vif of a guest": [device(V, &[NAT, NO_BRIDGE]), device(W, &[NAT, NO_BRIDGE]), add(V, 0), add(W, 0)];
     "a domain with a large number": [device(X, &[NAT, NO_BRIDGE]), add(X, 0)];
     "an address of its own": [device(V, &[NAT, NO_BRIDGE, ("ip", "10.5.0.7")]), add(V, 0)];
     "translated, online twice": [device(V, &[NAT, NO_BRIDGE]), add(V, 0), add(V, 0)];

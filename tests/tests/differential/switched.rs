@@ -38,10 +38,10 @@ const GIVEN_BACK: Difference = Difference {
 };
 
 pub(crate) const CASES: &[Case] = cases! {
-    "a card on a switch": [SWITCH, VIF, add(V, 0)] => [TOLD];
-    "a card with a VLAN": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5")]), add(V, 0)] => [TOLD];
-    "a card with trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0:6:7")]), add(V, 0)] => [TOLD];
-    "a card with a VLAN and trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5:6:7")]), add(V, 0)] => [TOLD];
+    "a vif on a switch": [SWITCH, VIF, add(V, 0)] => [TOLD];
+    "a vif with a VLAN": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5")]), add(V, 0)] => [TOLD];
+    "a vif with trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0:6:7")]), add(V, 0)] => [TOLD];
+    "a vif with a VLAN and trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5:6:7")]), add(V, 0)] => [TOLD];
     "the switch's bridge is told by the environment": [
         SWITCH, environment("bridge=ovsbr0.9"), on(&[SCRIPT, ("bridge", ABSENT)]), add(V, 0)
     ] => [TOLD];
@@ -84,7 +84,7 @@ pub(crate) const CASES: &[Case] = cases! {
         differs(
             &["link ovsbr0: MTU 1500", "link web: MTU 1500"],
             &["link ovsbr0: MTU 1400", "link web: MTU 1400", "node 3/device/vif/0/mtu = 1400"],
-            "an MTU that the card asks for is set and told to the guest: the original leaves it out",
+            "an MTU that the vif asks for is set and told to the guest: the original leaves it out",
         ),
     ];
     "a guest's name that has a space": [

@@ -84,7 +84,7 @@ fn component_compiling_too_long_is_refused_at_start_and_reload() -> Result<()> {
         let bomb = component(&host, name, &functions)?;
         let config = wrong(&host, &bomb)?;
         fs::write(config.file(), &config.text)?;
-        let told = host.daemon().context("it runs")?.log().len();
+        let logged = host.daemon().context("it runs")?.log().len();
         host.daemon_mut()?.signal(Signal::HUP)?;
         // While the compiler is at it.
         let good = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
@@ -93,7 +93,7 @@ fn component_compiling_too_long_is_refused_at_start_and_reload() -> Result<()> {
         }
         let until = Instant::now() + TIMEOUT;
         let errors = loop {
-            let log = host.daemon().context("it runs")?.log().split_off(told);
+            let log = host.daemon().context("it runs")?.log().split_off(logged);
             let errors: Vec<String> = log
                 .lines()
                 .filter(|line| line.contains("ERROR"))
@@ -102,7 +102,7 @@ fn component_compiling_too_long_is_refused_at_start_and_reload() -> Result<()> {
             if !errors.is_empty() {
                 break errors;
             }
-            ensure!(Instant::now() < until, "{name}: nothing is told: {log}");
+            ensure!(Instant::now() < until, "{name}: nothing is logged: {log}");
             thread::sleep(Duration::from_millis(20));
         };
         ensure!(errors.len() == 1, "not one line: {errors:?}");

@@ -263,7 +263,7 @@ fn connecting_plugin_is_kept_within_its_limits() -> Result<()> {
     ensure!(flood.iter().all(|line| line.len() < 1024 + 256), "a long line");
     ensure!(
         log.contains(&format!("dropped={}", 100_000 - 64)),
-        "what was dropped is not told"
+        "what was dropped is not logged"
     );
 
     devices.push(connect(&mut host, "denied", 5)?);
@@ -272,17 +272,17 @@ fn connecting_plugin_is_kept_within_its_limits() -> Result<()> {
         let audited = log
             .lines()
             .any(|line| line.contains("denied plugin=") && line.contains("device=vbd/3/") && line.contains(what));
-        ensure!(audited, "{what} is not told: {log}");
+        ensure!(audited, "{what} is not logged: {log}");
     }
 
     for (name, index) in [("spin-in-disconnect", 6), ("trap-in-disconnect", 7)] {
         let device = connect(&mut host, name, index)?;
         host.detach(&device)?;
         let log = host.daemon().context("it runs")?.log();
-        let told = log
+        let logged = log
             .lines()
             .any(|line| line.contains(name) && line.contains("given back all the same"));
-        ensure!(told, "{name} is not told: {log}");
+        ensure!(logged, "{name} is not logged: {log}");
     }
     host.end_guest(3, &devices)?;
     baseline.assert_same(&host)?;
@@ -336,7 +336,7 @@ fn plugin_flooding_the_log_is_rate_limited_and_reported() -> Result<()> {
     let log = |host: &TestHost| Ok::<_, anyhow::Error>(host.daemon().context("it runs")?.log());
     let until = Instant::now() + Duration::from_secs(20);
     while !log(&host)?.contains("the log was flooded") {
-        ensure!(Instant::now() < until, "nothing is told of what was left out");
+        ensure!(Instant::now() < until, "the log does not mention what was left out");
         thread::sleep(Duration::from_millis(100));
     }
     let log = log(&host)?;

@@ -185,7 +185,7 @@ impl Fixture {
     }
 
     /// Reads a device's `hotplug-status` and `hotplug-error`.
-    pub(crate) fn told(&mut self, device: &Device) -> Result<(Option<String>, Option<String>)> {
+    pub(crate) fn published(&mut self, device: &Device) -> Result<(Option<String>, Option<String>)> {
         let store = self.toolstack.store();
         let mut find = |name: &str| store.find(&format!("{}/{name}", device.backend()));
         Ok((find("hotplug-status")?, find("hotplug-error")?))
@@ -229,16 +229,16 @@ impl Fixture {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
-    pub(crate) said: String,
-    pub(crate) complained: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     fn of(output: Output) -> Result<Self> {
         Ok(Self {
             code: output.status.code().with_context(|| format!("{}", output.status))?,
-            said: String::from_utf8(output.stdout)?,
-            complained: String::from_utf8(output.stderr)?,
+            stdout: String::from_utf8(output.stdout)?,
+            stderr: String::from_utf8(output.stderr)?,
         })
     }
 
@@ -246,11 +246,11 @@ impl Ended {
     pub(crate) fn expect(&self, code: i32, words: &[&str]) -> Result<()> {
         ensure!(self.code == code, "{self:?} and not {code}");
         ensure!(
-            self.complained.lines().count() == usize::from(!words.is_empty()),
+            self.stderr.lines().count() == usize::from(!words.is_empty()),
             "{self:?}"
         );
         for word in words {
-            ensure!(self.complained.contains(word), "{word:?} is not in {self:?}");
+            ensure!(self.stderr.contains(word), "{word:?} is not in {self:?}");
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ fn files(folder: &Path) -> Result<Files> {
 fn status(fixture: &Fixture) -> Result<(Value, BTreeMap<String, Value>)> {
     let ended = fixture.scripts("status --json")?;
     ended.expect(0, &[])?;
-    let status: Value = serde_json::from_str(&ended.said)?;
+    let status: Value = serde_json::from_str(&ended.stdout)?;
     let scripts = status["scripts"].as_array().context("no scripts")?;
     let by_name = scripts
         .iter()
@@ -61,7 +61,7 @@ fn status_lists_scripts_that_stay_original() -> Result<()> {
         ["block-drbd-probe", "remus-netbuf-setup"]
     );
     fixture.scripts("status")?.expect(0, &[])?;
-    let said = fixture.scripts("status")?.said;
+    let said = fixture.scripts("status")?.stdout;
     for line in [
         "block-drbd-probe stays the original: Remus asks it about a disk's replication",
         "remus-netbuf-setup stays the original: Remus sets up its network buffer with it",
@@ -87,7 +87,7 @@ fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
     // There is no daemon yet, which is worth a word.
     ended.expect(0, &["xenplugd does not answer"])?;
     ensure!(
-        ended.said.contains("block: ") && ended.said.contains("vif-bridge: "),
+        ended.stdout.contains("block: ") && ended.stdout.contains("vif-bridge: "),
         "{ended:?}"
     );
     let installed = files(&fixture.folder())?;
@@ -118,14 +118,14 @@ fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
     fs::remove_file(fixture.script("ran"))?;
 
     let again = fixture.scripts("install")?;
-    ensure!(again.said.matches("in place already").count() == 2, "{again:?}");
+    ensure!(again.stdout.matches("in place already").count() == 2, "{again:?}");
     assert_eq!(files(&fixture.folder())?, installed);
 
     fixture.scripts("uninstall")?.expect(0, &[])?;
     assert_eq!(files(&fixture.folder())?, before);
     fixture.scripts("uninstall block vif-bridge")?.expect(0, &[])?;
     assert_eq!(files(&fixture.folder())?, before);
-    assert_eq!(fixture.told(&disk())?, (None, None));
+    assert_eq!(fixture.published(&disk())?, (None, None));
     Ok(())
 }
 
@@ -143,7 +143,7 @@ fn script_from_a_package_upgrade_becomes_the_original() -> Result<()> {
     ensure!(
         fixture
             .scripts("status")?
-            .said
+            .stdout
             .contains("install takes it as the original")
     );
     fixture.scripts("install block")?;
@@ -172,7 +172,7 @@ fn status_reports_what_a_shim_is_missing() -> Result<()> {
         "does not answer",
         "the original is run",
     ] {
-        ensure!(table.said.contains(words), "{words:?} is not in {}", table.said);
+        ensure!(table.stdout.contains(words), "{words:?} is not in {}", table.stdout);
     }
 
     let listener = fixture.listen()?;
@@ -226,7 +226,7 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
     ] {
         let ended = fixture.scripts(words)?;
         ensure!(
-            ended.code == code && ended.complained.contains(complaint),
+            ended.code == code && ended.stderr.contains(complaint),
             "{words}: {ended:?}"
         );
     }
@@ -267,9 +267,9 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
     fixture.configure("mode = \"dom0\"\n")?;
     fs::create_dir(fixture.script("vif-bridge"))?;
     let ended = fixture.scripts("install block vif-bridge")?;
-    ensure!(ended.code == 1 && ended.complained.contains("is no file"), "{ended:?}");
+    ensure!(ended.code == 1 && ended.stderr.contains("is no file"), "{ended:?}");
     fs::remove_dir(fixture.script("vif-bridge"))?;
-    ensure!(ended.said.starts_with("block: a stand-in is in place"), "{ended:?}");
+    ensure!(ended.stdout.starts_with("block: a stand-in is in place"), "{ended:?}");
     // Taking them back needs no configuration.
     fs::remove_file(fixture.config())?;
     fixture.scripts("uninstall")?.expect(0, &[])?;

@@ -33,7 +33,7 @@ fn shim_run_by_the_kernel_calls_the_daemon() -> Result<()> {
         assert_eq!(call, json!({ "script": script, "action": action, "backend": backend }));
     }
     assert_eq!(fixture.ran()?, [""; 0]);
-    assert_eq!(fixture.told(&disk())?, (None, None));
+    assert_eq!(fixture.published(&disk())?, (None, None));
     Ok(())
 }
 
@@ -67,7 +67,7 @@ fn tap_script_call_leaves_the_vif_status_alone() -> Result<()> {
     fixture
         .run("vif-bridge", "add type_if=tap", &vif())?
         .expect(1, &["xenplugd does not answer"])?;
-    let (status, error) = fixture.told(&vif())?;
+    let (status, error) = fixture.published(&vif())?;
     assert_eq!(status.as_deref(), Some("connected"));
     ensure!(error.is_some_and(|error| error.contains("xenplugd does not answer")));
     assert_eq!(fixture.ran()?, [""; 0]);
@@ -140,16 +140,16 @@ fn shim_reports_the_daemons_error_and_stores_it_if_missing() -> Result<()> {
     for action in ["remove", "add"] {
         let (ended, _) = fixture.run_answered(&failed, "block", action, &disk())?;
         ended.expect(1, &["block", action, "backend/vbd/3/51712: phy: params: no such file"])?;
-        let told = (action == "add").then_some("phy: params: no such file");
-        assert_eq!(fixture.told(&disk())?.1.as_deref(), told);
+        let expected = (action == "add").then_some("phy: params: no such file");
+        assert_eq!(fixture.published(&disk())?.1.as_deref(), expected);
     }
     for status in ["error", "busy"] {
         fixture.write(&disk(), "hotplug-status", status)?;
         fixture.write(&disk(), "hotplug-error", "the daemon's own words")?;
         let (ended, _) = fixture.run_answered(&failed, "block", "add", &disk())?;
         ended.expect(1, &["no such file"])?;
-        let told = (Some(status.to_owned()), Some("the daemon's own words".to_owned()));
-        assert_eq!(fixture.told(&disk())?, told);
+        let expected = (Some(status.to_owned()), Some("the daemon's own words".to_owned()));
+        assert_eq!(fixture.published(&disk())?, expected);
     }
     assert_eq!(fixture.ran()?, [""; 0]);
     Ok(())
@@ -171,7 +171,7 @@ fn attach_without_daemon_fails_at_once_with_its_cause_stored() -> Result<()> {
             fixture
                 .run(script, arguments, &device)?
                 .expect(1, &["xenplugd does not answer", "control.sock"])?;
-            let (status, error) = fixture.told(&device)?;
+            let (status, error) = fixture.published(&device)?;
             assert_eq!(status.as_deref(), Some("error"));
             let error = error.unwrap_or_default();
             ensure!(error.starts_with("xenplug-script: xenplugd does not answer"), "{error}");
@@ -183,7 +183,7 @@ fn attach_without_daemon_fails_at_once_with_its_cause_stored() -> Result<()> {
     fixture
         .run("block", "remove", &disk())?
         .expect(1, &["xenplugd does not answer"])?;
-    assert_eq!(fixture.told(&disk())?.0.as_deref(), Some("mine"));
+    assert_eq!(fixture.published(&disk())?.0.as_deref(), Some("mine"));
     assert_eq!(fixture.ran()?, [""; 0]);
     Ok(())
 }
@@ -207,7 +207,7 @@ fn connected_device_stays_connected_without_daemon() -> Result<()> {
     fixture.shim("block")?;
     fixture.write(&disk(), "hotplug-status", "connected")?;
     fixture.run("block", "add", &disk())?.expect(0, &[])?;
-    assert_eq!(fixture.told(&disk())?, (Some("connected".into()), None));
+    assert_eq!(fixture.published(&disk())?, (Some("connected".into()), None));
     Ok(())
 }
 
@@ -229,13 +229,13 @@ fn shim_falls_back_to_the_original_when_configured() -> Result<()> {
         .env("ORIGINAL_EXIT", "7")
         .status()?;
     assert_eq!(failed.code(), Some(7));
-    assert_eq!(fixture.told(&disk())?, (None, None));
+    assert_eq!(fixture.published(&disk())?, (None, None));
     // Without a saved original that is an error.
     fixture.shim("block-own")?;
     fixture
         .run("block-own", "add", &disk())?
         .expect(1, &["xenplugd does not answer", "there is no original"])?;
-    assert_eq!(fixture.told(&disk())?.0.as_deref(), Some("error"));
+    assert_eq!(fixture.published(&disk())?.0.as_deref(), Some("error"));
     Ok(())
 }
 
@@ -247,7 +247,7 @@ fn broken_daemon_connection_does_not_fall_back() -> Result<()> {
         let (ended, _) = fixture.run_answered(answer, "block", "add", &disk())?;
         ended.expect(1, &["xenplugd"])?;
         assert_eq!(
-            (fixture.told(&disk())?.0.as_deref(), fixture.ran()?),
+            (fixture.published(&disk())?.0.as_deref(), fixture.ran()?),
             (Some("error"), vec![])
         );
     }
@@ -275,7 +275,7 @@ fn device_of_the_original_is_removed_by_the_original() -> Result<()> {
     let (ended, _) = fixture.run_answered(&none, "block", "add", &disk())?;
     ended.expect(1, &["the original made it ready"])?;
     assert_eq!(
-        (fixture.told(&disk())?.0.as_deref(), fixture.ran()?.len()),
+        (fixture.published(&disk())?.0.as_deref(), fixture.ran()?.len()),
         (Some("error"), 1)
     );
 
@@ -283,7 +283,7 @@ fn device_of_the_original_is_removed_by_the_original() -> Result<()> {
     fixture.shim_with_original("block")?;
     let (ended, _) = fixture.run_answered(&none, "block", "add", &disk())?;
     ended.expect(0, &[])?;
-    assert_eq!((fixture.told(&disk())?, fixture.ran()?.len()), ((None, None), 1));
+    assert_eq!((fixture.published(&disk())?, fixture.ran()?.len()), ((None, None), 1));
     Ok(())
 }
 
@@ -311,7 +311,7 @@ fn unusable_shim_configuration_is_reported_and_ignored() -> Result<()> {
     fixture.shim_with_original("block")?;
     fixture.configure("[scripts]\nfallback = 7\n")?;
     let ended = fixture.run("block", "add", &disk())?;
-    let lines: Vec<&str> = ended.complained.lines().collect();
+    let lines: Vec<&str> = ended.stderr.lines().collect();
     ensure!(ended.code == 1 && lines.len() == 2, "{ended:?}");
     ensure!(
         lines[0].contains("xenplugd.toml:2: ") && lines[0].contains("defaults"),

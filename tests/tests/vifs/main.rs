@@ -36,10 +36,10 @@ fn vif_of(script: &str, more: &[(&'static str, &str)]) -> Nodes {
 }
 
 /// Attaches a vif as `xl` does, and runs its script with these arguments.
-fn plug(host: &mut TestHost, script: &str, vif: &Device, nodes: &Nodes, told: Value) -> Result<Answer> {
+fn plug(host: &mut TestHost, script: &str, vif: &Device, nodes: &Nodes, arguments: Value) -> Result<Answer> {
     host.attach(vif, nodes)?;
     host.expect_state(vif, "2")?;
-    host.call_of(script, vif, "add", json!({ "parameters": told }))?
+    host.call_of(script, vif, "add", json!({ "parameters": arguments }))?
         .answer()
 }
 

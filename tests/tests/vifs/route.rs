@@ -70,7 +70,7 @@ fn vif_setting_precedence_is_store_then_arguments_then_default() -> Result<()> {
     let mut host = host()?;
     let vif = Device::card(3, 0);
     // Nodes, script arguments, and the resulting address and route.
-    for (nodes, told, address, route) in [
+    for (nodes, arguments, address, route) in [
         (&[][..], json!({}), "192.0.2.1/32", None),
         (&[], json!({ "netdev": "eth1" }), "198.51.100.1/32", None),
         (&[("gatewaydev", "eth1")], json!({}), "198.51.100.1/32", None),
@@ -91,13 +91,13 @@ fn vif_setting_precedence_is_store_then_arguments_then_default() -> Result<()> {
         ),
     ] {
         let nodes = vif_of("vif-route", nodes);
-        plug(&mut host, "vif-route", &vif, &nodes, told.clone())?.done()?;
-        assert_eq!(host.namespace().addresses("vif3.0")?, [address], "{told}");
+        plug(&mut host, "vif-route", &vif, &nodes, arguments.clone())?.done()?;
+        assert_eq!(host.namespace().addresses("vif3.0")?, [address], "{arguments}");
         let expected: Vec<String> = route
             .map(|to| format!("{to} src 192.0.2.1 metric 2"))
             .into_iter()
             .collect();
-        assert_eq!(host.namespace().routes("vif3.0")?, expected, "{told}");
+        assert_eq!(host.namespace().routes("vif3.0")?, expected, "{arguments}");
         host.unplug(&vif)?.done()?;
     }
     Ok(())
@@ -109,7 +109,7 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
     host.namespace().ip("link add eth9 type veth peer name world-eth9")?;
     let baseline = host.baseline()?;
     let vif = Device::card(3, 0);
-    for (nodes, told, words) in [
+    for (nodes, arguments, words) in [
         (
             &[][..],
             json!({ "netdev": "eth7" }),
@@ -131,7 +131,7 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
         (&[("ip", "10.0.0.1;reboot")], json!({}), ["ip", "neither an address"]),
     ] {
         let nodes = vif_of("vif-route", nodes);
-        let answer = plug(&mut host, "vif-route", &vif, &nodes, told)?;
+        let answer = plug(&mut host, "vif-route", &vif, &nodes, arguments)?;
         answer.says("failed", &["vif-route"])?;
         answer.says("failed", &words)?;
         assert_eq!(host.namespace().addresses("vif3.0")?, [""; 0]);
@@ -152,13 +152,13 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
 fn invalid_script_arguments_are_refused_at_the_socket() -> Result<()> {
     let host = host()?;
     let vif = Device::card(3, 0);
-    for told in [
+    for arguments in [
         json!({ "PATH": "/bin" }),
         json!({ "netdev": "" }),
         json!({ "netdev": "a\nb" }),
         json!({ "ip": "x".repeat(1025) }),
     ] {
-        let call = host.call_of("vif-route", &vif, "add", json!({ "parameters": told }))?;
+        let call = host.call_of("vif-route", &vif, "add", json!({ "parameters": arguments }))?;
         call.answer()?.says("failed", &["is no parameter"])?;
     }
     Ok(())

@@ -190,8 +190,8 @@ fn tap_routes_have_priority_over_vif_routes() -> Result<()> {
     let nodes = vif_of("vif-route", &[("ip", "10.1.0.2")]);
     plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
     host.namespace().tap("vif3.0-emu")?;
-    let told = json!({ "emulated": true, "parameters": { "netdev": "eth1" } });
-    let call = host.call_of("vif-route", &vif, "add", told)?;
+    let arguments = json!({ "emulated": true, "parameters": { "netdev": "eth1" } });
+    let call = host.call_of("vif-route", &vif, "add", arguments)?;
     call.answer()?.done()?;
     let network = host.namespace();
     assert_eq!(network.routes("vif3.0")?, ["10.1.0.2 src 192.0.2.1 metric 2"]);

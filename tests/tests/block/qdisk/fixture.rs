@@ -66,10 +66,10 @@ impl Qemus {
     }
 
     pub(super) fn on(mut host: TestHost, config: Config, domain: u16, before: &str, settings: &str) -> Result<Self> {
-        say("NOTE: QEMU is a stand-in that plays its part in the store; no block is read");
+        say("NOTE: QEMU is a fake that plays its part in the store; no block is read");
         host.stop_kernel();
         let text = format!(
-            "echo $$ >>$here/started\n{before}\nexec env STAND_IN_STORE={:?} STAND_IN_DOMAIN={domain} STAND_IN_STATE=$here \
+            "echo $$ >>$here/started\n{before}\nexec env FAKE_QEMU_STORE={:?} FAKE_QEMU_DOMAIN={domain} FAKE_QEMU_STATE=$here \
              {:?} \"$@\"\n",
             host.xenstored().socket(),
             build_directory()?.join("xenplug-qemu"),
