@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: builds only what the demo needs, and runs it.
 
-use std::thread;
+use std::{process::Command, thread};
 
 use anyhow::Result;
 
@@ -8,13 +8,16 @@ use crate::{
     components,
     progress::{self, Units},
     terminal,
-    workspace::{Workspace, wasm_packages},
+    workspace::Workspace,
 };
 
-/// The binaries that the demo runs.
-const BINARIES: [&str; 3] = ["xenplugd", "xenplug-demo", components::COMPONENTIZE];
+/// Shipped binaries that the demo runs, and the tool that makes components.
+const SHIPPED: [&str; 2] = ["xenplugd", components::COMPONENTIZE];
 
-/// The plugins that the demo attaches a disk and a vif with.
+/// The demo's own program.
+const DEMO: &str = "xenplug-demo";
+
+/// Plugins that the demo attaches a disk and a vif with.
 const PLUGINS: [&str; 2] = ["phy", "vif-bridge"];
 
 /// CPU time of a build in an empty target directory, in minutes.
@@ -23,8 +26,9 @@ const COLD_BUILD: usize = 10;
 /// Builds what is missing, and attaches a disk and a vif and detaches them.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     terminal::step("Demo: build the daemon and two plugins, then attach a disk and a vif to a guest, and detach them");
-    let built = BINARIES
-        .iter()
+    let built = SHIPPED
+        .into_iter()
+        .chain([DEMO])
         .all(|name| workspace.target.join("release").join(name).exists());
     terminal::note(&if built {
         "seconds if nothing has changed since the last build".to_owned()
@@ -33,25 +37,26 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         let minutes = COLD_BUILD.div_ceil(cores);
         format!("about {minutes} min on {cores} idle cores ({COLD_BUILD} min of CPU time), most of it for wasmtime")
     });
-    build_binaries(workspace, &BINARIES)?;
+    build_shipped(workspace, &SHIPPED)?;
+    build(|| workspace.build_test_programs(), &[DEMO])?;
     components::build_plugins(workspace, &PLUGINS)?;
-    workspace.run_binary("xenplug-demo", arguments)
+    workspace.run_binary(DEMO, arguments)
 }
 
-/// Builds binaries with the features that the whole workspace has, so that a later build finds them compiled.
-pub(crate) fn build_binaries(workspace: &Workspace, names: &[&str]) -> Result<()> {
+/// Builds some of the shipped binaries.
+pub(crate) fn build_shipped(workspace: &Workspace, names: &[&str]) -> Result<()> {
+    build(|| workspace.build_shipped(), names)
+}
+
+/// Builds these binaries alone, with the features of a build of all, so that such a build finds them compiled.
+fn build(all: impl Fn() -> Command, names: &[&str]) -> Result<()> {
     terminal::step(&format!("Build {}", names.join(", ")));
     let build = || {
-        let mut cargo = workspace.cargo();
-        cargo.args(["build", "--release", "--workspace"]);
-        for package in wasm_packages().chain(["xenplug-properties"]) {
-            cargo.args(["--exclude", package]);
-        }
+        let mut cargo = all();
         for name in names {
             cargo.args(["--bin", name]);
         }
         cargo
     };
-    let units = Units::of(build());
-    progress::run(&mut build(), units)
+    progress::run(&mut build(), Units::of(build()))
 }

@@ -35,7 +35,7 @@ fn run(task: Task) -> Result<()> {
         Task::Help(text) => terminal::answer(&text),
         Task::Setup => setup::all(&workspace)?,
         Task::Components => {
-            demo::build_binaries(&workspace, &[components::COMPONENTIZE])?;
+            demo::build_shipped(&workspace, &[components::COMPONENTIZE])?;
             components::build(&workspace)?;
         }
         Task::Build => build(&workspace)?,

@@ -72,25 +72,33 @@ impl Workspace {
 
     pub(crate) fn build_binaries(&self) -> Result<()> {
         terminal::step("Build the release binaries");
+        terminal::run(&mut self.build_shipped())?;
+        terminal::run(&mut self.build_test_programs())
+    }
+
+    /// A build of all shipped binaries. It has no packages for tests: cargo unites the features that the packages of one
+    /// build ask for, and those of tests are not for shipped binaries. It has all others, so that every build of some of
+    /// these binaries has the same features, and wasmtime is compiled once.
+    pub(crate) fn build_shipped(&self) -> Command {
         let mut cargo = self.cargo();
-        // The whole workspace, so that crates have the features that they have in the tests and in the demo, and
-        // wasmtime is compiled once.
         cargo.args(["build", "--release", "--workspace"]);
-        // Without the packages for tests: cargo unites the features that the packages of one build ask for, and those of
-        // tests are not for shipped binaries.
         for package in wasm_packages()
             .chain(TEST_PROGRAMS.iter().copied())
             .chain(TEST_LIBRARIES.iter().copied())
         {
             cargo.args(["--exclude", package]);
         }
-        terminal::run(&mut cargo)?;
+        cargo
+    }
+
+    /// A build of the programs that only tests, the demo and benchmarks run.
+    pub(crate) fn build_test_programs(&self) -> Command {
         let mut cargo = self.cargo();
         cargo.args(["build", "--release"]);
         for package in TEST_PROGRAMS {
             cargo.args(["--package", package]);
         }
-        terminal::run(&mut cargo)
+        cargo
     }
 
     pub(crate) fn test(&self, arguments: &[String]) -> Result<()> {
