@@ -1,4 +1,4 @@
-//! See the property of that name.
+//! Fuzz target of the property `specs`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xenplug_properties::check("specs", bytes));

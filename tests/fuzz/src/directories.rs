@@ -1,10 +1,10 @@
-//! A backend's directory with whatever nodes, seen again and again by its device's machine.
+//! Backend directories with any nodes, read repeatedly by the state machine of their device.
 
 use std::collections::BTreeMap;
 
 use xenplug_xenbus::{DeviceFsm, Event, FsmAction, Identity, Kind, Mode, Observation, WriteOutcome};
 
-/// Nodes that are looked at, and what may stand in them besides what the bytes say.
+/// Nodes that the state machine reads, and values for them besides those from the input.
 const NODES: [&str; 3] = ["state", "online", "hotplug-status"];
 const VALUES: [&str; 12] = [
     "0",
@@ -21,7 +21,7 @@ const VALUES: [&str; 12] = [
     "",
 ];
 
-/// Steps of three bytes: each changes the directory or tells the machine how something has ended.
+/// Runs steps of three bytes: each changes the directory, or ends the current action.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((setting, steps)) = bytes.split_first() else {
         return;
@@ -31,79 +31,79 @@ pub(crate) fn check(bytes: &[u8]) {
     } else {
         Mode::Dom0
     };
-    let kind = [Kind::VBD, Kind::VIF, Kind::QDISK, Kind::VBD3][usize::from(setting >> 1) % 4].clone();
+    let device_kind = [Kind::VBD, Kind::VIF, Kind::QDISK, Kind::VBD3][usize::from(setting >> 1) % 4].clone();
     let identity = Identity {
-        key: format!("{kind}/3/1").parse().expect("a device"),
+        key: format!("{device_kind}/3/1").parse().expect("a device"),
         vm: (setting & 128 != 0).then(|| "/vm/1".to_owned()),
     };
-    let mut machine = DeviceFsm::new(mode, kind);
+    let mut fsm = DeviceFsm::new(mode, device_kind);
     let mut nodes = BTreeMap::new();
     let mut present = false;
-    let mut doing: Option<FsmAction> = None;
+    let mut running: Option<FsmAction> = None;
     for step in steps.chunks_exact(3) {
-        let [what, with, text] = [step[0], step[1], step[2]];
-        let event = match what % 8 {
+        let [kind, value, text] = [step[0], step[1], step[2]];
+        let event = match kind % 8 {
             0..=2 => {
                 present = true;
-                let node = NODES[usize::from(what % 8)];
-                let value = VALUES.get(usize::from(with)).map_or_else(
-                    || String::from_utf8_lossy(&[with, text]).into_owned(),
+                let node = NODES[usize::from(kind % 8)];
+                let value = VALUES.get(usize::from(value)).map_or_else(
+                    || String::from_utf8_lossy(&[value, text]).into_owned(),
                     |value| (*value).to_owned(),
                 );
                 nodes.insert(node, value);
                 Event::Changed
             }
             3 => {
-                present = with & 1 == 0;
+                present = value & 1 == 0;
                 nodes.clear();
                 Event::Changed
             }
             4 => Event::Add,
             5 => Event::Remove,
             6 => Event::AddCancelled,
-            _ => match doing {
-                Some(action) => ended(action, with),
+            _ => match running {
+                Some(action) => ended(action, value),
                 None => Event::Changed,
             },
         };
-        let answered = matches!(
+        let finished = matches!(
             event,
             Event::HandlerDone | Event::HandlerFailed | Event::Released | Event::ReleaseFailed | Event::Written(_)
         );
-        if answered {
-            doing = None;
+        if finished {
+            running = None;
         }
-        let mut next = machine.apply(&event);
+        let mut next = fsm.apply(&event);
         while let Some(FsmAction::ReadState(ticket)) = next {
             let gone = text & 1 == 1;
             let value = |name: &str| nodes.get(name).cloned();
-            let seen = Observation::read(identity.clone(), present, gone, value);
-            next = machine.apply(&Event::StateRead(ticket, seen));
+            let observation = Observation::read(identity.clone(), present, gone, value);
+            next = fsm.apply(&Event::StateRead(ticket, observation));
         }
         match next {
-            Some(FsmAction::StopHandler) => assert_eq!(doing, Some(FsmAction::RunHandler), "nothing is to be stopped"),
+            Some(FsmAction::StopHandler) => assert_eq!(running, Some(FsmAction::RunHandler), "no handler to stop"),
             Some(FsmAction::Forget) | None => {}
             Some(action) => {
-                assert_eq!(doing, None, "{action:?} beside it");
-                doing = Some(action);
+                assert_eq!(running, None, "{action:?} beside another action");
+                running = Some(action);
             }
         }
         assert_eq!(
-            doing.is_some(),
-            machine.phase().busy(),
-            "{:?} while {doing:?}",
-            machine.phase()
+            running.is_some(),
+            fsm.phase().busy(),
+            "{:?} while {running:?}",
+            fsm.phase()
         );
-        assert!(!(machine.phase().settled() && machine.phase().holds()));
+        assert!(!(fsm.phase().settled() && fsm.phase().holds()));
     }
 }
 
-/// How an action may end.
-fn ended(action: FsmAction, how: u8) -> Event {
+/// Returns the event of a possible end of an action.
+fn ended(action: FsmAction, outcome: u8) -> Event {
     match action {
-        FsmAction::RunHandler if how & 1 == 0 => Event::HandlerDone,
+        FsmAction::RunHandler if outcome & 1 == 0 => Event::HandlerDone,
         FsmAction::RunHandler => Event::HandlerFailed,
-        FsmAction::Release if how & 1 == 0 => Event::Released,
+        FsmAction::Release if outcome & 1 == 0 => Event::Released,
         FsmAction::Release => Event::ReleaseFailed,
         _ => Event::Written(
             [
@@ -111,7 +111,7 @@ fn ended(action: FsmAction, how: u8) -> Event {
                 WriteOutcome::Stale,
                 WriteOutcome::Failed,
                 WriteOutcome::Unknown,
-            ][usize::from(how) % 4],
+            ][usize::from(outcome) % 4],
         ),
     }
 }

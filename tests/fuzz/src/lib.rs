@@ -1,8 +1,8 @@
-//! What holds of everything that others may write: guests, toolstacks, a broken store, a damaged disk.
+//! Properties of the parsers of untrusted input: from guests, toolstacks, a broken store, a damaged disk.
 //!
-//! Each property takes bytes, makes what it is about of them, and panics where something is not as it must be. The
-//! programs of `fuzz/` let libFuzzer look for such bytes; what it has kept in `fuzz/corpus` is tried by this crate's test.
-//! That nothing takes much memory is libFuzzer's own check (`cargo xtask fuzz` gives it a limit).
+//! Each property decodes its input from bytes and panics if it does not hold. The programs of `fuzz/` let libFuzzer search
+//! for such bytes; this crate's test runs the corpora in `fuzz/corpus`. libFuzzer itself limits the use of memory
+//! (`cargo xtask fuzz` sets the limit).
 
 mod directories;
 mod frames;
@@ -12,10 +12,10 @@ mod scripts;
 mod settings;
 mod specs;
 
-/// A property, by the name of its corpus.
+/// Property, with the name of its corpus.
 pub type Property = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All properties.
 pub const PROPERTIES: [Property; 7] = [
     ("directories", directories::check),
     ("frames", frames::check),
@@ -26,7 +26,7 @@ pub const PROPERTIES: [Property; 7] = [
     ("specs", specs::check),
 ];
 
-/// Checks the property of that name.
+/// Checks the property with this name.
 pub fn check(name: &str, bytes: &[u8]) {
     let known = PROPERTIES.iter().find(|(known, _)| *known == name);
     known.unwrap_or_else(|| panic!("there is no property {name}")).1(bytes);

@@ -3,11 +3,11 @@
 use xenplug_xenbus::{DeviceKey, DomId, Kind, ScriptName, WatchLevel, WatchedPath};
 use xenplug_xenstore::{Path, Permission};
 
-/// A text, as every kind of path and name.
+/// Parses a text as every kind of path and name.
 pub(crate) fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(path) = text.parse::<Path>() {
-        the_store_takes(&path, text);
+        is_valid_path(&path, text);
     }
     if let Ok(permission) = text.parse::<Permission>() {
         assert_eq!(permission.to_string().parse(), Ok(permission));
@@ -30,13 +30,13 @@ pub(crate) fn check(bytes: &[u8]) {
         let again = leaf.map_or_else(|| again.clone(), |leaf| format!("{again}/{leaf}"));
         assert!(
             again.ends_with(text.trim_start_matches('/')),
-            "{text:?} is taken for {again:?}"
+            "{text:?} is parsed as {again:?}"
         );
     }
 }
 
-/// What is a path is one of xenstored's, and stays what it is.
-fn the_store_takes(path: &Path, text: &str) {
+/// Checks that a parsed path is valid for xenstored and keeps its text.
+fn is_valid_path(path: &Path, text: &str) {
     assert_eq!(path.as_str(), text);
     assert!(
         text.len() <= 3072 && !text.contains("//") && !text.contains('\0'),

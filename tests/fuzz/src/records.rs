@@ -1,4 +1,4 @@
-//! Records of the journal, after whatever has become of their file.
+//! Records of the journal, with any damage to their file.
 
 use std::{cell::RefCell, fs};
 
@@ -7,12 +7,12 @@ use tempfile::TempDir;
 use xenplug_journal::{Journal, Replay};
 
 thread_local! {
-    /// A folder in memory, if there is one.
+    /// Folder in memory if possible.
     static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
 }
 
-/// The bytes are a record's file; where they begin with `j` they are its lines without checksums. What can be read of it is read, the rest is kept; a second reading finds the same, and
-/// nothing wrong; and the record goes on.
+/// Replays a record's file; after an initial `j` the bytes are its lines without checksums. The journal reads the readable
+/// part and keeps the rest aside; a second replay finds the same and no damage; and the record takes further entries.
 pub(crate) fn check(bytes: &[u8]) {
     let sealed = bytes.strip_prefix(b"j").map(seal);
     let bytes = sealed.as_deref().unwrap_or(bytes);
@@ -23,9 +23,9 @@ pub(crate) fn check(bytes: &[u8]) {
                 .expect("a folder")
         });
         let journal = Journal::open(folder.path()).expect("a journal");
-        fs::write(folder.path().join("vbd-3-1.record"), bytes).expect("it is written");
-        let first: Replay<Value, Value> = journal.replay().expect("it can be read");
-        let again: Replay<Value, Value> = journal.replay().expect("it can be read");
+        fs::write(folder.path().join("vbd-3-1.record"), bytes).expect("the folder is writable");
+        let first: Replay<Value, Value> = journal.replay().expect("the file is readable");
+        let again: Replay<Value, Value> = journal.replay().expect("the file is readable");
         assert!(
             again.aside.is_empty() && again.torn.is_empty(),
             "{:?} and {:?}",
@@ -36,22 +36,22 @@ pub(crate) fn check(bytes: &[u8]) {
         for (before, mut after) in first.records.into_iter().zip(again.records) {
             assert_eq!((&before.header, &before.held), (&after.header, &after.held));
             assert_eq!(before.note, after.note);
-            after.record.note("on").expect("it goes on");
+            after.record.note("on").expect("the record takes a note");
             for held in &after.held {
-                after.record.released(held.seq).expect("it is held");
+                after.record.released(held.seq).expect("the resource is held");
             }
-            after.record.end().expect("nothing is held");
+            after.record.end().expect("no resource is held");
         }
-        let left = fs::read_dir(folder.path()).expect("it is there").flatten();
+        let left = fs::read_dir(folder.path()).expect("the folder exists").flatten();
         for entry in left.filter(|entry| entry.file_name() != ".lock") {
-            let kept = fs::read(entry.path()).expect("it can be read");
-            assert_eq!(kept, bytes, "what was kept of a damaged file is another");
-            fs::remove_file(entry.path()).expect("it can be removed");
+            let kept = fs::read(entry.path()).expect("the file is readable");
+            assert_eq!(kept, bytes, "the file kept aside differs from the damaged one");
+            fs::remove_file(entry.path()).expect("the file is removable");
         }
     });
 }
 
-/// Lines with their checksums. What follows the last newline is a line that was not written to its end.
+/// Adds checksums to lines. Bytes after the last newline are a torn line.
 fn seal(lines: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::new();
     for line in lines.split_inclusive(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! What a script's stand-in is run with, and what the daemon is asked.
+//! Invocations of the shim, and its calls to the daemon.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
@@ -10,11 +10,11 @@ mod invocation;
 
 use invocation::{Invocation, Run, Task};
 
-/// The bytes are arguments and variables, each ended by a NUL; a variable has a `:` before its name.
+/// Parses arguments and variables, each ended by a NUL; a variable has a `:` before its name.
 pub(crate) fn check(bytes: &[u8]) {
     if let Ok(call) = serde_json::from_slice::<Call>(bytes) {
-        let text = serde_json::to_vec(&call).expect("it can be written");
-        let again: Call = serde_json::from_slice(&text).expect("what was written can be read");
+        let text = serde_json::to_vec(&call).expect("a call serializes");
+        let again: Call = serde_json::from_slice(&text).expect("a serialized call parses");
         assert_eq!(again, call);
     }
     let (mut arguments, mut environment) = (Vec::new(), Vec::new());
@@ -38,14 +38,14 @@ pub(crate) fn check(bytes: &[u8]) {
             arguments,
             task,
         })) => {
-            assert_eq!(script.as_os_str(), given[0], "another script");
-            assert_eq!(arguments, given[1..], "the original would be given others");
+            assert_eq!(script.as_os_str(), given[0], "the script has changed");
+            assert_eq!(arguments, given[1..], "the original gets other arguments");
             if let Task::Ask(call) = task {
                 assert!(!call.script.contains('/'), "{call:?}");
                 for (name, value) in &call.parameters {
                     assert!(
                         is_parameter(name, value),
-                        "{name}={value:?} is asked for, and refused by the daemon"
+                        "{name}={value:?} is sent, and refused by the daemon"
                     );
                 }
                 assert!(serde_json::to_vec(&call).is_ok());

@@ -1,4 +1,4 @@
-//! The configuration, as those read it who ask the daemon.
+//! The configuration, as the clients of the daemon read it.
 
 use std::{cell::RefCell, fs};
 
@@ -9,7 +9,7 @@ thread_local! {
     static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
 }
 
-/// The bytes are the file. It is read the same twice, or refused in one line that names a line of it.
+/// Reads the file twice with the same result, or refuses it in one line that names a line of the file.
 pub(crate) fn check(bytes: &[u8]) {
     FOLDER.with_borrow_mut(|folder| {
         let folder = folder.get_or_insert_with(|| {
@@ -18,12 +18,12 @@ pub(crate) fn check(bytes: &[u8]) {
                 .expect("a folder")
         });
         let file = folder.path().join("xenplugd.toml");
-        fs::write(&file, bytes).expect("it is written");
+        fs::write(&file, bytes).expect("the folder is writable");
         match Settings::read(&file) {
             Ok(settings) => {
-                let again = Settings::read(&file).expect("it was read before");
+                let again = Settings::read(&file).expect("the file was readable");
                 assert_eq!(settings, again);
-                assert!(settings.is_some(), "it is there");
+                assert!(settings.is_some(), "the file exists");
             }
             Err(Error::Parse { line, message, .. }) => {
                 let lines = bytes.split(|byte| *byte == b'\n').count();

@@ -1,18 +1,18 @@
-//! xl's syntax for disks and cards.
+//! xl's syntax for disks and vifs.
 
 use xenplug_hotplug::Class;
 use xenplug_toolstack::Spec;
 use xenplug_xenbus::DevId;
 
-/// The bytes are a specification, of a disk and of a card. What is taken says the same whenever it is asked, and writes no
-/// node twice; what is refused, is so in a line.
+/// Parses a specification of a disk and of a vif. An accepted one returns the same nodes each time and none twice; a
+/// refused one has a message.
 pub(crate) fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for class in [Class::Vbd, Class::Vif] {
         match Spec::parse(class, text) {
             Ok(spec) => {
                 assert_eq!(spec.class(), class);
-                let again = Spec::parse(class, text).expect("it was taken before");
+                let again = Spec::parse(class, text).expect("the specification was accepted");
                 assert_eq!(nodes(&spec, fixed), nodes(&again, fixed));
                 for nodes in nodes(&spec, |_| true) {
                     let mut names: Vec<_> = nodes.iter().map(|(name, _)| *name).collect();
@@ -26,7 +26,7 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// The nodes of both sides that are asked for.
+/// Returns the nodes of both sides whose name `which` selects.
 fn nodes(spec: &Spec, which: impl Fn(&str) -> bool) -> [Vec<(&'static str, String)>; 2] {
     let devid = spec.devid().unwrap_or(DevId(0));
     let mut sides = [spec.backend_nodes(devid), spec.frontend_nodes(devid)];
@@ -36,7 +36,7 @@ fn nodes(spec: &Spec, which: impl Fn(&str) -> bool) -> [Vec<(&'static str, Strin
     sides
 }
 
-/// A card that is given no address gets one by chance.
+/// Returns whether a node has a fixed value: a vif without an address gets a random one.
 fn fixed(name: &str) -> bool {
     name != "mac"
 }

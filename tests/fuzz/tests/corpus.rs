@@ -1,10 +1,10 @@
-//! The corpora of fuzzing, each entry as a test.
+//! Runs every property on its corpus.
 
 use std::{fs, path::Path};
 
 use xenplug_properties::PROPERTIES;
 
-/// Bytes of all corpora together.
+/// Limit of the size of all corpora, in bytes.
 const MOST: u64 = 200 << 10;
 
 #[test]

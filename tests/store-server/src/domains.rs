@@ -1,14 +1,14 @@
-//! The domains that the server knows, and what they have.
+//! Known domains, their rights and their use of quotas.
 
 use std::collections::HashMap;
 
 use xenplug_xenstore::{Path, Permission};
 
-/// Who asks.
+/// Domain that sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) domid: u16,
-    /// The domain it may act for (SET_TARGET).
+    /// Domain on whose behalf it may act (SET_TARGET).
     pub(crate) target: Option<u16>,
 }
 
@@ -22,7 +22,7 @@ impl Caller {
     }
 }
 
-/// What a caller may do with a node.
+/// Rights of a caller to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
     pub(crate) read: bool,
@@ -30,18 +30,18 @@ pub(crate) struct Rights {
     pub(crate) own: bool,
 }
 
-/// A domain that the server knows.
+/// Known domain.
 #[derive(Debug)]
 struct Domain {
-    /// The store's generation when it became known: permissions older than it were meant for another of its number.
+    /// Generation of the store when the domain became known: older permissions were for an earlier domain of its domid.
     since: u64,
     introduced: bool,
-    /// Nodes it owns.
+    /// Number of nodes that it owns.
     nodes: usize,
     target: Option<u16>,
 }
 
-/// The domains that the server knows.
+/// Known domains.
 #[derive(Debug)]
 pub(crate) struct Domains(HashMap<u16, Domain>);
 
@@ -60,7 +60,7 @@ impl Default for Domains {
 }
 
 impl Domains {
-    /// Makes a domain known, if it is not.
+    /// Adds a domain unless it is known.
     pub(crate) fn mention(&mut self, domid: u16, generation: u64) {
         self.0.entry(domid).or_insert(Domain {
             since: generation,
@@ -70,7 +70,7 @@ impl Domains {
         });
     }
 
-    /// Introduces a domain; whether it was not before.
+    /// Introduces a domain. Returns whether it was not introduced before.
     pub(crate) fn introduce(&mut self, domid: u16, generation: u64) -> bool {
         self.mention(domid, generation);
         self.0
@@ -99,12 +99,12 @@ impl Domains {
         }
     }
 
-    /// Nodes that a domain owns.
+    /// Returns the number of nodes that a domain owns.
     pub(crate) fn nodes(&self, domid: u16) -> usize {
         self.0.get(&domid).map_or(0, |domain| domain.nodes)
     }
 
-    /// Counts nodes that a domain has got, or lost.
+    /// Adds to the number of nodes that a domain owns, or subtracts.
     pub(crate) fn count(&mut self, domid: u16, by: isize, generation: u64) {
         self.mention(domid, generation);
         if let Some(domain) = self.0.get_mut(&domid) {
@@ -112,8 +112,7 @@ impl Domains {
         }
     }
 
-    /// What a caller may do with something of these permissions, set at that generation
-    /// (tools/xenstored/core.c, `perm_for_conn`, and domain.c, `chk_domain_generation`).
+    /// Computes the rights of a caller from permissions set at a generation (tools/xenstored/core.c, `perm_for_conn`, and domain.c, `chk_domain_generation`).
     pub(crate) fn rights(&self, caller: Caller, permissions: &[Permission], generation: u64) -> Rights {
         let Some((first, others)) = permissions.split_first() else {
             return Rights {
@@ -140,7 +139,7 @@ impl Domains {
     }
 }
 
-/// Where a domain's relative paths start.
+/// Returns the path where the relative paths of a domain start.
 pub(crate) fn home(domid: u16) -> Path {
     Path::home(domid)
 }

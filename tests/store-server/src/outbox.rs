@@ -1,4 +1,4 @@
-//! What waits to be sent to one client.
+//! Outbox: messages to one client that wait to be sent.
 
 use std::{
     collections::HashSet,
@@ -8,26 +8,26 @@ use std::{
 use tokio::sync::Notify;
 use xenplug_xenstore::protocol::{Kind, append_frame};
 
-/// What may wait for a client that does not read, in bytes, before the connection is given up.
+/// Size in bytes at which the connection of a client that does not read is closed.
 const LIMIT: usize = 16 << 20;
 
-/// How much may wait before no more requests of the client are taken.
+/// Size in bytes above which the server takes no more requests of the client.
 const FULL: usize = 256 << 10;
 
-/// What waits to be sent to one client.
+/// Messages to one client that wait to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
-    /// Tells the writer that something waits or that the connection is closed.
+    /// Notifies the writer of messages, or of the end of the connection.
     pub(crate) news: Notify,
-    /// Tells the reader that all was sent.
+    /// Notifies the reader that everything is sent.
     pub(crate) drained: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
-    /// The payloads of the events among them.
+    /// Payloads of the events among them.
     events: HashSet<Vec<u8>>,
     closed: bool,
 }
@@ -42,7 +42,7 @@ impl Outbox {
         self.news.notify_one();
     }
 
-    /// Sends an event, unless the same waits already. A special one is sent each time.
+    /// Queues an event, unless the same is queued already. A special event is queued each time.
     pub(crate) fn event(&self, path: &str, token: &[u8]) {
         let payload = [path.as_bytes(), b"\0", token, b"\0"].concat();
         let mut waiting = self.waiting();
@@ -65,7 +65,7 @@ impl Outbox {
         self.drained.notify_one();
     }
 
-    /// All that waits; `None` once the connection is closed.
+    /// Takes all messages. `None` once the connection is closed.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
         let mut waiting = self.waiting();
         waiting.events.clear();

@@ -1,4 +1,4 @@
-//! One client's connection: a task that reads and one that writes.
+//! Connection of one client: reading requests and writing replies.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use xenplug_xenstore::protocol::{HEADER, PAYLOAD_MAX, first_frame};
 
 use crate::{outbox::Outbox, store::Store};
 
-/// Starts serving a client.
+/// Starts a task that serves a client.
 pub(crate) fn start(
     store: &Arc<Mutex<Store>>,
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
@@ -32,7 +32,7 @@ pub(crate) fn start(
             biased;
             ended = read(&store, peer, reader, &outbox, stalled) => {
                 if let Err(error) = ended {
-                    tracing::debug!(%error, "a client has gone");
+                    tracing::debug!(%error, "client connection ended");
                 }
             }
             _ = write(writer, &outbox) => {}
@@ -57,7 +57,7 @@ async fn read(
         }
         filled += read;
         let mut used = 0;
-        // As xenstored does, a client that announces too long a payload is cut off.
+        // As xenstored does, disconnect a client that announces too long a payload.
         while let Some((frame, length)) = first_frame(&buffer[used..filled]).map_err(io::Error::other)? {
             if stalled.wait_for(|stalled| !*stalled).await.is_err() {
                 return Ok(());

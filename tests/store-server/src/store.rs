@@ -20,7 +20,7 @@ use crate::{
     view::{Change, Need, Special, View},
 };
 
-/// What a path may have below `/local/domain/<domid>/`, or altogether (tools/xenstored/core.c, `quota_max_path_len`).
+/// Longest path, without `/local/domain/<domid>/` (tools/xenstored/core.c, `quota_max_path_len`).
 const PATH_MAX: usize = 2048;
 
 /// Counts of a server's nodes and of its clients' state.
@@ -32,7 +32,7 @@ pub struct Stats {
     pub connections: usize,
     /// Watches of all clients.
     pub watches: usize,
-    /// Transactions under way.
+    /// Open transactions.
     pub transactions: usize,
 }
 
@@ -45,11 +45,11 @@ pub(crate) struct Store {
     special: Special,
     peers: BTreeMap<u64, Peer>,
     last_peer: u64,
-    /// Commits that are to fail.
+    /// Number of next commits to fail.
     pub(crate) conflicts: u32,
 }
 
-/// A client.
+/// Connected client.
 #[derive(Debug)]
 struct Peer {
     domid: u16,
@@ -97,7 +97,7 @@ impl Store {
         self.last_peer
     }
 
-    /// A client is gone, and its watches and transactions with it.
+    /// Removes a client with its watches and transactions.
     pub(crate) fn leave(&mut self, peer: u64) {
         self.peers.remove(&peer);
     }
@@ -108,7 +108,7 @@ impl Store {
         }
     }
 
-    /// Does what a message asks for, and queues the reply and the events that come of it.
+    /// Executes a request, and queues its reply and events.
     pub(crate) fn handle(&mut self, id: u64, frame: Frame<'_>) {
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -127,8 +127,8 @@ impl Store {
             }
         });
         let done = reply.is_ok();
-        // Events before the reply, as unprivileged clients of xenstored have them.
-        self.tell(&changes);
+        // Events precede the reply, as xenstored sends them to unprivileged clients.
+        self.notify(&changes);
         match reply {
             Ok(payload) => outbox.reply(frame.kind, frame.request, frame.transaction, &payload),
             Err(errno) => {
@@ -258,7 +258,7 @@ fn node_request(view: &mut View<'_>, kind: Kind, path: &Path, payload: &[u8], pe
     }
 }
 
-/// A part of a list of names, as DIRECTORY_PART answers it: whole names, and an empty one after the last.
+/// Encodes a reply to DIRECTORY_PART: whole names, and an empty one after the last.
 fn part(generation: u64, list: &[u8], offset: usize) -> Vec<u8> {
     let mut reply = terminated(&generation.to_string());
     let room = PAYLOAD_MAX - reply.len() - 1;
@@ -277,7 +277,7 @@ fn part(generation: u64, list: &[u8], offset: usize) -> Vec<u8> {
     reply
 }
 
-/// An absolute path, or a special one, from what a caller sent.
+/// Parses the path of a request into an absolute or special one.
 fn absolute(caller: Caller, text: &[u8]) -> Result<Path, Errno> {
     let path: Path = std::str::from_utf8(text)
         .ok()
@@ -295,7 +295,7 @@ fn absolute(caller: Caller, text: &[u8]) -> Result<Path, Errno> {
     }
 }
 
-/// Bytes of `/local/domain/<domid>/` at the beginning of a path, or 0.
+/// Returns the length of `/local/domain/<domid>/` at the beginning of a path, or 0.
 fn home_size(path: &Path) -> usize {
     let mut components = path.components();
     match (

@@ -1,4 +1,4 @@
-//! What a transaction has read and changed.
+//! Transactions: the nodes that they have read and changed.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -6,30 +6,30 @@ use xenplug_xenstore::{Path, Permission};
 
 use crate::tree::{Node, Tree};
 
-/// What a transaction has read and changed. It sees a node as it was when it touched it first, and commits only if all
-/// of them are still so (tools/xenstored/transaction.c).
+/// Open transaction. It sees a node as it was at its first access, and commits only if no accessed node has changed since
+/// (tools/xenstored/transaction.c).
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     touched: HashMap<Path, Touched>,
-    /// Nodes that domains have got or lost.
+    /// Nodes that domains have gained or lost.
     pub(crate) counts: HashMap<u16, isize>,
     pub(crate) created: bool,
-    /// Something could not be done; it must not be committed.
+    /// A request has failed in a way that forbids the commit.
     pub(crate) failed: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Touched {
     order: usize,
-    /// The node when it was touched first.
+    /// The node at the first access.
     before: Option<Arc<Node>>,
     now: Option<Arc<Node>>,
     modified: bool,
-    /// Whether to tell of it, and whether only to watches of this very node.
+    /// Whether watches fire after the commit, and if so, whether only those of this node itself.
     fire: Option<bool>,
 }
 
-/// A node to tell of after a commit.
+/// Changed node for which watches fire after the commit.
 #[derive(Debug)]
 pub(crate) struct Changed {
     pub(crate) path: Path,
@@ -42,7 +42,7 @@ impl Transaction {
         self.touched.len()
     }
 
-    /// The node as this transaction sees it.
+    /// Returns the node as this transaction sees it.
     pub(crate) fn node(&mut self, tree: &Tree, path: &Path) -> Option<Arc<Node>> {
         self.touch(tree, path).now.clone()
     }
@@ -61,13 +61,13 @@ impl Transaction {
         touched.modified = true;
     }
 
-    /// Tells of a change after the commit. One to all watches above replaces one to those of this very node.
+    /// Fires watches after the commit: those of this node alone if `exact`, unless an earlier change fires all above.
     pub(crate) fn fire(&mut self, tree: &Tree, path: &Path, exact: bool) {
         let touched = self.touch(tree, path);
         touched.fire = Some(exact && touched.fire.unwrap_or(true));
     }
 
-    /// Whether another has changed what this transaction has touched.
+    /// Returns whether a node that this transaction has accessed has changed.
     pub(crate) fn conflicts(&self, tree: &Tree) -> bool {
         let generation = |node: Option<&Arc<Node>>| node.map(|node| node.generation);
         self.touched
@@ -75,7 +75,7 @@ impl Transaction {
             .any(|(path, touched)| generation(touched.before.as_ref()) != generation(tree.node(path)))
     }
 
-    /// Makes the changes; says what to tell, in order.
+    /// Applies the changes. Returns those that fire watches, in order.
     pub(crate) fn apply(self, tree: &mut Tree) -> Vec<Changed> {
         let mut touched: Vec<_> = self
             .touched

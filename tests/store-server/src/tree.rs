@@ -1,18 +1,18 @@
-//! The nodes of the store.
+//! Nodes of the store.
 
 use std::{collections::HashMap, sync::Arc};
 
 use xenplug_xenstore::{Path, Permission};
 
-/// A node.
+/// Node of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) value: Vec<u8>,
-    /// Never empty: the first names the owner.
+    /// Permissions, never empty: the first names the owner.
     pub(crate) permissions: Vec<Permission>,
-    /// Names, in the order of their creation.
+    /// Names of the children, in the order of their creation.
     pub(crate) children: Vec<Arc<str>>,
-    /// When it was changed last, on the store's own clock.
+    /// Generation of the last change.
     pub(crate) generation: u64,
 }
 
@@ -21,17 +21,17 @@ impl Node {
         self.permissions.first().map_or(0, |permission| permission.domid)
     }
 
-    /// Bytes that xenstored stores for it (tools/xenstored/core.h, `struct xs_tdb_record_hdr`).
+    /// Returns the number of bytes that xenstored stores for the node (tools/xenstored/core.h, `struct xs_tdb_record_hdr`).
     pub(crate) fn size(&self) -> usize {
         24 + 8 * self.permissions.len() + self.value.len() + self.names_size()
     }
 
-    /// Bytes of the children's names, each with its NUL.
+    /// Returns the size of the children's names, each with its NUL.
     pub(crate) fn names_size(&self) -> usize {
         self.children.iter().map(|name| name.len() + 1).sum()
     }
 
-    /// The children's names as a list, each with its NUL.
+    /// Returns the children's names, each with its NUL.
     pub(crate) fn names(&self) -> Vec<u8> {
         let mut list = Vec::with_capacity(self.names_size());
         for name in &self.children {
@@ -42,16 +42,16 @@ impl Node {
     }
 }
 
-/// The nodes of the store.
+/// Nodes of the store.
 #[derive(Debug)]
 pub(crate) struct Tree {
     nodes: HashMap<Path, Arc<Node>>,
-    /// Goes up with every change.
+    /// Counter of changes.
     pub(crate) generation: u64,
 }
 
 impl Default for Tree {
-    /// As it is when xenstored starts (tools/xenstored/core.c, `setup_structure`).
+    /// Creates the nodes with which xenstored starts (tools/xenstored/core.c, `setup_structure`).
     fn default() -> Self {
         let mut tree = Self {
             nodes: HashMap::new(),
@@ -93,7 +93,7 @@ impl Tree {
         self.nodes.remove(path);
     }
 
-    /// The topmost nodes that a domain owns.
+    /// Returns the topmost nodes that a domain owns.
     pub(crate) fn owned_by(&self, domid: u16) -> Vec<Path> {
         let mut owned: Vec<_> = self
             .nodes

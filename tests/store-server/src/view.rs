@@ -1,4 +1,4 @@
-//! The store as one request sees it: who asks, and in which transaction.
+//! View of the store for one request: its caller and its transaction.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,20 +11,20 @@ use crate::{
     tree::{Node, Tree},
 };
 
-/// Permissions and the generation they are of.
+/// Permissions and the generation of their node.
 pub(crate) type Stamped = (Vec<Permission>, u64);
 
-/// A change to tell the watches of.
+/// Change for which watches fire.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) path: Path,
-    /// Only to watches of this very node.
+    /// Only watches of this node itself fire.
     pub(crate) exact: bool,
-    /// Who may read one of these is told: the node, as it was or is, and its parent.
+    /// Permissions of the node, before or after the change, and of its parent. The right to read one of them is enough.
     pub(crate) permissions: Vec<Stamped>,
 }
 
-/// What a request needs to be allowed.
+/// Right that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     Read,
@@ -41,7 +41,7 @@ impl Need {
         }
     }
 
-    /// Whether these rights on a parent are enough to be told what is wrong below it.
+    /// Returns whether these rights to a parent allow the caller to learn the error below it.
     fn hinted(self, rights: Rights) -> bool {
         match self {
             Self::Own => rights.write || rights.own,
@@ -50,7 +50,7 @@ impl Need {
     }
 }
 
-/// The store as one request sees it.
+/// View of the store for one request.
 pub(crate) struct View<'a> {
     pub(crate) tree: &'a mut Tree,
     pub(crate) domains: &'a mut Domains,
@@ -61,7 +61,7 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// A node that the caller may use as it needs to. Who may not even see that it is missing is told `EACCES`
+    /// Returns a node to which the caller has the right. A caller that may not learn whether the node exists gets `EACCES`
     /// (tools/xenstored/core.c, `get_node` and `errno_from_parents`).
     pub(crate) fn node(&mut self, path: &Path, need: Need) -> Result<Arc<Node>, Errno> {
         let errno = match self.look(path)? {
@@ -123,7 +123,7 @@ impl View<'_> {
         }
     }
 
-    /// Removes a node that is there, with all below it.
+    /// Removes an existing node and all below it.
     pub(crate) fn remove(&mut self, path: &Path) -> Result<(), Errno> {
         let parent = path.parent().ok_or(Errno::Invalid)?;
         let Some(above) = self.look(&parent)? else {
@@ -154,8 +154,8 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Creates a node and what is missing above it, all with the permissions of what is there; an unprivileged caller
-    /// owns what it creates.
+    /// Creates a node and its missing ancestors, with the permissions of the nearest existing one; an unprivileged caller
+    /// owns the nodes that it creates.
     fn create(&mut self, path: &Path, value: &[u8]) -> Result<(), Errno> {
         let mut missing = vec![path.clone()];
         let (mut top, mut node) = loop {
@@ -199,7 +199,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Removes children before parents; watches of each are told, those above only of the topmost.
+    /// Removes children before parents. Watches of each node fire, and watches above for the topmost only.
     fn remove_below(&mut self, path: &Path, top: &Path) -> Result<(), Errno> {
         let Some(node) = self.look(path)? else {
             return Ok(());
@@ -218,7 +218,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// The node as it is for this request; touching too many in a transaction is an error.
+    /// Returns the node as this request sees it. Fails if the transaction accesses too many nodes.
     fn look(&mut self, path: &Path) -> Result<Option<Arc<Node>>, Errno> {
         let Some(transaction) = &mut self.transaction else {
             return Ok(self.tree.node(path).cloned());
@@ -245,7 +245,7 @@ impl View<'_> {
         }
     }
 
-    /// Tells of a change, in a transaction after its commit.
+    /// Fires watches for a change: in a transaction, after its commit.
     fn changed(&mut self, path: &Path, exact: bool, before: Vec<Stamped>) {
         match &mut self.transaction {
             Some(transaction) => transaction.fire(self.tree, path, exact),
@@ -263,7 +263,7 @@ impl View<'_> {
     }
 }
 
-/// A change of a node outside of transactions, or after a commit (tools/xenstored/watch.c, `watch_permitted`).
+/// Creates the change of a node outside of a transaction, or after a commit (tools/xenstored/watch.c, `watch_permitted`).
 pub(crate) fn change(tree: &Tree, path: Path, exact: bool, before: Vec<Stamped>) -> Change {
     let mut permissions = before;
     if let Some(node) = tree.node(&path) {
@@ -282,14 +282,14 @@ pub(crate) fn change(tree: &Tree, path: Path, exact: bool, before: Vec<Stamped>)
     }
 }
 
-/// Special events, and who may have them. Nobody but privileged domains, at first.
+/// Permissions of the special events: at first, privileged domains only.
 #[derive(Debug)]
 pub(crate) struct Special(BTreeMap<&'static str, Stamped>);
 
 /// Fired by INTRODUCE.
 pub(crate) const INTRODUCE: &str = "@introduceDomain";
 
-/// Fired when a domain is gone.
+/// Fired when a domain is released.
 pub(crate) const RELEASE: &str = "@releaseDomain";
 
 impl Default for Special {

@@ -1,4 +1,4 @@
-//! Tests of the server: the suite, and what takes an unprivileged domain.
+//! Tests of the server: the suite, and requests of an unprivileged domain.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{outbox::Outbox, suite};
 
 const DOMU: u16 = 5;
 
-/// A server, and clients of domain 0 and of an unprivileged domain.
+/// Server, and clients of domain 0 and of an unprivileged domain.
 struct Bench {
     server: Server,
     dom0: Client,
@@ -47,7 +47,7 @@ impl Bench {
             .unwrap()
     }
 
-    /// Writes as domain 0, with permissions.
+    /// Writes a node as domain 0, with permissions.
     async fn place(&self, path: &str, permissions: &[Permission]) -> Node {
         let path = node(path);
         self.dom0.write(&path, "x").await.unwrap();
@@ -72,13 +72,13 @@ async fn next(watch: &mut Watch) -> Event {
 }
 
 #[tokio::test]
-async fn it_does_what_every_store_does() {
+async fn server_passes_the_suite() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let server = Server::bind(&path, Options::default()).unwrap();
     suite::every_case(Endpoint::Socket(path)).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    // What it starts with, and /local/domain/0.
+    // The initial nodes, and /local/domain/0.
     assert_eq!(
         server.stats(),
         Stats {
@@ -89,7 +89,7 @@ async fn it_does_what_every_store_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_does_so_on_several_threads() {
+async fn server_passes_the_suite_on_several_threads() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let _server = Server::bind(&path, Options::default()).unwrap();
@@ -97,7 +97,7 @@ async fn it_does_so_on_several_threads() {
 }
 
 #[tokio::test]
-async fn permissions_decide_who_reads_and_writes() {
+async fn permissions_decide_access() {
     let bench = Bench::new(Options::default()).await;
     for (permissions, reads, writes) in [
         (&[Permission::none(0)][..], false, false),
@@ -122,7 +122,7 @@ async fn permissions_decide_who_reads_and_writes() {
 }
 
 #[tokio::test]
-async fn who_may_not_look_is_not_told_what_is_missing() {
+async fn absence_is_hidden_from_domains_without_access() {
     let bench = Bench::new(Options::default()).await;
     bench.place("/hidden", &[Permission::none(0)]).await;
     bench.place("/open", &[Permission::read(0)]).await;
@@ -136,7 +136,7 @@ async fn who_may_not_look_is_not_told_what_is_missing() {
 }
 
 #[tokio::test]
-async fn an_unprivileged_domain_owns_what_it_creates_and_cannot_give_it_away() {
+async fn unprivileged_domain_owns_its_nodes_for_good() {
     let bench = Bench::new(Options::default()).await;
     bench
         .place(
@@ -166,7 +166,7 @@ async fn an_unprivileged_domain_owns_what_it_creates_and_cannot_give_it_away() {
 }
 
 #[tokio::test]
-async fn an_owner_can_remove_its_node_from_a_directory_that_it_cannot_write() {
+async fn owner_removes_its_node_from_a_foreign_directory() {
     let bench = Bench::new(Options::default()).await;
     bench
         .place("/backend/vbd/3", &[Permission::none(0), Permission::read(DOMU)])
@@ -180,7 +180,7 @@ async fn an_owner_can_remove_its_node_from_a_directory_that_it_cannot_write() {
 }
 
 #[tokio::test]
-async fn relative_paths_start_at_the_domains_own_home() {
+async fn relative_paths_start_at_the_home() {
     let bench = Bench::new(Options::default()).await;
     bench.place("/local/domain/5", &[Permission::none(DOMU)]).await;
     let mut watch = bench.domu.watch(&node("backend")).await.unwrap();
@@ -203,7 +203,7 @@ async fn only_privileged_domains_manage_domains() {
 }
 
 #[tokio::test]
-async fn watches_tell_only_of_what_their_domain_may_read() {
+async fn watches_fire_only_for_readable_nodes() {
     let bench = Bench::new(Options::default()).await;
     let path = bench.place("/a", &[Permission::none(0)]).await;
     let mut watch = bench.domu.watch(&path).await.unwrap();
@@ -211,7 +211,7 @@ async fn watches_tell_only_of_what_their_domain_may_read() {
     bench.dom0.write(&path, "secret").await.unwrap();
     bench.domu.domain_path(0).await.unwrap();
     assert_eq!(watch.try_next(), None);
-    // Also who loses the right to read is told that.
+    // A watch fires too when its domain loses the right to read.
     for permissions in [Permission::read(0), Permission::none(0)] {
         bench.dom0.set_permissions(&path, &[permissions]).await.unwrap();
         assert_eq!(next(&mut watch).await, Event::Changed(path.clone()));
@@ -219,7 +219,7 @@ async fn watches_tell_only_of_what_their_domain_may_read() {
 }
 
 #[tokio::test]
-async fn special_events_are_for_privileged_domains_and_those_allowed() {
+async fn special_events_need_privilege_or_permission() {
     let bench = Bench::new(Options::default()).await;
     let release = node("@releaseDomain");
     let mut watch = bench.domu.watch(&release).await.unwrap();
@@ -239,7 +239,7 @@ async fn special_events_are_for_privileged_domains_and_those_allowed() {
 }
 
 #[tokio::test]
-async fn a_released_domain_is_cut_off_and_leaves_nothing_to_the_next_of_its_number() {
+async fn released_domain_is_disconnected_and_leaves_no_rights() {
     let bench = Bench::new(Options::default()).await;
     bench.dom0.introduce(DOMU, 1, 1).await.unwrap();
     let path = bench.place("/a", &[Permission::none(0), Permission::read(DOMU)]).await;
@@ -258,7 +258,7 @@ async fn a_released_domain_is_cut_off_and_leaves_nothing_to_the_next_of_its_numb
 }
 
 #[tokio::test]
-async fn the_quota_of_nodes_is_kept_and_recovers() {
+async fn node_quota_is_enforced_and_recovers() {
     let bench = Bench::new(Options::default()).await;
     let home = bench
         .place("/home", &[Permission::none(0), Permission::both(DOMU)])
@@ -272,19 +272,19 @@ async fn the_quota_of_nodes_is_kept_and_recovers() {
         }
     };
     assert!(refused.is_quota(), "{refused}");
-    // 20 directories of 50, less themselves.
+    // 20 directories of 50 nodes count too.
     assert_eq!(number, 1000 - 20);
     let transaction = bench.domu.begin().await.unwrap();
     assert_eq!(errno(transaction.write(&path(number), "x").await), Some(Errno::NoSpace));
     drop(transaction);
     bench.domu.rm(&path(0)).await.unwrap();
     bench.domu.write(&path(number), "x").await.unwrap();
-    // What domain 0 creates there belongs to the nearest owner above, and is not refused.
+    // A node that domain 0 creates there belongs to the owner of the nearest ancestor, without a limit.
     bench.dom0.write(&path(number + 1), "x").await.unwrap();
 }
 
 #[tokio::test]
-async fn the_quotas_of_size_permissions_watches_and_transactions_are_kept() {
+async fn other_quotas_are_enforced() {
     let mut options = Options::default();
     options.quotas.transactions = 3;
     let bench = Bench::new(options).await;
@@ -321,7 +321,7 @@ async fn the_quotas_of_size_permissions_watches_and_transactions_are_kept() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_touches_too_much_fails() {
+async fn transaction_with_too_many_nodes_fails() {
     let mut options = Options::default();
     options.quotas.transaction_nodes = 20;
     let bench = Bench::new(options).await;
@@ -335,7 +335,7 @@ async fn a_transaction_that_touches_too_much_fails() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_when_clients_go() {
+async fn disconnected_clients_leave_nothing() {
     let bench = Bench::new(Options::default()).await;
     let path = bench.place("/a", &[Permission::none(DOMU)]).await;
     let _watch = bench.domu.watch(&path).await.unwrap();
@@ -366,7 +366,7 @@ async fn nothing_is_left_when_clients_go() {
     .expect("both connect again, with the watch and without the transaction");
 }
 
-/// Pieces that make payloads likely to be understood.
+/// Strategy for pieces of which many payloads are well-formed.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<&[u8]> = vec![
         b"/",
@@ -398,21 +398,21 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_messages_are_answered_once_each(
+    fn any_message_gets_one_reply(
         messages in proptest::collection::vec(
             (0_u32..26, 0_u32..4, proptest::collection::vec(piece(), 0..7), 0_u64..3), 1..60,
         ),
     ) {
-        let mut core = Store::new(Options::default());
+        let mut store = Store::new(Options::default());
         let peers: Vec<_> = [0, 0, DOMU].into_iter().map(|domid| {
             let outbox = Arc::new(Outbox::default());
-            (core.connect(domid, outbox.clone()), outbox)
+            (store.connect(domid, outbox.clone()), outbox)
         }).collect();
         for (kind, transaction, pieces, peer) in messages {
             let (id, outbox) = &peers[peer as usize];
             let payload = pieces.concat();
-            core.handle(*id, Frame { kind, request: 77, transaction, payload: &payload });
-            // A released domain is cut off.
+            store.handle(*id, Frame { kind, request: 77, transaction, payload: &payload });
+            // A released domain is disconnected.
             let Some(bytes) = outbox.take() else { continue };
             let (mut rest, mut replies) = (&bytes[..], 0);
             while let Some((frame, length)) = first_frame(rest).unwrap() {

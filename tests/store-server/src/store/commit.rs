@@ -1,4 +1,4 @@
-//! Transactions: begun, and committed or aborted.
+//! Requests that begin and end transactions.
 
 use xenplug_xenstore::{Errno, protocol::only_string};
 
@@ -15,7 +15,7 @@ impl Store {
         if within.is_some() {
             return Err(Errno::Busy);
         }
-        // As for watches, one more than the quota.
+        // As for watches, xenstored allows one more than the quota.
         if !caller.is_privileged() && peer.transactions.len() > self.options.quotas.transactions {
             return Err(Errno::NoSpace);
         }

@@ -1,4 +1,4 @@
-//! Domains: introduced, released, and allowed to see special events.
+//! Requests about domains, and permissions of special events.
 
 use xenplug_xenstore::{
     Errno, Permission,
@@ -25,7 +25,7 @@ impl Store {
         Ok(ok())
     }
 
-    /// Forgets a domain: its connections are closed, and what it owns is removed.
+    /// Releases a domain: closes its connections and removes its nodes.
     pub(super) fn release(&mut self, payload: &[u8], changes: &mut Vec<Change>) -> Reply {
         let domid = self.introduced(only_string(payload))?;
         if domid == 0 {
@@ -64,7 +64,7 @@ impl Store {
         }
     }
 
-    /// The permissions in a SET_PERMS.
+    /// Parses the permissions of a SET_PERMS.
     pub(super) fn permissions(&mut self, caller: Caller, payload: &[u8]) -> Result<Vec<Permission>, Errno> {
         let permissions: Vec<_> = strings(payload)
             .skip(1)

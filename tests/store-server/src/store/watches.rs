@@ -1,4 +1,4 @@
-//! Watches: set, removed, and told.
+//! Requests about watches, and their events.
 
 use xenplug_xenstore::{Errno, Path, Permission, protocol::strings};
 
@@ -7,7 +7,7 @@ use crate::{domains::home, view::Change};
 
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Absolute, or special.
+    /// Absolute or special path.
     path: Path,
     token: Vec<u8>,
     relative: bool,
@@ -48,12 +48,12 @@ impl Store {
         Ok(ok())
     }
 
-    /// A watch that was just set fires once.
+    /// Sends the first event of the watch that was just set.
     pub(super) fn first_event(&self, id: u64) {
         if let Some(peer) = self.peers.get(&id)
             && let Some(watch) = peer.watches.last()
         {
-            watch.tell(peer, &watch.path);
+            watch.fire(peer, &watch.path);
         }
     }
 
@@ -62,11 +62,11 @@ impl Store {
         let peer = self.peers.get_mut(&id).ok_or(Errno::Invalid)?;
         let (path, token) = watch_arguments(payload)?;
         let path = absolute(caller, path)?;
-        let place = peer
+        let index = peer
             .watches
             .iter()
             .position(|watch| watch.path == path && watch.token == token);
-        peer.watches.remove(place.ok_or(Errno::NoEnt)?);
+        peer.watches.remove(index.ok_or(Errno::NoEnt)?);
         Ok(ok())
     }
 
@@ -77,8 +77,8 @@ impl Store {
         Ok(ok())
     }
 
-    /// Tells every watch what concerns it, if its domain may know.
-    pub(super) fn tell(&self, changes: &[Change]) {
+    /// Fires every watch of the changed nodes whose domain has the right to read them.
+    pub(super) fn notify(&self, changes: &[Change]) {
         for change in changes {
             for peer in self.peers.values() {
                 let caller = self.domains.caller(peer.domid);
@@ -94,7 +94,7 @@ impl Store {
                         false => change.path.below(&watch.path).is_some(),
                     };
                     if concerned {
-                        watch.tell(peer, &change.path);
+                        watch.fire(peer, &change.path);
                     }
                 }
             }
@@ -103,7 +103,7 @@ impl Store {
 }
 
 impl Watch {
-    fn tell(&self, peer: &Peer, path: &Path) {
+    fn fire(&self, peer: &Peer, path: &Path) {
         let path = match self.relative {
             true => path.below(&home(peer.domid)).unwrap_or(path.as_str()),
             false => path.as_str(),
@@ -112,7 +112,7 @@ impl Watch {
     }
 }
 
-/// Path and token, and nothing else.
+/// Parses a payload of exactly a path and a token.
 fn watch_arguments(payload: &[u8]) -> Result<(&[u8], &[u8]), Errno> {
     let mut parts = strings(payload);
     match (parts.next(), parts.next(), parts.next()) {

@@ -1,24 +1,24 @@
-//! Cases: what only the control domain does.
+//! Cases: requests of the control domain.
 
 use super::{Bench, assert_errno, cases, expect_change, expect_silence};
 use xenplug_xenstore::{Errno, Path, Permission};
 
 cases![
-    a_domain_has_a_home,
-    introducing_and_releasing_a_domain_is_told,
-    what_a_released_domain_owned_is_removed,
-    a_released_domain_leaves_no_permission_to_the_next_of_its_number,
-    a_special_event_can_be_allowed_to_others,
+    domain_path_is_the_home,
+    introduce_and_release_fire_special_events,
+    nodes_of_a_released_domain_are_removed,
+    permissions_do_not_pass_to_a_reused_domid,
+    special_event_can_be_granted_to_other_domains,
 ];
 
-/// A domain of these tests, which no other has.
+/// Domain that only these cases use.
 const DOMID: u16 = 4711;
 
-async fn a_domain_has_a_home(bench: Bench) {
+async fn domain_path_is_the_home(bench: Bench) {
     assert_eq!(bench.client.domain_path(7).await.unwrap(), Path::home(7));
 }
 
-async fn introducing_and_releasing_a_domain_is_told(bench: Bench) {
+async fn introduce_and_release_fire_special_events(bench: Bench) {
     let [introduce, release] = ["@introduceDomain", "@releaseDomain"].map(|name| name.parse::<Path>().unwrap());
     let mut introduced = bench.client.watch(&introduce).await.unwrap();
     let mut released = bench.client.watch(&release).await.unwrap();
@@ -38,7 +38,7 @@ async fn introducing_and_releasing_a_domain_is_told(bench: Bench) {
     expect_silence(&mut released, &bench.client).await;
 }
 
-async fn what_a_released_domain_owned_is_removed(bench: Bench) {
+async fn nodes_of_a_released_domain_are_removed(bench: Bench) {
     bench.client.introduce(DOMID, 1, 1).await.unwrap();
     bench.client.write(&bench.at("theirs/below"), "x").await.unwrap();
     bench.client.write(&bench.at("ours"), "x").await.unwrap();
@@ -54,7 +54,7 @@ async fn what_a_released_domain_owned_is_removed(bench: Bench) {
     assert_eq!(bench.client.directory(&bench.home).await.unwrap(), ["ours"]);
 }
 
-async fn a_released_domain_leaves_no_permission_to_the_next_of_its_number(bench: Bench) {
+async fn permissions_do_not_pass_to_a_reused_domid(bench: Bench) {
     bench.client.introduce(DOMID, 1, 1).await.unwrap();
     bench.client.write(&bench.at("a"), "x").await.unwrap();
     let permissions = [Permission::none(0), Permission::read(DOMID)];
@@ -65,7 +65,7 @@ async fn a_released_domain_leaves_no_permission_to_the_next_of_its_number(bench:
         .unwrap();
     bench.client.release(DOMID).await.unwrap();
     bench.client.introduce(DOMID, 1, 1).await.unwrap();
-    // The entry may still be shown; it counts for nothing, which takes a client of that domain to see.
+    // The store may still list the entry, without effect; only a client of that domain could observe that.
     assert_eq!(
         bench.client.permissions(&bench.at("a")).await.unwrap().first(),
         Some(&Permission::none(0))
@@ -73,7 +73,7 @@ async fn a_released_domain_leaves_no_permission_to_the_next_of_its_number(bench:
     bench.client.release(DOMID).await.unwrap();
 }
 
-async fn a_special_event_can_be_allowed_to_others(bench: Bench) {
+async fn special_event_can_be_granted_to_other_domains(bench: Bench) {
     let release: Path = "@releaseDomain".parse().unwrap();
     bench
         .client
@@ -86,7 +86,7 @@ async fn a_special_event_can_be_allowed_to_others(bench: Bench) {
         .await
         .unwrap();
     let unknown: Path = "@nothing".parse().unwrap();
-    // Which error, xenstored leaves to what errno was before.
+    // xenstored replies with an earlier errno.
     assert!(
         bench
             .client

@@ -1,4 +1,4 @@
-//! What every xenstored has to do: the same cases for the server in here and for the real one.
+//! Suite of cases that every xenstore has to pass: this server and the real xenstored.
 //!
 //! [`every_case`] runs them all against a store, as domain 0. Each case works below a directory of its own,
 //! `/xenplug-suite/<case>`, and removes it at the end. A case that fails panics.
@@ -16,10 +16,10 @@ use tokio::task::LocalSet;
 
 use xenplug_xenstore::{Client, Endpoint, Errno, Error, Event, Path, Watch};
 
-/// A case: a name, and what it does.
+/// Case: its name and its function.
 type Case = (&'static str, fn(Bench) -> Pin<Box<dyn Future<Output = ()>>>);
 
-/// Names the functions of a module as cases.
+/// Lists functions of a module as cases.
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
         pub(super) const CASES: &[super::Case] = &[$((stringify!($case), |bench| Box::pin($case(bench)))),*];
@@ -42,12 +42,12 @@ pub async fn every_case(endpoint: Endpoint) {
         let bench = Bench::new(&endpoint, name).await;
         let (client, home) = (bench.client.clone(), bench.home.clone());
         let tasks = LocalSet::new();
-        // A task of its own, so that a panic ends the case alone.
+        // A task of its own, so that a panic ends only the case.
         let run = tasks.spawn_local(tokio::time::timeout(Duration::from_secs(60), case(bench)));
         if !matches!(tasks.run_until(run).await, Ok(Ok(()))) {
             failed.push(name);
         }
-        client.rm(&home).await.expect("what a case leaves can be removed");
+        client.rm(&home).await.expect("cannot remove the directory of the case");
     }
     let client = Client::connect(endpoint.clone())
         .await
@@ -55,7 +55,7 @@ pub async fn every_case(endpoint: Endpoint) {
     client
         .rm(&"/xenplug-suite".parse().unwrap())
         .await
-        .expect("what the suite leaves can be removed");
+        .expect("cannot remove the directory of the suite");
     assert!(
         failed.is_empty(),
         "{} cases failed against {endpoint}: {failed:?}",
@@ -63,11 +63,11 @@ pub async fn every_case(endpoint: Endpoint) {
     );
 }
 
-/// What a case works with.
+/// Fixture of a case.
 struct Bench {
     endpoint: Endpoint,
     client: Client,
-    /// Exists, and is empty.
+    /// Directory of the case, empty at the beginning.
     home: Path,
 }
 
@@ -85,31 +85,31 @@ impl Bench {
         }
     }
 
-    /// A path below the case's directory.
+    /// Returns a path below the directory of the case.
     fn at(&self, below: &str) -> Path {
         self.home.join(below).unwrap()
     }
 
-    /// One more connection.
+    /// Opens another connection.
     async fn another(&self) -> Client {
         Client::connect(self.endpoint.clone()).await.unwrap()
     }
 }
 
-/// The next event, which has to come soon.
+/// Waits for the next event, at most 5 seconds.
 async fn next(watch: &mut Watch) -> Event {
     let event = tokio::time::timeout(Duration::from_secs(5), watch.next()).await;
     event.expect("an event comes soon").expect("the watch goes on")
 }
 
-/// The next event is a change of that node.
+/// Expects a change of the node as the next event.
 async fn expect_change(watch: &mut Watch, path: &Path) {
     assert_eq!(next(watch).await, Event::Changed(path.clone()));
 }
 
-/// No event waits, and none that the store still has to send.
+/// Expects that no event is queued, here or in the store.
 async fn expect_silence(watch: &mut Watch, client: &Client) {
-    // Replies and events come in order: after this reply all events of earlier requests have come.
+    // Replies and events come in order: this reply follows all events of earlier requests.
     let _ = client.domain_path(0).await.unwrap();
     assert_eq!(watch.try_next(), None);
 }

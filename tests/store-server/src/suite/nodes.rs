@@ -4,27 +4,27 @@ use super::{Bench, assert_errno, cases};
 use xenplug_xenstore::{Errno, Error, Path, Permission, Reply, Request};
 
 cases![
-    what_is_written_is_read,
-    a_value_is_any_bytes_up_to_what_fits_into_a_message,
-    writing_creates_what_is_missing_above_with_empty_values,
-    making_a_directory_leaves_an_existing_value_alone,
-    removing_takes_all_below,
-    removing_what_is_missing_is_fine_if_its_parent_is_there,
-    the_root_cannot_be_removed,
-    a_missing_node_is_enoent,
-    a_path_too_long_for_the_store_is_einval,
-    children_are_listed_in_the_order_of_their_creation,
-    a_directory_too_long_for_one_message_is_listed_in_full,
-    permissions_are_kept_in_order,
-    a_new_node_inherits_the_permissions_of_the_nearest_above,
-    a_batch_is_done_in_order_and_each_request_has_its_own_answer,
+    written_value_is_read,
+    value_is_any_bytes_up_to_a_full_message,
+    write_creates_missing_ancestors_with_empty_values,
+    mkdir_keeps_an_existing_value,
+    rm_removes_descendants,
+    rm_of_an_absent_node_needs_only_its_parent,
+    root_cannot_be_removed,
+    absent_node_is_enoent,
+    overlong_path_is_einval,
+    children_are_listed_in_order_of_creation,
+    directory_longer_than_a_message_is_listed_in_full,
+    permissions_keep_their_order,
+    new_node_inherits_permissions_of_nearest_ancestor,
+    batch_runs_in_order_with_one_reply_each,
     many_callers_share_one_connection,
-    cancelled_requests_disturb_nobody,
-    a_snapshot_has_all_children_with_their_values,
-    a_snapshot_of_a_long_directory_is_complete,
+    cancelled_requests_disturb_no_other,
+    snapshot_has_all_children_with_values,
+    snapshot_of_a_long_directory_is_complete,
 ];
 
-async fn what_is_written_is_read(bench: Bench) {
+async fn written_value_is_read(bench: Bench) {
     let path = bench.at("a");
     for value in ["1", "", "two words"] {
         bench.client.write(&path, value).await.unwrap();
@@ -32,7 +32,7 @@ async fn what_is_written_is_read(bench: Bench) {
     }
 }
 
-async fn a_value_is_any_bytes_up_to_what_fits_into_a_message(bench: Bench) {
+async fn value_is_any_bytes_up_to_a_full_message(bench: Bench) {
     let path = bench.at("a");
     let bytes: Vec<u8> = (0..=255).cycle().take(3000).collect();
     bench.client.write(&path, &bytes).await.unwrap();
@@ -48,20 +48,20 @@ async fn a_value_is_any_bytes_up_to_what_fits_into_a_message(bench: Bench) {
     assert_eq!(bench.client.read(&path).await.unwrap(), largest);
 }
 
-async fn writing_creates_what_is_missing_above_with_empty_values(bench: Bench) {
+async fn write_creates_missing_ancestors_with_empty_values(bench: Bench) {
     bench.client.write(&bench.at("a/b/c"), "deep").await.unwrap();
     assert_eq!(bench.client.read(&bench.at("a")).await.unwrap(), b"");
     assert_eq!(bench.client.read(&bench.at("a/b")).await.unwrap(), b"");
     assert_eq!(bench.client.directory(&bench.at("a/b")).await.unwrap(), ["c"]);
 }
 
-async fn making_a_directory_leaves_an_existing_value_alone(bench: Bench) {
+async fn mkdir_keeps_an_existing_value(bench: Bench) {
     bench.client.write(&bench.at("a"), "kept").await.unwrap();
     bench.client.mkdir(&bench.at("a")).await.unwrap();
     assert_eq!(bench.client.read(&bench.at("a")).await.unwrap(), b"kept");
 }
 
-async fn removing_takes_all_below(bench: Bench) {
+async fn rm_removes_descendants(bench: Bench) {
     for below in ["a/b/c", "a/b/d", "a/e", "f"] {
         bench.client.write(&bench.at(below), "x").await.unwrap();
     }
@@ -72,16 +72,16 @@ async fn removing_takes_all_below(bench: Bench) {
     assert_eq!(bench.client.directory(&bench.at("a/b")).await.unwrap(), ["c"]);
 }
 
-async fn removing_what_is_missing_is_fine_if_its_parent_is_there(bench: Bench) {
+async fn rm_of_an_absent_node_needs_only_its_parent(bench: Bench) {
     bench.client.rm(&bench.at("missing")).await.unwrap();
     assert_errno(bench.client.rm(&bench.at("missing/child")).await, Errno::NoEnt);
 }
 
-async fn the_root_cannot_be_removed(bench: Bench) {
+async fn root_cannot_be_removed(bench: Bench) {
     assert_errno(bench.client.rm(&Path::root()).await, Errno::Invalid);
 }
 
-async fn a_missing_node_is_enoent(bench: Bench) {
+async fn absent_node_is_enoent(bench: Bench) {
     let missing = bench.at("missing/deeply");
     assert_errno(bench.client.read(&missing).await, Errno::NoEnt);
     assert_errno(bench.client.directory(&missing).await, Errno::NoEnt);
@@ -93,8 +93,8 @@ async fn a_missing_node_is_enoent(bench: Bench) {
     assert_eq!(bench.client.snapshot(&missing).await.unwrap(), None);
 }
 
-async fn a_path_too_long_for_the_store_is_einval(bench: Bench) {
-    // xenstored has 2048 bytes for it, and not the 3072 of the protocol, outside of the homes of domains.
+async fn overlong_path_is_einval(bench: Bench) {
+    // Outside of the homes of domains xenstored allows 2048 bytes, and not the 3072 of the protocol.
     let long = "a".repeat(2048);
     let path: Path = format!("/{long}").parse().unwrap();
     assert_errno(bench.client.write(&path, "x").await, Errno::Invalid);
@@ -103,7 +103,7 @@ async fn a_path_too_long_for_the_store_is_einval(bench: Bench) {
     bench.client.rm(&"/local/domain/4242".parse().unwrap()).await.unwrap();
 }
 
-async fn children_are_listed_in_the_order_of_their_creation(bench: Bench) {
+async fn children_are_listed_in_order_of_creation(bench: Bench) {
     for name in ["z", "a", "m"] {
         bench.client.write(&bench.at(name), "x").await.unwrap();
     }
@@ -121,7 +121,7 @@ fn long_directory(bench: &Bench) -> (Vec<String>, Vec<Request>) {
     (names, requests)
 }
 
-async fn a_directory_too_long_for_one_message_is_listed_in_full(bench: Bench) {
+async fn directory_longer_than_a_message_is_listed_in_full(bench: Bench) {
     let (names, requests) = long_directory(&bench);
     for reply in bench.client.batch(requests).await.unwrap() {
         reply.unwrap();
@@ -141,7 +141,7 @@ async fn a_directory_too_long_for_one_message_is_listed_in_full(bench: Bench) {
     transaction.commit().await.unwrap();
 }
 
-async fn permissions_are_kept_in_order(bench: Bench) {
+async fn permissions_keep_their_order(bench: Bench) {
     let path = bench.at("a");
     bench.client.write(&path, "x").await.unwrap();
     let permissions = [
@@ -155,7 +155,7 @@ async fn permissions_are_kept_in_order(bench: Bench) {
     assert_errno(bench.client.set_permissions(&path, &[]).await, Errno::Invalid);
 }
 
-async fn a_new_node_inherits_the_permissions_of_the_nearest_above(bench: Bench) {
+async fn new_node_inherits_permissions_of_nearest_ancestor(bench: Bench) {
     let permissions = [Permission::none(3), Permission::read(1)];
     bench.client.mkdir(&bench.at("a")).await.unwrap();
     bench
@@ -173,7 +173,7 @@ async fn a_new_node_inherits_the_permissions_of_the_nearest_above(bench: Bench) 
     }
 }
 
-async fn a_batch_is_done_in_order_and_each_request_has_its_own_answer(bench: Bench) {
+async fn batch_runs_in_order_with_one_reply_each(bench: Bench) {
     let (a, missing) = (bench.at("a"), bench.at("b"));
     let mut requests = Vec::new();
     for number in 0..50_u8 {
@@ -209,7 +209,7 @@ async fn many_callers_share_one_connection(bench: Bench) {
     }
 }
 
-async fn cancelled_requests_disturb_nobody(bench: Bench) {
+async fn cancelled_requests_disturb_no_other(bench: Bench) {
     let path = bench.at("a");
     bench.client.write(&path, "x").await.unwrap();
     for round in 0..200 {
@@ -226,7 +226,7 @@ async fn cancelled_requests_disturb_nobody(bench: Bench) {
     }
 }
 
-async fn a_snapshot_has_all_children_with_their_values(bench: Bench) {
+async fn snapshot_has_all_children_with_values(bench: Bench) {
     bench.client.write(&bench.at("a"), "1").await.unwrap();
     bench.client.write(&bench.at("b/below"), "2").await.unwrap();
     let snapshot = bench.client.snapshot(&bench.home).await.unwrap().unwrap();
@@ -240,7 +240,7 @@ async fn a_snapshot_has_all_children_with_their_values(bench: Bench) {
     );
 }
 
-async fn a_snapshot_of_a_long_directory_is_complete(bench: Bench) {
+async fn snapshot_of_a_long_directory_is_complete(bench: Bench) {
     let (names, requests) = long_directory(&bench);
     bench.client.batch(requests).await.unwrap();
     let snapshot = bench.client.snapshot(&bench.home).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Cases: messages that a proper client does not send. Only for the socket.
+//! Cases: malformed messages, on the socket only.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,24 +12,24 @@ use xenplug_xenstore::{
 };
 
 cases![
-    a_reply_carries_the_numbers_of_its_request,
-    an_unknown_message_type_is_enosys,
+    reply_repeats_the_numbers_of_its_request,
+    unknown_message_type_is_enosys,
     malformed_requests_are_refused,
-    an_unknown_transaction_is_enoent,
+    unknown_transaction_is_enoent,
     transactions_do_not_nest,
-    a_watch_is_set_once_and_removed_once,
-    resetting_removes_watches_and_transactions,
-    a_watch_of_rubbish_is_einval,
-    a_request_in_pieces_is_one_request,
-    a_payload_of_4096_bytes_is_taken,
-    who_announces_more_is_cut_off,
+    watch_is_set_once_and_removed_once,
+    reset_removes_watches_and_transactions,
+    watch_of_an_invalid_path_is_einval,
+    request_in_pieces_is_one_request,
+    payload_of_4096_bytes_is_accepted,
+    client_announcing_more_is_disconnected,
 ];
 
-/// A connection without manners.
+/// Connection that sends any bytes.
 struct Raw(UnixStream, Vec<u8>);
 
 impl Raw {
-    /// `None` on the device, where the kernel itself stops bad manners.
+    /// Connects. `None` on the device, where the kernel itself refuses malformed messages.
     async fn new(bench: &Bench) -> Option<Self> {
         match &bench.endpoint {
             Endpoint::Socket(path) => Some(Self(UnixStream::connect(path).await.unwrap(), Vec::new())),
@@ -45,7 +45,7 @@ impl Raw {
         self.0.write_all(&bytes).await.unwrap();
     }
 
-    /// The next message: type, numbers, payload. `None` at the end.
+    /// Receives a message: type, numbers, payload. `None` at the end.
     async fn receive(&mut self) -> Option<(u32, u32, u32, Vec<u8>)> {
         loop {
             if let Some((frame, length)) = first_frame(&self.1).unwrap() {
@@ -61,8 +61,8 @@ impl Raw {
         }
     }
 
-    /// The payload of the reply, as text, with `!` before that of an error. Events are skipped.
-    async fn ask(&mut self, kind: Kind, transaction: u32, payload: &[u8]) -> String {
+    /// Sends a request and returns the payload of the reply as text, after `!` if it is an error. Events are skipped.
+    async fn request(&mut self, kind: Kind, transaction: u32, payload: &[u8]) -> String {
         self.send(kind as u32, 9, transaction, payload).await;
         loop {
             let (kind, _, _, payload) = self.receive().await.expect("a reply");
@@ -76,9 +76,9 @@ impl Raw {
     }
 }
 
-async fn a_reply_carries_the_numbers_of_its_request(bench: Bench) {
+async fn reply_repeats_the_numbers_of_its_request(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
-    let transaction: u32 = raw.ask(Kind::TransactionStart, 0, b"\0").await.parse().unwrap();
+    let transaction: u32 = raw.request(Kind::TransactionStart, 0, b"\0").await.parse().unwrap();
     let path = format!("{}\0", bench.home);
     for number in [0, 1, 7, u32::MAX] {
         raw.send(Kind::Read as u32, number, transaction, path.as_bytes()).await;
@@ -92,10 +92,10 @@ async fn a_reply_carries_the_numbers_of_its_request(bench: Bench) {
             Some((Kind::Error as u32, number, transaction, b"EINVAL\0".to_vec()))
         );
     }
-    assert_eq!(raw.ask(Kind::TransactionEnd, transaction, b"T\0").await, "OK");
+    assert_eq!(raw.request(Kind::TransactionEnd, transaction, b"T\0").await, "OK");
 }
 
-async fn an_unknown_message_type_is_enosys(bench: Bench) {
+async fn unknown_message_type_is_enosys(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
     for kind in [20, 23, 65535, u32::MAX, Kind::WatchEvent as u32, Kind::Error as u32] {
         raw.send(kind, 1, 0, b"a\0").await;
@@ -129,28 +129,28 @@ async fn malformed_requests_are_refused(bench: Bench) {
         (Kind::TransactionEnd, b"maybe\0"),
     ];
     for (kind, payload) in cases {
-        // EINVAL, but for a missing string, where xenstored answers with what errno was before.
-        let reply = raw.ask(kind, 0, payload).await;
+        // EINVAL, except for a missing string, where xenstored replies with an earlier errno.
+        let reply = raw.request(kind, 0, payload).await;
         assert!(reply.starts_with("!E"), "{kind:?} {}: {reply}", payload.escape_ascii());
     }
 }
 
-async fn an_unknown_transaction_is_enoent(bench: Bench) {
+async fn unknown_transaction_is_enoent(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
-    assert_eq!(raw.ask(Kind::Read, 4242, b"/tool\0").await, "!ENOENT");
-    assert_eq!(raw.ask(Kind::TransactionEnd, 4242, b"T\0").await, "!ENOENT");
-    assert_eq!(raw.ask(Kind::TransactionEnd, 0, b"T\0").await, "!ENOENT");
+    assert_eq!(raw.request(Kind::Read, 4242, b"/tool\0").await, "!ENOENT");
+    assert_eq!(raw.request(Kind::TransactionEnd, 4242, b"T\0").await, "!ENOENT");
+    assert_eq!(raw.request(Kind::TransactionEnd, 0, b"T\0").await, "!ENOENT");
 }
 
 async fn transactions_do_not_nest(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
-    let transaction: u32 = raw.ask(Kind::TransactionStart, 0, b"\0").await.parse().unwrap();
-    assert_eq!(raw.ask(Kind::TransactionStart, transaction, b"\0").await, "!EBUSY");
-    assert_eq!(raw.ask(Kind::TransactionEnd, transaction, b"F\0").await, "OK");
-    assert_eq!(raw.ask(Kind::TransactionEnd, transaction, b"F\0").await, "!ENOENT");
+    let transaction: u32 = raw.request(Kind::TransactionStart, 0, b"\0").await.parse().unwrap();
+    assert_eq!(raw.request(Kind::TransactionStart, transaction, b"\0").await, "!EBUSY");
+    assert_eq!(raw.request(Kind::TransactionEnd, transaction, b"F\0").await, "OK");
+    assert_eq!(raw.request(Kind::TransactionEnd, transaction, b"F\0").await, "!ENOENT");
 }
 
-async fn a_watch_is_set_once_and_removed_once(bench: Bench) {
+async fn watch_is_set_once_and_removed_once(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
     for (kind, payload, reply) in [
         (Kind::Watch, "/a\0token\0", "OK"),
@@ -161,34 +161,34 @@ async fn a_watch_is_set_once_and_removed_once(bench: Bench) {
         (Kind::Unwatch, "/a\0token\0", "!ENOENT"),
     ] {
         assert_eq!(
-            raw.ask(kind, 0, payload.as_bytes()).await,
+            raw.request(kind, 0, payload.as_bytes()).await,
             reply,
             "{kind:?} {payload:?}"
         );
     }
 }
 
-async fn resetting_removes_watches_and_transactions(bench: Bench) {
+async fn reset_removes_watches_and_transactions(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
-    assert_eq!(raw.ask(Kind::Watch, 0, b"/a\0token\0").await, "OK");
-    let transaction: u32 = raw.ask(Kind::TransactionStart, 0, b"\0").await.parse().unwrap();
-    assert_eq!(raw.ask(Kind::ResetWatches, 0, b"\0").await, "OK");
-    assert_eq!(raw.ask(Kind::Unwatch, 0, b"/a\0token\0").await, "!ENOENT");
-    assert_eq!(raw.ask(Kind::TransactionEnd, transaction, b"T\0").await, "!ENOENT");
+    assert_eq!(raw.request(Kind::Watch, 0, b"/a\0token\0").await, "OK");
+    let transaction: u32 = raw.request(Kind::TransactionStart, 0, b"\0").await.parse().unwrap();
+    assert_eq!(raw.request(Kind::ResetWatches, 0, b"\0").await, "OK");
+    assert_eq!(raw.request(Kind::Unwatch, 0, b"/a\0token\0").await, "!ENOENT");
+    assert_eq!(raw.request(Kind::TransactionEnd, transaction, b"T\0").await, "!ENOENT");
 }
 
-async fn a_watch_of_rubbish_is_einval(bench: Bench) {
+async fn watch_of_an_invalid_path_is_einval(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
     for path in ["/a//b", "/a/", "a b"] {
         assert_eq!(
-            raw.ask(Kind::Watch, 0, format!("{path}\0token\0").as_bytes()).await,
+            raw.request(Kind::Watch, 0, format!("{path}\0token\0").as_bytes()).await,
             "!EINVAL",
             "{path}"
         );
     }
 }
 
-async fn a_request_in_pieces_is_one_request(bench: Bench) {
+async fn request_in_pieces_is_one_request(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
     let mut bytes = Vec::new();
     for number in 0..3 {
@@ -208,18 +208,18 @@ async fn a_request_in_pieces_is_one_request(bench: Bench) {
     }
 }
 
-async fn a_payload_of_4096_bytes_is_taken(bench: Bench) {
+async fn payload_of_4096_bytes_is_accepted(bench: Bench) {
     let Some(mut raw) = Raw::new(&bench).await else { return };
     let mut payload = format!("{}\0", bench.at("a")).into_bytes();
     payload.resize(4096, b'x');
-    assert_eq!(raw.ask(Kind::Write, 0, &payload).await, "OK");
+    assert_eq!(raw.request(Kind::Write, 0, &payload).await, "OK");
     assert_eq!(
         bench.client.read(&bench.at("a")).await.unwrap().len(),
         4096 - bench.at("a").as_str().len() - 1
     );
 }
 
-async fn who_announces_more_is_cut_off(bench: Bench) {
+async fn client_announcing_more_is_disconnected(bench: Bench) {
     for len in [4097, u32::MAX] {
         let Some(mut raw) = Raw::new(&bench).await else { return };
         let header = [Kind::Read as u32, 1, 0, len].map(u32::to_ne_bytes).concat();

@@ -12,23 +12,23 @@ use super::{Bench, assert_errno, cases};
 use xenplug_xenstore::{Backoff, Errno, Error, Permission, Request};
 
 cases![
-    a_transaction_is_seen_by_others_only_after_its_commit,
-    an_aborted_or_dropped_transaction_changes_nothing,
-    a_transaction_sees_a_node_as_it_was_when_it_read_it,
-    a_change_of_what_was_read_makes_the_commit_fail,
-    a_change_of_something_else_does_not,
-    a_new_child_conflicts_with_a_listing,
-    a_node_that_was_missing_and_is_no_longer_conflicts,
-    removing_and_creating_within_a_transaction_work,
-    a_transaction_is_done_again_until_it_succeeds,
-    conflicts_without_end_are_an_error,
-    an_error_within_a_transaction_aborts_it,
-    more_transactions_than_allowed_wait_for_each_other,
+    transaction_is_invisible_until_its_commit,
+    aborted_or_dropped_transaction_changes_nothing,
+    transaction_sees_a_node_as_first_read,
+    change_of_a_read_node_fails_the_commit,
+    change_of_another_node_does_not_fail_the_commit,
+    new_child_conflicts_with_a_listing,
+    creation_of_an_absent_node_conflicts,
+    rm_and_create_within_a_transaction_work,
+    transaction_is_retried_until_it_succeeds,
+    endless_conflicts_are_an_error,
+    error_within_a_transaction_aborts_it,
+    transactions_above_the_limit_wait,
     snapshots_are_consistent_while_others_write,
-    requests_and_commit_go_together,
+    requests_and_commit_share_a_round_trip,
 ];
 
-async fn a_transaction_is_seen_by_others_only_after_its_commit(bench: Bench) {
+async fn transaction_is_invisible_until_its_commit(bench: Bench) {
     let (path, other) = (bench.at("a"), bench.another().await);
     bench.client.write(&path, "before").await.unwrap();
     let transaction = bench.client.begin().await.unwrap();
@@ -54,7 +54,7 @@ async fn a_transaction_is_seen_by_others_only_after_its_commit(bench: Bench) {
     assert_eq!(other.permissions(&bench.at("b")).await.unwrap(), [Permission::read(0)]);
 }
 
-async fn an_aborted_or_dropped_transaction_changes_nothing(bench: Bench) {
+async fn aborted_or_dropped_transaction_changes_nothing(bench: Bench) {
     for drop_it in [false, true] {
         let transaction = bench.client.begin().await.unwrap();
         transaction.write(&bench.at("a"), "x").await.unwrap();
@@ -67,7 +67,7 @@ async fn an_aborted_or_dropped_transaction_changes_nothing(bench: Bench) {
     }
 }
 
-async fn a_transaction_sees_a_node_as_it_was_when_it_read_it(bench: Bench) {
+async fn transaction_sees_a_node_as_first_read(bench: Bench) {
     let path = bench.at("a");
     bench.client.write(&path, "before").await.unwrap();
     let transaction = bench.client.begin().await.unwrap();
@@ -77,7 +77,7 @@ async fn a_transaction_sees_a_node_as_it_was_when_it_read_it(bench: Bench) {
     transaction.abort().await.unwrap();
 }
 
-async fn a_change_of_what_was_read_makes_the_commit_fail(bench: Bench) {
+async fn change_of_a_read_node_fails_the_commit(bench: Bench) {
     let path = bench.at("a");
     bench.client.write(&path, "1").await.unwrap();
     for remove in [false, true] {
@@ -87,7 +87,7 @@ async fn a_change_of_what_was_read_makes_the_commit_fail(bench: Bench) {
         if remove {
             bench.client.rm(&path).await.unwrap();
         } else {
-            // The same value is a change as well.
+            // Writing the same value is a change too.
             bench.client.write(&path, "1").await.unwrap();
         }
         assert_errno(transaction.commit().await, Errno::Again);
@@ -95,7 +95,7 @@ async fn a_change_of_what_was_read_makes_the_commit_fail(bench: Bench) {
     }
 }
 
-async fn a_change_of_something_else_does_not(bench: Bench) {
+async fn change_of_another_node_does_not_fail_the_commit(bench: Bench) {
     for name in ["a", "b"] {
         bench.client.write(&bench.at(name), "1").await.unwrap();
     }
@@ -107,21 +107,21 @@ async fn a_change_of_something_else_does_not(bench: Bench) {
     assert_eq!(bench.client.read(&bench.at("a")).await.unwrap(), b"2");
 }
 
-async fn a_new_child_conflicts_with_a_listing(bench: Bench) {
+async fn new_child_conflicts_with_a_listing(bench: Bench) {
     let transaction = bench.client.begin().await.unwrap();
     transaction.directory(&bench.home).await.unwrap();
     bench.client.write(&bench.at("new"), "x").await.unwrap();
     assert_errno(transaction.commit().await, Errno::Again);
 }
 
-async fn a_node_that_was_missing_and_is_no_longer_conflicts(bench: Bench) {
+async fn creation_of_an_absent_node_conflicts(bench: Bench) {
     let transaction = bench.client.begin().await.unwrap();
     assert_errno(transaction.read(&bench.at("a")).await, Errno::NoEnt);
     bench.client.write(&bench.at("a"), "x").await.unwrap();
     assert_errno(transaction.commit().await, Errno::Again);
 }
 
-async fn removing_and_creating_within_a_transaction_work(bench: Bench) {
+async fn rm_and_create_within_a_transaction_work(bench: Bench) {
     bench.client.write(&bench.at("old/a"), "x").await.unwrap();
     let transaction = bench.client.begin().await.unwrap();
     transaction.rm(&bench.at("old")).await.unwrap();
@@ -135,7 +135,7 @@ async fn removing_and_creating_within_a_transaction_work(bench: Bench) {
     assert_eq!(bench.client.directory(&bench.at("old")).await.unwrap(), ["c"]);
 }
 
-async fn a_transaction_is_done_again_until_it_succeeds(bench: Bench) {
+async fn transaction_is_retried_until_it_succeeds(bench: Bench) {
     let path = bench.at("counter");
     bench.client.write(&path, "0").await.unwrap();
     let tasks: Vec<_> = (0..10)
@@ -163,7 +163,7 @@ async fn a_transaction_is_done_again_until_it_succeeds(bench: Bench) {
     assert_eq!(bench.client.read(&path).await.unwrap(), b"100");
 }
 
-async fn conflicts_without_end_are_an_error(bench: Bench) {
+async fn endless_conflicts_are_an_error(bench: Bench) {
     let path = bench.at("a");
     let other = bench.another().await;
     let retry = Backoff {
@@ -184,7 +184,7 @@ async fn conflicts_without_end_are_an_error(bench: Bench) {
     assert_eq!(rounds, 7);
 }
 
-async fn an_error_within_a_transaction_aborts_it(bench: Bench) {
+async fn error_within_a_transaction_aborts_it(bench: Bench) {
     let result: Result<(), Error> = bench
         .client
         .transaction(&Backoff::default(), async |transaction| {
@@ -196,7 +196,7 @@ async fn an_error_within_a_transaction_aborts_it(bench: Bench) {
     assert_errno(bench.client.read(&bench.at("a")).await, Errno::NoEnt);
 }
 
-async fn more_transactions_than_allowed_wait_for_each_other(bench: Bench) {
+async fn transactions_above_the_limit_wait(bench: Bench) {
     let mut open = Vec::new();
     for _ in 0..8 {
         open.push(bench.client.begin().await.unwrap());
@@ -229,7 +229,7 @@ async fn snapshots_are_consistent_while_others_write(bench: Bench) {
             while !done.load(Ordering::Relaxed) {
                 let snapshot = match client.snapshot(&home).await {
                     Ok(snapshot) => snapshot.unwrap(),
-                    // With a writer that never rests this may be so.
+                    // A writer that never pauses may cause this.
                     Err(Error::Conflict(_)) => continue,
                     Err(error) => panic!("{error}"),
                 };
@@ -249,7 +249,7 @@ async fn snapshots_are_consistent_while_others_write(bench: Bench) {
     assert!(reader.await.unwrap() > 0);
 }
 
-async fn requests_and_commit_go_together(bench: Bench) {
+async fn requests_and_commit_share_a_round_trip(bench: Bench) {
     let transaction = bench.client.begin().await.unwrap();
     let requests = vec![
         Request::Write(bench.at("a"), b"x".to_vec()),

@@ -4,20 +4,20 @@ use super::{Bench, cases, expect_change, expect_silence, next};
 use xenplug_xenstore::{Event, Path, Permission, Request};
 
 cases![
-    a_watch_fires_once_when_it_is_set,
-    a_watch_tells_of_changes_at_and_below_its_path,
-    a_watch_on_a_missing_node_tells_when_it_is_created,
-    removing_a_tree_tells_those_above_once_and_those_below_of_their_own_node,
-    a_transaction_tells_when_it_is_committed,
-    a_change_of_permissions_is_told,
-    a_relative_watch_has_relative_events,
-    two_watches_of_one_path_are_both_told,
-    a_dropped_watch_is_told_no_more,
-    a_storm_of_events_with_a_reader_that_does_not_read_holds_up_nobody,
+    new_watch_fires_once,
+    watch_fires_at_and_below_its_path,
+    watch_of_an_absent_node_fires_on_creation,
+    rm_of_a_tree_fires_watches_above_once_and_each_below,
+    transaction_fires_watches_at_its_commit,
+    change_of_permissions_fires_watches,
+    relative_watch_has_relative_events,
+    two_watches_of_one_path_both_fire,
+    dropped_watch_does_not_fire,
+    unread_watch_delays_no_other,
     many_watches_work_on_one_connection,
 ];
 
-async fn a_watch_fires_once_when_it_is_set(bench: Bench) {
+async fn new_watch_fires_once(bench: Bench) {
     for path in [bench.at("missing"), bench.home.clone()] {
         let mut watch = bench.client.watch(&path).await.unwrap();
         expect_change(&mut watch, &path).await;
@@ -25,7 +25,7 @@ async fn a_watch_fires_once_when_it_is_set(bench: Bench) {
     }
 }
 
-async fn a_watch_tells_of_changes_at_and_below_its_path(bench: Bench) {
+async fn watch_fires_at_and_below_its_path(bench: Bench) {
     let writer = bench.another().await;
     let mut watch = bench.client.watch(&bench.at("a")).await.unwrap();
     expect_change(&mut watch, &bench.at("a")).await;
@@ -39,14 +39,14 @@ async fn a_watch_tells_of_changes_at_and_below_its_path(bench: Bench) {
     expect_silence(&mut watch, &bench.client).await;
 }
 
-async fn a_watch_on_a_missing_node_tells_when_it_is_created(bench: Bench) {
+async fn watch_of_an_absent_node_fires_on_creation(bench: Bench) {
     let mut watch = bench.client.watch(&bench.at("a/b")).await.unwrap();
     expect_change(&mut watch, &bench.at("a/b")).await;
     bench.client.write(&bench.at("a/b/c"), "x").await.unwrap();
     expect_change(&mut watch, &bench.at("a/b/c")).await;
 }
 
-async fn removing_a_tree_tells_those_above_once_and_those_below_of_their_own_node(bench: Bench) {
+async fn rm_of_a_tree_fires_watches_above_once_and_each_below(bench: Bench) {
     for below in ["a/b/c", "a/b/d"] {
         bench.client.write(&bench.at(below), "x").await.unwrap();
     }
@@ -61,7 +61,7 @@ async fn removing_a_tree_tells_those_above_once_and_those_below_of_their_own_nod
     expect_silence(&mut below, &bench.client).await;
 }
 
-async fn a_transaction_tells_when_it_is_committed(bench: Bench) {
+async fn transaction_fires_watches_at_its_commit(bench: Bench) {
     let mut watch = bench.client.watch(&bench.home).await.unwrap();
     expect_change(&mut watch, &bench.home).await;
     let transaction = bench.client.begin().await.unwrap();
@@ -70,9 +70,9 @@ async fn a_transaction_tells_when_it_is_committed(bench: Bench) {
     transaction.write(&bench.at("b"), "2").await.unwrap();
     expect_silence(&mut watch, &bench.client).await;
     transaction.commit().await.unwrap();
-    let mut told = [next(&mut watch).await, next(&mut watch).await];
-    told.sort_by_key(|event| format!("{event:?}"));
-    assert_eq!(told, [Event::Changed(bench.at("a")), Event::Changed(bench.at("b"))]);
+    let mut events = [next(&mut watch).await, next(&mut watch).await];
+    events.sort_by_key(|event| format!("{event:?}"));
+    assert_eq!(events, [Event::Changed(bench.at("a")), Event::Changed(bench.at("b"))]);
     expect_silence(&mut watch, &bench.client).await;
     let transaction = bench.client.begin().await.unwrap();
     transaction.write(&bench.at("c"), "1").await.unwrap();
@@ -80,7 +80,7 @@ async fn a_transaction_tells_when_it_is_committed(bench: Bench) {
     expect_silence(&mut watch, &bench.client).await;
 }
 
-async fn a_change_of_permissions_is_told(bench: Bench) {
+async fn change_of_permissions_fires_watches(bench: Bench) {
     bench.client.write(&bench.at("a"), "x").await.unwrap();
     let mut watch = bench.client.watch(&bench.at("a")).await.unwrap();
     expect_change(&mut watch, &bench.at("a")).await;
@@ -92,7 +92,7 @@ async fn a_change_of_permissions_is_told(bench: Bench) {
     expect_change(&mut watch, &bench.at("a")).await;
 }
 
-async fn a_relative_watch_has_relative_events(bench: Bench) {
+async fn relative_watch_has_relative_events(bench: Bench) {
     let relative: Path = "xenplug-suite-relative".parse().unwrap();
     let absolute = Path::home(0).join(relative.as_str()).unwrap();
     let mut watch = bench.client.watch(&relative).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_relative_watch_has_relative_events(bench: Bench) {
     expect_change(&mut watch, &relative).await;
 }
 
-async fn two_watches_of_one_path_are_both_told(bench: Bench) {
+async fn two_watches_of_one_path_both_fire(bench: Bench) {
     let mut one = bench.client.watch(&bench.home).await.unwrap();
     let mut two = bench.client.watch(&bench.home).await.unwrap();
     bench.client.write(&bench.at("a"), "x").await.unwrap();
@@ -114,9 +114,9 @@ async fn two_watches_of_one_path_are_both_told(bench: Bench) {
     }
 }
 
-async fn a_dropped_watch_is_told_no_more(bench: Bench) {
+async fn dropped_watch_does_not_fire(bench: Bench) {
     for _ in 0..300 {
-        // More than an unprivileged domain could have at a time.
+        // More watches than an unprivileged domain may have at a time.
         drop(bench.client.watch(&bench.home).await.unwrap());
     }
     let mut watch = bench.client.watch(&bench.home).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_dropped_watch_is_told_no_more(bench: Bench) {
     expect_change(&mut watch, &bench.at("a")).await;
 }
 
-async fn a_storm_of_events_with_a_reader_that_does_not_read_holds_up_nobody(bench: Bench) {
+async fn unread_watch_delays_no_other(bench: Bench) {
     let mut lazy = bench.client.watch(&bench.home).await.unwrap();
     let mut busy = bench.client.watch(&bench.at("last")).await.unwrap();
     expect_change(&mut busy, &bench.at("last")).await;
@@ -137,7 +137,7 @@ async fn a_storm_of_events_with_a_reader_that_does_not_read_holds_up_nobody(benc
         });
         writer.batch(writes.collect()).await.unwrap();
     }
-    // Read by the connection that never took its events.
+    // The connection with the unread events still serves requests.
     assert_eq!(bench.client.read(&bench.at("0")).await.unwrap(), b"x");
     writer.write(&bench.at("last"), "x").await.unwrap();
     expect_change(&mut busy, &bench.at("last")).await;

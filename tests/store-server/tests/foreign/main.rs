@@ -1,4 +1,4 @@
-//! Clients that others wrote against the in-memory server, and the client in the shape of others' traits.
+//! Foreign clients on the in-memory server, and the traits of xenstore-rs on the client.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod tools;
@@ -7,7 +7,7 @@ mod xenstore_rs_client;
 use xenplug_store_server::{Options, Server};
 use xenplug_xenstore::{Client, Endpoint};
 
-/// A server in a directory of its own.
+/// Server in a directory of its own.
 struct Store {
     server: Server,
     directory: tempfile::TempDir,

@@ -1,4 +1,4 @@
-//! The `xenstore-*` tools of Debian's xenstore-utils against our server.
+//! The `xenstore-*` tools of Debian's xenstore-utils on the server.
 //!
 //! They are looked for in PATH, or where `XENPLUG_RIG` says that packages were unpacked (`cargo xtask test` does).
 
@@ -63,7 +63,7 @@ async fn run(store: &Store, name: &str, arguments: &[&str]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn writing_reading_listing_and_removing() {
+async fn tools_write_read_list_and_remove() {
     let store = Store::start();
     let Some(written) = run(&store, "xenstore-write", &["/a/b", "one", "/a/c", "two words"]).await else {
         return;
@@ -95,7 +95,7 @@ async fn writing_reading_listing_and_removing() {
 }
 
 #[tokio::test]
-async fn listing_more_than_fits_into_a_message() {
+async fn tool_lists_more_than_a_message_holds() {
     let store = Store::start();
     let client = store.connect().await;
     let names: Vec<String> = (0..1000).map(|number| format!("a-rather-long-name-{number}")).collect();
@@ -111,7 +111,7 @@ async fn listing_more_than_fits_into_a_message() {
 }
 
 #[tokio::test]
-async fn watching() {
+async fn tool_watches_a_node() {
     let store = Store::start();
     let Some(mut watch) = tool(&store, "xenstore-watch") else {
         return;
@@ -119,15 +119,15 @@ async fn watching() {
     let mut process = watch.arg("/watched").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let client = store.connect().await;
-    let mut told = async || {
+    let mut next_line = async || {
         let line = tokio::time::timeout(Duration::from_secs(5), lines.next_line()).await;
         line.unwrap().unwrap().unwrap()
     };
-    assert_eq!(told().await, "/watched");
+    assert_eq!(next_line().await, "/watched");
     client.write(&"/watched/below".parse().unwrap(), "x").await.unwrap();
-    assert_eq!(told().await, "/watched/below");
+    assert_eq!(next_line().await, "/watched/below");
     client.rm(&"/watched".parse().unwrap()).await.unwrap();
-    assert_eq!(told().await, "/watched");
+    assert_eq!(next_line().await, "/watched");
     process.kill().await.unwrap();
     // Its watch goes with it.
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! xenstore-rs: its two clients against our server, and its traits on our client.
+//! xenstore-rs: its two clients on the server, and its traits on the client.
 
 use std::{env, pin::Pin, time::Duration};
 
@@ -10,16 +10,16 @@ use xenstore_rs::{AsyncWatch, AsyncXs, Xs, tokio::XsTokio, unix::XsUnix};
 use super::Store;
 
 #[tokio::test]
-async fn its_traits_work_on_our_client() {
+async fn traits_work_on_the_client() {
     let store = Store::start();
     uses_the_traits(&store.connect().await).await;
 }
 
-/// Its clients take the socket from the environment alone, so they run in a process of their own: this one again.
+/// Runs each client in a process of its own, since they take the socket from the environment only.
 #[tokio::test]
-async fn its_own_clients_work_with_our_server() {
+async fn foreign_clients_work_with_the_server() {
     let store = Store::start();
-    for peer in ["its_asynchronous_client", "its_blocking_client"] {
+    for peer in ["foreign_asynchronous_client", "foreign_blocking_client"] {
         let name = format!("xenstore_rs_client::{peer}");
         let output = Command::new(env::current_exe().unwrap())
             .args(["--exact", &name, "--ignored", "--nocapture"])
@@ -36,15 +36,15 @@ async fn its_own_clients_work_with_our_server() {
 }
 
 #[tokio::test]
-#[ignore = "run by its_own_clients_work_with_our_server"]
-async fn its_asynchronous_client() {
+#[ignore = "run by foreign_clients_work_with_the_server"]
+async fn foreign_asynchronous_client() {
     assert_ne!(Endpoint::from_env(), Endpoint::Device("/dev/xen/xenbus".into()));
     uses_the_traits(&XsTokio::new().await.unwrap()).await;
 }
 
 #[test]
-#[ignore = "run by its_own_clients_work_with_our_server"]
-fn its_blocking_client() {
+#[ignore = "run by foreign_clients_work_with_the_server"]
+fn foreign_blocking_client() {
     let client = XsUnix::new().unwrap();
     client.write("/blocking/a", "1").unwrap();
     assert_eq!(&*client.read("/blocking/a").unwrap(), "1");
