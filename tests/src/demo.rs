@@ -18,9 +18,7 @@ use timeline::Timeline;
 use xenplug_store_server::{Options, Server};
 
 use crate::{
-    harness::{
-        Baseline, Config, Daemon, DebianRoot, Device, Disk, Kernel, Namespace, Scope, Toolstack, Vif, attached_below,
-    },
+    harness::{Baseline, Config, Daemon, Device, Disk, Kernel, Namespace, Scope, Toolstack, Vif, attached_below},
     store::Store,
 };
 
@@ -112,13 +110,12 @@ pub fn run(host: &DemoHost, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     toolstack.build(GUEST)?;
     timeline.step("toolstack", &format!("has built guest {GUEST}"));
 
-    let debian = DebianRoot::find().ok();
     let scope = Scope {
         domain: 0,
         directory,
         socket: socket.clone(),
         namespace: host.namespace().map(Arc::as_ref),
-        rig: debian.as_ref(),
+        in_debian: false,
         daemon: Some(&daemon),
     };
     let before = Baseline::of(&scope)?;

@@ -41,7 +41,6 @@ fn leak_of_loop(host: &TestHost, baseline: &Baseline) -> Result<()> {
 fn leak_of_rule(host: &TestHost, baseline: &Baseline) -> Result<()> {
     let nft = |words: &[&str]| -> Result<()> {
         let mut nft = host.namespace().command("nft");
-        host.rig().equip(&mut nft);
         let done = nft.args(words).status()?;
         ensure!(done.success(), "nft {words:?}: {done}");
         Ok(())

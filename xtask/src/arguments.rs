@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use crate::trials;
+use crate::{suite, trials};
 
 /// The tasks: name, arguments, and what each does.
 const TASKS: [(&str, &str, &str); 9] = [
@@ -17,7 +17,12 @@ const TASKS: [(&str, &str, &str); 9] = [
         "Builds the plugins' components alone, into target/plugins",
     ),
     ("build", "", "Builds all release binaries and components"),
-    ("test", "[ARGUMENTS]", "Runs every test; arguments go to `cargo test`"),
+    (
+        "test",
+        "[--quick] [ARGUMENTS]",
+        "Runs every test; --quick leaves out real Xen and long simulations; other arguments go to `cargo test`, which runs \
+         what they name in the root of Debian 12, or of 13 with XENPLUG_RELEASE=13",
+    ),
     (
         "trials",
         "[--long] [--json] [FILTERS]",
@@ -48,7 +53,7 @@ pub(crate) enum Task {
     Setup,
     Components,
     Build,
-    Test(Vec<String>),
+    Test(suite::Arguments),
     Trials(trials::Arguments),
     Fuzz {
         targets: Vec<String>,
@@ -79,7 +84,11 @@ impl Task {
         }
         let unexpected = |argument: &str| format!("`{argument}` is unexpected\n\n{}", help(task));
         match &*name {
-            "test" => return Ok(Self::Test(arguments)),
+            "test" => {
+                let quick = arguments.first().is_some_and(|first| first == "--quick");
+                let cargo = arguments.split_off(usize::from(quick));
+                return Ok(Self::Test(suite::Arguments { quick, cargo }));
+            }
             "demo" => return Ok(Self::Demo(arguments)),
             "xen" => return Ok(Self::Xen(arguments)),
             "bench" => return Ok(Self::Bench(arguments)),
@@ -146,11 +155,16 @@ mod tests {
     #[test]
     fn arguments_of_programs_are_passed_on() -> Result<()> {
         let all = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        assert_eq!(parsed("test -- -p a b")?, Task::Test(all(&["-p", "a", "b"])));
+        let test = |quick, words| {
+            let cargo = all(words);
+            Task::Test(suite::Arguments { quick, cargo })
+        };
+        assert_eq!(parsed("test -- -p a b")?, test(false, &["-p", "a", "b"]));
         assert_eq!(
             parsed("test a -- --nocapture")?,
-            Task::Test(all(&["a", "--", "--nocapture"]))
+            test(false, &["a", "--", "--nocapture"])
         );
+        assert_eq!(parsed("test --quick")?, test(true, &[]));
         assert_eq!(parsed("demo --simulated")?, Task::Demo(all(&["--simulated"])));
         Ok(())
     }

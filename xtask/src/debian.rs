@@ -1,121 +1,122 @@
-//! Debian packages, unpacked into a folder of their own: nothing on the machine changes, and root is not needed.
+//! Debian packages, fetched by apt and unpacked into a directory of the project's own. Nothing on the machine changes,
+//! nothing of the machine counts as installed, and no maintainer script runs.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{terminal, workspace::Workspace};
 
-/// Apt as it is run for one workspace: its downloads, and package lists where the machine has none, stay in there.
+/// The file in an unpacked root that names its packages.
+const STAMP: &str = ".packages";
+
+/// Directories that are links into `/usr` on Debian. No package of Debian 12 ships the links.
+const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// How often the download's progress is printed.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Apt with package lists, sources and downloads in a folder of the workspace.
 pub(crate) struct Apt {
     folder: PathBuf,
-    /// Another release of Debian's than the machine's.
+    /// A release of Debian, of which nothing counts as installed. `None` for the machine's own release and packages: then
+    /// dependencies that the machine has are not fetched.
     release: Option<&'static str>,
-    /// Whether the machine's own packages count: what is there needs no download, and what it breaks cannot be had.
-    machine_counts: bool,
 }
 
 impl Apt {
-    /// Fails, saying so, on a machine that is no Debian.
-    pub(crate) fn find(workspace: &Workspace) -> Result<Self> {
-        for program in ["apt-get", "apt-cache", "dpkg"] {
+    /// Takes the packages of a release from where the machine has Debian's own. Fails on a machine that is no Debian.
+    pub(crate) fn of_release(workspace: &Workspace, release: &'static str) -> Result<Self> {
+        Self::of(workspace, Some(release))
+    }
+
+    /// Takes packages that are to run on the machine's own root.
+    pub(crate) fn of_machine(workspace: &Workspace) -> Result<Self> {
+        Self::of(workspace, None)
+    }
+
+    fn of(workspace: &Workspace, release: Option<&'static str>) -> Result<Self> {
+        for program in ["apt-get", "apt-cache", "dpkg-deb", "tar"] {
             if !on_path(program) {
                 bail!("this machine has no {program}: only Debian and its derivatives can fetch these packages");
             }
         }
-        Ok(Self {
-            folder: workspace.target.join("apt"),
-            release: None,
-            machine_counts: true,
-        })
-    }
-
-    /// The same for another release, from where the machine has its own. Its packages come alone, without those that
-    /// they depend on: they are read, and not run.
-    pub(crate) fn find_other(workspace: &Workspace, release: &'static str) -> Result<Self> {
-        let own = Self::find(workspace)?;
-        let origin = own.origin()?;
-        let other = Self {
-            folder: workspace.target.join(format!("apt-{release}")),
-            release: Some(release),
-            machine_counts: true,
+        let apt = Self {
+            folder: workspace.target.join(format!("apt-{}", release.unwrap_or("machine"))),
+            release,
         };
-        fs::create_dir_all(other.sources())?;
-        fs::write(
-            other.sources().join("other.sources"),
-            format!(
-                "Types: deb\nURIs: {origin}\nSuites: {release}\nComponents: main\n\
-                 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
-            ),
-        )?;
-        Ok(other)
+        for folder in ["lists/partial", "archives/partial", "sources"] {
+            fs::create_dir_all(apt.folder.join(folder))?;
+        }
+        fs::write(apt.folder.join("nothing-installed"), "")?;
+        Ok(apt)
     }
 
-    /// The same, as if nothing were installed here: the machine's packages neither replace nor break any.
-    pub(crate) fn on_bare_machine(self) -> Result<Self> {
-        fs::create_dir_all(&self.folder)?;
-        fs::write(self.nothing_installed(), "")?;
-        Ok(Self {
-            machine_counts: false,
-            ..self
-        })
-    }
-
-    /// Downloads packages, with those they depend on that the machine lacks, and unpacks them into `folder`, but for
-    /// the dependencies that are needless there. Does nothing if the same packages were unpacked there before.
-    pub(crate) fn unpack(&self, packages: &[&str], needless: fn(&str) -> bool, folder: &Path) -> Result<()> {
-        let stamp = folder.join(".packages");
-        let wanted = packages.join("\n");
-        if fs::read_to_string(&stamp).is_ok_and(|unpacked| unpacked == wanted) {
+    /// Unpacks packages and all that they depend on into `root`, except those that `needless` names. A root that was
+    /// unpacked from the same list stays as it is. `finish` does what maintainer scripts would have done.
+    pub(crate) fn unpack(
+        &self,
+        packages: &[&str],
+        needless: fn(&str) -> bool,
+        root: &Path,
+        finish: fn(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let head = format!("# {} of {}\n", packages.join(" "), self.source());
+        if fs::read_to_string(root.join(STAMP)).is_ok_and(|stamp| stamp.starts_with(&head)) {
             return Ok(());
         }
-        let archives = self.folder.join("archives");
-        terminal::note("apt downloads these packages; nothing is installed on this machine");
-        self.download(packages)?;
-
-        let partial = folder.with_extension("partial");
+        let archives = self.download(packages, needless)?;
+        let partial = root.with_extension("partial");
         remove(&partial)?;
-        fs::create_dir_all(&partial)?;
-        let mut count = 0;
-        for entry in fs::read_dir(&archives)? {
-            let archive = entry?.path();
-            // NAME_VERSION_ARCHITECTURE.deb
-            let file = archive.file_name().unwrap_or_default().to_string_lossy();
-            let Some((name, _)) = file.split_once('_').filter(|_| file.ends_with(".deb")) else {
-                continue;
-            };
-            if !needless(name) {
-                terminal::run(Command::new("dpkg").arg("-x").arg(&archive).arg(&partial))?;
-                count += 1;
-            }
+        for name in MERGED {
+            fs::create_dir_all(partial.join("usr").join(name))?;
+            std::os::unix::fs::symlink(format!("usr/{name}"), partial.join(name))?;
         }
-        fs::write(partial.join(".packages"), wanted)?;
-        remove(folder)?;
-        fs::rename(&partial, folder).with_context(|| format!("create {}", folder.display()))?;
-        remove(&archives)?;
-        terminal::note(&format!("{count} packages unpacked into {}", folder.display()));
+        let mut versions = Vec::new();
+        for archive in &archives {
+            extract(archive, &partial).with_context(|| format!("unpack {}", archive.display()))?;
+            versions.push(version(archive)?);
+        }
+        finish(&partial)?;
+        versions.sort();
+        fs::write(partial.join(STAMP), format!("{head}{}", versions.concat()))?;
+        remove(root)?;
+        fs::rename(&partial, root).with_context(|| format!("create {}", root.display()))?;
+        remove(&self.archives())?;
+        terminal::note(&format!(
+            "{} packages of {} unpacked into {}",
+            versions.len(),
+            self.source(),
+            root.display()
+        ));
         Ok(())
     }
 
-    /// The names of the packages that begin so, sorted.
-    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        let machine_lists = self.find_lists()?;
-        let mut apt = Command::new("apt-cache");
-        let names = terminal::read(apt.args(self.options(machine_lists)).args(["pkgnames", prefix]))?;
-        let mut names: Vec<_> = names.lines().map(str::to_owned).collect();
-        names.sort();
-        Ok(names)
+    /// The package with the highest version between `prefix` and `suffix`, such as `xen-utils-4.17`.
+    pub(crate) fn newest(&self, prefix: &str, suffix: &str) -> Result<String> {
+        let number = |name: &str| -> Option<Vec<u32>> {
+            let middle = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+            middle.split(['.', '-']).map(|part| part.parse().ok()).collect()
+        };
+        self.fetch_lists()?;
+        let names = terminal::read(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        let newest = names.lines().filter_map(|name| Some((number(name)?, name))).max();
+        Ok(newest
+            .with_context(|| format!("{} has no package {prefix}*{suffix}", self.source()))?
+            .1
+            .to_owned())
     }
 
-    /// What a package depends on that begins so.
+    /// The dependency of a package whose name starts with `prefix`.
     pub(crate) fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
-        let machine_lists = self.find_lists()?;
-        let mut apt = Command::new("apt-cache");
-        let depends = terminal::read(apt.args(self.options(machine_lists)).args(["depends", package]))?;
+        self.fetch_lists()?;
+        let depends = terminal::read(self.apt("apt-cache").args(["depends", package]))?;
         let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         let name = names.find(|name| name.starts_with(prefix));
         Ok(name
@@ -123,136 +124,188 @@ impl Apt {
             .to_owned())
     }
 
-    fn download(&self, packages: &[&str]) -> Result<()> {
-        let machine_lists = self.find_lists()?;
-        self.clear_archives()?;
-        terminal::run(&mut self.install(packages, machine_lists)).or_else(|_| {
-            terminal::note("the package lists may be out of date: fetch new ones");
+    /// Downloads the archives. Package lists that are out of date name archives that are gone: then new lists are
+    /// fetched, once.
+    fn download(&self, packages: &[&str], needless: fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+        self.fetch_lists()?;
+        self.try_download(packages, needless).or_else(|error| {
+            terminal::note(&format!(
+                "{error:#}: the package lists may be out of date, fetch new ones"
+            ));
             self.update()?;
-            // What has come already may be of an older version than the rest will be.
-            self.clear_archives()?;
-            terminal::run(&mut self.install(packages, false))
+            self.try_download(packages, needless)
         })
     }
 
-    fn clear_archives(&self) -> Result<()> {
-        let archives = self.folder.join("archives");
-        remove(&archives)?;
-        Ok(fs::create_dir_all(archives.join("partial"))?)
+    fn try_download(&self, packages: &[&str], needless: fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+        // Archives of an earlier attempt may be of older versions.
+        remove(&self.archives())?;
+        fs::create_dir_all(self.archives().join("partial"))?;
+        let wanted = terminal::read(self.install(packages).arg("--print-uris"))?;
+        // 'URI' NAME_VERSION_ARCHITECTURE.deb SIZE HASH
+        let files = wanted.lines().filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let (file, size) = (words.next()?, words.next()?.parse::<u64>().ok()?);
+            let (name, _) = file.split_once('_')?;
+            (!needless(name)).then(|| (name.to_owned(), size))
+        });
+        let (names, sizes): (Vec<_>, Vec<_>) = files.unzip();
+        let size = sizes.iter().sum::<u64>();
+        terminal::note(&format!(
+            "fetch {} packages of {}, {}; nothing is installed on this machine",
+            names.len(),
+            self.source(),
+            megabytes(size)
+        ));
+        let mut download = self.apt("apt-get");
+        // Each by its name, without dependencies: those are in the list.
+        download
+            .args(["-qq", "download"])
+            .args(&names)
+            .current_dir(self.archives())
+            .stdout(Stdio::null());
+        let mut download = download.spawn().context("apt-get")?;
+        let mut told = Instant::now();
+        let status = loop {
+            match download.try_wait()? {
+                Some(status) => break status,
+                None if told.elapsed() > PROGRESS => {
+                    told = Instant::now();
+                    let done = folder_size(&self.archives()) + folder_size(&self.archives().join("partial"));
+                    terminal::note(&format!("{} of {}", megabytes(done), megabytes(size)));
+                }
+                None => thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        ensure!(status.success(), "apt-get download ended with {status}");
+        let entries = fs::read_dir(self.archives())?.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut archives: Vec<_> = entries
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect();
+        archives.sort();
+        ensure!(
+            archives.len() == names.len(),
+            "apt-get downloaded {} of {} packages",
+            archives.len(),
+            names.len()
+        );
+        Ok(archives)
     }
 
-    /// Where the machine has Debian's packages from.
-    fn origin(&self) -> Result<String> {
-        let machine_lists = self.find_lists()?;
-        let mut apt = Command::new("apt-get");
-        let known = terminal::read(apt.args(self.options(machine_lists)).args([
-            "indextargets",
-            "--format",
-            "$(CODENAME) $(REPO_URI)",
-            "Created-By: Packages",
-            "Origin: Debian",
-            "Component: main",
-        ]))?;
-        // Updates are of another codename: `bookworm-security`.
-        let mut origins = known.lines().filter_map(|line| line.split_once(' '));
-        let origin = origins.find(|(codename, _)| !codename.contains('-'));
-        Ok(origin.context("apt has no packages of Debian's own")?.1.to_owned())
-    }
-
-    /// The folder of our own list of sources.
-    fn sources(&self) -> PathBuf {
-        self.folder.join("sources")
-    }
-
-    /// A file that says what is installed, and is empty.
-    fn nothing_installed(&self) -> PathBuf {
-        self.folder.join("nothing-installed")
-    }
-
-    /// Whether to use the machine's package lists; if not, ours are there.
-    fn find_lists(&self) -> Result<bool> {
-        let machine_lists = self.release.is_none() && holds_lists(Path::new("/var/lib/apt/lists"));
-        if !machine_lists && !holds_lists(&self.folder.join("lists")) {
-            self.update()?;
-        }
-        Ok(machine_lists)
-    }
-
-    /// Only downloads, in spite of its name; named packages also if they are installed.
-    fn install(&self, packages: &[&str], machine_lists: bool) -> Command {
-        let mut apt = Command::new("apt-get");
-        apt.args(self.options(machine_lists)).args([
-            "--option",
-            "Debug::NoLocking=true",
-            "--option",
-            "Dpkg::Use-Pty=false",
-        ]);
-        if self.release.is_some() {
-            apt.current_dir(self.folder.join("archives"))
-                .arg("download")
-                .args(packages);
-            return apt;
-        }
-        apt.args([
-            "--download-only",
-            "--yes",
-            "--no-install-recommends",
-            "--reinstall",
-            "install",
-        ])
-        .args(packages);
+    /// `apt-get install`, which is not to be run without an option that keeps it from installing.
+    fn install(&self, packages: &[&str]) -> Command {
+        let mut apt = self.apt("apt-get");
+        apt.args(["-qq", "--yes", "--no-install-recommends", "install"])
+            .args(packages);
         apt
     }
 
-    fn update(&self) -> Result<()> {
-        terminal::note("fetch the package lists");
-        fs::create_dir_all(self.folder.join("lists/partial"))?;
-        fs::create_dir_all(self.folder.join("archives/partial"))?;
-        terminal::run(Command::new("apt-get").args(self.options(false)).args([
-            "--option",
-            "Debug::NoLocking=true",
-            "-q",
-            "update",
-        ]))
+    fn fetch_lists(&self) -> Result<()> {
+        if holds_lists(&self.folder.join("lists")) {
+            return Ok(());
+        }
+        self.update()
     }
 
-    /// Options that keep apt within our folder. As root it would change to a user who cannot write there.
-    fn options(&self, machine_lists: bool) -> Vec<String> {
+    fn update(&self) -> Result<()> {
+        terminal::note(&format!("fetch the package lists of {}", self.source()));
+        if let Some(release) = self.release {
+            let source = format!(
+                "Types: deb\nURIs: {}\nSuites: {release}\nComponents: main\n\
+                 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n",
+                origin()?
+            );
+            fs::write(self.folder.join("sources/debian.sources"), source)?;
+        }
+        terminal::run(self.apt("apt-get").args(["-qq", "update"]))
+    }
+
+    /// Where the packages are from, for messages.
+    fn source(&self) -> String {
+        match self.release {
+            Some(release) => format!("Debian {release}"),
+            None => "the machine's release".to_owned(),
+        }
+    }
+
+    fn archives(&self) -> PathBuf {
+        self.folder.join("archives")
+    }
+
+    /// A program of apt's with options that keep it within our folder. As root apt changes to a user who cannot write
+    /// there, unless it is told otherwise.
+    fn apt(&self, program: &str) -> Command {
+        let path = |name: &str| self.folder.join(name).display().to_string();
         let mut options = vec![
-            format!("--option=Dir::Cache={}", self.folder.display()),
-            "--option=APT::Sandbox::User=root".to_owned(),
+            format!("Dir::Cache={}", path("")),
+            format!("Dir::State::Lists={}", path("lists")),
+            "APT::Sandbox::User=root".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+            "Debug::NoLocking=true".to_owned(),
         ];
-        if !machine_lists {
-            options.push(format!(
-                "--option=Dir::State::Lists={}",
-                self.folder.join("lists").display()
-            ));
-        }
-        if !self.machine_counts {
-            options.push(format!(
-                "--option=Dir::State::Status={}",
-                self.nothing_installed().display()
-            ));
-        }
         if self.release.is_some() {
             options.extend([
-                "--option=Dir::Etc::SourceList=/dev/null".to_owned(),
-                format!("--option=Dir::Etc::SourceParts={}", self.sources().display()),
-                "--option=Acquire::Languages=none".to_owned(),
+                format!("Dir::State::Status={}", path("nothing-installed")),
+                format!("Dir::Etc::SourceParts={}", path("sources")),
+                "Dir::Etc::SourceList=/dev/null".to_owned(),
+                "Dir::Etc::Preferences=/dev/null".to_owned(),
+                "Dir::Etc::PreferencesParts=/dev/null".to_owned(),
             ]);
         }
-        options
+        let mut apt = Command::new(program);
+        for option in options {
+            apt.args(["--option", &option]);
+        }
+        apt
     }
 }
 
+/// The address from which the machine has Debian's packages.
+fn origin() -> Result<String> {
+    let known = terminal::read(Command::new("apt-get").args([
+        "indextargets",
+        "--no-release-info",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+        "Component: main",
+    ]))?;
+    let mut uris = known.lines().map(|uri| uri.trim_end_matches('/'));
+    uris.find(|uri| uri.ends_with("/debian"))
+        .map(str::to_owned)
+        .context("apt knows no archive of Debian's")
+}
+
+/// Extracts an archive. A directory does not replace a link to one, which keeps `/lib` in `/usr`.
+fn extract(archive: &Path, root: &Path) -> Result<()> {
+    let mut unpack = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(archive)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("dpkg-deb")?;
+    let files = unpack.stdout.take().context("dpkg-deb has no output")?;
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--keep-directory-symlink", "--directory"])
+        .arg(root)
+        .stdin(files);
+    terminal::run(&mut tar)?;
+    ensure!(unpack.wait()?.success(), "dpkg-deb failed");
+    Ok(())
+}
+
+/// The line `package=version` for an archive.
+fn version(archive: &Path) -> Result<String> {
+    let mut show = Command::new("dpkg-deb");
+    show.args(["--show", "--showformat", "${Package}=${Version}\n"]);
+    terminal::read(show.arg(archive))
+}
+
 /// Whether a program is to be found by its name.
-pub(crate) fn on_path(program: &str) -> bool {
+fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps administrators' programs out of the path of others.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    folders
-        .map(|folder: PathBuf| folder.join(program))
-        .any(|file| file.is_file())
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn holds_lists(folder: &Path) -> bool {
@@ -262,6 +315,19 @@ fn holds_lists(folder: &Path) -> bool {
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
     })
+}
+
+fn folder_size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(fs::Metadata::is_file)
+        .map(|file| file.len())
+        .sum()
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -1,13 +1,15 @@
 //! `cargo xtask`: set-up, build, test, fault suite, demo and benchmarks, each from a bare clone.
 
 mod arguments;
+mod binaries;
 mod components;
 mod debian;
 mod demo;
 mod fuzz;
 mod progress;
-mod rig;
+mod roots;
 mod setup;
+mod suite;
 mod terminal;
 mod trials;
 mod wasm;
@@ -40,27 +42,30 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Build => build(&workspace)?,
         Task::Xen(arguments) => {
-            rig::set_up_xen(&workspace);
+            roots::set_up(&workspace)?;
+            roots::set_up_xen(&workspace)?;
             build(&workspace)?;
-            workspace.run_binary("xenplug-xen", &arguments)?;
+            workspace.run_binary_in_root("xenplug-xen", &arguments)?;
         }
         Task::Test(arguments) => {
-            rig::set_up(&workspace);
-            rig::set_up_xen(&workspace);
+            roots::set_up(&workspace)?;
+            if arguments.needs_xen() {
+                roots::set_up_xen(&workspace)?;
+            }
             build(&workspace)?;
-            workspace.test(&arguments)?;
+            suite::run(&workspace, &arguments)?;
         }
         Task::Trials(arguments) => {
-            rig::set_up(&workspace);
+            roots::set_up(&workspace)?;
             build(&workspace)?;
             trials::run(&workspace, &arguments)?;
         }
         Task::Fuzz { targets, seconds, keep } => fuzz::run(&workspace, &targets, seconds, keep)?,
         Task::Demo(arguments) => demo::run(&workspace, &arguments)?,
         Task::Bench(arguments) => {
-            rig::set_up(&workspace);
+            roots::set_up(&workspace)?;
             build(&workspace)?;
-            workspace.run_binary("xenplug-bench", &arguments)?;
+            workspace.run_binary_in_root("xenplug-bench", &arguments)?;
         }
     }
     Ok(())

@@ -2,13 +2,12 @@
 
 use anyhow::Result;
 
-use crate::{rig, terminal, wasm::Toolchain, workspace::Workspace};
+use crate::{roots, terminal, wasm::Toolchain, workspace::Workspace};
 
 /// Sets up what building and testing need.
 pub(crate) fn all(workspace: &Workspace) -> Result<()> {
     let toolchain = Toolchain::set_up(workspace)?;
     terminal::note(&format!("components are built by {}", toolchain.name()));
-    rig::set_up(workspace);
-    rig::set_up_xen(workspace);
-    Ok(())
+    roots::set_up(workspace)?;
+    roots::set_up_xen(workspace)
 }

@@ -18,6 +18,11 @@ pub(crate) fn note(what: &str) {
     eprintln!("    {what}");
 }
 
+/// Prints that something is missing, so that it is not overlooked among other lines.
+pub(crate) fn warning(what: &str) {
+    eprintln!("!!! WARNING: {what}");
+}
+
 /// Prints the error that ends the task.
 pub(crate) fn failure(why: &str) {
     eprintln!("error: {why}");

@@ -1,12 +1,11 @@
 //! Fault suite of `docs/reliability.md`: runs exactly the tests that its table names, and shows their results.
 
-mod binaries;
 mod plan;
 mod table;
 
 use std::{
     collections::HashMap,
-    process::{Command, Stdio},
+    process::Stdio,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -14,9 +13,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{terminal, workspace::Workspace};
-use binaries::{Binaries, Binary};
 use table::{Outcome, Row};
+
+use crate::{
+    binaries::{self, Binary},
+    roots, terminal,
+    workspace::Workspace,
+};
 
 /// Document that lists the fault suite.
 const TABLE: &str = "docs/reliability.md";
@@ -48,18 +51,25 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         bail!("{TABLE} names no test");
     }
     terminal::step("Build the tests");
-    let binaries = Binaries::build(workspace)?;
+    let binaries = binaries::build(workspace)?;
+    let mut tests = Vec::new();
+    for binary in &binaries {
+        tests.extend(binary.tests(workspace)?.into_iter().map(|test| (binary, test)));
+    }
     let (mut rows, mut done) = (Vec::new(), HashMap::new());
     for (id, names) in plan {
         let mut row = Row::of(id);
         for name in names {
-            let places = binaries.with(name);
-            if places.is_empty() {
+            let mut named = tests
+                .iter()
+                .filter(|(_, test)| test.rsplit("::").next() == Some(name))
+                .peekable();
+            if named.peek().is_none() {
                 bail!("{TABLE}: {id} names {name}, and there is no such test");
             }
-            for (binary, full) in places {
+            for (binary, full) in named {
                 terminal::step(&format!("{id}: {name}"));
-                let test = (&binary.program, full);
+                let test = (&binary.program, full.as_str());
                 let outcome = match done.get(&test) {
                     Some(outcome) => *outcome,
                     None => run_test(workspace, binary, full, arguments.long)?,
@@ -80,16 +90,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
 /// Runs one test in its binary, with its complaints on the terminal.
 fn run_test(workspace: &Workspace, binary: &Binary, full: &str, long: bool) -> Result<Outcome> {
-    let mut test = Command::new(&binary.program);
+    let mut test = binary.command(workspace, roots::PRIMARY)?;
     test.args([full, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
-        .current_dir(&binary.folder)
-        .stdin(Stdio::null())
         .stderr(Stdio::inherit());
     if long {
         test.env("XENPLUG_FAULT_SUITE", "long");
     }
     let begun = Instant::now();
-    let test = workspace.with_parts(&mut test);
     let done = reporting_progress(begun, || test.output()).with_context(|| full.to_owned())?;
     let stdout = String::from_utf8_lossy(&done.stdout);
     Ok(Outcome::of(&stdout, done.status.success(), begun.elapsed()))

@@ -96,7 +96,12 @@ impl Toolchain {
     fn debian(workspace: &Workspace) -> Result<Self> {
         terminal::step(&format!("Fetch a compiler for {TARGET} from Debian"));
         let folder = workspace.target.join("rust-web");
-        Apt::find(workspace)?.unpack(&["rustc-web", "cargo-web", "rust-web-src", "lld"], |_| false, &folder)?;
+        Apt::of_machine(workspace)?.unpack(
+            &["rustc-web", "cargo-web", "rust-web-src", "lld"],
+            |_| false,
+            &folder,
+            |_| Ok(()),
+        )?;
         Ok(Self::Debian(folder))
     }
 }

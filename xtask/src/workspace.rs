@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{rig, terminal};
+use crate::{
+    roots::{self, Release},
+    terminal,
+};
 
 /// The handlers that are shipped, by the name of their package.
 pub(crate) const HANDLERS: &[&str] = &[
@@ -101,9 +104,16 @@ impl Workspace {
         cargo
     }
 
-    pub(crate) fn test(&self, arguments: &[String]) -> Result<()> {
+    /// `cargo test` with these arguments, in the root of a release.
+    pub(crate) fn test(&self, release: Release, arguments: &[String]) -> Result<()> {
         terminal::step("Run the tests");
         let mut cargo = self.test_command();
+        if let Some(enter) = self.enter(release)? {
+            let runner = serde_json::to_string(&enter)?;
+            cargo
+                .arg("--config")
+                .arg(format!("target.'cfg(all())'.runner={runner}"));
+        }
         terminal::run(self.with_parts(cargo.arg("--no-fail-fast").args(arguments)))
     }
 
@@ -114,20 +124,60 @@ impl Workspace {
         cargo
     }
 
-    /// Runs one of the binaries that `build_binaries` built.
+    /// Runs one of the binaries that `build_binaries` built, on the machine's own root.
     pub(crate) fn run_binary(&self, name: &str, arguments: &[String]) -> Result<()> {
         let mut binary = Command::new(self.target.join("release").join(name));
         terminal::run(self.with_parts(binary.args(arguments)))
     }
 
-    /// Tells a program where the components are, and the foreign programs if they could be fetched.
+    /// The same in the Debian root, where there is one.
+    pub(crate) fn run_binary_in_root(&self, name: &str, arguments: &[String]) -> Result<()> {
+        let mut binary = self.command_in(roots::PRIMARY, &self.target.join("release").join(name))?;
+        terminal::run(self.with_parts(binary.args(arguments)))
+    }
+
+    /// A command in the root of a release, or on the machine's own where that root could not be fetched.
+    pub(crate) fn command_in(&self, release: Release, program: &Path) -> Result<Command> {
+        Ok(match self.enter(release)? {
+            Some(enter) => {
+                let mut command = Command::new(&enter[0]);
+                command.args(&enter[1..]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        })
+    }
+
+    /// The words that, before a program and its arguments, run it in the root of a release; `None` where that root could
+    /// not be fetched.
+    fn enter(&self, release: Release) -> Result<Option<Vec<String>>> {
+        let root = roots::folder(self, release);
+        if !root.is_dir() {
+            return Ok(None);
+        }
+        let (mount_point, tmp) = (self.target.join("root"), self.target.join("root-tmp"));
+        for folder in [&mount_point, &tmp] {
+            std::fs::create_dir_all(folder)?;
+        }
+        let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
+        let toolchain = [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")]
+            .map(|(variable, usual)| env::var_os(variable).map_or_else(|| home.join(usual), PathBuf::from));
+        let mut words = vec![self.target.join("release/xenplug-enter").display().to_string()];
+        let mut add = |option: &str, path: &Path| words.extend([option.to_owned(), path.display().to_string()]);
+        add("--root", &root);
+        add("--mount-point", &mount_point);
+        add("--tmp", &tmp);
+        for folder in [&self.root, &self.target].into_iter().chain(&toolchain) {
+            add("--bind", folder);
+        }
+        words.push("--".to_owned());
+        Ok(Some(words))
+    }
+
+    /// Tells a program where the components are, and the parts for real Xen if they could be fetched.
     pub(crate) fn with_parts<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("XENPLUG_PLUGINS", self.plugins());
-        let rig = rig::folder(self);
-        if rig.is_dir() {
-            command.env("XENPLUG_RIG", rig);
-        }
-        let xen = rig::xen_folder(self);
+        let xen = roots::xen_folder(self);
         if xen.is_dir() {
             command.env("XENPLUG_XEN", xen);
         }

@@ -62,8 +62,8 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
         run(&mut daemon.call())
     })?;
 
-    let rig = DebianRoot::find()?;
-    let xenstored = Xenstored::start(&rig)?;
+    let root = DebianRoot::find()?;
+    let xenstored = Xenstored::start(&root)?;
     let mut toolstack = Toolstack::new(xenstored.connect()?);
     let device = Device::disk(1, 0);
     toolstack.build(1)?;
@@ -73,7 +73,7 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
         &Disk::on(Path::new("/dev/null")).with("physical-device", "7:0"),
     )?;
     let scripts = Scripts {
-        rig: &rig,
+        root: &root,
         xenstored: &xenstored,
         namespace: None,
     };

@@ -35,13 +35,13 @@ pub(super) struct Workload {
     watcher: Store,
     guests: u32,
     xenstored: Xenstored,
-    rig: DebianRoot,
+    root: DebianRoot,
 }
 
 impl Workload {
     pub(super) fn new(kind: Kind, directory: &Path) -> Result<Self> {
-        let rig = DebianRoot::find()?;
-        let xenstored = Xenstored::start(&rig)?;
+        let root = DebianRoot::find()?;
+        let xenstored = Xenstored::start(&root)?;
         let (toolstack, watcher) = (Toolstack::new(xenstored.connect()?), xenstored.connect()?);
         fs::create_dir_all(directory.join("images"))?;
         let run = tempfile::Builder::new()
@@ -55,7 +55,7 @@ impl Workload {
             watcher,
             guests: 0,
             xenstored,
-            rig,
+            root,
         };
         if kind == Kind::Vif {
             ip(&format!("link add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"))?;
@@ -78,7 +78,7 @@ impl Workload {
 
     pub(super) fn scripts(&self) -> Scripts<'_> {
         Scripts {
-            rig: &self.rig,
+            root: &self.root,
             xenstored: &self.xenstored,
             namespace: None,
         }

@@ -82,7 +82,7 @@ impl<'a> Fixture<'a> {
         let (images, outside) = (directory.path().join("images"), directory.path().join("outside"));
         fs::create_dir(&images)?;
         fs::create_dir(&outside)?;
-        let xenstored = Xenstored::traced(lab.rig())?;
+        let xenstored = Xenstored::traced(lab.root())?;
         let namespace = Namespace::new()?;
         let daemon = match who {
             Who::Original => None,
@@ -344,7 +344,7 @@ impl<'a> Fixture<'a> {
 
     /// Starts an Open vSwitch that has the bridge `ovsbr0`, and its `ovs-vsctl`.
     fn start_switch(&mut self) -> Result<()> {
-        let switch = Switch::start(self.lab.rig(), &self.namespace)?;
+        let switch = Switch::start(&self.namespace)?;
         switch.bridge("ovsbr0")?;
         let text = format!("exec {:?} \"$@\"", switch.vsctl());
         self.helpers

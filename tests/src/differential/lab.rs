@@ -25,39 +25,24 @@ const FIRST_ON_PATH: &str = "\nbindir=\"/usr/bin\"\n";
 /// Both folders of scripts, ready to be run by many cases at once.
 ///
 /// The originals are Debian's, with `handle_iptable` as Xen has it; they look for each other in the copy, and find the
-/// rig's `iptables`, and the stand-ins of a case's helpers, before those of the machine.
+/// chosen `iptables` and the stand-ins of a case's helpers first.
 #[derive(Debug)]
 pub struct Lab {
     directory: TempDir,
-    rig: DebianRoot,
+    root: DebianRoot,
 }
 
 impl Lab {
-    /// Makes the folders, with the scripts of the machine's release of Debian: Xen 4.17. `iptables` is the one that Debian
-    /// prefers, on nftables.
+    /// Makes the folders, with the scripts of the Debian root. `iptables` is the one that Debian prefers, on nftables.
     pub fn new() -> Result<Self> {
-        let rig = DebianRoot::find()?;
-        let scripts = rig.scripts();
-        Self::with(rig, &scripts, "xtables-nft-multi")
+        Self::with_iptables("xtables-nft-multi")
     }
 
-    /// The same, with the newest of Xen's scripts that Debian has: 4.20.
-    pub fn newer() -> Result<Self> {
-        let rig = DebianRoot::find()?;
-        let scripts = rig.newer_scripts()?;
-        Self::with(rig, &scripts, "xtables-nft-multi")
-    }
-
-    /// The same as [`Lab::new`], with the `iptables` that this program is.
+    /// The same, with the `iptables` that this program is.
     pub fn with_iptables(program: &str) -> Result<Self> {
-        let rig = DebianRoot::find()?;
-        let scripts = rig.scripts();
-        Self::with(rig, &scripts, program)
-    }
-
-    fn with(rig: DebianRoot, scripts: &Path, iptables: &str) -> Result<Self> {
+        let root = DebianRoot::find()?;
         let directory = tempfile::Builder::new().prefix("xenplug-differential-").tempdir()?;
-        let lab = Self { directory, rig };
+        let lab = Self { directory, root };
         for folder in [lab.originals(), lab.stand_ins(), lab.tools(), lab.cache()] {
             fs::create_dir(folder)?;
         }
@@ -67,8 +52,8 @@ impl Lab {
             "{} is missing: `cargo xtask build` builds it",
             stand_in.display()
         );
-        for name in lab.rig.script_names()? {
-            let from = scripts.join(&name);
+        for name in lab.root.script_names()? {
+            let from = lab.root.script(&name);
             let text = fs::read_to_string(&from).with_context(|| from.display().to_string())?;
             let text = text.replace(FOLDER, &lab.originals().display().to_string());
             let mode = fs::metadata(&from)?.permissions();
@@ -88,13 +73,7 @@ impl Lab {
                 )?;
             }
         }
-        // Unpacked packages have no alternatives, and Debian's net-tools are in /sbin.
-        for (from, name) in [
-            (lab.rig.program("usr/sbin").join(iptables), "iptables"),
-            (lab.rig.program("sbin/ifconfig"), "ifconfig"),
-        ] {
-            symlink(from, lab.tools().join(name))?;
-        }
+        symlink(Path::new("/usr/sbin").join(program), lab.tools().join("iptables"))?;
         lab.compile()?;
         Ok(lab)
     }
@@ -115,9 +94,9 @@ impl Lab {
         Ok(())
     }
 
-    /// The unpacked packages.
-    pub fn rig(&self) -> &DebianRoot {
-        &self.rig
+    /// The root file system that the cases run in.
+    pub fn root(&self) -> &DebianRoot {
+        &self.root
     }
 
     /// The folder of the originals.
@@ -143,19 +122,10 @@ impl Lab {
         self.directory.path().join("tools")
     }
 
-    /// Lets a command find the programs that the originals use, and this machine may lack.
+    /// Lets a command find the chosen `iptables` first.
     pub(super) fn equip(&self, command: &mut Command) {
-        self.rig.equip(command);
-        let mut path = std::env::var_os("PATH").unwrap_or_default();
-        path.push(":");
-        path.push(self.tools());
-        for directory in ["usr/bin", "usr/sbin"] {
-            path.push(":");
-            path.push(self.rig.program(directory));
-        }
-        command
-            .env("PATH", path)
-            .env("XTABLES_LIBDIR", self.rig.libraries().join("xtables"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.tools().display()));
     }
 }
 

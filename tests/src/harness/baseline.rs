@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::{Daemon, DebianRoot, Namespace, TestHost, attached_below, kernel, namespace::output};
+use super::{Daemon, Namespace, TestHost, attached_below, kernel, namespace::output};
 use crate::store::Store;
 
 /// Where to look.
@@ -26,8 +26,9 @@ pub struct Scope<'a> {
     pub domain: u16,
     /// Its links count.
     pub namespace: Option<&'a Namespace>,
-    /// Where to find `nft`; without it, nftables rules are not looked at.
-    pub rig: Option<&'a DebianRoot>,
+    /// Whether this process runs in a [`DebianRoot`](super::DebianRoot), which has `nft` and xenstored: elsewhere rules and
+    /// watches do not count.
+    pub in_debian: bool,
     /// Its descriptors, children and journal count.
     pub daemon: Option<&'a Daemon>,
 }
@@ -60,12 +61,12 @@ impl Baseline {
             all.insert("route", set(routes(namespace)?));
             all.insert("process", processes(namespace, scope.daemon)?);
         }
-        if let (Some(namespace), Some(rig)) = (scope.namespace, scope.rig) {
-            all.insert("rule", rules(namespace, rig)?);
+        if let (Some(namespace), true) = (scope.namespace, scope.in_debian) {
+            all.insert("rule", rules(namespace)?);
         }
         let mut store = Store::connect(&scope.socket)?;
         all.insert("node", nodes(&mut store, scope.domain)?);
-        if scope.rig.is_some() {
+        if scope.in_debian {
             all.insert("watch", watches(&mut store, &scope.socket)?);
         }
         if let Some(daemon) = scope.daemon {
@@ -206,10 +207,8 @@ fn processes(namespace: &Namespace, daemon: Option<&Daemon>) -> Result<Facts> {
     Ok(others.map(|(process, name)| (process.to_string(), name)).collect())
 }
 
-fn rules(namespace: &Namespace, rig: &DebianRoot) -> Result<Facts> {
-    let mut nft = namespace.command("nft");
-    rig.equip(&mut nft);
-    let rules = output(nft.args(["-n", "list", "ruleset"]))?;
+fn rules(namespace: &Namespace) -> Result<Facts> {
+    let rules = output(namespace.command("nft").args(["-n", "list", "ruleset"]))?;
     let lines = rules.lines().map(|line| line.trim().to_owned());
     Ok(set(lines.filter(|line| line.len() > 1)))
 }

@@ -1,4 +1,4 @@
-//! Where the unpacked Debian packages and our own binaries are.
+//! The Debian root file system that a test runs in, and where our own binaries are.
 
 use std::{
     env, fs,
@@ -8,29 +8,26 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Debian's Xen packages, unpacked into a directory: xenstored, the `xenstore-*` tools, the original scripts, `nft`.
+/// The root file system of unpacked Debian packages that is this process's own: xenstored, the `xenstore-*` tools, the
+/// original scripts, and all programs that these and the tests run.
 #[derive(Clone, Debug)]
 pub struct DebianRoot {
-    root: PathBuf,
-    libraries: PathBuf,
+    version: u32,
     stand_in: PathBuf,
 }
 
 impl DebianRoot {
-    /// Finds it by `XENPLUG_RIG`, which `cargo xtask test` sets after unpacking.
+    /// Finds it by `XENPLUG_DEBIAN`, which `xenplug-enter` sets.
     pub fn find() -> Result<Self> {
-        let root = env::var_os("XENPLUG_RIG").map(PathBuf::from).context(
-            "XENPLUG_RIG is not set: use `cargo xtask test`, which unpacks Debian's Xen packages and sets it",
-        )?;
         ensure!(
             rustix::process::geteuid().is_root(),
-            "the rig needs root, for namespaces and loop devices"
+            "the harness needs root, for namespaces and loop devices"
         );
-        let libraries = fs::read_dir(root.join("usr/lib"))
-            .with_context(|| format!("{} is not an unpacked rig", root.display()))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.to_string_lossy().ends_with("-linux-gnu"))
-            .with_context(|| format!("no libraries in {}", root.display()))?;
+        env::var_os("XENPLUG_DEBIAN").context(
+            "XENPLUG_DEBIAN is not set: use `cargo xtask test`, which runs the tests in a root of Debian packages",
+        )?;
+        let version = fs::read_to_string("/etc/debian_version").context("/etc/debian_version")?;
+        let number = version.split(['.', '\n']).next().unwrap_or_default();
         let stand_in = build_directory()?.join("libxenstored_stand_in.so");
         if !stand_in.exists() {
             bail!(
@@ -39,10 +36,14 @@ impl DebianRoot {
             );
         }
         Ok(Self {
-            root,
-            libraries,
+            version: number.parse().with_context(|| format!("Debian {version}"))?,
             stand_in,
         })
+    }
+
+    /// The number of the release: 12 has Xen 4.17, 13 has Xen 4.20.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// The library to preload into xenstored.
@@ -52,10 +53,10 @@ impl DebianRoot {
 
     /// xenstored itself, whatever the version of Xen in its path.
     pub fn xenstored(&self) -> Result<PathBuf> {
-        fs::read_dir(self.root.join("usr/lib"))?
+        fs::read_dir("/usr/lib")?
             .filter_map(|entry| Some(entry.ok()?.path().join("bin/xenstored")))
             .find(|path| path.exists())
-            .with_context(|| format!("no xenstored in {}", self.root.display()))
+            .context("no xenstored in /usr/lib/xen-*/bin")
     }
 
     /// An original hotplug script, such as `block`.
@@ -65,12 +66,13 @@ impl DebianRoot {
 
     /// The folder of the original scripts.
     pub fn scripts(&self) -> PathBuf {
-        self.root.join("etc/xen/scripts")
+        "/etc/xen/scripts".into()
     }
 
-    /// The folder of those of the newest Xen that Debian has.
-    pub fn newer_scripts(&self) -> Result<PathBuf> {
-        let folder = self.root.with_file_name("rig-newer").join("etc/xen/scripts");
+    /// The folder of the original scripts in the root of a release, which may be another one.
+    pub fn scripts_of(&self, version: u32) -> Result<PathBuf> {
+        let own = env::var_os("XENPLUG_DEBIAN").map(PathBuf::from).unwrap_or_default();
+        let folder = own.with_file_name(format!("debian-{version}")).join("etc/xen/scripts");
         ensure!(
             folder.is_dir(),
             "{} is missing: `cargo xtask setup` fetches it",
@@ -90,31 +92,9 @@ impl DebianRoot {
         Ok(names)
     }
 
-    /// Where a file of the rig is.
-    pub fn program(&self, path: &str) -> PathBuf {
-        self.root.join(path)
-    }
-
-    /// Where the rig's libraries are.
-    pub fn libraries(&self) -> &Path {
-        &self.libraries
-    }
-
-    /// A program of the rig, with its libraries, such as `usr/bin/xenstore-ls`.
+    /// A program of the root, such as `usr/bin/xenstore-ls`.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.root.join(program));
-        self.equip(&mut command);
-        command
-    }
-
-    /// Lets a command find the rig's programs and libraries.
-    pub fn equip(&self, command: &mut Command) {
-        let mut path = env::var_os("PATH").unwrap_or_default();
-        for directory in ["usr/bin", "usr/sbin"] {
-            path.push(":");
-            path.push(self.root.join(directory));
-        }
-        command.env("PATH", path).env("LD_LIBRARY_PATH", &self.libraries);
+        Command::new(Path::new("/").join(program))
     }
 }
 

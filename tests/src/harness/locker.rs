@@ -19,7 +19,7 @@ pub struct Locker {
 impl Locker {
     /// Claims it.
     pub fn claim(machine: &TestHost, name: &str) -> Result<Self> {
-        let locking = machine.rig().script("locking.sh");
+        let locking = machine.debian().script("locking.sh");
         let text = format!(
             "set -e; . {}; claim_lock {name}; echo claimed; read line; release_lock {name}",
             locking.display()

@@ -14,7 +14,7 @@ const RACES: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub struct Scripts<'a> {
     /// Where they are.
-    pub rig: &'a DebianRoot,
+    pub root: &'a DebianRoot,
     /// The store they speak to.
     pub xenstored: &'a Xenstored,
     /// Where to run them; `None` if this program is in there itself.
@@ -49,7 +49,7 @@ impl Scripts<'_> {
     }
 
     fn spawn(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<Child> {
-        let script = self.rig.script(device.kind.script());
+        let script = self.root.script(device.kind.script());
         let mut command = self
             .namespace
             .map_or_else(|| Command::new(&script), |namespace| namespace.command(&script));

@@ -9,10 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{DebianRoot, Namespace, install, namespace::output};
+use super::{Namespace, install, namespace::output};
+
+/// The tables of its database.
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 /// How long its parts may take to start.
 const START: Duration = Duration::from_secs(20);
@@ -27,33 +30,17 @@ pub struct Switch {
 
 impl Switch {
     /// Starts one without bridges.
-    pub fn start(rig: &DebianRoot, namespace: &Namespace) -> Result<Self> {
+    pub fn start(namespace: &Namespace) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("ovs-").tempdir()?;
         let at = |name: &str| directory.path().join(name).display().to_string();
-        let program = |path: &str| {
-            let path = rig.program(path);
-            ensure!(
-                path.exists(),
-                "{} is missing: `cargo xtask setup` fetches Open vSwitch",
-                path.display()
-            );
-            Ok(path)
-        };
-        program("usr/bin/ovsdb-tool")?;
-        output(
-            rig.command("usr/bin/ovsdb-tool")
-                .args(["create", &at("conf.db")])
-                .arg(program("usr/share/openvswitch/vswitch.ovsschema")?),
-        )?;
+        output(Command::new("ovsdb-tool").args(["create", &at("conf.db"), SCHEMA]))?;
 
         // As an operator might name it: a program that knows where the switch is, and here also notes what it is told.
         let vsctl = directory.path().join("ovs-vsctl");
         let text = format!(
             "#!/bin/sh\nfor word; do printf '%s ' \"$word\"; done >> {called}\necho >> {called}\n\
-             LD_LIBRARY_PATH={libraries} exec {vsctl} --db=unix:{socket} \"$@\"\n",
+             exec /usr/bin/ovs-vsctl --db=unix:{socket} \"$@\"\n",
             called = at("called"),
-            libraries = rig.libraries().display(),
-            vsctl = program("usr/bin/ovs-vsctl")?.display(),
             socket = at("db.sock"),
         );
         install(&vsctl, &text)?;
@@ -65,18 +52,13 @@ impl Switch {
         let socket = switch.path("db.sock");
         let daemons = [
             (
-                program("usr/sbin/ovsdb-server")?,
+                "ovsdb-server",
                 vec![switch.path("conf.db"), format!("--remote=punix:{socket}")],
             ),
-            (
-                program("usr/lib/openvswitch-switch/ovs-vswitchd")?,
-                vec![format!("unix:{socket}")],
-            ),
+            ("ovs-vswitchd", vec![format!("unix:{socket}")]),
         ];
-        for (daemon, arguments) in daemons {
-            let name = daemon.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let mut command = namespace.command(&daemon);
-            rig.equip(&mut command);
+        for (name, arguments) in daemons {
+            let mut command = namespace.command(name);
             for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
                 command.env(variable, switch.directory.path());
             }
@@ -87,8 +69,8 @@ impl Switch {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(fs::File::create(switch.path(&format!("{name}.log")))?);
-            switch.processes.push(command.spawn().context(name.clone())?);
-            switch.wait(&name)?;
+            switch.processes.push(command.spawn().context(name)?);
+            switch.wait(name)?;
         }
         switch.tell(&["--no-wait", "init"])?;
         Ok(switch)

@@ -39,7 +39,7 @@ pub struct TestHost {
     xenstored: Xenstored,
     helpers: Vec<Helper>,
     directory: TempDir,
-    rig: DebianRoot,
+    root: DebianRoot,
 }
 
 impl TestHost {
@@ -58,10 +58,10 @@ impl TestHost {
     }
 
     fn of(domain: u16) -> Result<Self> {
-        let rig = DebianRoot::find()?;
+        let root = DebianRoot::find()?;
         let directory = tempfile::Builder::new().prefix("xenplug-").tempdir()?;
         fs::create_dir(directory.path().join("images"))?;
-        let xenstored = Xenstored::start(&rig)?;
+        let xenstored = Xenstored::start(&root)?;
         let namespace = Arc::new(Namespace::new()?);
         namespace.bridge("xenbr0")?;
         let kernel = Some(Kernel::start(&xenstored.socket(), domain, Some(&namespace))?);
@@ -81,7 +81,7 @@ impl TestHost {
             xenstored,
             helpers: Vec::new(),
             directory,
-            rig,
+            root,
         })
     }
 
@@ -205,9 +205,9 @@ impl TestHost {
         self.xenstored.connect()
     }
 
-    /// Where the unpacked packages are.
-    pub fn rig(&self) -> &DebianRoot {
-        &self.rig
+    /// The root file system that the test runs in.
+    pub fn debian(&self) -> &DebianRoot {
+        &self.root
     }
 
     /// Keeps a helper, and what that makes, until its own end.
@@ -218,7 +218,7 @@ impl TestHost {
     /// The original scripts, on this machine.
     pub fn scripts(&self) -> Scripts<'_> {
         Scripts {
-            rig: &self.rig,
+            root: &self.root,
             xenstored: &self.xenstored,
             namespace: Some(&self.namespace),
         }
@@ -313,7 +313,7 @@ impl TestHost {
             socket: self.xenstored.socket(),
             domain: self.domain,
             namespace: Some(&self.namespace),
-            rig: Some(&self.rig),
+            in_debian: true,
             daemon: self.daemon.as_ref(),
         }
     }

@@ -17,7 +17,7 @@ use crate::store::Store;
 /// A running xenstored with a directory and socket of its own. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Xenstored {
-    rig: DebianRoot,
+    root: DebianRoot,
     traced: bool,
     directory: TempDir,
     process: Child,
@@ -25,21 +25,21 @@ pub struct Xenstored {
 
 impl Xenstored {
     /// Starts one whose store is as after the boot of dom0.
-    pub fn start(rig: &DebianRoot) -> Result<Self> {
-        Self::launch(rig, false)
+    pub fn start(root: &DebianRoot) -> Result<Self> {
+        Self::launch(root, false)
     }
 
     /// The same, and it notes all that it is asked in [`Xenstored::trace`].
-    pub fn traced(rig: &DebianRoot) -> Result<Self> {
-        Self::launch(rig, true)
+    pub fn traced(root: &DebianRoot) -> Result<Self> {
+        Self::launch(root, true)
     }
 
-    fn launch(rig: &DebianRoot, traced: bool) -> Result<Self> {
+    fn launch(root: &DebianRoot, traced: bool) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("xenstored-").tempdir()?;
         fs::create_dir(directory.path().join("domains"))?;
-        let process = spawn(rig, directory.path(), traced)?;
+        let process = spawn(root, directory.path(), traced)?;
         let xenstored = Self {
-            rig: rig.clone(),
+            root: root.clone(),
             traced,
             directory,
             process,
@@ -58,15 +58,14 @@ impl Xenstored {
         Store::connect(&self.socket()).with_context(|| format!("xenstored at {}", self.socket().display()))
     }
 
-    /// Lets a command find this store, and the rig's tools.
+    /// Lets a command find this store.
     pub fn equip(&self, command: &mut Command) {
-        self.rig.equip(command);
         command.env("XENSTORED_PATH", self.socket());
     }
 
     /// One of the store's tools, such as `xenstore-ls`.
     pub fn tool(&self, name: &str) -> Command {
-        let mut command = self.rig.command(&format!("usr/bin/{name}"));
+        let mut command = self.root.command(&format!("usr/bin/{name}"));
         self.equip(&mut command);
         command
     }
@@ -102,7 +101,7 @@ impl Xenstored {
 
     /// Starts it again after [`Xenstored::kill`], with an empty store.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(&self.rig, self.directory.path(), self.traced)?;
+        self.process = spawn(&self.root, self.directory.path(), self.traced)?;
         self.boot()
     }
 
@@ -110,7 +109,7 @@ impl Xenstored {
     /// package is upgraded (docs/designs/xenstore-migration.md).
     pub fn live_update(&self) -> Result<()> {
         let mut store = self.connect()?;
-        let program = self.rig.xenstored()?.display().to_string();
+        let program = self.root.xenstored()?.display().to_string();
         store.control(&["live-update", "-f", &program])?;
         let answer = store.control(&["live-update", "-s", "-t", "60"])?;
         ensure!(answer == "OK", "live update: {answer}");
@@ -182,17 +181,16 @@ impl Drop for Xenstored {
     }
 }
 
-fn spawn(rig: &DebianRoot, directory: &Path, traced: bool) -> Result<Child> {
+fn spawn(root: &DebianRoot, directory: &Path, traced: bool) -> Result<Child> {
     // A socket file that outlived a kill would let a client connect to nobody.
     let _ = fs::remove_file(directory.join("socket"));
     let log = File::options().create(true).append(true).open(directory.join("log"))?;
-    let mut command = Command::new(rig.xenstored()?);
-    rig.equip(&mut command);
+    let mut command = Command::new(root.xenstored()?);
     command
         .arg("--no-fork")
         .env("XENSTORED_RUNDIR", directory)
         .env("XENSTORED_STAND_IN_DOMAINS", directory.join("domains"))
-        .env("LD_PRELOAD", rig.stand_in())
+        .env("LD_PRELOAD", root.stand_in())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

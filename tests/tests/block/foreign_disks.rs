@@ -185,7 +185,6 @@ fn cost(host: &mut TestHost, nodes: &Nodes, by_original: bool) -> Result<usize> 
     host.expect_state(&disk, "2")?;
     let trace = host.directory().join("trace");
     let mut strace = Command::new("strace");
-    host.rig().equip(&mut strace);
     strace
         .args(["-qq", "-e", "trace=read,recvfrom", "-p"])
         .arg(host.xenstored().process_id().to_string())

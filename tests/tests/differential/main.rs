@@ -77,8 +77,14 @@ fn vif_nat_matches_original_except_listed_differences() -> Result<()> {
 #[test]
 fn block_tap_matches_original_except_listed_differences() -> Result<()> {
     say("NOTE: tap-ctl is a fake that keeps its disks: there is no tapdisk. Its calls are compared");
-    compare_all(&Lab::newer()?, tap::CASES)?;
-    compare_all(&Lab::new()?, tap::OLD_CASES)
+    let lab = Lab::new()?;
+    // Xen 4.19 rewrote the script.
+    let cases = if lab.root().version() < 13 {
+        tap::OLD_CASES
+    } else {
+        tap::CASES
+    };
+    compare_all(&lab, cases)
 }
 
 #[test]

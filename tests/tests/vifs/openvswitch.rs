@@ -13,7 +13,7 @@ struct Switched {
 impl Switched {
     fn new() -> Result<Self> {
         let mut host = TestHost::new()?;
-        let switch = Switch::start(host.rig(), host.namespace())?;
+        let switch = Switch::start(host.namespace())?;
         for bridge in ["ovsbr0", "other0"] {
             switch.bridge(bridge)?;
         }
@@ -122,7 +122,6 @@ fn ovs_vif_sends_only_from_its_addresses() -> Result<()> {
     // The switch's own sockets see packets before these rules do; its kernel module sees them after.
     let rules = |host: &TestHost| -> Result<String> {
         let mut nft = host.namespace().command("nft");
-        host.rig().equip(&mut nft);
         Ok(String::from_utf8(nft.args(["list", "ruleset"]).output()?.stdout)?)
     };
     switched.plug(&vif, &on("ovsbr0").with("ip", "10.0.0.2"))?.done()?;

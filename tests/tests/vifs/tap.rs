@@ -246,7 +246,7 @@ fn tap_of_another_domains_vif_is_refused() -> Result<()> {
         store.write(&format!("{VIF}/{name}"), value)?;
     }
 
-    let script = host.rig().script("vif-bridge");
+    let script = host.debian().script("vif-bridge");
     let mut original = host.namespace().command(&script);
     host.xenstored().equip(&mut original);
     original

@@ -1,11 +1,10 @@
 //! The `xenstore-*` tools of Debian's xenstore-utils on the server.
 //!
-//! They are looked for in PATH, or where `XENPLUG_RIG` says that packages were unpacked (`cargo xtask test` does).
+//! They are looked for in PATH: `cargo xtask test` runs this in a root of Debian packages that has them.
 
 use std::{
-    env, fs,
+    env,
     io::{self, Write},
-    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -20,32 +19,17 @@ use super::Store;
 
 /// One of the tools, or `None` where there are none. Under `CI=true` that is a failure.
 fn tool(store: &Store, name: &str) -> Option<Command> {
-    let rig = env::var_os("XENPLUG_RIG").map(PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
-    let unpacked = rig.iter().map(|rig| rig.join("usr/bin"));
-    let Some(program) = unpacked
-        .chain(env::split_paths(&path))
+    let Some(program) = env::split_paths(&path)
         .map(|place| place.join(name))
         .find(|it| it.exists())
     else {
         assert_ne!(env::var("CI").as_deref(), Ok("true"), "{name} is missing");
         // Not by `eprintln!`, which the test harness would keep to itself.
-        let _ = writeln!(
-            io::stderr(),
-            "CANNOT RUN: {name} is neither in PATH nor below XENPLUG_RIG"
-        );
+        let _ = writeln!(io::stderr(), "CANNOT RUN: {name} is not in PATH");
         return None;
     };
     let mut command = Command::new(program);
-    if let Some(rig) = rig
-        && let Ok(places) = fs::read_dir(rig.join("usr/lib"))
-    {
-        let places = places.filter_map(|place| Some(place.ok()?.path()));
-        command.env(
-            "LD_LIBRARY_PATH",
-            env::join_paths(places.filter(|place| place.is_dir())).unwrap(),
-        );
-    }
     command
         .env("XENSTORED_PATH", store.socket())
         .kill_on_drop(true)

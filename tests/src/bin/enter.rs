@@ -1,0 +1,116 @@
+//! Runs a program in a root file system of unpacked Debian packages, in a mount namespace of its own.
+//!
+//! The root is an overlay whose upper layer is in memory: the program may write anywhere, and nothing of it stays. From
+//! the machine come `/proc`, `/sys`, `/dev` and the directories that `--bind` names, at the same paths as outside. `/tmp`
+//! is a directory on the machine's disk, because disk images have to be on a real file system. `cargo xtask` passes this
+//! program to cargo as the runner of tests.
+#![allow(clippy::print_stderr, reason = "the message is for the person who waits")]
+
+use std::{
+    env, fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Error, Result};
+use clap::Parser;
+use rustix::{
+    mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
+    },
+    process::{geteuid, pivot_root},
+    thread::{UnshareFlags, unshare_unsafe},
+};
+
+/// The search path of root on a Debian.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables by which the machine's libraries would be loaded, or its shell's settings.
+const REMOVED: [&str; 6] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "BASH_ENV", "ENV", "CDPATH", "TMPDIR"];
+
+/// Runs a program in a root file system of unpacked Debian packages.
+#[derive(Parser)]
+#[command(name = "xenplug-enter")]
+struct Arguments {
+    /// The root file system, which is not changed.
+    #[arg(long)]
+    root: PathBuf,
+    /// An empty directory to mount the copy on, in the namespace.
+    #[arg(long)]
+    mount_point: PathBuf,
+    /// The directory that is `/tmp`.
+    #[arg(long)]
+    tmp: PathBuf,
+    /// A directory of the machine's that is visible at the same path.
+    #[arg(long)]
+    bind: Vec<PathBuf>,
+    /// The program, with its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<std::ffi::OsString>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let program = Path::new(&arguments.command[0]).to_owned();
+    let mut command = Command::new(&program);
+    command.args(&arguments.command[1..]);
+    let visible = arguments.bind.iter().any(|folder| program.starts_with(folder));
+    if !geteuid().is_root() {
+        eprintln!("not root: {} runs on the machine's own root", program.display());
+    } else if visible {
+        // A documentation test, which rustdoc makes somewhere else, runs outside.
+        let folder = env::current_dir()?;
+        enter(&arguments).context("entering the Debian root failed")?;
+        env::set_current_dir(&folder).with_context(|| folder.display().to_string())?;
+        REMOVED.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.env("PATH", PATH).env("XENPLUG_DEBIAN", &arguments.root);
+    }
+    Err(Error::new(command.exec()).context(program.display().to_string()))
+}
+
+/// Makes a copy of the root the root of this process.
+fn enter(arguments: &Arguments) -> Result<()> {
+    // SAFETY: this program has one thread and shares no memory; the flag concerns mounts alone.
+    #[allow(unsafe_code, reason = "unshare has no safe form")]
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("a mount namespace")?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    let top = &arguments.mount_point;
+    mount("tmpfs", top, "tmpfs", MountFlags::empty(), c"mode=755").with_context(|| top.display().to_string())?;
+    let [upper, work, root] = ["upper", "work", "root"].map(|name| top.join(name));
+    for folder in [&upper, &work, &root] {
+        fs::create_dir(folder)?;
+    }
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        escaped(&arguments.root),
+        escaped(&upper),
+        escaped(&work)
+    );
+    let layers = std::ffi::CString::new(layers)?;
+    mount("overlay", &root, "overlay", MountFlags::empty(), layers.as_c_str()).context("an overlay (overlayfs)")?;
+    for folder in ["proc", "sys", "dev"] {
+        mount_bind_recursive(Path::new("/").join(folder), root.join(folder)).context(folder)?;
+    }
+    mount("tmpfs", root.join("run"), "tmpfs", MountFlags::empty(), c"mode=755").context("/run")?;
+    fs::create_dir(root.join("run/lock"))?;
+    mount_bind(&arguments.tmp, root.join("tmp")).context("/tmp")?;
+    for folder in arguments.bind.iter().filter(|folder| folder.is_dir()) {
+        let inside = root.join(folder.strip_prefix("/").context("--bind takes absolute paths")?);
+        fs::create_dir_all(&inside)?;
+        mount_bind_recursive(folder, &inside).with_context(|| folder.display().to_string())?;
+    }
+    env::set_current_dir(&root)?;
+    // The old root comes to lie on the new one (pivot_root(2)), and is then detached.
+    pivot_root(".", ".").context("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    Ok(env::set_current_dir("/")?)
+}
+
+/// A path as the options of overlayfs take it (fs/overlayfs/params.c of Linux).
+fn escaped(path: &Path) -> String {
+    let text = path.display().to_string();
+    text.replace('\\', r"\\").replace(':', r"\:").replace(',', r"\,")
+}
