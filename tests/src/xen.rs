@@ -28,7 +28,7 @@ pub use report::table;
 
 /// Where the backends are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum BackendIn {
     /// In a domain of their own, served by `xl devd` or xenplugd.
     DriverDomain,
     /// Beside the toolstack, which runs the scripts.
@@ -44,7 +44,7 @@ pub enum Side {
     Ours,
 }
 
-impl Place {
+impl BackendIn {
     /// Both, in the order of the table.
     pub const ALL: [Self; 2] = [Self::DriverDomain, Self::Dom0];
 
@@ -78,7 +78,7 @@ pub struct Scenario {
     /// Its first line: what it shows.
     pub title: String,
     /// Where it runs: everywhere, unless a line says `# Only in: PLACE`.
-    pub places: Vec<Place>,
+    pub places: Vec<BackendIn>,
     /// Whether it runs only if it is asked for by name: a line says `# Only by name.`.
     pub by_name: bool,
     /// Whether domains have QEMU, which makes all of them larger and slower: a line says `# With QEMU.`.
@@ -117,8 +117,8 @@ impl Scenario {
         let title = title.context("its first line is no comment that says what it shows")?;
         let says = |line: &str| text.lines().any(|one| one == line);
         let only_in = text.lines().find_map(|line| line.strip_prefix("# Only in: "));
-        let is_meant = |place: &Place| only_in.is_none_or(|name| place.name() == name);
-        let places: Vec<_> = Place::ALL.into_iter().filter(is_meant).collect();
+        let is_meant = |place: &BackendIn| only_in.is_none_or(|name| place.name() == name);
+        let places: Vec<_> = BackendIn::ALL.into_iter().filter(is_meant).collect();
         ensure!(!places.is_empty(), "its `Only in` names no place");
         Ok(Self {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -136,7 +136,7 @@ impl Scenario {
 /// One machine is emulated at a time: it wants two processors, and with fewer domains were seen to stall.
 pub fn run(
     scenarios: &[Scenario],
-    places: &[Place],
+    places: &[BackendIn],
     sides: &[Side],
     rounds: Option<u32>,
     tell: &dyn Fn(&Ran),

@@ -5,7 +5,7 @@ use std::env;
 use anyhow::{Result, ensure};
 use xenplug_tests::{
     loud::say,
-    xen::{self, Parts, Place, Side},
+    xen::{self, BackendIn, Parts, Side},
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn real_xen_passes_every_scenario() -> Result<()> {
     say("    real Xen boots under emulation; this takes some minutes");
     // `cargo xtask xen` measures with more.
     let rounds = Some(3);
-    let report = xen::run(&scenarios, &Place::ALL, &[Side::Ours], rounds, &|ran| {
+    let report = xen::run(&scenarios, &BackendIn::ALL, &[Side::Ours], rounds, &|ran| {
         say(&format!("    {ran}"))
     })?;
     // Every scenario runs in one place at least.

@@ -386,6 +386,11 @@ fn a_helper_that_forks_away_is_ended_with_all_that_it_left() {
 fn no_zombie_and_no_cgroup_is_left_over() {
     use xenplug_system::grant::{HelperRule, Operator, ProcessGrant};
     let stage = Stage::linux();
+    let parent = own_cgroup();
+    // Another daemon on the machine may have left one, which has no member either.
+    let foreign = parent.as_ref().map(|parent| Foreign::new(parent));
+    let foreign_name = foreign.as_ref().map(Foreign::name);
+    let before: Vec<_> = parent.iter().flat_map(|parent| empty_cgroups(parent)).collect();
     let kept = start(&stage.system, "exit 0", "zombie");
     let pid = kept.1.pid;
     drop(kept);
@@ -399,27 +404,57 @@ fn no_zombie_and_no_cgroup_is_left_over() {
     let refused = stage.system.process.start(&grant, "no-program", &[], &tag("zombie"));
     assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
-        return;
-    };
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let Some(mount) = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")) else {
-        return;
-    };
-    let directory = format!("{}/{own}", mount.split(' ').nth(1).unwrap());
+    let Some(parent) = parent else { return };
+    assert!(
+        before.iter().any(|name| Some(name) == foreign_name.as_ref()),
+        "{before:?}"
+    );
     // Other tests have theirs at the same time: those in which nobody is left for long are left over.
-    let empty = || -> Vec<String> {
-        let entries = fs::read_dir(&directory).unwrap().filter_map(|entry| entry.ok());
-        let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("xenplug-"));
-        let processes = |path: std::path::PathBuf| fs::read_to_string(path.join("cgroup.procs"));
-        let empty = own.filter(|entry| processes(entry.path()).is_ok_and(|processes| processes.is_empty()));
-        empty
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect()
-    };
-    let before = empty();
+    let once = empty_cgroups(&parent);
     std::thread::sleep(Duration::from_millis(500));
-    let left: Vec<_> = empty().into_iter().filter(|name| before.contains(name)).collect();
+    let twice = empty_cgroups(&parent).into_iter().filter(|name| once.contains(name));
+    let left: Vec<_> = twice.filter(|name| !before.contains(name)).collect();
     assert_eq!(left, [""; 0]);
+}
+
+/// The directory of this process's cgroup, where there is cgroup v2.
+fn own_cgroup() -> Option<std::path::PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+    Some(std::path::Path::new(mount.split(' ').nth(1).unwrap()).join(own))
+}
+
+/// The names of helpers' cgroups without a member.
+fn empty_cgroups(parent: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(parent).unwrap().filter_map(|entry| entry.ok());
+    let helpers = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("xenplug-"));
+    let members = |path: std::path::PathBuf| fs::read_to_string(path.join("cgroup.procs"));
+    let empty = helpers.filter(|entry| members(entry.path()).is_ok_and(|members| members.is_empty()));
+    empty
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// A cgroup as another daemon may have it, until it is dropped.
+struct Foreign(std::path::PathBuf);
+
+impl Foreign {
+    fn new(parent: &std::path::Path) -> Self {
+        // No process has such an id.
+        let path = parent.join(format!("xenplug-{:010}", 4_200_000_000 + u64::from(std::process::id())));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn name(&self) -> String {
+        self.0.file_name().unwrap().to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }

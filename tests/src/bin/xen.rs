@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-use xenplug_tests::xen::{self, Place, Side};
+use xenplug_tests::xen::{self, BackendIn, Side};
 
 /// Runs scenarios on real Xen under emulation: in a driver domain and in dom0, with the originals and with Xenplug.
 ///
@@ -22,7 +22,7 @@ struct Arguments {
     list: bool,
     /// Only where the backends are here.
     #[arg(long, value_enum)]
-    place: Option<WhichPlace>,
+    place: Option<WhichBackend>,
     /// Only on this side.
     #[arg(long, value_enum)]
     side: Option<WhichSide>,
@@ -32,7 +32,7 @@ struct Arguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum WhichPlace {
+enum WhichBackend {
     DriverDomain,
     Dom0,
 }
@@ -76,9 +76,9 @@ fn main() -> Result<ExitCode> {
         all.into_iter().filter(named).collect()
     };
     let places = match arguments.place {
-        None => Place::ALL.to_vec(),
-        Some(WhichPlace::DriverDomain) => vec![Place::DriverDomain],
-        Some(WhichPlace::Dom0) => vec![Place::Dom0],
+        None => BackendIn::ALL.to_vec(),
+        Some(WhichBackend::DriverDomain) => vec![BackendIn::DriverDomain],
+        Some(WhichBackend::Dom0) => vec![BackendIn::Dom0],
     };
     let sides = match arguments.side {
         None => Side::ALL.to_vec(),

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Parts, Place, Scenario, Side, root};
+use super::{BackendIn, Parts, Scenario, Side, root};
 
 /// How long domains may take to come up.
 const START: Duration = Duration::from_secs(600);
@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// A machine that is to be switched on.
 pub(super) struct Boot<'a> {
     /// Where its backends are.
-    pub place: Place,
+    pub place: BackendIn,
     /// Who attaches its devices.
     pub side: Side,
     /// What it runs, in this order.
@@ -46,7 +46,7 @@ pub struct Ran {
     /// Its name.
     pub scenario: String,
     /// Where.
-    pub place: Place,
+    pub place: BackendIn,
     /// By whom.
     pub side: Side,
     /// How it ended.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Outcome, Place, Ran, Scenario, Side};
+use super::{BackendIn, Outcome, Ran, Scenario, Side};
 
 /// The table: a row for each scenario and place, below it a row for each step and each count; then what was found and what
 /// failed.
@@ -14,7 +14,7 @@ pub fn table(scenarios: &[Scenario], report: &[Ran]) -> String {
     };
     let mut rows = Vec::new();
     let mut remarks = String::new();
-    for place in Place::ALL {
+    for place in BackendIn::ALL {
         for scenario in scenarios {
             let sides = Side::ALL.map(|side| of(&scenario.name, place, side));
             if sides.iter().all(Option::is_none) {

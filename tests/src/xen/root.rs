@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Place, archive::Archive, folder, kernel, parts::Parts};
+use super::{BackendIn, archive::Archive, folder, kernel, parts::Parts};
 use crate::{
     harness::{self, ISCSIADM, build_directory},
     readme,
@@ -138,7 +138,7 @@ pub(super) fn assemble(parts: &Parts, into: &Path, qemu: bool) -> Result<()> {
     let scenarios = into.join("scenarios");
     copy(&folder(), &scenarios)?;
     let readme = fs::read_to_string(clone().join("README.md")).context("README.md")?;
-    for place in Place::ALL {
+    for place in BackendIn::ALL {
         let file = scenarios.join(format!("install-{}.sh", place.name()));
         fs::write(file, installation(&readme, place)?)?;
     }
@@ -146,10 +146,10 @@ pub(super) fn assemble(parts: &Parts, into: &Path, qemu: bool) -> Result<()> {
 }
 
 /// The commands with which the README installs Xenplug: the binaries, then what the domain needs besides.
-fn installation(readme: &str, place: Place) -> Result<String> {
+fn installation(readme: &str, place: BackendIn) -> Result<String> {
     let sections = match place {
-        Place::DriverDomain => ["Binaries and plugins", "In a driver domain"],
-        Place::Dom0 => ["Binaries and plugins", "In dom0"],
+        BackendIn::DriverDomain => ["Binaries and plugins", "In a driver domain"],
+        BackendIn::Dom0 => ["Binaries and plugins", "In dom0"],
     };
     let mut script = format!("cd /{CLONE} || exit\n");
     for section in sections {

@@ -18,6 +18,8 @@ const X: Device = Device::card(4, 0);
 
 const BRIDGE: Step = Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up");
 const SECOND: Step = Step::Sh("ip link add xenbr1 type bridge; ip link set xenbr1 up");
+/// Takes away `brctl`, of the package bridge-utils, which an operator need not have installed.
+const NO_BRCTL: Step = Step::Sh("mount --bind /dev/null /usr/sbin/brctl");
 const PEER: Step = Step::Peer("xenbr0", "10.0.0.1/24 fd00::1/64");
 const TAP: Step = Step::Sh("ip tuntap add vif3.0-emu mode tap");
 /// Set-up that the scripts expect from xend's antispoofing: packets without an allowing rule are not forwarded.
@@ -61,7 +63,9 @@ pub(crate) const CASES: &[Case] = cases! {
     "a vif on a bridge": [BRIDGE, device(V, &[]), add(V, 0)];
     "a vif of the second of two bridges": [BRIDGE, SECOND, device(V, &[("bridge", "xenbr1")]), add(V, 0)];
     "no bridge named, and there is none": [device(V, &[("bridge", ABSENT)]), add(V, 1)];
-    "no bridge named, and there is one without ports": [BRIDGE, device(V, &[("bridge", ABSENT)]), add(V, 1)] => [
+    "no bridge named, and there is one without ports": [
+        NO_BRCTL, BRIDGE, device(V, &[("bridge", ABSENT)]), add(V, 1)
+    ] => [
         differs(
             &[
                 "node vif/3/0/hotplug-error = <text>", "node vif/3/0/hotplug-status = error",
@@ -79,7 +83,7 @@ pub(crate) const CASES: &[Case] = cases! {
         BRIDGE, sh("ip link add eth7 type veth peer name eth7p; ip link set eth7 up master xenbr0"),
         device(V, &[("bridge", ABSENT)]), add(V, 0)
     ];
-    "an empty bridge": [BRIDGE, device(V, &[("bridge", "")]), add(V, 1)];
+    "an empty bridge": [NO_BRCTL, BRIDGE, device(V, &[("bridge", "")]), add(V, 1)];
     "a bridge that is missing": [BRIDGE, device(V, &[("bridge", "xenbr7")]), add(V, 1)];
     "a bridge that is not granted": [
         sh("ip link add lan0 type bridge; ip link set lan0 up"), device(V, &[("bridge", "lan0")]), add(V, 0)
@@ -94,7 +98,9 @@ pub(crate) const CASES: &[Case] = cases! {
             "what the operator did not grant is refused",
         ),
     ];
-    "a link that is no bridge": [sh("ip link add xenbr0 type veth peer name other"), device(V, &[]), add(V, 2)] => [
+    "a link that is no bridge": [
+        NO_BRCTL, sh("ip link add xenbr0 type veth peer name other"), device(V, &[]), add(V, 2)
+    ] => [
         differs(
             &[
                 "link vif3.0: MAC *", "node 3/device/vif/0/mtu = 1500", "node vif/3/0/hotplug-status = ",
@@ -213,7 +219,7 @@ pub(crate) const CASES: &[Case] = cases! {
         BRIDGE, device(V, &[]), sh("ip address add 10.9.9.9/24 dev vif3.0; ip link set vif3.0 up"), add(V, 0)
     ];
     "the link is on another bridge already": [
-        BRIDGE, SECOND, device(V, &[]), sh("ip link set vif3.0 master xenbr1"), add(V, 0)
+        NO_BRCTL, BRIDGE, SECOND, device(V, &[]), sh("ip link set vif3.0 master xenbr1"), add(V, 0)
     ];
     "the link is on the bridge already": [BRIDGE, device(V, &[]), sh("ip link set vif3.0 master xenbr0"), add(V, 0)];
     "a mac that is none": [BRIDGE, device(V, &[("mac", "no")]), add(V, 0)];
