@@ -179,7 +179,7 @@ impl Prefix {
         }
     }
 
-    /// Whether an address is within.
+    /// Tells whether an address is within.
     pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && Self { address, ..self }.network() == self.network()
     }
@@ -232,7 +232,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// How many bits an address has.
+/// Number of bits of an address.
 fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }

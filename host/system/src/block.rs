@@ -16,18 +16,18 @@ use crate::{
 pub struct Source {
     /// Which one, for [`Block::close`].
     pub id: u64,
-    /// What is known of it.
+    /// Facts from its descriptor.
     pub facts: SourceFacts,
 }
 
-/// What is known of a source, from its descriptor.
+/// Facts about a source, read from its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFacts {
-    /// What it is, by an identity that no other has.
+    /// Identity that no other source has.
     pub identity: SourceIdentity,
     /// The path without symbolic links.
     pub path: PathBuf,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// For a block device: the kernel's sequence number of the disk.
     pub diskseq: Option<u64>,
@@ -35,7 +35,7 @@ pub struct SourceFacts {
     pub read_only: bool,
 }
 
-/// What a source is, however it is named: symbolic and hard links lead to the same.
+/// Identity of a source, whatever path names it: symbolic and hard links lead to the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SourceIdentity {
     /// A regular file.
@@ -54,14 +54,14 @@ pub enum SourceIdentity {
     },
 }
 
-/// How to set up a loop device.
+/// Options of a loop device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoopOptions {
     /// Refuse writes.
     pub read_only: bool,
     /// Bypass the page cache.
     pub direct_io: bool,
-    /// Whose it is, at most 63 bytes: kept by the kernel in `lo_file_name`, so that a loop device attached just before
+    /// Owner, at most 63 bytes: kept by the kernel in `lo_file_name`, so that a loop device attached just before
     /// a crash can be found again by [`Block::find_loops`].
     pub tag: String,
 }
@@ -89,7 +89,7 @@ impl LoopOptions {
 }
 
 impl LoopDevice {
-    /// Whether it is the one that was recorded. Its sequence number may be another: a daemon may have attached it anew,
+    /// Tells whether it is the recorded device. Its sequence number may differ: a daemon may have attached it anew,
     /// and ended before it could record that.
     pub(crate) fn is(&self, recorded: &Self) -> bool {
         self.backing == recorded.backing
@@ -111,9 +111,9 @@ pub struct LoopDevice {
     pub diskseq: Option<u64>,
     /// The file behind it.
     pub backing: SourceIdentity,
-    /// Where that file was when it was attached.
+    /// Path of that file when the device was attached.
     pub backing_path: PathBuf,
-    /// How it was set up.
+    /// Options that it was attached with.
     pub options: LoopOptions,
 }
 
@@ -128,7 +128,7 @@ pub trait Block: Send + Sync {
     /// Closes a source. One that is not open is no error.
     fn close(&self, source: u64);
 
-    /// Who uses a source on this machine besides us, in words: a mount point, a loop device that is not one of `ours`.
+    /// Names another user of a source on this host: a mount point, a loop device that is not one of `ours`.
     /// With `Access::ReadOnly`, read-only mounts do not count.
     fn used_by(&self, source: &Source, access: Access, ours: &[u32]) -> Result<Option<String>, Error>;
 

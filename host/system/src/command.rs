@@ -15,7 +15,7 @@ pub struct Command {
     pub helper: String,
     /// The program, an absolute path.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Arguments of the program.
     pub arguments: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Command {
 /// The variables that a hook finds in its environment.
 pub type Variables = BTreeMap<String, String>;
 
-/// What runs a hook with variables besides those that every helper has (coreutils).
+/// Program that runs a hook with variables besides those that every helper has (coreutils).
 const ENV: &str = "/usr/bin/env";
 
 /// A call of a hook: it is the helper of its file's name.

@@ -13,7 +13,7 @@ pub enum Error {
     Invalid {
         /// Which parameter, by the name of its node: `params`, `vifname`, `mac`.
         key: &'static str,
-        /// What is wrong with it.
+        /// Reason.
         cause: String,
     },
     /// It does not exist, or no longer.
@@ -25,7 +25,7 @@ pub enum Error {
     /// The kernel refused: what was tried, and its error.
     #[error("{what}: {source_text}")]
     Kernel {
-        /// What was tried, such as `attach /dev/loop3`.
+        /// Action that failed, such as `attach /dev/loop3`.
         what: String,
         /// The error number, if there was one.
         errno: Option<i32>,

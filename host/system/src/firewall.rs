@@ -1,4 +1,4 @@
-//! What a link may send: rules in an nftables table of our own.
+//! Sources that a link may send from: rules in an nftables table of its own.
 
 pub(crate) mod rules;
 
@@ -10,20 +10,20 @@ use crate::{
     network::{IfName, Mac, Prefix},
 };
 
-/// What may come out of a link; the rest is dropped.
+/// Sources that a link may send from; all other frames are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
     /// The hardware address frames must carry.
     pub mac: Option<Mac>,
-    /// Where IPv4 packets and ARP may come from.
+    /// Sources of IPv4 packets and ARP.
     pub ipv4: Vec<Prefix>,
-    /// Where IPv6 packets and neighbour advertisements may come from: with any of them, link-local addresses too.
+    /// Sources of IPv6 packets and neighbour advertisements: with any of them, link-local addresses too.
     pub ipv6: Vec<Prefix>,
-    /// Whether it may ask for an address by DHCP.
+    /// Set if it may ask for an address by DHCP.
     pub dhcp: bool,
 }
 
-/// What links may send, by rules in an nftables table of its own, `netdev xenplug-<link>`.
+/// Rules for links in an nftables table of each, `netdev xenplug-<link>`.
 pub trait Firewall: Send + Sync {
     /// Lets a link send from these sources alone, and nothing that only a router or a DHCP server would send. A second
     /// call replaces the first, without a moment in between. The rules go by the link's name: rename it before.

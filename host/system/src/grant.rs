@@ -1,4 +1,4 @@
-//! What the operator allows a plugin: proofs that the system's calls take, and that nothing else can make.
+//! Grants of the operator to a plugin: proofs that the platform's calls take, and that only the configuration can make.
 //!
 //! A grant is made from the operator's configuration, with the [`Operator`] token that stands for it. A test over the
 //! sources keeps the places that name `Operator::of_configuration` few: the daemon's configuration, and tests.
@@ -18,7 +18,7 @@ impl Operator {
     }
 }
 
-/// How something may be used.
+/// Access to a file or a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Access {
     /// Reads only: `"ro"` in the configuration.
@@ -35,12 +35,12 @@ pub enum Access {
 pub struct PathRule {
     /// An absolute path.
     pub path: PathBuf,
-    /// How it may be used.
+    /// Access that the rule allows.
     pub access: Access,
 }
 
 impl PathRule {
-    /// What the last component of the path has to be like, if it is a pattern.
+    /// Pattern that the last component of the path has to match, if it is one.
     fn pattern(&self) -> Option<&str> {
         self.path.file_name()?.to_str().filter(|name| name.contains('*'))
     }
@@ -53,7 +53,7 @@ impl PathRule {
         }
     }
 
-    /// What of a path comes below the rule's directory, of which `directory` is a name, if the rule covers it.
+    /// Rest of a path below the rule's directory, of which `directory` is a name, if the rule covers the path.
     pub(crate) fn rest<'p>(&self, directory: &Path, path: &'p Path) -> Option<&'p Path> {
         let rest = path.strip_prefix(directory).ok()?;
         let Some(pattern) = self.pattern() else {
@@ -69,7 +69,7 @@ impl PathRule {
 pub struct NamePattern(pub String);
 
 impl NamePattern {
-    /// Whether a name fits.
+    /// Tells whether a name matches.
     pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),
@@ -93,7 +93,7 @@ pub struct HelperRule {
 }
 
 impl HelperRule {
-    /// Whether the helper may be started with these arguments.
+    /// Tells whether the helper may be started with these arguments.
     fn permits(&self, arguments: &[String]) -> bool {
         let (patterns, more) = match self.args.split_last() {
             Some((last, patterns)) if last == "..." => (patterns, patterns.last()),
@@ -183,19 +183,19 @@ impl NetworkGrant {
         Self { uplinks, ..self }
     }
 
-    /// Whether the bridge of that name is granted.
+    /// Tells whether the bridge of that name is granted.
     pub fn permits(&self, bridge: &str) -> bool {
         self.bridges.iter().any(|pattern| pattern.matches(bridge))
     }
 
-    /// Whether a route to that prefix is granted.
+    /// Tells whether a route to that prefix is granted.
     pub(crate) fn permits_route(&self, to: Prefix) -> bool {
         self.routes
             .iter()
             .any(|granted| granted.length <= to.length && granted.contains(to.address))
     }
 
-    /// Whether the addresses of the link of that name may be read.
+    /// Tells whether the addresses of the link of that name may be read.
     pub(crate) fn permits_uplink(&self, link: &str) -> bool {
         self.uplinks.iter().any(|pattern| pattern.matches(link))
     }
@@ -298,7 +298,7 @@ impl ProcessGrant {
     }
 }
 
-/// Whether an argument is as the pattern has it.
+/// Tells whether an argument matches the pattern.
 fn argument_matches(pattern: &str, argument: &str) -> bool {
     let climbs = |text: &str| text.split('/').any(|component| component == "..");
     if argument.chars().any(char::is_control)
@@ -310,7 +310,7 @@ fn argument_matches(pattern: &str, argument: &str) -> bool {
     text_matches(pattern, argument)
 }
 
-/// Whether a text is as the pattern has it, `*` standing for any run of characters but `/`.
+/// Tells whether a text matches the pattern, in which `*` stands for any run of characters but `/`.
 fn text_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|beginning| text.strip_prefix(beginning)) else {

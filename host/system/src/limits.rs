@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Error;
 
-/// Bytes of address space for compiling one component. CPython's 18 MB take less than 2 GiB.
+/// Address space for compiling one component, in bytes. CPython's 18 MB take less than 2 GiB.
 const ADDRESS_SPACE: u64 = 8 << 30;
 /// Seconds of processor time, over all threads. CPython's component takes some 10.
 const PROCESSOR: u64 = 120;

@@ -21,7 +21,7 @@ pub trait Locks: Send + Sync {
     fn give_back(&self, name: &str);
 }
 
-/// Where no scripts are: nobody is kept out.
+/// Locks of a host without original scripts: they keep nobody out.
 #[derive(Debug)]
 pub(crate) struct NoScripts;
 

@@ -14,9 +14,9 @@ use crate::{Error, grant::NetworkGrant};
 pub struct Link {
     /// The interface number. It stays when the name changes.
     pub index: u32,
-    /// Its name.
+    /// Name of the interface.
     pub name: IfName,
-    /// Bytes.
+    /// MTU in bytes.
     pub mtu: u32,
     /// Hardware address.
     pub mac: Mac,
@@ -24,11 +24,11 @@ pub struct Link {
     pub up: bool,
     /// The interface number of the bridge it is a port of.
     pub master: Option<u32>,
-    /// Whether it is itself a bridge.
+    /// Set if it is a bridge.
     pub bridge: bool,
 }
 
-/// What to change of a link; what is `None` stays. Made in one step in this order: flush, (down), address, MTU, name,
+/// Changes of a link; a field that is `None` stays. Made in one step in this order: flush, (down), address, MTU, name,
 /// master, up or down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkChanges {
@@ -36,7 +36,7 @@ pub struct LinkChanges {
     pub flush: bool,
     /// Hardware address.
     pub mac: Option<Mac>,
-    /// Bytes.
+    /// MTU in bytes.
     pub mtu: Option<u32>,
     /// A new name.
     pub name: Option<IfName>,
@@ -59,7 +59,7 @@ fn said_to_be_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<O
 /// A route through a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Where it leads.
+    /// Destination.
     pub to: Prefix,
     /// The preferred source address.
     pub source: Option<IpAddr>,
@@ -69,7 +69,7 @@ pub struct Route {
 
 /// Links and bridges.
 pub trait Network: Send + Sync {
-    /// Whether there is a link of that name; also if that cannot be found out, as who goes on to use it will be told why.
+    /// Tells whether there is a link of that name; also if that cannot be found out, as the next call on it says why.
     /// Of all the calls the one that never blocks, so that it may be made from anywhere.
     fn exists(&self, name: &IfName) -> bool;
 

@@ -12,7 +12,7 @@ use crate::{
     grant::{HookGrant, ProcessGrant},
 };
 
-/// How a helper ended.
+/// Result of a helper that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// The exit code, or 128 and the signal's number.
@@ -35,7 +35,7 @@ pub struct HelperProcess {
     pub pid: u32,
     /// When it started, in clock ticks since boot (field 22 of /proc/PID/stat).
     pub started: u64,
-    /// Whose it is: set in its environment as `XENPLUG_TAG`, which finds it again after a crash.
+    /// Owner: set in its environment as `XENPLUG_TAG`, which finds it again after a crash.
     pub tag: String,
 }
 
@@ -77,10 +77,10 @@ pub trait Process: Send + Sync {
         tag: &str,
     ) -> Result<HelperProcess, Error>;
 
-    /// Whether it runs.
+    /// Tells whether it runs.
     fn running(&self, kept: &HelperProcess) -> bool;
 
-    /// What it has written, to either stream, since this was last asked, also under an earlier daemon: at most
+    /// Takes the output to either stream that was not taken yet, also if it was written under an earlier daemon: at most
     /// [`SAID_MAX`] bytes. What comes while these wait to be asked for is lost, and nobody waits.
     fn said(&self, kept: &HelperProcess) -> Vec<u8>;
 

@@ -85,7 +85,7 @@ pub struct Snapshot {
     pub links: Vec<(Link, Vec<Prefix>, Vec<Route>)>,
     /// Links on which ARP is answered for others.
     pub answering: Vec<IfName>,
-    /// What links may send.
+    /// Sources that links may send from.
     pub rules: BTreeMap<IfName, Sources>,
     /// Helpers that run.
     pub processes: Vec<HelperProcess>,
@@ -104,12 +104,12 @@ impl SimHost {
         self.world().faults.expect(trouble);
     }
 
-    /// How often an operation was called.
+    /// Number of calls of an operation.
     pub fn calls(&self, operation: Operation) -> usize {
         self.world().faults.calls(operation)
     }
 
-    /// What it holds.
+    /// Everything that is held now.
     pub fn snapshot(&self) -> Snapshot {
         let world = self.world();
         Snapshot {
@@ -238,12 +238,12 @@ impl SimHost {
         }
     }
 
-    /// What a link may send; `None` for anything.
+    /// Sources that a link may send from; `None` for any.
     pub fn rules(&self, name: &IfName) -> Option<Sources> {
         self.world().rules.get(name).cloned()
     }
 
-    /// Whether an IP packet from that address passes the rules for a link.
+    /// Tells whether an IP packet from that address passes the rules for a link.
     pub fn passes(&self, name: &IfName, source: IpAddr) -> bool {
         let world = self.world();
         let Some(rules) = world.rules.get(name) else {

@@ -1,4 +1,4 @@
-//! What links may send, told by frames that are really sent: from a guest's end of a card, over a bridge, to another.
+//! Frames that links may send, really sent from a guest's end of a vif over a bridge to another.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod frames;
@@ -91,7 +91,7 @@ impl Net {
         self.stage.system.firewall.lift(&grant(), &name("vif1.0")).unwrap();
     }
 
-    /// Whether a frame from the guest comes through. The frame that follows it, which `sources` let pass, tells that
+    /// Tells whether a frame from the guest comes through. The frame that follows it, which `sources` let pass, tells that
     /// it no longer will.
     fn passes(&self, frame: &Frame, sentinel: &Frame) -> bool {
         self.guest.send(frame);

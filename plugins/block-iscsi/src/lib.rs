@@ -24,7 +24,7 @@ use xenplug_sdk::{
     disk::Disk,
 };
 
-/// How long the disk may take to come, in milliseconds: less than an event may take by default.
+/// Milliseconds in which the disk has to come: less than an event may take by default.
 const SETTLING: u32 = 8_000;
 
 /// `ISCSI_ERR_NO_OBJS_FOUND` (open-iscsi, include/iscsi_err.h): there is no such session, or none at all.

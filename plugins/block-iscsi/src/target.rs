@@ -1,4 +1,4 @@
-//! What `params` names: a target, its portal, and how it is reached.
+//! Target, portal and multipath that `params` names.
 
 use xenplug_sdk::Error;
 
@@ -59,7 +59,7 @@ impl Target {
         format!("/dev/disk/by-path/ip-{address}:{port}-iscsi-{}-lun-0", self.iqn)
     }
 
-    /// Whether a list of iscsiadm's, of sessions or of targets, has it.
+    /// Tells whether a list of iscsiadm's, of sessions or of targets, has it.
     pub(crate) fn is_in(&self, list: &str) -> bool {
         list.split_whitespace().any(|word| word == self.iqn)
     }

@@ -33,7 +33,7 @@ use xenplug_sdk::{
 /// `nbds_max` (linux/drivers/block/nbd.c).
 const DEVICES: u32 = 16;
 
-/// What `nbd-client -c` says of a device that is not connected. Other codes than this and 0 are errors (nbd-client.c,
+/// Exit code of `nbd-client -c` for a device that is not connected. Other codes than this and 0 are errors (nbd-client.c,
 /// `check_conn`).
 const NOT_CONNECTED: u32 = 1;
 

@@ -1,4 +1,4 @@
-//! What `params` names: a server, and what it exports.
+//! Server and export that `params` names.
 
 use xenplug_sdk::Error;
 
@@ -13,7 +13,7 @@ pub(crate) struct Server {
     pub(crate) export: String,
 }
 
-/// Where a server listens.
+/// Address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Tcp { host: String, port: String },

@@ -2,7 +2,7 @@
 
 use xenplug_sdk::{Command, Error, Undo};
 
-/// What tap-ctl says, as an error number, of a tapdisk or a disk of it that has gone: `ENOENT`, `ESRCH`, `ENXIO`,
+/// Exit codes of tap-ctl for a tapdisk or a disk of it that has gone: `ENOENT`, `ESRCH`, `ENXIO`,
 /// `ENODEV`, `EINVAL`, `EPIPE`, `ECONNRESET`, `ECONNREFUSED`.
 const GONE: [u32; 8] = [2, 3, 6, 19, 22, 32, 104, 111];
 
@@ -16,7 +16,7 @@ pub(crate) struct Tapdisk {
     pub(crate) minor: String,
 }
 
-/// What `tap-ctl list` answers.
+/// Answer of `tap-ctl list`.
 pub(crate) struct List(String);
 
 impl List {

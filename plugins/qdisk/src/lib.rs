@@ -58,7 +58,7 @@ impl Handler for Qdisk {
     }
 }
 
-/// What the operator says.
+/// Settings of the operator.
 #[derive(Debug, PartialEq, Eq)]
 struct Settings {
     formats: String,

@@ -1,4 +1,4 @@
-//! What wit-bindgen makes of the WIT package: the only generated code of the crate, and its only `unsafe`.
+//! Bindings that wit-bindgen makes of the WIT package: the only generated code of the crate, and its only `unsafe`.
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,

@@ -14,7 +14,7 @@ pub struct Command {
     arguments: Vec<String>,
 }
 
-/// How the host undoes what a helper did: by another call, when the device goes or the handler fails.
+/// Undoing of a helper's effect by another call, which the daemon makes when the device goes or the handler fails.
 ///
 /// It may be run although the helper never was, and more than once: it has to bear that, or its exit code for "there is
 /// nothing to undo" has to be [`settled`](Self::settled_by).
@@ -60,7 +60,7 @@ impl Command {
         HelperProcess::join(&self.helper, &self.arguments)
     }
 
-    /// What it wrote to standard output, if it ended with exit code 0.
+    /// Standard output of a helper that ended with exit code 0.
     pub fn expect(&self, output: Result<Output, Error>) -> Result<String, Error> {
         let output = output?;
         if output.code == 0 {

@@ -34,7 +34,7 @@ impl Device {
             .map(|node| node.value.as_str())
     }
 
-    /// What whoever ran the script told it by that name.
+    /// Parameter of that name that the script was called with.
     pub fn parameter(&self, key: &str) -> Option<&str> {
         let told = self.parameters.iter().find(|told| told.name == key);
         told.map(|told| told.value.as_str())

@@ -6,7 +6,7 @@ use crate::{
     block::{Access, LoopOptions, Sharing, Source, SourceFacts, SourceKind},
 };
 
-/// How a disk may be used.
+/// Access and sharing of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Reads; others may read too.
@@ -34,7 +34,7 @@ impl Mode {
 pub struct Disk {
     /// Absolute.
     pub path: String,
-    /// Who may do what.
+    /// Access and sharing by the node `mode`.
     pub mode: Mode,
     /// `device-type` is `cdrom`: it is read-only, whatever the mode.
     pub cdrom: bool,
@@ -95,12 +95,12 @@ impl Disk {
             .backend("physical-device", number.to_string()))
     }
 
-    /// Whether nothing may be written to it.
+    /// Tells whether nothing may be written to it.
     pub fn read_only(&self) -> bool {
         self.cdrom || self.mode == Mode::ReadOnly
     }
 
-    /// How it is opened.
+    /// Access with which it is opened.
     pub fn access(&self) -> Access {
         if self.read_only() {
             Access::ReadOnly
@@ -109,7 +109,7 @@ impl Disk {
         }
     }
 
-    /// Who else may use it.
+    /// Sharing with which it is claimed.
     pub fn sharing(&self) -> Sharing {
         match self.mode {
             Mode::Shared => Sharing::Unchecked,

@@ -30,14 +30,14 @@ impl Error {
     }
 }
 
-/// What is none of the other cases: `Err("…")?` in a handler.
+/// Any other failure: `Err("…")?` in a handler.
 impl From<&str> for Error {
     fn from(message: &str) -> Self {
         Self::Other(message.into())
     }
 }
 
-/// What is none of the other cases: `Err(format!("…"))?` in a handler.
+/// Any other failure: `Err(format!("…"))?` in a handler.
 impl From<String> for Error {
     fn from(message: String) -> Self {
         Self::Other(message)

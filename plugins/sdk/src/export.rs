@@ -1,4 +1,4 @@
-//! How a [`Handler`] becomes the component's export.
+//! Export of a [`Handler`] as the component's interface.
 
 use std::marker::PhantomData;
 

@@ -52,7 +52,7 @@ impl Handler for VifBridge {
     }
 }
 
-/// What `xenbrN` is called where the bridge carries the name of its physical interface: `ethN`. Configurations written
+/// Former name for `xenbrN` where the bridge carries the name of its physical interface: `ethN`. Configurations written
 /// before that still say `xenbrN` (tools/hotplug/Linux/vif-bridge).
 fn former_name(bridge: &str) -> Option<String> {
     bridge.strip_prefix("xenbr").map(|number| format!("eth{number}"))

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use xenplug_sdk::{Device, Error, OrInvalid};
 
-/// How far the router's address is from the guest's (tools/hotplug/Linux/vif-nat, `routing_ip`).
+/// Distance of the router's address from the guest's (tools/hotplug/Linux/vif-nat, `routing_ip`).
 const ROUTER: u8 = 127;
 
 /// The two addresses.

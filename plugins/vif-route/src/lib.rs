@@ -57,7 +57,7 @@ fn netdev(device: &Device) -> Result<&str, Error> {
     }
 }
 
-/// What is routed to the guest.
+/// Prefixes that are routed to the guest.
 fn routes(device: &Device, own: &str) -> Result<Vec<Route>, Error> {
     let metric = match device.vif_type {
         VifType::Emulated => 1,

@@ -1,4 +1,4 @@
-//! What a guest may send from: its `ip` and `mac`, as the firewall takes them.
+//! Sources that a guest may send from: its `ip` and `mac`, as the firewall takes them.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ fn any_address() -> Sources {
     }
 }
 
-/// What may be sent from the addresses and prefixes of a list.
+/// Parses the addresses and prefixes of a list into sources.
 fn parse(list: &str) -> Result<Sources, Error> {
     let mut sources = Sources {
         mac: None,

@@ -11,11 +11,11 @@ use crate::sources;
 /// Settings that a vif's nodes ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VifSettings {
-    /// Its link's new name.
+    /// New name of its link.
     pub name: Option<String>,
-    /// Bytes.
+    /// MTU in bytes.
     pub mtu: Option<u32>,
-    /// What it may send, if that is restricted.
+    /// Sources that its guest may send from, if they are restricted.
     pub allowed: Option<Sources>,
     vif_type: VifType,
 }
@@ -69,7 +69,7 @@ impl VifSettings {
         }
     }
 
-    /// What there is to publish: for the frontend, the MTU that was set.
+    /// Nodes to publish: for the frontend, the MTU that was set.
     pub fn connection(&self) -> Connection {
         match (self.mtu, self.vif_type) {
             (Some(mtu), VifType::Paravirtual) => Connection::new().frontend("mtu", mtu.to_string()),

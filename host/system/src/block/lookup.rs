@@ -1,4 +1,4 @@
-//! Where a path may be looked up: the rules for resolution that both implementations share.
+//! Rules for the resolution of paths, shared by Linux and the simulated host.
 //!
 //! A path is looked up within a rule's directory, without following links. Where a link on the way leads is looked up
 //! in the grant like a path that was asked for. What is swapped meanwhile by someone who can write in the directory is
@@ -15,27 +15,27 @@ use crate::{
     grant::{Access, BlockGrant},
 };
 
-/// How many links are followed (include/linux/namei.h, `MAXSYMLINKS`).
+/// Number of links that are followed (include/linux/namei.h, `MAXSYMLINKS`).
 pub(crate) const MAX_LINKS: usize = 40;
 
-/// Where the machine keeps its devices.
+/// Directory of the host's devices.
 pub(crate) const DEV: &str = "/dev";
 
 /// A link that was followed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
-    /// How what it leads to may be used, if by its word.
+    /// Access that the rule of the link allows to its target.
     pub access: Access,
     /// It is root's, on the file system of /dev.
     pub of_dev: bool,
 }
 
-/// Where to look a path up, and how what is found may be used.
+/// Directory in which a path is looked up, with the access that is allowed there.
 #[derive(Debug)]
 pub(crate) struct LookupRoot {
     /// A rule's path, or /dev. Links in it are followed: they are the operator's.
     pub directory: PathBuf,
-    /// What of the path comes below it.
+    /// Rest of the path below it.
     pub rest: PathBuf,
     access: Access,
     /// By a rule, and not by the word of a link in /dev.
@@ -115,7 +115,7 @@ pub(crate) fn not_granted(wanted: &Path, linked: bool) -> Error {
     Error::Denied(format!("{} {what}", wanted.display()))
 }
 
-/// What is there, and no disk.
+/// Error for a path that leads to something other than a disk.
 pub(crate) fn no_disk(wanted: &Path) -> Error {
     Error::params(format!("{} is neither a file nor a block device", wanted.display()))
 }
@@ -125,7 +125,7 @@ pub(crate) fn missing(wanted: &Path) -> Error {
     Error::NotFound(format!("{} does not exist", wanted.display()))
 }
 
-/// What is not to be written, in the words of Xen's block script.
+/// Error for a write to something read-only, in the words of Xen's block script.
 pub(crate) fn read_only(kind: &str, wanted: &Path) -> Error {
     let wanted = wanted.display();
     Error::Busy(format!(

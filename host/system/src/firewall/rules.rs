@@ -21,7 +21,7 @@ pub(crate) struct Rule {
     pub verdict: Verdict,
 }
 
-/// What becomes of a frame.
+/// Verdict on a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Pass,
@@ -59,9 +59,9 @@ pub(crate) enum Header {
 /// The rules of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// What each frame goes through.
+    /// Rules for each frame.
     pub frames: Vec<Rule>,
-    /// What neighbour advertisements go through on the way.
+    /// Rules for neighbour advertisements, which go through them on the way.
     pub neighbours: Vec<Rule>,
 }
 

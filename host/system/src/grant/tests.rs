@@ -1,4 +1,4 @@
-//! What a grant permits, and what not.
+//! Tests of the paths, names and arguments that grants permit.
 
 use super::*;
 

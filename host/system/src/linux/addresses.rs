@@ -124,7 +124,7 @@ pub(super) fn remove_route(sockets: &Sockets, index: u32, route: &Route) -> Resu
     }
 }
 
-/// Whether there is such a route through a link.
+/// Tells whether there is such a route through a link.
 fn is_routed(sockets: &Sockets, index: u32, route: &Route) -> Result<bool, Error> {
     let mut header = route_header(route.to, RT_SCOPE_UNIVERSE, RTPROT_UNSPEC, RTN_UNSPEC);
     header[1] = 0;

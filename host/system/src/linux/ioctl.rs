@@ -108,7 +108,7 @@ pub(super) fn loop_clear(device: BorrowedFd<'_>) -> Result<(), Errno> {
     unsafe { ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0) }.map(drop)
 }
 
-/// What a loop device is attached to; `ENXIO` for nothing.
+/// Reads the state of an attached loop device; `ENXIO` if it is not attached.
 pub(super) fn loop_status(device: BorrowedFd<'_>) -> Result<LoopInfo, Errno> {
     let mut info = LoopInfo::new(0, b"");
     // SAFETY: the kernel writes one `struct loop_info64`, which lives over the call.
@@ -116,7 +116,7 @@ pub(super) fn loop_status(device: BorrowedFd<'_>) -> Result<LoopInfo, Errno> {
     Ok(info)
 }
 
-/// Whether a block device is set read-only.
+/// Tells whether a block device is set read-only.
 pub(super) fn block_read_only(device: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut read_only: libc::c_int = 0;
     // SAFETY: the kernel writes one int.
@@ -140,7 +140,7 @@ pub(super) fn disk_sequence(device: BorrowedFd<'_>) -> Option<u64> {
     Some(sequence)
 }
 
-/// Whether a file is open elsewhere in a way that a lease does not bear: for a read lease by a writer, for a write
+/// Tells whether a file is open elsewhere in a way that a lease does not bear: for a read lease by a writer, for a write
 /// lease by anyone whom the kernel counts (writers; readers too where IMA is built in). `None` if the file system knows
 /// no leases.
 pub(super) fn opened_elsewhere(file: BorrowedFd<'_>, exclusive: bool) -> Option<bool> {

@@ -85,7 +85,7 @@ impl Change {
     }
 }
 
-/// Whether the kernel says that the link does not exist.
+/// Tells whether the kernel says that the link does not exist.
 pub(super) fn is_gone(failure: &Failure) -> bool {
     matches!(failure.errno, Errno::NODEV | Errno::NXIO)
 }

@@ -22,10 +22,10 @@ use crate::{Error, lock::Locks, sync::lock};
 /// `LOCK_BASEDIR` of locking.sh.
 const DIRECTORY: &str = "/var/run/xen-hotplug";
 
-/// How long a lock may be joined: then the scripts that wait get their turn.
+/// Time in which a lock may be joined. After it, the scripts that wait get their turn.
 const TURN: Duration = Duration::from_millis(500);
 
-/// How often a lock is tried that another has.
+/// Pause between two attempts at a lock that another has.
 const MOMENT: Duration = Duration::from_millis(2);
 
 /// The lock files of the original scripts.

@@ -27,10 +27,10 @@ use crate::{
     sync::lock,
 };
 
-/// How often another free device is looked for when someone was quicker.
+/// Attempts at a free device while someone else is quicker.
 const ATTEMPTS: u32 = 64;
 
-/// How many milliseconds to wait for a device's node (made by udev, where /dev is no devtmpfs), or for the end of its
+/// Milliseconds to wait for a device's node (made by udev, where /dev is no devtmpfs), or for the end of its
 /// last use.
 const PATIENCE: u32 = 100;
 
@@ -42,7 +42,7 @@ const LOOP_MAJOR: u32 = 7;
 pub(super) struct Loops {
     control: OnceLock<OwnedFd>,
     held: Mutex<HashMap<u32, Held>>,
-    /// Those that a thread of ours is about to attach: to the kernel they are free until that is done, and it takes as
+    /// Numbers that a thread of ours is about to attach: to the kernel they are free until that is done, and it takes as
     /// long as the file's disk needs to flush its cache.
     reserved: Mutex<HashSet<u32>>,
 }
@@ -54,7 +54,7 @@ struct Held {
 }
 
 impl Loops {
-    /// Whether a device is one of ours.
+    /// Tells whether a device is one of ours.
     pub(super) fn holds(&self, number: u32) -> bool {
         lock(&self.held).contains_key(&number)
     }
@@ -220,7 +220,7 @@ pub(super) fn bound() -> Result<Vec<u32>, Error> {
     Ok(numbers.collect())
 }
 
-/// What a device is attached to, if it is.
+/// Reads the state of a device, if it is attached.
 pub(super) fn status(number: u32) -> Option<LoopInfo> {
     ioctl::loop_status(open_once(number, true).ok()?.as_fd()).ok()
 }

@@ -33,12 +33,12 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     buffer: Vec<u8>,
-    /// Where the last message begins.
+    /// Offset of the last message.
     last: usize,
     count: u32,
     /// The number of the message with whose answer all is answered.
     answered: u32,
-    /// Whether its answer is one message, with no acknowledgement after it.
+    /// Set if its answer is one message, with no acknowledgement after it.
     one_answer: bool,
 }
 

@@ -21,7 +21,7 @@ use crate::{
     network::{IfName, refusal},
 };
 
-/// What links of this machine's network namespace may send.
+/// Firewall of the links in the host's network namespace.
 #[derive(Debug)]
 pub(crate) struct LinuxFirewall {
     sockets: Sockets,

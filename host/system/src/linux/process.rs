@@ -39,17 +39,17 @@ use crate::{
     sync::lock,
 };
 
-/// How much of each output stream is kept.
+/// Bytes kept of each output stream.
 const OUTPUT: usize = 64 * 1024;
 
-/// How long the kernel may take to end what it was told to kill.
+/// Time that the kernel has to end a process that was sent SIGKILL.
 const DEATH: Duration = Duration::from_secs(5);
 
 /// Helper programs of this machine.
 #[derive(Debug, Default)]
 pub(crate) struct LinuxProcess {
     cgroups: Cgroups,
-    /// Those started by this process, which has to reap them.
+    /// Helpers started by this process, which has to reap them.
     children: Mutex<HashMap<u32, Child>>,
     voices: Voices,
 }
@@ -323,7 +323,7 @@ impl Outputs {
         }
     }
 
-    /// Whether there is something to read, of the one and of the other.
+    /// Tells for each of the two whether there is something to read.
     fn poll(&self, end: &OwnedFd, patience: Duration) -> std::io::Result<(bool, bool)> {
         let streams = [&self.stdout, &self.stderr];
         let mut watched = vec![PollFd::new(end, PollFlags::IN)];

@@ -23,12 +23,12 @@ use crate::{
     grant::{Access, BlockGrant},
 };
 
-/// What a path led to: a regular file or a block device.
+/// File or block device that a path leads to.
 #[derive(Debug)]
 pub(super) struct Found {
     /// An `O_PATH` descriptor.
     pub fd: OwnedFd,
-    /// Its facts.
+    /// Facts of the descriptor.
     pub stat: Stat,
 }
 
@@ -81,14 +81,14 @@ pub(super) fn proc_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// How far a path leads without following a link.
+/// Position on a path up to its first link.
 struct Step {
     fd: OwnedFd,
     stat: Stat,
     root: OwnedFd,
-    /// Where `fd` lies below the root.
+    /// Path of `fd` below the root.
     at: PathBuf,
-    /// What of the path comes after it.
+    /// Rest of the path after it.
     rest: PathBuf,
 }
 
@@ -155,7 +155,7 @@ fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     retry_on_intr(|| fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve))
 }
 
-/// Whether something is on the file system of /dev.
+/// Tells whether a path is on the file system of /dev.
 fn on_dev(path: &Path, stat: &Stat) -> bool {
     path.starts_with(DEV) && fs::statat(CWD, DEV, fs::AtFlags::empty()).is_ok_and(|dev| dev.st_dev == stat.st_dev)
 }

@@ -1,4 +1,4 @@
-//! Who else on this machine uses a file or a block device: mounts, loop devices, the kernel.
+//! Other users of a file or a block device on this host: mounts, loop devices, the kernel.
 
 use std::{
     fs::File,
@@ -23,19 +23,19 @@ use super::{ioctl, loops, resolve, source::OpenSource};
 use crate::{Error, block::SourceIdentity, grant::Access, sync::lock};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
-/// How long a loop device may stay that has been let go of.
+/// Time that a released loop device may stay.
 const LINGER: Duration = Duration::from_secs(1);
-/// How often to look whether it has gone.
+/// Pause between two looks for it.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// Who uses what. Keeps the mounts of this machine, and reads them again only when the kernel says that they changed.
+/// Users of disks. Keeps the mounts of the host, and reads them again only when the kernel says that they changed.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     mounts: Mutex<Option<Mounts>>,
 }
 
 impl Usage {
-    /// Who uses a block device: a mount, or an exclusive user in the kernel such as swap, RAID or the device mapper,
+    /// Names the user of a block device: a mount, or in the kernel an exclusive one such as swap, RAID or the device mapper,
     /// which counts for a writer alone.
     pub(super) fn of_block_device(&self, source: &OpenSource, access: Access) -> Result<Option<String>, Error> {
         let SourceIdentity::BlockDevice { major, minor } = source.facts.identity else {
@@ -54,7 +54,7 @@ impl Usage {
         }
     }
 
-    /// Who uses a file: a loop device that is mounted, or one that is not `ours` (and, if both only read, writes).
+    /// Names the user of a file: a loop device that is mounted, or one that is not `ours` (and, if both only read, writes).
     ///
     /// One that goes with who has it open last may be on its way: udev looks into each that changes, and what was detached
     /// meanwhile is there until it has (drivers/block/loop.c, `loop_clr_fd`).
@@ -129,7 +129,7 @@ struct Mount {
     loop_number: Option<u32>,
     /// The file system is; a mount of it alone does not keep the file system from writing.
     read_only: bool,
-    /// Where; what would break the line is escaped by the kernel.
+    /// Mount point; the kernel escapes characters that would break the line.
     point: String,
 }
 

@@ -1,4 +1,4 @@
-//! What both implementations say when a link cannot be what it should be.
+//! Errors of links, in the same words on Linux and simulated.
 
 use super::{IfName, Mac, Prefix};
 use crate::{Error, grant::NetworkGrant};

@@ -1,4 +1,4 @@
-//! What both implementations say when a helper does not do its part.
+//! Errors of helpers, in the same words on Linux and simulated.
 
 use std::{path::Path, time::Duration};
 

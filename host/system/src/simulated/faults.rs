@@ -41,7 +41,7 @@ pub trait Trouble: Send {
     fn call(&mut self, operation: Operation) -> Result<(), Error>;
 }
 
-/// How often each was called, and which calls are still to fail.
+/// Number of calls of each operation, and the calls that are still to fail.
 #[derive(Default)]
 pub(super) struct Faults {
     calls: BTreeMap<Operation, usize>,

@@ -95,7 +95,7 @@ impl Files {
         };
     }
 
-    /// Where a block device is mounted, in a way that counts for that use.
+    /// Mount point of a block device, if that mount counts for the access.
     pub(super) fn mounted(&self, identity: SourceIdentity, access: Access) -> Option<String> {
         let (point, read_only) = self.mounts.get(&identity)?;
         (access == Access::ReadWrite || !read_only).then(|| format!("the mount at {point}"))

@@ -15,7 +15,7 @@ use crate::{
     network::{IfName, Link, LinkChanges, Mac, Prefix, Route, refusal},
 };
 
-/// What a virtual Ethernet device takes (drivers/net/veth.c, xen-netback's interface.c).
+/// MTUs that a virtual Ethernet device takes (drivers/net/veth.c, xen-netback's interface.c).
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 
 #[derive(Debug)]

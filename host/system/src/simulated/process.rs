@@ -9,7 +9,7 @@ use crate::{
     process::{Command, HelperProcess, Output, refusal},
 };
 
-/// What a program does when it is run.
+/// Behaviour of a simulated program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
     /// It ends at once.

@@ -176,7 +176,7 @@ impl Wire {
         (&self.0).write_all(frame.bytes()).unwrap();
     }
 
-    /// Whether a frame is there, or comes within a hundredth of a second.
+    /// Tells whether a frame is there, or comes within a hundredth of a second.
     pub(crate) fn is_ready(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let patience = Timespec {

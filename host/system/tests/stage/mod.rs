@@ -1,4 +1,4 @@
-//! Where a test plays: this machine, or the simulated one. Most cases run on both.
+//! Platform under test: this host, or the simulated one. Most cases run on both.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -200,7 +200,7 @@ impl Stage {
         }
     }
 
-    /// How many routes through a link were not made by the kernel.
+    /// Number of routes through a link that the kernel did not make by itself.
     pub(crate) fn routes(&self, link: &str) -> usize {
         match &self.set {
             Linux(_) => ["-4", "-6"]

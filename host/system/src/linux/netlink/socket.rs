@@ -20,13 +20,13 @@ use crate::{Error, linux::retry::retry, sync::lock};
 /// The kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;
 
-/// How often a dump is asked for while things change. The last is taken as it is: on a busy machine none is better.
+/// Attempts at a dump while things change. The last is taken as it is: on a busy host none is better.
 const DUMPS: u32 = 8;
 
-/// How long to wait for an answer that the kernel never owes for that long.
+/// Timeout of an answer. The kernel never takes that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What of the kernel is spoken to.
+/// Netlink protocol of a socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::linux) enum Protocol {
     /// Links, addresses and routes.

@@ -19,7 +19,7 @@ pub(super) fn name(pid: u32) -> String {
     format!("{PREFIX}{pid:010}")
 }
 
-/// Where helpers have their cgroups, if they can have them.
+/// Directory of the helpers' cgroups, if they can have any.
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
     base: OnceLock<Option<Base>>,
@@ -91,7 +91,7 @@ impl Base {
     }
 }
 
-/// Where the whole of cgroup v2 is mounted, if a line of mountinfo says so.
+/// Path at which the whole of cgroup v2 is mounted, if a line of mountinfo says so.
 fn mount_point(line: &str) -> Option<&Path> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);

@@ -1,4 +1,4 @@
-//! How a helper is started: in a session of its own, with nothing of ours.
+//! Start of a helper in a session of its own, with no descriptor of the daemon's.
 #![allow(unsafe_code, reason = "between fork and exec only bare system calls are allowed")]
 
 use std::{
@@ -20,7 +20,7 @@ const ENVIRONMENT: [&str; 2] = [
     "LANG=C",
 ];
 
-/// Whose a process is.
+/// Environment variable with the owner of a process.
 pub(super) const TAG: &str = "XENPLUG_TAG=";
 /// Which helper.
 pub(super) const HELPER: &str = "XENPLUG_HELPER=";
@@ -50,7 +50,7 @@ pub(super) fn command(
     command
 }
 
-/// What the child needs, made before it is. Texts end with NUL.
+/// Arguments of the child's system calls, made before the fork. Texts end with NUL.
 struct Helper {
     argv: Vec<Vec<u8>>,
     /// Ends with the process id: `XENPLUG_LEADER=0000000000`.

@@ -1,4 +1,4 @@
-//! Where there are no cgroups: what is known of a helper's tree by other means.
+//! Tests without cgroups: the helper's tree is found by other means.
 
 use std::{fs, path::PathBuf};
 

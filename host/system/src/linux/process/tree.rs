@@ -50,11 +50,11 @@ pub(super) fn started(pid: u32) -> Option<u64> {
 /// The processes of a helper, as they are looked for again and again until none is left.
 pub(super) struct Tree<'k> {
     kept: &'k HelperProcess,
-    /// Those that were found before, and when they started: they stay its own when their parents are gone.
+    /// Members found before, and when they started: they stay its own when their parents are gone.
     found: BTreeMap<u32, u64>,
     /// The helper itself was seen, so its session is its own.
     led: bool,
-    /// Its number is another's now, and with it the session and the cgroup of that number.
+    /// Set if another process has its number now, and with it the session and the cgroup of that number.
     is_taken: bool,
 }
 
@@ -68,12 +68,12 @@ impl<'k> Tree<'k> {
         }
     }
 
-    /// Whether all in the cgroup of its number are its own.
+    /// Tells whether all in the cgroup of its number are its own.
     pub(super) fn owns_cgroup(&self) -> bool {
         !self.is_taken
     }
 
-    /// Those that live: those of its session, those that inherited its mark, those in its cgroup, and the children of
+    /// Living members: those of its session, those that inherited its mark, those in its cgroup, and the children of
     /// all these.
     pub(super) fn look(&mut self, cgroup: &[u32]) -> io::Result<Vec<Member>> {
         let kept = self.kept;
@@ -126,7 +126,7 @@ pub(super) fn find(tag: &str) -> io::Result<Vec<HelperProcess>> {
     Ok(found.into_values().collect())
 }
 
-/// What a helper's processes inherit in their environment.
+/// Mark that a helper's processes inherit in their environment.
 struct Mark {
     tag: String,
     helper: String,

@@ -1,4 +1,4 @@
-//! What helpers that go on write: a pipe that outlives its reader, and that nobody waits for.
+//! Output of helper processes: a pipe that outlives its reader, and that nobody waits for.
 //!
 //! The helper's end of the pipe is open for both directions, so that the pipe stays when the daemon goes, and does not
 //! block, so that a helper that writes into a full one loses what it writes, and goes on. A later daemon opens the pipe
@@ -47,7 +47,7 @@ impl Voices {
         lock(&self.pipes).insert(kept.pid, (kept.started, pipe));
     }
 
-    /// What a helper has written since it was last asked. One that cannot be heard, as it closed its streams, says
+    /// Takes the output since the last call. A helper whose pipe cannot be opened, as it closed its streams, says
     /// nothing.
     pub(super) fn said(&self, kept: &HelperProcess) -> Vec<u8> {
         let mut pipes = lock(&self.pipes);
