@@ -1,7 +1,6 @@
 //! xenplug: the operator's command.
 
 mod devices;
-mod plugin;
 mod scripts;
 mod status;
 mod watch;
@@ -42,9 +41,6 @@ enum Command {
     },
     /// Shows the daemon's metrics, in the OpenMetrics text format.
     Metrics,
-    /// Sees to the daemon's plugins.
-    #[command(subcommand)]
-    Plugin(plugin::Command),
     /// Shows the devices, and what becomes of them, as it happens.
     #[command(long_about = watch::ABOUT)]
     Watch(Watch),
@@ -69,8 +65,6 @@ enum Failure {
     Daemon(#[from] xenplug_control::Error),
     #[error("no answer can be written: {0}")]
     Output(#[from] io::Error),
-    #[error(transparent)]
-    Plugin(#[from] plugin::Error),
     #[error(transparent)]
     Scripts(#[from] scripts::Error),
     #[error(transparent)]
@@ -103,7 +97,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
         Command::Metrics => runtime.block_on(client(arguments).metrics())?,
-        Command::Plugin(command) => runtime.block_on(command.run(&client(arguments)))?,
         Command::Watch(watch) => match runtime.block_on(watch.run(&client(arguments))) {
             Ok(()) => return Ok(code),
             Err(watch::Failure::Daemon(error)) => return Err(error.into()),

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use xenplug_control::{Device, Quarantine, Status};
+use xenplug_control::{Backoff, Device, Status};
 
 /// The table: one line a device, and below it what it holds and what went wrong.
 pub(crate) fn table(status: &Status) -> String {
@@ -26,8 +26,8 @@ pub(crate) fn table(status: &Status) -> String {
         counted(status.devices.len(), "device"),
     );
     for plugin in &status.plugins {
-        for quarantine in &plugin.conduct.quarantines {
-            let _ = writeln!(text, "{}", quarantined(&plugin.name, quarantine));
+        for backoff in &plugin.backoffs {
+            let _ = writeln!(text, "{}", backing_off(&plugin.name, backoff));
         }
     }
     if status.devices.is_empty() {
@@ -76,15 +76,14 @@ pub(crate) fn table(status: &Status) -> String {
     text
 }
 
-fn quarantined(plugin: &str, quarantine: &Quarantine) -> String {
-    let whom = quarantine.guest.as_deref().unwrap_or("all guests");
-    let left = Duration::from_secs(quarantine.until.saturating_sub(now()));
+fn backing_off(plugin: &str, backoff: &Backoff) -> String {
+    let left = Duration::from_secs(backoff.until.saturating_sub(now()));
     format!(
-        "plugin {plugin} is QUARANTINED for {whom} for another {}, after {} in a row, the last: {}; `xenplug plugin \
-         release {plugin}` ends that",
+        "plugin {plugin} BACKS OFF from guest {} for another {}, after {} in a row, the last: {}",
+        backoff.guest,
         humantime::format_duration(left),
-        counted(quarantine.faults as usize, "fault"),
-        quarantine.cause,
+        counted(backoff.failures as usize, "failure"),
+        backoff.cause,
     )
 }
 
@@ -112,7 +111,7 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use xenplug_control::{Conduct, Plugin, Store};
+    use xenplug_control::{Plugin, Store};
 
     use super::*;
 
@@ -144,15 +143,12 @@ mod tests {
                 kinds: Vec::new(),
                 scripts: Vec::new(),
                 imports: Vec::new(),
-                conduct: Conduct {
-                    faults: 5,
-                    quarantines: vec![Quarantine {
-                        guest: None,
-                        until: 0,
-                        faults: 5,
-                        cause: "the plugin crashed".into(),
-                    }],
-                },
+                backoffs: vec![Backoff {
+                    guest: "/vm/a".into(),
+                    failures: 5,
+                    until: 0,
+                    cause: "the plugin crashed".into(),
+                }],
             }],
             devices: vec![
                 device(
@@ -168,12 +164,9 @@ mod tests {
         let mut lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 6, "{table}");
         assert!(lines[0].contains("2 devices"));
-        let quarantined = lines.remove(1);
-        assert!(
-            quarantined
-                .starts_with("plugin mine is QUARANTINED for all guests for another 0s, after 5 faults in a row")
-                && quarantined.ends_with("the last: the plugin crashed; `xenplug plugin release mine` ends that"),
-            "{table}"
+        assert_eq!(
+            lines.remove(1),
+            "plugin mine BACKS OFF from guest /vm/a for another 0s, after 5 failures in a row, the last: the plugin crashed"
         );
         assert!(
             lines[2].starts_with("vbd/3/51712  phy     connected") && lines[2].ends_with("used alone"),

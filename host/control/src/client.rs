@@ -61,15 +61,6 @@ impl Client {
         Ok(String::from_utf8_lossy(&self.ask("/metrics").await?).into_owned())
     }
 
-    /// Lets a plugin run again that keeps failing. Whether there is one of that name.
-    pub async fn release(&self, plugin: &str) -> Result<bool, Error> {
-        match self.call(Method::POST, &format!("/plugins/{plugin}/release")).await {
-            Ok(_) => Ok(true),
-            Err(Error::Refused(StatusCode::NOT_FOUND)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn ask(&self, path: &str) -> Result<Bytes, Error> {
         self.call(Method::GET, path).await
     }

@@ -6,7 +6,6 @@
 //! | --- | --- |
 //! | `GET /status` | [`Status`] as JSON |
 //! | `GET /metrics` | metrics in the OpenMetrics text format |
-//! | `POST /plugins/NAME/release` | 204, and the plugin runs again as if it had never failed; 404 without such a plugin |
 //! | `POST /script` with a [`script::Call`] as JSON | a [`script::Answer`] as JSON, once the device is ready or down |
 //!
 //! so that `curl --unix-socket /run/xenplug/control.sock http://xenplug/metrics` works as well as `Client`,
@@ -66,30 +65,21 @@ pub struct Plugin {
     pub scripts: Vec<String>,
     /// The granted interfaces it imports.
     pub imports: Vec<String>,
-    /// How it behaves.
+    /// The guests that it backs off from, after failures by its own fault.
     #[serde(default)]
-    pub conduct: Conduct,
+    pub backoffs: Vec<Backoff>,
 }
 
-/// How a plugin behaves: what it did that no device is to blame for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Conduct {
-    /// The most faults in a row that it has with a guest. After each it is left alone for longer.
-    pub faults: u32,
-    /// For whom it is quarantined: what it is asked for fails at once.
-    pub quarantines: Vec<Quarantine>,
-}
-
-/// That a plugin is quarantined.
+/// A guest for which a plugin does not run for a while.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Quarantine {
-    /// The guest it is quarantined for: its `vm` node or, where that is not known, its domain. None means all.
-    pub guest: Option<String>,
-    /// Seconds since the epoch when it is tried again.
+pub struct Backoff {
+    /// The guest's `vm` node or, where that is not known, its domain's path.
+    pub guest: String,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Seconds since the epoch when the plugin may run for the guest again.
     pub until: u64,
-    /// The faults in a row that this is for.
-    pub faults: u32,
-    /// The last of them.
+    /// The last failure.
     pub cause: String,
 }
 

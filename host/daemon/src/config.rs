@@ -24,16 +24,13 @@ pub(crate) use error::ConfigError;
 use error::Source;
 use toml::Spanned;
 
-use crate::quarantine::Rules;
-
 /// The configuration, resolved.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) paths: Paths,
     pub(crate) plugins: Vec<Plugin>,
-    /// What becomes of plugins that keep failing.
-    pub(crate) quarantine: Rules,
+    pub(crate) backoff: BackoffTimes,
     /// The authority to give back what any plugin acquired.
     pub(crate) release: Grants,
 }
@@ -49,14 +46,32 @@ pub(crate) struct Paths {
     pub(crate) run: PathBuf,
 }
 
+/// For how long a plugin that failed a guest does not run for it: the configuration's `[backoff]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackoffTimes {
+    /// After the first failure; then twice as long each time.
+    pub(crate) first: Duration,
+    /// At most.
+    pub(crate) longest: Duration,
+}
+
+impl Default for BackoffTimes {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(600),
+        }
+    }
+}
+
 /// A plugin's table.
 #[derive(Debug)]
 pub(crate) struct Plugin {
     pub(crate) spec: PluginSpec,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) scripts: Vec<String>,
-    /// Where its component is named, for messages: `FILE:LINE`.
-    pub(crate) place: String,
+    /// The file and line that name its component, for messages: `FILE:LINE`.
+    pub(crate) location: String,
 }
 
 impl Config {
@@ -83,12 +98,12 @@ impl Config {
         }
         let mut plugins: Vec<Plugin> = Vec::with_capacity(raw.plugin.len());
         for (name, plugin) in raw.plugin {
-            let place = format!(
+            let location = format!(
                 "{}:{}",
                 source.file.display(),
                 source.line(plugin.component.span().start)
             );
-            let resolved = resolve(source, &operator, &paths, name, plugin, place)?;
+            let resolved = resolve(source, &operator, &paths, name, plugin, location)?;
             for (script, kind) in resolved
                 .scripts
                 .iter()
@@ -113,7 +128,7 @@ impl Config {
             mode: raw.mode.into(),
             paths,
             plugins,
-            quarantine: quarantine(source, raw.quarantine)?,
+            backoff: backoff(source, raw.backoff)?,
             release: Grants::to_release(&operator),
         })
     }
@@ -125,7 +140,7 @@ fn resolve(
     paths: &Paths,
     name: String,
     raw: raw::Plugin,
-    place: String,
+    location: String,
 ) -> Result<Plugin, ConfigError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || !name.chars().all(plain) {
@@ -171,7 +186,7 @@ fn resolve(
     Ok(Plugin {
         kinds,
         scripts: raw.scripts.into_inner(),
-        place,
+        location,
         spec: PluginSpec {
             component: paths.plugins.join(raw.component.get_ref()),
             grants: grants(source, operator, &name, raw.grant)?,
@@ -322,25 +337,17 @@ fn limits(source: &Source<'_>, raw: raw::Limits) -> Result<Limits, ConfigError> 
     Ok(limits)
 }
 
-fn quarantine(source: &Source<'_>, raw: raw::Quarantine) -> Result<Rules, ConfigError> {
-    let mut rules = Rules::default();
-    let number = |value: Placed<u32>, key: &str| match *value.get_ref() {
-        0 => Err(source.at(&value, &format!("{key} is 0"), "choose 1 or more")),
-        number => Ok(number),
+fn backoff(source: &Source<'_>, raw: raw::Backoff) -> Result<BackoffTimes, ConfigError> {
+    let default = BackoffTimes::default();
+    let range = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+    let time = |value: Option<Placed<String>>, key: &str, default: Duration| match value {
+        Some(value) => time(source, &value, key, range.clone()),
+        None => Ok(default),
     };
-    if let Some(faults) = raw.faults {
-        rules.faults = number(faults, "faults")?;
-    }
-    if let Some(guests) = raw.guests {
-        rules.guests = number(guests, "guests")?;
-    }
-    if let Some(pause) = raw.pause {
-        rules.pause = time(source, &pause, "pause", Duration::ZERO..=Rules::PAUSE_MAX)?;
-    }
-    if let Some(lasts) = raw.time {
-        rules.time = time(source, &lasts, "time", Duration::from_secs(1)..=Rules::TIME_MAX)?;
-    }
-    Ok(rules)
+    Ok(BackoffTimes {
+        first: time(raw.first, "first", default.first)?,
+        longest: time(raw.longest, "longest", default.longest)?,
+    })
 }
 
 /// A time within bounds.

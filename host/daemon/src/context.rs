@@ -1,15 +1,15 @@
 //! What all devices share: the store, the machine, the plugins, the journal.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 use xenplug_journal::Journal;
-use xenplug_runtime::{Grants, Limits, Plugin, SharedResources};
+use xenplug_runtime::{Limits, SharedResources};
 use xenplug_system::Platform;
-use xenplug_xenbus::{DeviceInstance, DomId, Kind, Mode};
+use xenplug_xenbus::{DeviceInstance, DomId, Mode};
 use xenplug_xenstore::Client;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     domains::Domains,
     hotplug::Requests,
     metrics::Metrics,
-    quarantine::{Quarantines, Rules},
+    plugins::{PluginSet, Plugins},
     registry::Registry,
     workers::Workers,
 };
@@ -32,8 +32,7 @@ pub(crate) struct DaemonContext {
     pub(crate) journal: Journal,
     pub(crate) shared: Arc<SharedResources>,
     pub(crate) domains: Arc<Domains>,
-    pub(crate) plugins: RwLock<Arc<Plugins>>,
-    pub(crate) quarantines: Quarantines,
+    pub(crate) plugins: Plugins,
     pub(crate) registry: Registry,
     pub(crate) workers: Workers,
     /// What toolstacks ask for. In dom0 they ask for nothing: libxl makes the devices, and a script calls for each.
@@ -56,7 +55,7 @@ pub(crate) struct Basis {
     pub(crate) system: Platform,
     pub(crate) journal: Journal,
     pub(crate) shared: Arc<SharedResources>,
-    pub(crate) plugins: Plugins,
+    pub(crate) plugins: PluginSet,
     pub(crate) workers: Workers,
 }
 
@@ -74,8 +73,7 @@ impl DaemonContext {
             system: basis.system,
             journal: basis.journal,
             shared: basis.shared,
-            quarantines: Quarantines::of(&basis.plugins),
-            plugins: RwLock::new(Arc::new(basis.plugins)),
+            plugins: Plugins::new(basis.plugins),
             registry: Registry::default(),
             requests: Arc::default(),
             workers: basis.workers,
@@ -86,56 +84,6 @@ impl DaemonContext {
             tasks: TaskTracker::new(),
         };
         Ok((Arc::new(host), asked))
-    }
-
-    /// The plugins as they are configured now.
-    pub(crate) fn plugins(&self) -> Arc<Plugins> {
-        // The lock guards one assignment, so a poisoned one holds a true value.
-        Arc::clone(&self.plugins.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Takes other plugins for the devices to come.
-    pub(crate) fn reconfigure(&self, plugins: Plugins) {
-        self.quarantines.reconfigure(&plugins);
-        *self.plugins.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(plugins);
-    }
-}
-
-/// A plugin, and what the operator lets it serve.
-pub(crate) struct Serving {
-    pub(crate) plugin: Arc<Plugin>,
-    pub(crate) kinds: Vec<Kind>,
-    pub(crate) scripts: Vec<String>,
-}
-
-/// The plugins of one configuration.
-pub(crate) struct Plugins {
-    pub(crate) serving: Vec<Serving>,
-    /// What becomes of those that keep failing.
-    pub(crate) quarantine: Rules,
-    /// The authority to give back what any of them, or one that is no longer configured, acquired.
-    pub(crate) release: Arc<Grants>,
-}
-
-impl Plugins {
-    /// The one that serves this script for this kind.
-    pub(crate) fn find<'a>(&'a self, kind: &'a Kind, script: &str) -> Option<&'a Arc<Plugin>> {
-        self.of_kind(kind)
-            .find(|serving| serving.scripts.iter().any(|known| known == script))
-            .map(|s| &s.plugin)
-    }
-
-    /// The one of that name.
-    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Plugin>> {
-        self.serving
-            .iter()
-            .map(|serving| &serving.plugin)
-            .find(|plugin| plugin.name() == name)
-    }
-
-    /// Those that serve this kind.
-    pub(crate) fn of_kind<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = &'a Serving> {
-        self.serving.iter().filter(move |serving| serving.kinds.contains(kind))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Sys
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{self, State},
+    extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
     routing::{get, post},
@@ -34,7 +34,6 @@ pub(crate) async fn serve(listener: UnixListener, host: Arc<DaemonContext>, end:
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/script", post(call))
-        .route("/plugins/{name}/release", post(release))
         .with_state(host);
     axum::serve(listener, app)
         .with_graceful_shutdown(end.cancelled_owned())
@@ -48,28 +47,22 @@ async fn call(State(host): State<Arc<DaemonContext>>, body: Bytes) -> impl IntoR
     }
 }
 
-async fn release(State(host): State<Arc<DaemonContext>>, name: extract::Path<String>) -> StatusCode {
-    match host.quarantines.release(&name) {
-        true => StatusCode::NO_CONTENT,
-        false => StatusCode::NOT_FOUND,
-    }
-}
-
 async fn metrics(State(host): State<Arc<DaemonContext>>) -> impl IntoResponse {
     let kind = [(
         header::CONTENT_TYPE,
         "application/openmetrics-text; version=1.0.0; charset=utf-8",
     )];
-    let quarantines: Vec<(String, usize)> = host
-        .plugins()
+    let backoffs: Vec<(String, usize)> = host
+        .plugins
+        .current()
         .serving
         .iter()
         .map(|serving| {
-            let conduct = host.quarantines.conduct(&serving.plugin);
-            (serving.plugin.name().to_owned(), conduct.quarantines.len())
+            let active = host.plugins.backoffs.active(&serving.plugin);
+            (serving.plugin.name().to_owned(), active.len())
         })
         .collect();
-    match host.metrics.encode(&host.registry.views(), &quarantines) {
+    match host.metrics.encode(&host.registry.views(), &backoffs) {
         Ok(text) => (StatusCode::OK, kind, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
     }
@@ -98,7 +91,8 @@ async fn status(State(host): State<Arc<DaemonContext>>) -> Json<answer::Status> 
         })
         .collect();
     let plugins = host
-        .plugins()
+        .plugins
+        .current()
         .serving
         .iter()
         .map(|serving| answer::Plugin {
@@ -106,7 +100,7 @@ async fn status(State(host): State<Arc<DaemonContext>>) -> Json<answer::Status> 
             summary: serving.plugin.summary(),
             kinds: serving.kinds.iter().map(ToString::to_string).collect(),
             scripts: serving.scripts.clone(),
-            conduct: host.quarantines.conduct(&serving.plugin),
+            backoffs: host.plugins.backoffs.active(&serving.plugin),
             imports: serving
                 .plugin
                 .imports()

@@ -28,7 +28,7 @@ pub(crate) use script_calls::{ScriptArgs, ScriptCall};
 use crate::{
     context::DaemonContext,
     directory::{Directory, Fingerprint, Snapshot},
-    quarantine::Run,
+    plugins::backoff::HandlerRun,
     registry::Entry,
     retry::{AGAIN, Pauses, is_final},
     script::LIMIT,
@@ -62,7 +62,7 @@ struct Task {
     job: Option<Job>,
     permit: Option<OwnedSemaphorePermit>,
     /// How its plugin's handler is told of, when it has ended.
-    run: Option<Run>,
+    run: Option<HandlerRun>,
     /// Until when its plugin is left alone, if its handler has to wait for that.
     paused: Option<Instant>,
     again: Option<Instant>,
@@ -85,7 +85,7 @@ pub(crate) async fn run(
     let (resources, failure) = adopted.map_or((None, None), |adopted| (Some(adopted.resources), adopted.failure));
     let plugin = resources
         .as_ref()
-        .and_then(|resources| host.plugins().named(&resources.header().plugin).cloned());
+        .and_then(|resources| host.plugins.current().named(&resources.header().plugin).cloned());
     let mut task = Task {
         host,
         part,

@@ -12,7 +12,6 @@ mod hotplug;
 mod logging;
 mod metrics;
 mod plugins;
-mod quarantine;
 mod recovery;
 mod registry;
 mod retry;
@@ -51,11 +50,11 @@ use xenplug_xenstore::{Client, Endpoint};
 
 use crate::{
     config::Config,
-    context::{Basis, DaemonContext, Plugins},
+    context::{Basis, DaemonContext},
     device::ScriptCall,
     dispatch::Dispatch,
     foreign_disks::Question,
-    plugins::Loader,
+    plugins::{PluginSet, load::Loader},
     retry::Pauses,
     workers::Workers,
 };
@@ -95,7 +94,10 @@ struct Arguments {
 
 /// The program. Its arguments and exit codes are those of `xenplugd --help`.
 pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == plugins::COMPILE) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == plugins::load::COMPILE)
+    {
         return compile();
     }
     let arguments = Arguments::parse();
@@ -169,7 +171,7 @@ fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
 }
 
 /// Loads the plugins on a thread that may block.
-async fn load(loader: &Arc<Loader>, config: Config) -> anyhow::Result<Plugins> {
+async fn load(loader: &Arc<Loader>, config: Config) -> anyhow::Result<PluginSet> {
     let loader = Arc::clone(loader);
     spawn_blocking(move || loader.load(config)).await?
 }
@@ -242,7 +244,7 @@ async fn reload(host: &Arc<DaemonContext>, file: &Path, loader: &Arc<Loader>) {
     };
     match plugins {
         Ok(plugins) => {
-            host.reconfigure(plugins);
+            host.plugins.replace(plugins);
             info!(file = %file.display(), "the configuration was read again");
         }
         Err(error) => error!("the configuration stays as it was: {}", one_line(&error)),

@@ -43,7 +43,7 @@ pub(crate) struct Metrics {
     duration: Family<OfKind, Histogram>,
     devices: Family<InState, Gauge>,
     faults: Family<OfPlugin, Counter>,
-    quarantines: Family<OfPlugin, Gauge>,
+    backoffs: Family<OfPlugin, Gauge>,
 }
 
 impl Metrics {
@@ -64,16 +64,16 @@ impl Metrics {
         );
         registry.register("devices", "Devices known now", devices.clone());
         let faults = Family::default();
-        let quarantines = Family::default();
+        let backoffs = Family::default();
         registry.register(
             "plugin_faults",
             "Times that a plugin crashed, overran a limit or gave a bad answer",
             faults.clone(),
         );
         registry.register(
-            "plugin_quarantines",
-            "Guests that a plugin is quarantined for now; all together are one more",
-            quarantines.clone(),
+            "plugin_backoffs",
+            "Guests that a plugin backs off from now",
+            backoffs.clone(),
         );
         Self {
             registry,
@@ -82,7 +82,7 @@ impl Metrics {
             duration,
             devices,
             faults,
-            quarantines,
+            backoffs,
         }
     }
 
@@ -101,16 +101,16 @@ impl Metrics {
         self.faults.get_or_create(&OfPlugin { plugin }).inc();
     }
 
-    /// All metrics, with the devices and the quarantines of each plugin as they are now.
+    /// All metrics, with the devices and the backoffs of each plugin as they are now.
     pub(crate) fn encode(
         &self,
         devices: &[(DeviceInstance, View)],
-        quarantines: &[(String, usize)],
+        backoffs: &[(String, usize)],
     ) -> Result<String, fmt::Error> {
-        self.quarantines.clear();
-        for (plugin, number) in quarantines {
+        self.backoffs.clear();
+        for (plugin, number) in backoffs {
             let labels = OfPlugin { plugin: plugin.clone() };
-            self.quarantines
+            self.backoffs
                 .get_or_create(&labels)
                 .set(i64::try_from(*number).unwrap_or(i64::MAX));
         }

@@ -1,77 +1,72 @@
-//! The plugins of a configuration: all loaded and checked, or an error that names file and line.
+//! The plugins of the current configuration, and which of them serves a device.
 
-use std::sync::Arc;
+pub(crate) mod backoff;
+pub(crate) mod load;
 
-use anyhow::{Context, bail};
-use tracing::info;
-use xenplug_runtime::{Cache, Compiler, Engine, Plugin, SharedResources};
-use xenplug_system::Platform;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::{
-    config::{self, Config},
-    context::{Plugins, Serving},
-};
+use xenplug_runtime::{Grants, Plugin};
+use xenplug_xenbus::Kind;
 
-/// The word that makes this program the compiler of components, see `main`.
-pub(crate) const COMPILE: &str = "compile-component";
+use crate::{config::BackoffTimes, plugins::backoff::Backoffs};
 
-/// What loading takes.
-pub(crate) struct Loader {
-    pub(crate) engine: Engine,
-    pub(crate) cache: Cache,
-    pub(crate) system: Platform,
-    pub(crate) shared: Arc<SharedResources>,
+/// A plugin with the kinds and scripts that the operator lets it serve.
+pub(crate) struct ServingPlugin {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) scripts: Vec<String>,
 }
 
-impl Loader {
-    pub(crate) fn new(config: &Config, system: Platform, shared: Arc<SharedResources>) -> anyhow::Result<Self> {
-        let compiler = Compiler::Process {
-            program: std::env::current_exe().context("this program cannot find itself")?,
-            arguments: vec![COMPILE.to_owned()],
-        };
-        let cache = Cache::open(&config.paths.cache, compiler)
-            .with_context(|| format!("the cache of compiled plugins, {}", config.paths.cache.display()))?;
-        Ok(Self {
-            engine: Engine::new()?,
-            cache,
-            system,
-            shared,
-        })
+/// The plugins of one configuration.
+pub(crate) struct PluginSet {
+    pub(crate) serving: Vec<ServingPlugin>,
+    pub(crate) backoff: BackoffTimes,
+    /// The authority to release what any plugin acquired, also one that is no longer configured.
+    pub(crate) release: Arc<Grants>,
+}
+
+impl PluginSet {
+    /// Finds the plugin that serves a script for a kind.
+    pub(crate) fn find<'a>(&'a self, kind: &'a Kind, script: &str) -> Option<&'a Arc<Plugin>> {
+        self.of_kind(kind)
+            .find(|serving| serving.scripts.iter().any(|known| known == script))
+            .map(|serving| &serving.plugin)
     }
 
-    /// Loads every plugin. Blocks; see [`Plugin::load`].
-    pub(crate) fn load(&self, config: Config) -> anyhow::Result<Plugins> {
-        let serving = config
-            .plugins
-            .into_iter()
-            .map(|plugin| self.one(plugin))
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Plugins {
-            serving,
-            quarantine: config.quarantine,
-            release: Arc::new(config.release),
-        })
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Plugin>> {
+        self.serving
+            .iter()
+            .map(|serving| &serving.plugin)
+            .find(|plugin| plugin.name() == name)
     }
 
-    fn one(&self, configured: config::Plugin) -> anyhow::Result<Serving> {
-        let place = configured.place;
-        let name = configured.spec.name.clone();
-        let plugin = Plugin::load(&self.engine, &self.cache, &self.system, &self.shared, configured.spec)
-            .with_context(|| format!("{place}: plugin.{name} cannot be loaded"))?;
-        for kind in &configured.kinds {
-            if !plugin.kinds().iter().any(|served| served == kind.as_str()) {
-                bail!(
-                    "{place}: plugin.{name} is to serve kind \"{kind}\", but says that it serves only {:?}; \
-                     correct its kinds",
-                    plugin.kinds()
-                );
-            }
+    pub(crate) fn of_kind<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = &'a ServingPlugin> {
+        self.serving.iter().filter(move |serving| serving.kinds.contains(kind))
+    }
+}
+
+/// The current plugins and their backoffs. A reload replaces the set as a whole.
+pub(crate) struct Plugins {
+    current: RwLock<Arc<PluginSet>>,
+    pub(crate) backoffs: Backoffs,
+}
+
+impl Plugins {
+    pub(crate) fn new(set: PluginSet) -> Self {
+        Self {
+            backoffs: Backoffs::new(&set),
+            current: RwLock::new(Arc::new(set)),
         }
-        info!(plugin = name, summary = plugin.summary(), "loaded");
-        Ok(Serving {
-            plugin: Arc::new(plugin),
-            kinds: configured.kinds,
-            scripts: configured.scripts,
-        })
+    }
+
+    pub(crate) fn current(&self) -> Arc<PluginSet> {
+        // The lock guards one assignment, so a poisoned lock holds a whole value.
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the plugins for handlers that start from now on.
+    pub(crate) fn replace(&self, set: PluginSet) {
+        self.backoffs.reconfigure(&set);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
     }
 }

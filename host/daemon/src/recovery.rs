@@ -127,7 +127,7 @@ async fn take_hold(
     let owned = Arc::clone(host);
     let taken = host.workers.run(move || {
         let host = owned;
-        let plugins = host.plugins();
+        let plugins = host.plugins.current();
         let none = Grants::default();
         let plugin = plugins.named(&resources.header().plugin);
         let grants = plugin.map_or(&none, |plugin| plugin.grants());

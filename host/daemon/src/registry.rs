@@ -164,11 +164,6 @@ impl Registry {
         }
     }
 
-    /// Whether this is true of any device.
-    pub(crate) fn any(&self, which: impl Fn(&DeviceInstance, &View) -> bool) -> bool {
-        self.devices().iter().any(|(part, entry)| which(part, &entry.view()))
-    }
-
     /// The phase of a device.
     pub(crate) fn phase(&self, part: &DeviceInstance) -> Option<Phase> {
         self.devices().get(part).map(|entry| entry.view().phase)

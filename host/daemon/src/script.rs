@@ -81,7 +81,7 @@ fn none_of_ours(host: &DaemonContext, call: &Call, part: &DeviceInstance) -> Opt
         return None;
     }
     let kind = &part.device.kind;
-    if host.plugins().find(kind, &call.script).is_none() {
+    if host.plugins.current().find(kind, &call.script).is_none() {
         return Some(format!("no plugin stands in for \"{}\" of a {kind}", call.script));
     }
     // The store does not say who has plugged a tap. One that is there, and for which nothing was done here, was plugged

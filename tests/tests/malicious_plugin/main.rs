@@ -1,8 +1,8 @@
 //! Misbehaving plugins beside good ones in the real daemon: they break only their own device.
 
+mod backoff;
 mod compiler;
 mod guests;
-mod quarantine;
 mod refused;
 
 use std::{

@@ -18,7 +18,7 @@ pub(super) struct Config {
     #[expect(dead_code, reason = "it is for the scripts' stand-in, and checked here")]
     scripts: Scripts,
     #[serde(default)]
-    pub(super) quarantine: Quarantine,
+    pub(super) backoff: Backoff,
     #[serde(default)]
     pub(super) plugin: BTreeMap<String, Plugin>,
 }
@@ -67,14 +67,11 @@ pub(super) struct Paths {
     pub(super) run: Option<PathBuf>,
 }
 
-/// When a plugin that keeps failing is left alone.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Quarantine {
-    pub(super) faults: Option<Placed<u32>>,
-    pub(super) guests: Option<Placed<u32>>,
-    pub(super) pause: Option<Placed<String>>,
-    pub(super) time: Option<Placed<String>>,
+pub(super) struct Backoff {
+    pub(super) first: Option<Placed<String>>,
+    pub(super) longest: Option<Placed<String>>,
 }
 
 #[derive(Deserialize)]

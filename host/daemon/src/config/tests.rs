@@ -39,7 +39,7 @@ fn a_good_configuration_resolves() {
     assert_eq!(plugin.spec.config["a"], "1");
     assert_eq!(plugin.spec.config["b.c"], "x");
     assert!(plugin.spec.grants.block.is_some() && plugin.spec.grants.process.is_none());
-    assert_eq!(plugin.place, "x.toml:5");
+    assert_eq!(plugin.location, "x.toml:5");
 }
 
 fn examples() -> &'static Path {
@@ -92,6 +92,11 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
             "is outside what a plugin can have; choose from 64KiB to 256MiB",
         ),
         ("\"10s\"", "\"0s\"", "x.toml:13: \"0s\" is not a deadline"),
+        (
+            "[plugin.phy]\n",
+            "[backoff]\nfirst = \"0s\"\n[plugin.phy]\n",
+            "x.toml:5: \"0s\" is not a first",
+        ),
         ("[\"vbd\"]", "[]", "x.toml:6: kinds is empty"),
         ("[\"vbd\"]", "[\"V/D\"]", "x.toml:6: \"V/D\" is not a kind of backend"),
         (

@@ -59,9 +59,9 @@ impl Job {
                     fault = said.err();
                 }
                 if let Some(fault) = &fault {
-                    warn!(%fault, "the plugin did not disconnect well; what it held is given back all the same");
+                    warn!("plugin failed to disconnect, its resources are released regardless: {fault}");
                 }
-                let failures = resources.release(&host.system, &host.plugins().release, &host.shared);
+                let failures = resources.release(&host.system, &host.plugins.current().release, &host.shared);
                 (resources, failures, fault)
             })
         });

@@ -18,7 +18,7 @@ pub(super) fn check(
     snapshot: &Snapshot,
     told: &ScriptArgs,
 ) -> Result<(Arc<Plugin>, Device), Failure> {
-    let plugins = host.plugins();
+    let plugins = host.plugins.current();
     let key = &part.device;
     // Until the plugin is known, the one that would serve the kind speaks, if there is just one.
     let speaker = match plugins.of_kind(&key.kind).collect::<Vec<_>>()[..] {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 use tracing::{debug, error, info, info_span};
 use xenplug_runtime::{DeviceResources, Fault, Header};
-use xenplug_xenbus::{DeviceInstance, Event, Identity, Phase};
+use xenplug_xenbus::{Event, Identity};
 
 use super::{
     Failure, Task,
@@ -14,8 +14,7 @@ use super::{
 };
 use crate::{
     directory::{Fingerprint, Snapshot},
-    quarantine::Obstacle,
-    registry::View,
+    plugins::backoff::Obstacle,
     retry::{AGAIN, patiently},
 };
 
@@ -57,14 +56,14 @@ impl Task {
         let told = self.calls.told();
         let (plugin, mut device) = parameters::check(&self.host, &self.part, &snapshot, &told)?;
         self.plugin = Some(Arc::clone(&plugin));
-        match self.host.quarantines.permit(&plugin, &guest(&identity)) {
+        match self.host.plugins.backoffs.permit(&plugin, &guest(&identity)) {
             Ok(run) => self.run = Some(run),
-            Err(Obstacle::Pause(until)) => {
+            Err(Obstacle::Wait(until)) => {
                 info!(device = %self.part, plugin = plugin.name(), "waits, as the plugin has just failed this guest");
                 self.paused = Some(until.into());
                 return Ok(());
             }
-            Err(Obstacle::Quarantine(cause)) => return Err(Failure::new(plugin.name(), &cause)),
+            Err(Obstacle::Fail(cause)) => return Err(Failure::new(plugin.name(), &cause)),
         }
         if plugin.grants().guest {
             device.vm = identity.vm.clone();
@@ -105,11 +104,11 @@ impl Task {
             return Some(Event::Released);
         };
         let plugin = self.plugin.clone().filter(|plugin| plugin.disconnects());
-        // That it may say something before the end is a courtesy, which a plugin in quarantine has lost.
+        // That it may say something before the end is a courtesy, which a plugin in a long backoff has lost.
         let whose = guest(&resources.header().identity);
-        let plugin = plugin.and_then(|plugin| match self.host.quarantines.permit(&plugin, &whose) {
-            Err(Obstacle::Quarantine(_)) => None,
-            Err(Obstacle::Pause(_)) => Some(plugin),
+        let plugin = plugin.and_then(|plugin| match self.host.plugins.backoffs.permit(&plugin, &whose) {
+            Err(Obstacle::Fail(_)) => None,
+            Err(Obstacle::Wait(_)) => Some(plugin),
             Ok(run) => {
                 self.run = Some(run);
                 Some(plugin)
@@ -169,23 +168,18 @@ impl Task {
     /// The plugin has done what it was to do.
     fn praise(&mut self) {
         if let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) {
-            self.host.quarantines.succeeded(plugin, &run);
+            self.host.plugins.backoffs.succeeded(plugin, &run);
         }
     }
 
-    /// The plugin has failed, by a fault of its own or not.
+    /// Reports a fault of the plugin itself. A fault of its device says nothing about it.
     fn blame(&mut self, fault: &Fault) {
-        let (Some(plugin), Some(run)) = (&self.plugin, self.run.take()) else {
-            return;
-        };
-        let served = |part: &DeviceInstance, view: &View| {
-            view.phase == Phase::Connected
-                && part.device.frontend != self.part.device.frontend
-                && view.plugin.as_deref() == Some(plugin.name())
-        };
-        let (host, serves_others) = (&self.host, self.host.registry.any(served));
-        host.quarantines
-            .failed(&host.metrics, plugin, &run, fault, serves_others);
+        if let (Some(plugin), Some(run)) = (&self.plugin, self.run.take())
+            && fault.is_the_plugins()
+        {
+            self.host.metrics.fault(plugin.name());
+            self.host.plugins.backoffs.failed(plugin, &run, fault);
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     context::{Basis, DaemonContext},
     drain,
-    plugins::Loader,
+    plugins::load::Loader,
     script, services,
     workers::Workers,
 };
@@ -141,7 +141,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
     let loader = Loader {
         engine: stage.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
-        system: system.clone(),
+        platform: system.clone(),
         shared: Arc::clone(&shared),
     };
     let workers = Workers::Simulated(workers);

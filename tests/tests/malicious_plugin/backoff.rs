@@ -1,4 +1,4 @@
-//! Backoff for plugins that keep failing, while others serve on.
+//! Plugins that keep failing back off from the guest that they fail, while others serve on.
 
 use std::{
     fs,
@@ -14,11 +14,11 @@ use crate::{
     guests::{DEADLINE, beside, guest},
 };
 
-/// A host with a plugin that misbehaves, and these rules.
-fn host_with(name: &str, rules: &str) -> Result<TestHost> {
+/// Starts a daemon with a plugin that misbehaves and these `[backoff]` times.
+fn host_with(name: &str, times: &str) -> Result<TestHost> {
     let mut host = TestHost::new()?;
     let config = beside(host.config()?, &host.images(), [guest(name)]);
-    host.start_daemon(config.with(&format!("\n[quarantine]\n{rules}\n")))?;
+    host.start_daemon(config.with(&format!("\n[backoff]\n{times}\n")))?;
     Ok(host)
 }
 
@@ -43,18 +43,18 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Reads from the status for whom a plugin is quarantined: `None` means all.
-fn quarantined(host: &TestHost, name: &str) -> Result<Vec<Option<String>>> {
+/// Reads from the status which guests a plugin backs off from.
+fn backoffs(host: &TestHost, name: &str) -> Result<Vec<String>> {
     let status = host.daemon().context("it runs")?.status()?;
     let plugins = status["plugins"].as_array().context("no list of plugins")?;
     let plugin = plugins
         .iter()
         .find(|plugin| plugin["name"] == name)
         .context("no such plugin")?;
-    let quarantines = plugin["conduct"]["quarantines"].as_array().context("no list")?;
-    Ok(quarantines
+    let backoffs = plugin["backoffs"].as_array().context("no list")?;
+    Ok(backoffs
         .iter()
-        .map(|one| one["guest"].as_str().map(str::to_owned))
+        .filter_map(|backoff| backoff["guest"].as_str().map(str::to_owned))
         .collect())
 }
 
@@ -74,66 +74,44 @@ fn reload(host: &TestHost, config: &Config) -> Result<()> {
 }
 
 #[test]
-fn failing_plugin_is_quarantined_until_released_or_replaced() -> Result<()> {
+fn failing_plugin_backs_off_until_another_component_is_loaded() -> Result<()> {
     const NAME: &str = "trap-in-connect";
-    // Unlike in what is said of a quarantine, which names the last fault.
+    // The reason of a device that fails during a backoff names the last failure differently.
     const CRASHED: &str = "trap-in-connect: the plugin crashed";
-    let mut host = host_with(NAME, "faults = 3\nguests = 2\npause = \"100ms\"\ntime = \"1h\"")?;
+    let mut host = host_with(NAME, "first = \"1h\"\nlongest = \"1h\"")?;
     let config = host.daemon().context("it runs")?.config().clone();
     let baseline = host.baseline()?;
-    for _ in 0..3 {
-        fails(&mut host, NAME, 3, &[CRASHED])?;
-    }
-    let advice = [
-        "quarantined for this guest",
-        "3 faults",
+    fails(&mut host, NAME, 3, &[CRASHED])?;
+    let reason = [
+        "does not run for this guest",
+        "failures in a row: 1",
         "crashed",
-        "xenplug plugin release trap-in-connect",
+        "change the plugin",
     ];
-    fails(&mut host, NAME, 3, &advice)?;
-    ensure!(matches!(&quarantined(&host, NAME)?[..], [Some(_)]), "not for one guest");
+    fails(&mut host, NAME, 3, &reason)?;
+    ensure!(backoffs(&host, NAME)?.len() == 1, "not for one guest");
 
-    // It is tried for another, and as it has not served anybody, that is the end for all.
+    // Other guests of the same plugin and other plugins are served.
     fails(&mut host, NAME, 5, &[CRASHED])?;
-    fails(&mut host, NAME, 6, &["quarantined for all guests"])?;
     let good = host.attach_disk(4, 0)?;
     host.expect_connected(&good)?;
-    assert_eq!(
-        quarantined(&host, NAME)?.iter().filter(|whom| whom.is_none()).count(),
-        1
-    );
+    assert_eq!(backoffs(&host, NAME)?.len(), 2);
     let table = said(&xenplug(&host, &["status"])?);
-    ensure!(
-        table.contains("plugin trap-in-connect is QUARANTINED for all guests for another"),
-        "{table}"
-    );
+    ensure!(table.contains("plugin trap-in-connect BACKS OFF from guest"), "{table}");
     let metrics = said(&xenplug(&host, &["metrics"])?);
     for line in [
-        "xenplug_plugin_faults_total{plugin=\"trap-in-connect\"} 4",
-        "xenplug_plugin_quarantines{plugin=\"trap-in-connect\"} 2",
-        "xenplug_plugin_quarantines{plugin=\"phy\"} 0",
+        "xenplug_plugin_faults_total{plugin=\"trap-in-connect\"} 2",
+        "xenplug_plugin_backoffs{plugin=\"trap-in-connect\"} 2",
+        "xenplug_plugin_backoffs{plugin=\"phy\"} 0",
     ] {
         ensure!(metrics.contains(line), "no {line:?} in {metrics}");
     }
     let log = host.daemon().context("it runs")?.log();
-    assert_eq!(log.matches("the plugin is quarantined").count(), 2, "{log}");
+    assert_eq!(log.matches("backs off from guest").count(), 2, "{log}");
 
+    // A reload of the same component changes nothing; another component starts without a history.
     reload(&host, &config)?;
-    fails(&mut host, NAME, 6, &["quarantined for all guests"])?;
-    let released = xenplug(&host, &["plugin", "release", NAME])?;
-    ensure!(released.status.success(), "{released:?}");
-    fails(&mut host, NAME, 6, &[CRASHED])?;
-    let unknown = xenplug(&host, &["plugin", "release", "absent"])?;
-    ensure!(
-        unknown.status.code() == Some(1) && !unknown.stderr.is_empty(),
-        "{unknown:?}"
-    );
-
-    // With the one after the release these are three faults of two guests.
-    for _ in 0..2 {
-        fails(&mut host, NAME, 3, &[CRASHED])?;
-    }
-    fails(&mut host, NAME, 3, &["quarantined for all guests"])?;
+    fails(&mut host, NAME, 5, &["does not run for this guest"])?;
     reload(
         &host,
         &config.replacing("guests/trap-in-connect.wasm", "guests/remembers.wasm"),
@@ -141,19 +119,17 @@ fn failing_plugin_is_quarantined_until_released_or_replaced() -> Result<()> {
     let (device, nodes) = device_for(&host, &guest(NAME), 3, 0)?;
     host.attach(&device, &nodes)?;
     host.expect_status(&device, "connected")?;
-    for guest in [5, 6] {
-        host.toolstack().bury(guest)?;
-    }
+    host.toolstack().bury(5)?;
     host.end_guest(3, &[device])?;
     host.end_guest(4, &[good])?;
     baseline.assert_same(&host)
 }
 
 #[test]
-fn guest_cannot_quarantine_a_plugin_for_others() -> Result<()> {
+fn guest_cannot_make_a_plugin_back_off_from_others() -> Result<()> {
     // It crashes over an image that is there, and connects without.
     const NAME: &str = "foreign-handle";
-    let mut host = host_with(NAME, "faults = 2\nguests = 2\npause = \"0s\"")?;
+    let mut host = host_with(NAME, "first = \"1h\"\nlongest = \"1h\"")?;
     let baseline = host.baseline()?;
     let serve = |host: &mut TestHost, frontend| -> Result<Device> {
         let device = Device::disk(frontend, 0);
@@ -164,13 +140,11 @@ fn guest_cannot_quarantine_a_plugin_for_others() -> Result<()> {
     };
     let served = serve(&mut host, 7)?;
     for frontend in [3, 5, 6] {
-        for _ in 0..2 {
-            fails(&mut host, NAME, frontend, &["foreign-handle: the plugin crashed"])?;
-        }
-        fails(&mut host, NAME, frontend, &["quarantined for this guest"])?;
+        fails(&mut host, NAME, frontend, &["foreign-handle: the plugin crashed"])?;
+        fails(&mut host, NAME, frontend, &["does not run for this guest"])?;
     }
-    let whom = quarantined(&host, NAME)?;
-    ensure!(whom.len() == 3 && whom.iter().all(Option::is_some), "{whom:?}");
+    let guests = backoffs(&host, NAME)?;
+    ensure!(guests.len() == 3, "{guests:?}");
     let another = serve(&mut host, 8)?;
     for guest in [3, 5, 6] {
         host.toolstack().bury(guest)?;
@@ -181,9 +155,9 @@ fn guest_cannot_quarantine_a_plugin_for_others() -> Result<()> {
 }
 
 #[test]
-fn guest_waits_out_its_plugins_backoff_and_may_detach_meanwhile() -> Result<()> {
+fn device_waits_for_a_short_backoff_and_may_leave_meanwhile() -> Result<()> {
     const NAME: &str = "trap-in-connect";
-    let mut host = host_with(NAME, "pause = \"3s\"")?;
+    let mut host = host_with(NAME, "first = \"3s\"")?;
     let baseline = host.baseline()?;
     fails(&mut host, NAME, 3, &["crashed"])?;
     let failed = Instant::now();
@@ -210,27 +184,25 @@ fn guest_waits_out_its_plugins_backoff_and_may_detach_meanwhile() -> Result<()> 
 }
 
 #[test]
-fn quarantined_plugins_resources_are_released_without_it() -> Result<()> {
+fn release_skips_disconnect_of_a_plugin_in_backoff() -> Result<()> {
     const NAME: &str = "spin-in-disconnect";
-    let mut host = host_with(NAME, "faults = 2\npause = \"0s\"")?;
+    let mut host = host_with(NAME, "first = \"1h\"\nlongest = \"1h\"")?;
     let baseline = host.baseline()?;
     let mut devices = Vec::new();
-    for index in 0..4 {
+    for index in 0..3 {
         let (device, nodes) = device_for(&host, &guest(NAME), 3, index)?;
         host.attach(&device, &nodes)?;
         host.expect_status(&device, "connected")?;
         devices.push(device);
     }
-    for device in &devices[..2] {
-        let began = Instant::now();
-        host.detach(device)?;
-        ensure!(began.elapsed() >= DEADLINE, "it did not spin");
-    }
-    for device in &devices[2..] {
+    let began = Instant::now();
+    host.detach(&devices[0])?;
+    ensure!(began.elapsed() >= DEADLINE, "it did not spin");
+    for device in &devices[1..] {
         host.detach(device)?;
     }
     let log = host.daemon().context("it runs")?.log();
-    assert_eq!(log.matches("given back all the same").count(), 2, "{log}");
+    assert_eq!(log.matches("plugin failed to disconnect").count(), 1, "{log}");
     host.end_guest(3, &[])?;
     baseline.assert_same(&host)
 }
