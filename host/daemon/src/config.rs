@@ -1,4 +1,4 @@
-//! The operator's configuration: read, checked to the last key, and resolved to what the daemon works with.
+//! The operator's configuration: read, checked to the last key, and resolved.
 
 mod error;
 mod raw;
@@ -24,23 +24,21 @@ pub(crate) use error::ConfigError;
 use error::Source;
 use toml::Spanned;
 
-/// The configuration, resolved.
+/// The resolved configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) paths: Paths,
     pub(crate) plugins: Vec<Plugin>,
     pub(crate) backoff: BackoffTimes,
-    /// The authority to give back what any plugin acquired.
+    /// The authority to release what any plugin acquired.
     pub(crate) release: Grants,
 }
 
-/// Where things are.
+/// The daemon's folders.
 #[derive(Clone, Debug)]
 pub(crate) struct Paths {
-    /// Components.
     pub(crate) plugins: PathBuf,
-    /// Compiled components.
     pub(crate) cache: PathBuf,
     /// The control socket and the journal.
     pub(crate) run: PathBuf,
@@ -91,7 +89,7 @@ impl Config {
             cache: raw.paths.cache.unwrap_or_else(|| "/var/cache/xenplug".into()),
             run: raw.paths.run.unwrap_or_else(|| "/run/xenplug".into()),
         };
-        // The file is the operator's word: here, and nowhere else, grants are made from it.
+        // The file speaks for the operator: grants are made from it here, and nowhere else.
         let operator = Operator::of_configuration();
         if raw.plugin.is_empty() {
             return Err(source.whole("it names no plugin", "add a table such as [plugin.phy]"));
@@ -118,7 +116,7 @@ impl Config {
                             "plugin.{} and plugin.{} both serve script \"{script}\" of kind \"{kind}\"",
                             other.spec.name, resolved.spec.name
                         ),
-                        "leave it to one of them",
+                        "remove it from one of them",
                     ));
                 }
             }
@@ -350,7 +348,7 @@ fn backoff(source: &Source<'_>, raw: raw::Backoff) -> Result<BackoffTimes, Confi
     })
 }
 
-/// A time within bounds.
+/// Parses a time within bounds.
 fn time(
     source: &Source<'_>,
     text: &Placed<String>,
@@ -371,7 +369,7 @@ fn time(
     })
 }
 
-/// A table as text: `a.b` for the key `b` in the table `a`, arrays with a space between their values.
+/// Flattens a table to text: `a.b` for the key `b` in the table `a`, arrays with a space between their values.
 fn flatten(table: toml::Table) -> HashMap<String, String> {
     fn text(value: &toml::Value) -> String {
         match value {
@@ -395,7 +393,7 @@ fn flatten(table: toml::Table) -> HashMap<String, String> {
     flat
 }
 
-/// A value with its place in the file.
+/// A value with its position in the file.
 type Placed<T> = Spanned<T>;
 
 #[cfg(test)]

@@ -1,105 +1,70 @@
-//! What all devices share: the store, the machine, the plugins, the journal.
+//! The parts of the daemon that every feature uses: the store, the platform, the journal. It knows no feature.
 
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 use xenplug_journal::Journal;
-use xenplug_runtime::{Limits, SharedResources};
 use xenplug_system::Platform;
-use xenplug_xenbus::{DeviceInstance, DomId, Mode};
-use xenplug_xenstore::Client;
+use xenplug_xenbus::{DomId, Mode};
+use xenplug_xenstore::{Client, Path};
 
-use crate::{
-    device::ScriptCall,
-    domains::Domains,
-    hotplug::Requests,
-    metrics::Metrics,
-    plugins::{PluginSet, Plugins},
-    registry::Registry,
-    workers::Workers,
-};
+use crate::workers::Workers;
 
-/// What all devices share.
+/// The parts of the daemon that every feature uses.
 pub(crate) struct DaemonContext {
     pub(crate) mode: Mode,
-    /// The domain the daemon runs in.
+    /// The domain that the daemon runs in.
     pub(crate) own: DomId,
-    pub(crate) client: Client,
-    pub(crate) system: Platform,
+    pub(crate) store: Client,
+    pub(crate) platform: Platform,
     pub(crate) journal: Journal,
-    pub(crate) shared: Arc<SharedResources>,
-    pub(crate) domains: Arc<Domains>,
-    pub(crate) plugins: Plugins,
-    pub(crate) registry: Registry,
     pub(crate) workers: Workers,
-    /// What toolstacks ask for. In dom0 they ask for nothing: libxl makes the devices, and a script calls for each.
-    pub(crate) requests: Arc<Requests>,
-    /// Where scripts' calls go, to be passed on to their devices: see [`crate::script`].
-    pub(crate) calls: mpsc::UnboundedSender<(DeviceInstance, ScriptCall)>,
-    pub(crate) metrics: Metrics,
-    /// Bounds how many handlers run at a time; more wait.
-    pub(crate) events: Arc<Semaphore>,
-    /// Says that the daemon ends: devices finish what they are at, and stop.
+    /// Cancelled when the daemon ends: tasks finish the operation in flight, and stop.
     pub(crate) draining: CancellationToken,
-    /// The devices' tasks.
+    /// The tasks that the end of the daemon waits for.
     pub(crate) tasks: TaskTracker,
 }
 
-/// What a host is made of.
-pub(crate) struct Basis {
-    pub(crate) mode: Mode,
-    pub(crate) client: Client,
-    pub(crate) system: Platform,
-    pub(crate) journal: Journal,
-    pub(crate) shared: Arc<SharedResources>,
-    pub(crate) plugins: PluginSet,
-    pub(crate) workers: Workers,
-}
-
 impl DaemonContext {
-    /// A host that serves nothing yet, and where scripts' calls come out.
     pub(crate) async fn new(
-        basis: Basis,
-    ) -> anyhow::Result<(Arc<Self>, mpsc::UnboundedReceiver<(DeviceInstance, ScriptCall)>)> {
-        let (calls, asked) = mpsc::unbounded_channel();
-        let host = Self {
-            mode: basis.mode,
-            own: own_domain(&basis.client).await?,
-            domains: Arc::new(Domains::new(basis.client.clone())),
-            client: basis.client,
-            system: basis.system,
-            journal: basis.journal,
-            shared: basis.shared,
-            plugins: Plugins::new(basis.plugins),
-            registry: Registry::default(),
-            requests: Arc::default(),
-            workers: basis.workers,
-            calls,
-            metrics: Metrics::new(),
-            events: Arc::new(Semaphore::new(Limits::CONCURRENT_EVENTS)),
+        mode: Mode,
+        store: Client,
+        platform: Platform,
+        journal: Journal,
+        workers: Workers,
+    ) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            mode,
+            own: own_domain(&store).await?,
+            store,
+            platform,
+            journal,
+            workers,
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        };
-        Ok((Arc::new(host), asked))
+        }))
+    }
+
+    /// The directory of this domain's backends.
+    pub(crate) fn backend_root(&self) -> Path {
+        format!("/local/domain/{}/backend", self.own)
+            .parse()
+            .expect("a path with a number in it is a path")
     }
 }
 
-/// The domain the daemon runs in.
-async fn own_domain(client: &Client) -> anyhow::Result<DomId> {
-    match client.read(&"domid".parse()?).await {
+async fn own_domain(store: &Client) -> anyhow::Result<DomId> {
+    match store.read(&"domid".parse()?).await {
         Ok(value) => {
             let text = String::from_utf8_lossy(&value);
-            text.trim()
-                .parse()
-                .with_context(|| "the store's domid node is not a number")
+            text.trim().parse().context("xenstore's domid node is not a number")
         }
         Err(error) if error.is_not_found() => {
-            warn!("the store has no domid for this domain; it is taken to be domain 0");
+            warn!("xenstore has no domid node for this domain; assuming domain 0");
             Ok(DomId(0))
         }
-        Err(error) => Err(error).context("the store does not say which domain this is"),
+        Err(error) => Err(error).context("cannot read the domid node of this domain"),
     }
 }

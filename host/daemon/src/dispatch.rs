@@ -1,4 +1,4 @@
-//! From what changes in the store and in the kernel to the devices that have to look again.
+//! The dispatch: from changes in the store and in the kernel to the devices that have to be read again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,62 +10,72 @@ use xenplug_xenstore::{Error, Event, Path, Watch};
 
 use crate::{
     context::DaemonContext,
-    foreign_disks::{ForeignDisks, Question},
-    registry::Registry,
+    device::Registry,
+    domains::Domains,
+    foreign_disks::{Flushes, ForeignDisks},
+    request_index::RequestIndex,
 };
 
-/// How often everything is looked at without cause, should an event have been lost after all.
+/// The interval at which everything is read without cause, in case an event was lost after all.
 const RESYNC: Duration = Duration::from_secs(300);
 
-/// What the dispatch follows.
+/// The dispatch with everything that it follows and wakes.
 pub(crate) struct Dispatch {
-    host: Arc<DaemonContext>,
+    pub(crate) context: Arc<DaemonContext>,
+    pub(crate) domains: Arc<Domains>,
+    pub(crate) foreign_disks: Arc<ForeignDisks>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) requests: Arc<RequestIndex>,
+    pub(crate) sources: Sources,
+}
+
+/// The sources of events. From their creation on nothing is missed.
+pub(crate) struct Sources {
     backends: Watch,
     links: mpsc::UnboundedReceiver<Option<IfName>>,
-    foreign_disks: ForeignDisks,
-    asked: mpsc::UnboundedReceiver<Question>,
+    flushes: Flushes,
+}
+
+impl Sources {
+    /// Sets the watches.
+    pub(crate) async fn new(context: &DaemonContext, flushes: Flushes) -> Result<Self, Error> {
+        Ok(Self {
+            backends: context.store.watch(&context.backend_root()).await?,
+            links: context.workers.links(&context.platform.network),
+            flushes,
+        })
+    }
 }
 
 impl Dispatch {
-    /// Sets the watches. From here on nothing is missed.
-    pub(crate) async fn begin(
-        host: Arc<DaemonContext>,
-        asked: mpsc::UnboundedReceiver<Question>,
-    ) -> Result<Self, Error> {
-        let backends = host.client.watch(&root(&host)).await?;
-        let links = host.workers.links(&host.system.network);
-        Ok(Self {
-            foreign_disks: ForeignDisks::of(host.own),
-            host,
-            backends,
-            links,
-            asked,
-        })
-    }
-
     /// Dispatches until the daemon ends, or the store refuses the watch.
     pub(crate) async fn run(mut self) {
-        let domains = Arc::clone(&self.host.domains);
-        let host = Arc::clone(&self.host);
-        let follow = domains.follow(|domain| host.registry.wake_all(|part| part.device.frontend == domain));
+        let (domains, registry) = (Arc::clone(&self.domains), Arc::clone(&self.registry));
+        let follow = domains.follow(|domain| registry.wake_where(|instance| instance.device.frontend == domain));
         tokio::pin!(follow);
         let mut resync = interval(RESYNC);
         let mut links_open = true;
         loop {
-            // Who has the least to say comes first, so that nobody is talked down by what guests write.
+            // The rarest source comes first, so that a flood of guests' writes starves none.
             tokio::select! {
                 biased;
-                () = self.host.draining.cancelled() => return,
+                () = self.context.draining.cancelled() => return,
                 _ = resync.tick() => self.resync().await,
                 () = &mut follow => {}
-                Some(question) = self.asked.recv() => self.answer(question).await,
-                link = self.links.recv(), if links_open => match link {
-                    Some(Some(name)) => self.appeared(&name),
-                    Some(None) => self.host.registry.wake_all(|part| part.device.kind.needs_netdev()),
+                Some(done) = self.sources.flushes.recv() => {
+                    while let Some(event) = self.sources.backends.try_next() {
+                        self.backend_event(event).await;
+                    }
+                    // The question may have been given up.
+                    let _ = done.send(());
+                }
+                link = self.sources.links.recv(), if links_open => match link {
+                    Some(Some(name)) => self.link_appeared(&name),
+                    Some(None) => self.registry.wake_where(|instance| instance.device.kind.needs_netdev()),
                     None => links_open = false,
                 },
-                event = self.backends.next() => match event {
-                    Some(event) => self.told(event).await,
+                event = self.sources.backends.next() => match event {
+                    Some(event) => self.backend_event(event).await,
                     None => {
                         warn!("xenstored no longer lets this domain watch its backends");
                         return;
@@ -75,115 +85,87 @@ impl Dispatch {
         }
     }
 
-    /// The watch tells something.
-    async fn told(&mut self, event: Event) {
+    async fn backend_event(&mut self, event: Event) {
         match event {
             Event::Changed(path) => self.changed(&path).await,
             Event::Resync => self.resync().await,
         }
     }
 
-    /// Somebody wants to know who uses a disk, as of now.
-    async fn answer(&mut self, question: Question) {
-        // What was written before the store answers this is told before as well.
-        let marked = self.host.client.read(&root(&self.host)).await;
-        if marked.is_err_and(|error| !error.is_not_found()) {
-            return;
-        }
-        while let Some(event) = self.backends.try_next() {
-            self.told(event).await;
-        }
-        let host = Arc::clone(&self.host);
-        let ours = |key: &DeviceKey| {
-            host.registry
-                .phase(&DeviceInstance::main(key.clone()))
-                .is_some_and(Phase::holds)
-        };
-        self.foreign_disks.answer(&host.client, ours, question).await;
-    }
-
-    /// A node at or below `backend` has changed.
+    /// Handles a change of a node at or below `backend`.
     async fn changed(&mut self, path: &Path) {
-        let Ok(watched) = WatchedPath::parse(path.as_str(), self.host.own) else {
+        let Ok(watched) = WatchedPath::parse(path.as_str(), self.context.own) else {
             return;
         };
-        if watched.backend != self.host.own {
+        if watched.backend != self.context.own {
             return;
         }
-        if let WatchLevel::Device { key, leaf } = &watched.level {
-            self.foreign_disks.changed(key, *leaf);
-        }
-        match &watched.level {
-            WatchLevel::Device {
-                key,
-                leaf: None | Some("state" | "online" | "hotplug-status"),
-            } => self.host.requests.wake_of(self.host.own, key),
-            WatchLevel::Device { .. } => {}
-            _ => self.host.requests.wake_all(),
-        }
+        self.wake_requests(&watched.level);
         match watched.level {
-            WatchLevel::Device {
-                key,
-                leaf: None | Some("state" | "online"),
-            } => Registry::wake(&self.host, &key),
-            // Emptied by the operator, it calls for another try; written by us, it tells nothing.
-            WatchLevel::Device {
-                key,
-                leaf: Some("hotplug-status"),
-            } => {
-                let rests = matches!(
-                    self.host.registry.phase(&DeviceInstance::main(key.clone())),
-                    Some(Phase::Failed { .. } | Phase::Foreign | Phase::Waiting)
-                );
-                if rests {
-                    Registry::wake(&self.host, &key);
-                }
-            }
-            WatchLevel::Device { .. } => {}
+            WatchLevel::Device { key, leaf } => self.device_changed(&key, leaf),
             WatchLevel::Domain(kind, domain) => {
-                self.host
-                    .registry
-                    .wake_all(|part| part.device.kind == kind && part.device.frontend == domain);
+                self.registry
+                    .wake_where(|instance| instance.device.kind == kind && instance.device.frontend == domain);
                 self.discover_domain(&kind, domain).await;
             }
             WatchLevel::Kind(kind) => {
-                self.host.registry.wake_all(|part| part.device.kind == kind);
+                self.registry.wake_where(|instance| instance.device.kind == kind);
                 self.discover_kind(&kind).await;
             }
             WatchLevel::Root => self.resync().await,
         }
     }
 
-    /// A link has appeared: netback's, perhaps, or QEMU's.
-    fn appeared(&self, name: &IfName) {
-        if name.as_str().starts_with("vif") {
-            self.host
-                .registry
-                .wake_all(|part| part.device.kind.needs_netdev() && part.link() == name.as_str());
+    fn wake_requests(&self, level: &WatchLevel<'_>) {
+        match level {
+            WatchLevel::Device {
+                key,
+                leaf: None | Some("state" | "online" | "hotplug-status"),
+            } => self.requests.wake_for(self.context.own, key),
+            WatchLevel::Device { .. } => {}
+            _ => self.requests.0.wake_where(|_| true),
         }
     }
 
-    /// Looks at everything: what is known, and what is there.
+    fn device_changed(&self, key: &DeviceKey, leaf: Option<&str>) {
+        self.foreign_disks.changed(key, leaf);
+        match leaf {
+            None | Some("state" | "online") => self.registry.wake(key),
+            // An operator empties it to ask for another try. The daemon's own writes of it change nothing.
+            Some("hotplug-status") => {
+                let phase = self.registry.phase(&DeviceInstance::main(key.clone()));
+                if let Some(Phase::Failed { .. } | Phase::Foreign | Phase::Waiting) = phase {
+                    self.registry.wake(key);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Handles a new link, which may be that of netback or of QEMU.
+    fn link_appeared(&self, name: &IfName) {
+        if name.as_str().starts_with("vif") {
+            self.registry
+                .wake_where(|instance| instance.device.kind.needs_netdev() && instance.link() == name.as_str());
+        }
+    }
+
+    /// Wakes every known device, and discovers those that are not known.
     async fn resync(&mut self) {
         self.foreign_disks.all_changed();
-        self.host.registry.wake_all(|_| true);
-        for kind in self.children(&root(&self.host)).await {
+        self.registry.wake_where(|_| true);
+        for kind in self.children(&self.context.backend_root()).await {
             if let Ok(kind) = kind.parse() {
                 self.discover_kind(&kind).await;
             }
         }
-        let used: Vec<DomId> = self
-            .host
-            .registry
-            .views()
-            .iter()
-            .map(|(part, _)| part.device.frontend)
-            .collect();
-        self.host.domains.keep(|domain| used.contains(&domain));
+        let views = self.registry.views();
+        let used: Vec<DomId> = views.iter().map(|(instance, _)| instance.device.frontend).collect();
+        self.domains.keep(|domain| used.contains(&domain));
     }
 
     async fn discover_kind(&mut self, kind: &Kind) {
-        let Ok(path) = root(&self.host).join(kind.as_str()) else {
+        let Ok(path) = self.context.backend_root().join(kind.as_str()) else {
             return;
         };
         for domain in self.children(&path).await {
@@ -194,7 +176,7 @@ impl Dispatch {
     }
 
     async fn discover_domain(&mut self, kind: &Kind, domain: DomId) {
-        let Ok(path) = root(&self.host).join(&format!("{kind}/{domain}")) else {
+        let Ok(path) = self.context.backend_root().join(&format!("{kind}/{domain}")) else {
             return;
         };
         for devid in self.children(&path).await {
@@ -205,28 +187,22 @@ impl Dispatch {
                     devid,
                 };
                 self.foreign_disks.changed(&key, None);
-                Registry::wake(&self.host, &key);
+                self.registry.wake(&key);
             }
         }
     }
 
-    /// The children of a directory. One that is not there has none; one that cannot be read now is looked at later.
+    /// Lists the children of a directory. A directory that is absent has none; one that cannot be read is listed again by
+    /// the next resync.
     async fn children(&self, path: &Path) -> Vec<String> {
-        match self.host.client.directory(path).await {
+        match self.context.store.directory(path).await {
             Ok(children) => children,
             Err(error) => {
                 if !error.is_not_found() {
-                    info!(%path, %error, "not listed now");
+                    info!(%path, "cannot list {path} now: {error}");
                 }
                 Vec::new()
             }
         }
     }
-}
-
-/// Where the backends of this domain are.
-pub(crate) fn root(host: &DaemonContext) -> Path {
-    format!("/local/domain/{}/backend", host.own)
-        .parse()
-        .expect("a path with a number in it is a path")
 }

@@ -1,4 +1,4 @@
-//! Which frontend domains xenstored knows, kept true by its special watches or, where those are denied, by polling.
+//! The frontend domains that xenstored knows, kept current by its special watches or, where those are denied, by polls.
 
 use std::{
     collections::BTreeMap,
@@ -13,24 +13,22 @@ use xenplug_xenstore::{Client, Error, Watch};
 
 use crate::retry::AGAIN;
 
-/// How often to ask where no special watch can be set.
+/// The interval of polls where no special watch can be set.
 const POLL: Duration = Duration::from_secs(5);
 
-/// What is known of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    /// Never seen: built by something that does not introduce it, or not yet.
+    /// Not introduced: not yet, or never by its builder.
     Never,
-    /// There.
     Introduced,
-    /// It was there, and no longer is.
+    /// It was introduced, and is no longer.
     Gone,
 }
 
 /// The frontend domains.
 ///
-/// A domain counts as gone only if it was known before: one that was never introduced cannot be told from one that will
-/// be.
+/// A domain counts as gone only if it was introduced before: a domain that was never introduced cannot be distinguished from
+/// one that will be.
 pub(crate) struct Domains {
     client: Client,
     known: Mutex<BTreeMap<DomId, Known>>,
@@ -44,7 +42,7 @@ impl Domains {
         }
     }
 
-    /// Whether xenstored knows the domain. Asked once, then kept.
+    /// Tests whether xenstored knows the domain. Asks once, then keeps the answer.
     pub(crate) async fn introduced(&self, domain: DomId) -> Result<bool, Error> {
         if let Some(known) = self.table().get(&domain) {
             return Ok(*known == Known::Introduced);
@@ -56,12 +54,12 @@ impl Domains {
         Ok(introduced)
     }
 
-    /// Whether the domain was there and has gone.
+    /// Tests whether the domain was introduced and is gone.
     pub(crate) fn gone(&self, domain: DomId) -> bool {
         self.table().get(&domain) == Some(&Known::Gone)
     }
 
-    /// Remembers from an earlier daemon that the domain was there.
+    /// Notes that an earlier daemon saw the domain introduced.
     pub(crate) async fn was_introduced(&self, domain: DomId) -> Result<(), Error> {
         let known = if self.ask(domain).await? {
             Known::Introduced
@@ -72,7 +70,7 @@ impl Domains {
         Ok(())
     }
 
-    /// Follows the domains, and tells of each that came or went.
+    /// Follows the domains, and calls `changed` for each that came or went.
     pub(crate) async fn follow(&self, changed: impl Fn(DomId)) {
         let mut watches = Special::set(&self.client).await;
         loop {
@@ -95,32 +93,33 @@ impl Domains {
                     }
                     now
                 };
-                info!(%domain, "{}", if now == Known::Gone { "the domain has gone" } else { "the domain has come" });
+                let state = if now == Known::Gone { "gone" } else { "introduced" };
+                info!(%domain, "domain {domain} is {state}");
                 changed(domain);
             }
         }
     }
 
-    /// Forgets domains that no device is for.
+    /// Forgets the domains that no device uses.
     pub(crate) fn keep(&self, used: impl Fn(DomId) -> bool) {
         self.table().retain(|domain, _| used(*domain));
     }
 
     async fn ask(&self, domain: DomId) -> Result<bool, Error> {
         match self.client.is_introduced(domain.0).await {
-            // Where only dom0 may ask, nothing is known.
+            // Where only dom0 may ask, no domain counts as known.
             Err(error) if error.is_denied() => Ok(false),
             other => other,
         }
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<DomId, Known>> {
-        // Every change is one assignment, so a poisoned table is still a true one.
+        // Every change is one assignment, so a poisoned table is still whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The two special watches, or a clock.
+/// The two special watches, or a clock for polls.
 enum Special {
     Watches(Watch, Watch),
     Clock(Instant),
@@ -133,10 +132,10 @@ impl Special {
             match (watch("@introduceDomain").await, watch("@releaseDomain").await) {
                 (Ok(introduced), Ok(released)) => return Self::Watches(introduced, released),
                 (Err(error), _) | (_, Err(error)) if error.errno().is_some() => {
-                    debug!(%error, "domains are polled, as they cannot be watched");
+                    debug!("domains are polled, as they cannot be watched: {error}");
                     return Self::Clock(Instant::now() + POLL);
                 }
-                // The store has not said no: it is away.
+                // The store did not refuse: it is away.
                 _ => sleep(AGAIN).await,
             }
         }

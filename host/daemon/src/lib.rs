@@ -1,29 +1,31 @@
-//! xenplugd: plugs and unplugs the disks and network cards of Xen guests through sandboxed handlers.
+//! xenplugd: connects and disconnects the disks and vifs of Xen guests through sandboxed handlers.
 
+mod chain;
+mod compile;
 mod config;
 mod context;
 mod control;
+mod daemon;
 mod device;
-mod directory;
+mod device_requests;
 mod dispatch;
 mod domains;
 mod foreign_disks;
-mod hotplug;
+mod helpers;
+mod keyed_tasks;
 mod logging;
 mod metrics;
 mod plugins;
-mod recovery;
-mod registry;
+mod request_index;
 mod retry;
-mod script;
-mod services;
 mod simulated;
+mod store_bridge;
 #[cfg(test)]
 mod tests;
 mod workers;
 
 use std::{
-    io::{self, Read, Write},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -36,38 +38,35 @@ use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc::UnboundedReceiver,
-    task::{JoinHandle, LocalSet, spawn_blocking, spawn_local},
+    task::{LocalSet, spawn_local},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use xenplug_journal::Journal;
-use xenplug_runtime::Engine;
+use xenplug_runtime::SharedResources;
 use xenplug_system::Platform;
-use xenplug_xenbus::{DeviceInstance, Mode};
+use xenplug_xenbus::Mode;
 use xenplug_xenstore::{Client, Endpoint};
 
 use crate::{
+    chain::Chain,
     config::Config,
-    context::{Basis, DaemonContext},
-    device::ScriptCall,
-    dispatch::Dispatch,
-    foreign_disks::Question,
+    context::DaemonContext,
+    daemon::Daemon,
     plugins::{PluginSet, load::Loader},
     retry::Pauses,
+    store_bridge::StoreBridge,
     workers::Workers,
 };
 
-/// How long devices may take to finish what they are at when the daemon ends.
-const DRAIN: Duration = Duration::from_secs(20);
-/// How long whoever asked something on the control socket may take after that to hear the answer.
-const HEAR: Duration = Duration::from_secs(1);
+/// The time after the drain in which clients of the control socket can read their answers.
+const ANSWERS: Duration = Duration::from_secs(1);
 
-/// Plugs and unplugs the disks and network cards of Xen guests through sandboxed handlers.
+/// Connects and disconnects the disks and vifs of Xen guests through sandboxed handlers.
 ///
-/// Runs in the foreground. SIGTERM lets the devices finish what they are at and ends the daemon; what is connected stays
-/// connected. SIGHUP reads the configuration again, for the devices to come.
+/// Runs in the foreground. SIGTERM lets the devices finish their operations in flight and ends the daemon; connected devices
+/// stay connected. SIGHUP reads the configuration again, for handlers that start afterwards.
 ///
 /// The store is found at XENSTORED_PATH, else /run/xenstored/socket, else /dev/xen/xenbus. XENPLUG_LOG filters the log
 /// (default: info).
@@ -80,25 +79,25 @@ struct Arguments {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "/etc/xenplug/xenplugd.toml")]
     config: PathBuf,
-    /// How to write the log; the default is the journal under systemd, else text.
+    /// The form of the log; the default is the journal under systemd, else text.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<logging::Format>,
-    /// Check the configuration and the plugins, and end.
+    /// Check the configuration and the plugins, and exit.
     #[arg(long)]
     check: bool,
-    /// Plug into a machine that exists only in memory, for trying things out without root. FILE is TOML: `files = [{
-    /// path = "/srv/a.img", size = "64MiB" }]`, `bridges = ["xenbr0"]`, `links = ["vif3.0"]`.
+    /// Serve a simulated host that exists only in memory, to try things out without root. FILE is TOML: `files = [{ path =
+    /// "/srv/a.img", size = "64MiB" }]`, `bridges = ["xenbr0"]`, `links = ["vif3.0"]`.
     #[arg(long, value_name = "FILE")]
     simulated: Option<PathBuf>,
 }
 
-/// The program. Its arguments and exit codes are those of `xenplugd --help`.
+/// Runs the program. Its arguments and exit codes are those of `xenplugd --help`.
 pub fn main() -> ExitCode {
     if std::env::args_os()
         .nth(1)
-        .is_some_and(|word| word == plugins::load::COMPILE)
+        .is_some_and(|argument| argument == plugins::load::COMPILE)
     {
-        return compile();
+        return compile::run();
     }
     let arguments = Arguments::parse();
     logging::init(arguments.log_format);
@@ -112,148 +111,139 @@ pub fn main() -> ExitCode {
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
-            error!("{error}");
+            error!("{}", Chain(&error));
             return ExitCode::from(2);
         }
     };
     match run(&arguments, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{}", one_line(&error));
+            error!("{}", Chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
-    let system = match &arguments.simulated {
-        Some(description) => simulated::machine(description)?,
+    let platform = match &arguments.simulated {
+        Some(description) => simulated::host(description)?,
         None => Platform::linux()?,
     };
     xenplug_system::raise_descriptors()?;
-    // In dom0 the original scripts may be plugging devices as well.
-    let system = match config.mode {
-        Mode::Dom0 if arguments.simulated.is_none() => system.beside_scripts(),
-        Mode::Dom0 | Mode::DriverDomain => system,
+    // In dom0 the original scripts may set up devices as well.
+    let platform = match config.mode {
+        Mode::Dom0 if arguments.simulated.is_none() => platform.beside_scripts(),
+        Mode::Dom0 | Mode::DriverDomain => platform,
     };
-    let (shared, told, questions) = services::shared(config.mode);
-    let loader = Arc::new(Loader::new(&config, system.clone(), Arc::clone(&shared))?);
-    // One thread for the store and the devices' tasks, so that an event passes through without changing threads; what
-    // blocks runs on threads of its own.
+    let (bridge, questions) = StoreBridge::new(config.mode);
+    let shared = Arc::new(SharedResources::new(bridge));
+    let loader = Arc::new(Loader::new(&config, platform.clone(), Arc::clone(&shared))?);
+    // One thread runs the store's client and the devices' tasks, so that an event passes through without a change of
+    // threads. Blocking work runs on threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mode, paths) = (config.mode, config.paths.clone());
     LocalSet::new().block_on(&runtime, async {
-        let plugins = load(&loader, config).await?;
+        let workers = Workers::Threads;
+        let plugins = load(&workers, &loader, config).await?;
         if arguments.check {
-            info!("the configuration and its plugins are good");
+            info!("the configuration and its plugins are valid");
             return Ok(());
         }
-        let client = Client::connect(Endpoint::from_env()).await?;
+        let store = Client::connect(Endpoint::from_env()).await?;
         let journal = Journal::open(&paths.run.join("journal"))
-            .context("xenplugd is already running here, or its journal cannot be used")?;
-        let control = paths.run.join("control.sock");
-        let listener = control::bind(&control).with_context(|| format!("{}", control.display()))?;
-        let (host, asked) = DaemonContext::new(Basis {
-            mode,
-            client,
-            system,
-            journal,
-            shared,
-            plugins,
-            workers: Workers::Threads,
-        })
-        .await?;
-        spawn_local(services::answer(Arc::clone(&host), told));
-        serve(host, &arguments.config, loader, listener, asked, questions).await?;
-        let _ = std::fs::remove_file(control);
-        Ok(())
+            .context("another xenplugd runs here, or its journal cannot be used")?;
+        let socket = paths.run.join("control.sock");
+        let listener = control::bind(&socket).with_context(|| format!("cannot bind {}", socket.display()))?;
+        let context = DaemonContext::new(mode, store, platform, journal, workers).await?;
+        let mut signals = Signals::new()?;
+        let daemon = Daemon::start(context, plugins, shared, questions).await?;
+        let ended = serve(daemon, &mut signals, &arguments.config, &loader, listener).await;
+        if ended.is_ok() {
+            let _ = std::fs::remove_file(socket);
+        }
+        ended
     })
 }
 
-/// Loads the plugins on a thread that may block.
-async fn load(loader: &Arc<Loader>, config: Config) -> anyhow::Result<PluginSet> {
+/// Loads the plugins on a worker thread.
+async fn load(workers: &Workers, loader: &Arc<Loader>, config: Config) -> anyhow::Result<PluginSet> {
     let loader = Arc::clone(loader);
-    spawn_blocking(move || loader.load(config)).await?
+    workers.run(move || loader.load(config)).await?
 }
 
-/// Serves until a signal ends it.
+/// The signals that the daemon handles.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Serves until a signal ends the daemon.
 async fn serve(
-    host: Arc<DaemonContext>,
+    mut daemon: Daemon,
+    signals: &mut Signals,
     file: &Path,
-    loader: Arc<Loader>,
+    loader: &Arc<Loader>,
     listener: UnixListener,
-    asked: UnboundedReceiver<(DeviceInstance, ScriptCall)>,
-    questions: UnboundedReceiver<Question>,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut dispatching = begin(&host, asked, questions).await?;
-    spawn_local(services::tend(Arc::clone(&host)));
-    spawn_local(logging::tell_of_floods());
-    let heard = CancellationToken::new();
-    let control = tokio::spawn(control::serve(listener, Arc::clone(&host), heard.clone()));
-    info!(domain = host.own.0, store = %host.client.endpoint(), "serving");
-    spawn_local(be_ready());
+    spawn_local(logging::report_floods());
+    let answered = CancellationToken::new();
+    let control = control::serve(listener, Arc::clone(&daemon.control), answered.clone());
+    let control = tokio::spawn(control);
+    let (domain, endpoint) = {
+        let context = &daemon.control.context;
+        (context.own.0, context.store.endpoint())
+    };
+    info!(domain, "serving domain {domain} at {endpoint}");
+    spawn_local(notify_ready());
     let ended = loop {
         tokio::select! {
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => reload(&host, file, &loader).await,
-            _ = &mut dispatching => break Err(anyhow::anyhow!("the store can no longer be watched")),
+            _ = signals.terminate.recv() => break Ok(()),
+            _ = signals.interrupt.recv() => break Ok(()),
+            _ = signals.hangup.recv() => reload(&daemon, file, loader).await,
+            _ = &mut daemon.dispatch => break Err(anyhow::anyhow!("the store can no longer be watched")),
         }
     };
-    info!("ending; what is connected stays connected");
+    info!("ending; connected devices stay connected");
     let _ = notify(&[NotifyState::Stopping]);
-    drain(&host).await;
-    heard.cancel();
-    if timeout(HEAR, control).await.is_err() {
-        warn!("somebody does not take the answer on the control socket");
+    daemon.drain().await;
+    answered.cancel();
+    if timeout(ANSWERS, control).await.is_err() {
+        warn!("a client of the control socket does not read its answer");
     }
     ended
 }
 
-/// Begins to serve devices: those that an earlier daemon left, and those that the store and scripts tell of.
-async fn begin(
-    host: &Arc<DaemonContext>,
-    asked: UnboundedReceiver<(DeviceInstance, ScriptCall)>,
-    questions: UnboundedReceiver<Question>,
-) -> anyhow::Result<JoinHandle<()>> {
-    let dispatch = Dispatch::begin(Arc::clone(host), questions).await?;
-    recovery::run(host).await?;
-    spawn_local(script::pass_on(Arc::clone(host), asked));
-    spawn_local(hotplug::follow(Arc::clone(host)));
-    Ok(spawn_local(dispatch.run()))
-}
-
-/// Lets the devices finish what they are at.
-async fn drain(host: &DaemonContext) {
-    host.draining.cancel();
-    host.tasks.close();
-    if timeout(DRAIN, host.tasks.wait()).await.is_err() {
-        warn!("some devices did not finish; the next start goes on from the journal");
-    }
-}
-
-/// Reads the configuration again. If it is not good, what is there stays.
-async fn reload(host: &Arc<DaemonContext>, file: &Path, loader: &Arc<Loader>) {
+/// Reads the configuration again. An invalid one changes nothing.
+async fn reload(daemon: &Daemon, file: &Path, loader: &Arc<Loader>) {
     let _ = notify(&[NotifyState::Reloading]);
+    let control = &daemon.control;
     let plugins = match Config::load(file) {
-        Ok(config) => load(loader, config).await,
+        Ok(config) => load(&control.context.workers, loader, config).await,
         Err(error) => Err(error.into()),
     };
     match plugins {
         Ok(plugins) => {
-            host.plugins.replace(plugins);
-            info!(file = %file.display(), "the configuration was read again");
+            control.plugins.replace(plugins);
+            info!("the configuration was read again: {}", file.display());
         }
-        Err(error) => error!("the configuration stays as it was: {}", one_line(&error)),
+        Err(error) => error!("the configuration stays as it was: {}", Chain(error.as_ref())),
     }
-    spawn_local(be_ready());
+    spawn_local(notify_ready());
 }
 
-/// Tells systemd that the daemon serves, which it waits for: until it has been told.
-async fn be_ready() {
+/// Notifies systemd, which waits for it, that the daemon is ready; tries until that succeeds.
+async fn notify_ready() {
     let mut pauses = Pauses::default();
     while notify(&[NotifyState::Ready]).is_err() {
         sleep(pauses.next()).await;
@@ -261,40 +251,5 @@ async fn be_ready() {
 }
 
 fn notify(state: &[NotifyState<'_>]) -> io::Result<()> {
-    sd_notify::notify(state).inspect_err(|error| warn!(?state, %error, "systemd was not told"))
-}
-
-/// An error and its causes, each said once: some name their cause themselves.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !line.contains(&cause) {
-            if !line.is_empty() {
-                line.push_str(": ");
-            }
-            line.push_str(&cause);
-        }
-    }
-    line
-}
-
-/// Compiles one component, from standard input to standard output: in a process of its own, so that what a hostile
-/// component does to the compiler ends with it.
-fn compile() -> ExitCode {
-    let compiled = (|| {
-        xenplug_system::confine_compiler().map_err(|error| error.to_string())?;
-        let mut component = Vec::new();
-        io::stdin()
-            .read_to_end(&mut component)
-            .map_err(|error| error.to_string())?;
-        let code = Engine::compile(&component)?;
-        io::stdout().write_all(&code).map_err(|error| error.to_string())
-    })();
-    match compiled {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            let _ = writeln!(io::stderr(), "{reason}");
-            ExitCode::FAILURE
-        }
-    }
+    sd_notify::notify(state).inspect_err(|error| warn!("cannot notify systemd of {state:?}: {error}"))
 }

@@ -10,19 +10,18 @@ use tracing_subscriber::{EnvFilter, Layer, filter::FilterExt, layer::SubscriberE
 
 use rate_limit::RateLimitFilter;
 
-/// What keeps floods out of the log.
-static GATE: LazyLock<RateLimitFilter> = LazyLock::new(RateLimitFilter::default);
+static RATE_LIMIT: LazyLock<RateLimitFilter> = LazyLock::new(RateLimitFilter::default);
 
-/// How the log is written.
+/// The form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Lines for people.
+    /// Plain lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Begins to log. `XENPLUG_LOG` filters, as `tracing_subscriber::EnvFilter` reads it; the default is `info`.
+/// Starts the log. `XENPLUG_LOG` filters, as `tracing_subscriber::EnvFilter` reads it; the default is `info`.
 pub(crate) fn init(format: Option<Format>) {
     let filter = EnvFilter::try_from_env("XENPLUG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let stderr = tracing_subscriber::fmt::layer()
@@ -37,16 +36,16 @@ pub(crate) fn init(format: Option<Format>) {
         None | Some(Format::Text) => stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
         Some(Format::Json) => stderr.json().boxed(),
     };
-    let gate: &'static RateLimitFilter = &GATE;
+    let rate_limit: &'static RateLimitFilter = &RATE_LIMIT;
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter.and(gate)))
+        .with(layer.with_filter(filter.and(rate_limit)))
         .init();
 }
 
-/// Tells, for as long as it is polled, how many lines were kept out of the log.
-pub(crate) async fn tell_of_floods() {
+/// Logs how many lines the rate limit left out, for as long as it is polled.
+pub(crate) async fn report_floods() {
     loop {
-        let lines = GATE.dropped().await;
-        warn!(lines, "the log was flooded, and lines were left out");
+        let lines = RATE_LIMIT.dropped().await;
+        warn!(lines, "the rate limit of the log left out {lines} lines");
     }
 }

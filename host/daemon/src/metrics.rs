@@ -1,4 +1,4 @@
-//! What the daemon counts, in the OpenMetrics text format.
+//! The daemon's metrics, in the OpenMetrics text format.
 
 use std::{fmt, time::Duration};
 
@@ -12,38 +12,33 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use xenplug_xenbus::{DeviceInstance, Kind};
+use xenplug_xenbus::{Kind, Phase};
 
-use crate::registry::View;
-
-/// The kind of backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfKind {
+struct KindLabel {
     kind: String,
 }
 
-/// The kind of backend, and the device's state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InState {
+struct StateLabels {
     kind: String,
     state: &'static str,
 }
 
-/// The plugin's name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfPlugin {
+struct PluginLabel {
     plugin: String,
 }
 
-/// What the daemon counts.
+/// The daemon's metrics.
 pub(crate) struct Metrics {
     registry: Registry,
-    connected: Family<OfKind, Counter>,
-    failed: Family<OfKind, Counter>,
-    duration: Family<OfKind, Histogram>,
-    devices: Family<InState, Gauge>,
-    faults: Family<OfPlugin, Counter>,
-    backoffs: Family<OfPlugin, Gauge>,
+    connected: Family<KindLabel, Counter>,
+    failed: Family<KindLabel, Counter>,
+    duration: Family<KindLabel, Histogram>,
+    devices: Family<StateLabels, Gauge>,
+    faults: Family<PluginLabel, Counter>,
+    backoffs: Family<PluginLabel, Gauge>,
 }
 
 impl Metrics {
@@ -51,7 +46,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("xenplug");
         let connected = Family::default();
         let failed = Family::default();
-        let duration: Family<OfKind, Histogram> =
+        let duration: Family<KindLabel, Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_1, 2.0, 18)));
         let devices = Family::default();
         registry.register("connects", "Devices that were connected", connected.clone());
@@ -87,38 +82,38 @@ impl Metrics {
     }
 
     pub(crate) fn connected(&self, kind: &Kind, took: Duration) {
-        let labels = OfKind { kind: kind.to_string() };
+        let labels = KindLabel { kind: kind.to_string() };
         self.connected.get_or_create(&labels).inc();
         self.duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     pub(crate) fn failed(&self, kind: &Kind) {
-        self.failed.get_or_create(&OfKind { kind: kind.to_string() }).inc();
+        self.failed.get_or_create(&KindLabel { kind: kind.to_string() }).inc();
     }
 
     pub(crate) fn fault(&self, plugin: &str) {
         let plugin = plugin.to_owned();
-        self.faults.get_or_create(&OfPlugin { plugin }).inc();
+        self.faults.get_or_create(&PluginLabel { plugin }).inc();
     }
 
-    /// All metrics, with the devices and the backoffs of each plugin as they are now.
+    /// Encodes all metrics, with the current devices and the current number of backoffs of each plugin.
     pub(crate) fn encode(
         &self,
-        devices: &[(DeviceInstance, View)],
+        devices: impl Iterator<Item = (Kind, Phase)>,
         backoffs: &[(String, usize)],
     ) -> Result<String, fmt::Error> {
         self.backoffs.clear();
         for (plugin, number) in backoffs {
-            let labels = OfPlugin { plugin: plugin.clone() };
+            let labels = PluginLabel { plugin: plugin.clone() };
             self.backoffs
                 .get_or_create(&labels)
                 .set(i64::try_from(*number).unwrap_or(i64::MAX));
         }
         self.devices.clear();
-        for (part, view) in devices {
-            let labels = InState {
-                kind: part.device.kind.to_string(),
-                state: view.phase.as_str(),
+        for (kind, phase) in devices {
+            let labels = StateLabels {
+                kind: kind.to_string(),
+                state: phase.as_str(),
             };
             self.devices.get_or_create(&labels).inc();
         }

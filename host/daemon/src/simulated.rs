@@ -1,4 +1,4 @@
-//! A machine that exists only in memory, from a description in a file: for trying things out without root.
+//! A simulated host in memory, from a description in a file: to try things out without root.
 
 use std::{
     fs,
@@ -10,17 +10,14 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 use xenplug_system::{Platform, network::IfName};
 
-/// What is on the machine.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
-    /// Files, such as disk images.
     #[serde(default)]
     files: Vec<File>,
-    /// Bridges.
     #[serde(default)]
     bridges: Vec<IfName>,
-    /// Other network interfaces, such as netback's `vif3.0`.
+    /// Network interfaces other than bridges, such as netback's `vif3.0`.
     #[serde(default)]
     links: Vec<IfName>,
 }
@@ -32,20 +29,20 @@ struct File {
     size: ByteSize,
 }
 
-/// Makes the machine that a file describes.
-pub(crate) fn machine(description: &Path) -> anyhow::Result<Platform> {
-    let place = || format!("the simulated machine, {}", description.display());
-    let text = fs::read_to_string(description).with_context(place)?;
-    let description: Description = toml::from_str(&text).with_context(place)?;
-    let (system, machine) = Platform::simulated();
+/// Creates the host that a file describes.
+pub(crate) fn host(description: &Path) -> anyhow::Result<Platform> {
+    let what = || format!("cannot read the simulated host {}", description.display());
+    let text = fs::read_to_string(description).with_context(what)?;
+    let description: Description = toml::from_str(&text).with_context(what)?;
+    let (platform, host) = Platform::simulated();
     for file in description.files {
-        machine.add_file(file.path, file.size.as_u64());
+        host.add_file(file.path, file.size.as_u64());
     }
     for bridge in description.bridges {
-        machine.add_bridge(&bridge);
+        host.add_bridge(&bridge);
     }
     for link in description.links {
-        machine.add_link(&link);
+        host.add_link(&link);
     }
-    Ok(system)
+    Ok(platform)
 }

@@ -1,4 +1,4 @@
-//! Who does what blocks: threads, so that the tasks go on meanwhile. In the simulation its clock says who goes on.
+//! Worker threads for blocking work, so that tasks go on meanwhile. In the simulation, its clock schedules the work.
 
 use std::{convert::Infallible as Never, sync::Arc, thread};
 
@@ -16,17 +16,14 @@ use xenplug_system::{Network, network::IfName};
 
 use crate::retry::Pauses;
 
-/// Who does what blocks.
 pub(crate) enum Workers {
-    /// Threads.
     Threads,
-    /// The simulation's.
     #[cfg(test)]
     Simulated(crate::tests::simulation::Workers),
 }
 
 impl Workers {
-    /// Has something done that blocks.
+    /// Runs blocking work.
     pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         match self {
             Self::Threads => spawn_blocking(work),
@@ -35,7 +32,7 @@ impl Workers {
         }
     }
 
-    /// The links that appear from now on: see [`Network::appearances`].
+    /// Follows the links that appear from now on: see [`Network::appearances`].
     pub(crate) fn links(&self, network: &Arc<dyn Network>) -> UnboundedReceiver<Option<IfName>> {
         match self {
             Self::Threads => follow(network),
@@ -45,11 +42,11 @@ impl Workers {
     }
 }
 
-/// Follows them from here on, or as soon as that can be done, and again if it ends.
+/// Follows the links that appear, and tries again when that fails or ends.
 fn follow(network: &Arc<dyn Network>) -> UnboundedReceiver<Option<IfName>> {
-    let (told, links) = unbounded_channel();
+    let (names, links) = unbounded_channel();
     let network = Arc::clone(network);
-    let mut listening = listen(&*network, &told);
+    let mut listening = listen(&*network, &names);
     spawn_local(async move {
         let mut pauses = Pauses::default();
         loop {
@@ -57,44 +54,43 @@ fn follow(network: &Arc<dyn Network>) -> UnboundedReceiver<Option<IfName>> {
                 Ok(ended) => {
                     pauses = Pauses::default();
                     let _ = ended.await;
-                    if told.is_closed() {
+                    if names.is_closed() {
                         return;
                     }
-                    "their thread has ended".to_owned()
+                    "the thread has ended".to_owned()
                 }
                 Err(error) => format!("{error:#}"),
             };
-            warn!(
-                cause,
-                "new links are not seen at once, only when all is looked at; that is tried again"
-            );
+            warn!("new links are noticed only by the periodic resync, until they can be followed again: {cause}");
             sleep(pauses.next()).await;
-            listening = listen(&*network, &told);
+            listening = listen(&*network, &names);
             if listening.is_ok() {
-                info!("new links are seen at once");
-                // Whichever have come meanwhile.
-                let _ = told.send(None);
+                info!("new links are noticed at once again");
+                // Links may have appeared meanwhile.
+                let _ = names.send(None);
             }
         }
     });
     links
 }
 
-/// Begins to pass on what appears; its end is told.
-fn listen(network: &dyn Network, told: &UnboundedSender<Option<IfName>>) -> anyhow::Result<oneshot::Receiver<Never>> {
-    let (names, told) = (network.appearances()?, told.clone());
+/// Starts a thread that passes on new links. The receiver resolves when the thread ends.
+fn listen(network: &dyn Network, names: &UnboundedSender<Option<IfName>>) -> anyhow::Result<oneshot::Receiver<Never>> {
+    let (appearances, names) = (network.appearances()?, names.clone());
     let (alive, ended) = oneshot::channel();
     let pass_on = move || {
-        // Dropped with the thread, or before it has begun.
+        // It is dropped with the thread, or if the thread does not start.
         let _alive: oneshot::Sender<Never> = alive;
-        for name in names {
-            if told.send(name).is_err() {
+        for name in appearances {
+            if names.send(name).is_err() {
                 break;
             }
         }
     };
     let thread = thread::Builder::new().name("links".to_owned()).spawn(pass_on);
-    thread.map(|_| ended).context("no thread follows links")
+    thread
+        .map(|_| ended)
+        .context("cannot start the thread that follows links")
 }
 
 #[cfg(test)]
@@ -107,20 +103,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn links_that_cannot_be_followed_at_once_are_followed_later() {
-        let (system, machine) = Platform::simulated();
-        machine.fail(Operation::Appearances, 1, Error::Busy("no memory".to_owned()));
+    async fn links_are_followed_after_a_failed_start() {
+        let (platform, host) = Platform::simulated();
+        host.fail(Operation::Appearances, 1, Error::Busy("no memory".to_owned()));
         let follows = async {
-            let mut links = Workers::Threads.links(&system.network);
+            let mut links = Workers::Threads.links(&platform.network);
             let mut next = async || {
                 timeout(Duration::from_secs(10), links.recv())
                     .await
-                    .expect("it is told")
+                    .expect("a name comes")
             };
-            // Once they are, all that came before count as lost.
+            // Everything that came before counts as lost.
             assert_eq!(next().await, Some(None));
             let name: IfName = "vif3.0".parse().expect("a name");
-            machine.add_link(&name);
+            host.add_link(&name);
             assert_eq!(next().await, Some(Some(name)));
         };
         LocalSet::new().run_until(follows).await;

@@ -1,4 +1,4 @@
-//! What is wrong with the configuration: the file, the line, and what to do.
+//! Errors of the configuration: the file, the line, the mistake, and advice.
 
 use std::{
     io,
@@ -7,13 +7,11 @@ use std::{
 
 use super::Placed;
 
-/// What is wrong with the configuration.
+/// A mistake in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// The file cannot be read.
-    #[error("{file}: {source}; name the configuration with --config FILE", file = .file.display())]
+    #[error("cannot read the configuration {file}, which --config FILE names", file = .file.display())]
     Read { file: PathBuf, source: io::Error },
-    /// A line of it cannot be used.
     #[error("{file}:{line}: {what}; {advice}", file = .file.display())]
     Line {
         file: PathBuf,
@@ -21,7 +19,6 @@ pub(crate) enum ConfigError {
         what: String,
         advice: String,
     },
-    /// It cannot be used as a whole.
     #[error("{file}: {what}; {advice}", file = .file.display())]
     Whole {
         file: PathBuf,
@@ -30,14 +27,14 @@ pub(crate) enum ConfigError {
     },
 }
 
-/// The file and its text, to point at places in it.
+/// The file and its text, for errors that name a line.
 pub(super) struct Source<'a> {
     pub(super) file: &'a Path,
     pub(super) text: &'a str,
 }
 
 impl Source<'_> {
-    /// The line, from 1, of a byte of the text.
+    /// Returns the line, from 1, of a byte of the text.
     pub(super) fn line(&self, byte: usize) -> usize {
         self.text.bytes().take(byte).filter(|b| *b == b'\n').count() + 1
     }
@@ -59,7 +56,7 @@ impl Source<'_> {
         }
     }
 
-    /// An error of the TOML reader. For an unknown key it says which known one is nearest.
+    /// Converts an error of the TOML reader. For an unknown key the advice names the nearest known key.
     pub(super) fn toml(&self, error: &toml::de::Error) -> ConfigError {
         let message = error.message().replace('\n', " ");
         let mut words = message.split('`').skip(1).step_by(2);

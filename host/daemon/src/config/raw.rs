@@ -1,10 +1,10 @@
-//! The configuration file as it is written, before anything is made of it.
+//! The configuration file as it is written.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 use xenplug_system::grant::Access;
-use xenplug_xenbus::Mode as Served;
+use xenplug_xenbus::Mode as DaemonMode;
 
 use super::Placed;
 
@@ -15,7 +15,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) paths: Paths,
     #[serde(default)]
-    #[expect(dead_code, reason = "it is for the scripts' stand-in, and checked here")]
+    #[expect(dead_code, reason = "the shim reads it; the daemon only checks it")]
     scripts: Scripts,
     #[serde(default)]
     pub(super) backoff: Backoff,
@@ -30,7 +30,7 @@ pub(super) enum Mode {
     Dom0,
 }
 
-impl From<Mode> for Served {
+impl From<Mode> for DaemonMode {
     fn from(mode: Mode) -> Self {
         match mode {
             Mode::DriverDomain => Self::DriverDomain,
@@ -39,7 +39,7 @@ impl From<Mode> for Served {
     }
 }
 
-/// What the scripts' stand-in does.
+/// Settings of the shim.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Scripts {
@@ -48,14 +48,14 @@ struct Scripts {
     fallback: Fallback,
 }
 
-/// What it does for a device when the daemon does not.
+/// The shim's action for a device that the daemon does not serve.
 #[derive(Clone, Copy, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 enum Fallback {
-    /// It fails.
+    /// Fails.
     #[default]
     Fail,
-    /// It runs the original script.
+    /// Runs the original script.
     Original,
 }
 

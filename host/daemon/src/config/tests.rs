@@ -30,7 +30,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn a_good_configuration_resolves() {
+fn valid_configuration_resolves() {
     let config = parse(GOOD).expect("it is good");
     let plugin = &config.plugins[0];
     assert_eq!(plugin.spec.component, Path::new("/usr/lib/xenplug/plugins/phy.wasm"));
@@ -47,7 +47,7 @@ fn examples() -> &'static Path {
 }
 
 #[test]
-fn the_examples_are_good() {
+fn examples_are_valid() {
     for (name, mode) in [("driver-domain.toml", Mode::DriverDomain), ("dom0.toml", Mode::Dom0)] {
         let config = Config::load(&examples().join(name)).expect(name);
         assert_eq!(config.mode, mode);
@@ -56,7 +56,7 @@ fn the_examples_are_good() {
 }
 
 #[test]
-fn every_mistake_is_told_with_its_line_and_what_to_do() {
+fn every_mistake_is_reported_with_its_line_and_advice() {
     for (from, to, expected) in [
         (
             "memory =",
@@ -116,7 +116,7 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
 }
 
 #[test]
-fn two_plugins_do_not_serve_the_same_script() {
+fn two_plugins_cannot_serve_the_same_script() {
     let second = GOOD[GOOD.find("[plugin.phy]").expect("it is there")..].replace("plugin.phy", "plugin.other");
     let error = parse(&format!("{GOOD}\n{second}"))
         .expect_err("both serve block")

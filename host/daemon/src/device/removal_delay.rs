@@ -1,20 +1,20 @@
-//! For how long a driver domain leaves the directory of a device that is down where it is.
+//! Keeps the directory of a closed device for a while, so that a slow libxl still finds it.
 //!
-//! libxl calls for the removal of all devices of a guest, sets a watch for each, and then reads its `state`
-//! (libxl_device.c, `libxl__initiate_device_generic_remove`). Where there is none any longer, the removal has failed
-//! (libxl_event.c, `devstate_callback`). How long it takes libxl to come to read, the store's own speed tells.
+//! libxl asks for the removal of all devices of a guest, sets a watch for each, and then reads its `state`
+//! (libxl_device.c, `libxl__initiate_device_generic_remove`). If there is none any longer, the removal has failed
+//! (libxl_event.c, `devstate_callback`). The speed of the store tells how long libxl takes to come to that read.
 
 use std::time::Duration;
 
-/// This many times what one transaction took, within bounds.
+/// The delay as a multiple of the time of one transaction.
 const TRANSACTIONS: u32 = 20;
-const LEAST: Duration = Duration::from_millis(100);
-/// libxl waits for 10 s that the directory goes (libxl_internal.h, `LIBXL_DESTROY_TIMEOUT`).
-const MOST: Duration = Duration::from_secs(4);
+const SHORTEST: Duration = Duration::from_millis(100);
+/// libxl waits for 10 s for the directory to go (libxl_internal.h, `LIBXL_DESTROY_TIMEOUT`).
+const LONGEST: Duration = Duration::from_secs(4);
 
-/// How long, if the word that the device is disconnected took so long to write.
-pub(super) fn pause(told_in: Duration) -> Duration {
-    (told_in * TRANSACTIONS).clamp(LEAST, MOST)
+/// Computes the delay from the time that the last transaction took.
+pub(super) fn removal_delay(transaction: Duration) -> Duration {
+    (transaction * TRANSACTIONS).clamp(SHORTEST, LONGEST)
 }
 
 #[cfg(test)]
@@ -22,9 +22,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_store_has_a_slow_toolstack() {
-        for (told_in, millis) in [(0, 100), (1, 100), (50, 1000), (1000, 4000)] {
-            assert_eq!(pause(Duration::from_millis(told_in)), Duration::from_millis(millis));
+    fn slow_store_delays_the_removal_for_longer() {
+        for (transaction, delay) in [(0, 100), (1, 100), (50, 1000), (1000, 4000)] {
+            let transaction = Duration::from_millis(transaction);
+            assert_eq!(removal_delay(transaction), Duration::from_millis(delay));
         }
     }
 }

@@ -1,42 +1,42 @@
-//! Who waits for a device: the scripts' calls that it was told of, and when each is answered with what.
+//! The script calls that wait for a device, and the answer that each gets.
 
-use std::{collections::BTreeMap, future::poll_fn, task::Poll};
+use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 use xenplug_control::script::{Answer, ScriptAction};
 use xenplug_xenbus::{AfterRelease, DeviceFsm, Event, Phase};
 
-use crate::script::LIMIT;
+/// The time in which a device must become what a script was run for. libxl kills the script after 40 s
+/// (tools/libs/light/libxl_internal.h, `LIBXL_HOTPLUG_TIMEOUT`), and drops the script's reason.
+pub(crate) const SCRIPT_LIMIT: Duration = Duration::from_secs(35);
 
-/// What a script was told besides its device: [`xenplug_control::script::Call::parameters`].
+/// The arguments of a script besides its device: [`xenplug_control::script::Call::parameters`].
 pub(crate) type ScriptArgs = BTreeMap<String, String>;
 
-/// One call that waits for its answer. Dropped, it is refused.
+/// A script's request to the daemon that waits for its answer. Dropping it refuses it.
 #[derive(Debug)]
 pub(crate) struct ScriptCall {
     action: ScriptAction,
-    told: ScriptArgs,
+    arguments: ScriptArgs,
     until: Option<Instant>,
     answer: oneshot::Sender<Answer>,
 }
 
 impl ScriptCall {
-    /// A call that begins now, and where its answer comes. Nobody waits for it once that is dropped.
-    pub(crate) fn new(action: ScriptAction, told: ScriptArgs) -> (Self, oneshot::Receiver<Answer>) {
+    /// Creates a call whose time starts now, and the receiver of its answer. Dropping the receiver cancels the call.
+    pub(crate) fn new(action: ScriptAction, arguments: ScriptArgs) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
-        let until = Some(Instant::now() + LIMIT);
-        let ask = Self {
+        let call = Self {
             action,
-            told,
-            until,
+            arguments,
+            until: Some(Instant::now() + SCRIPT_LIMIT),
             answer,
         };
-        (ask, answered)
+        (call, answered)
     }
 
-    /// Answers it.
     pub(super) fn answer(self, answer: Answer) {
-        // Whoever asked may have gone.
+        // The script may be gone.
         let _ = self.answer.send(answer);
     }
 }
@@ -44,41 +44,41 @@ impl ScriptCall {
 /// The calls that wait for one device.
 #[derive(Debug, Default)]
 pub(super) struct PendingCalls {
-    /// To add it; no handler has begun for them.
+    /// Calls to add the device for which no handler has begun.
     adds: Vec<ScriptCall>,
-    /// To add it; the handler that runs, or has just run, is theirs.
+    /// Calls to add the device that get the outcome of the handler that runs, or has just run.
     begun: Vec<ScriptCall>,
-    /// To remove it.
+    /// Calls to remove the device.
     removes: Vec<ScriptCall>,
 }
 
-/// What has waited for as long as it can.
+/// The calls that have waited for as long as they can.
 #[derive(Debug)]
 pub(super) struct Overdue {
-    /// Calls that no handler has begun for, and removals. They are to be answered.
+    /// Adds for which no handler has begun, and removes. The caller answers them.
     pub(super) waiting: Vec<ScriptCall>,
     /// Whether there are calls whose handler runs, or whose outcome is being written.
     pub(super) begun: bool,
 }
 
 impl PendingCalls {
-    /// Takes a call, and answers with what to tell the machine.
-    pub(super) fn take(&mut self, ask: ScriptCall) -> Event {
-        let (calls, event) = match ask.action {
+    /// Takes a call, and returns the state machine's event for it.
+    pub(super) fn take(&mut self, call: ScriptCall) -> Event {
+        let (calls, event) = match call.action {
             ScriptAction::Add => (&mut self.adds, Event::Add),
             ScriptAction::Remove => (&mut self.removes, Event::Remove),
         };
-        calls.push(ask);
+        calls.push(call);
         event
     }
 
-    /// Answers the calls that the machine has decided, after an event.
-    pub(super) fn settle(&mut self, machine: &DeviceFsm, failure: Option<&str>) {
+    /// Answers the calls that the state machine has decided with its last event.
+    pub(super) fn settle(&mut self, fsm: &DeviceFsm, failure: Option<&str>) {
         use AfterRelease::PublishFailure;
         use Phase::{Absent, Connected, Connecting, Failed, Failing, Foreign, Publishing, ReleaseFailed, Releasing};
-        let phase = machine.phase();
-        let why = || failed(failure.unwrap_or("for a reason that was not kept"));
-        if !machine.add_pending() {
+        let phase = fsm.phase();
+        let why = || failed(failure.unwrap_or("failed for an unknown reason"));
+        if !fsm.add_pending() {
             match phase {
                 Connecting { stopping: false } => self.begun.append(&mut self.adds),
                 Connected | Foreign => answer(&mut self.adds, || Answer::Done),
@@ -86,41 +86,42 @@ impl PendingCalls {
                     failed("xenplugd: there is no such backend in xenstore")
                 }),
                 _ => answer(&mut self.adds, || {
-                    failed("xenplugd: it was removed before it was plugged")
+                    failed("xenplugd: the device was removed before it was connected")
                 }),
             }
         }
         match phase {
             Connecting { stopping: false } | Publishing | Failing => {}
             Releasing { then: PublishFailure } | ReleaseFailed { then: PublishFailure } => {}
-            // It may not have been written.
-            Connected if machine.read_pending() => {}
+            // The publication may have failed.
+            Connected if fsm.read_pending() => {}
             Connected => answer(&mut self.begun, || Answer::Done),
             Failed { .. } => answer(&mut self.begun, why),
             _ => answer(&mut self.begun, || {
-                failed("xenplugd: it went, or was written anew, while it was being plugged")
+                failed("xenplugd: the device was removed or recreated while it was being connected")
             }),
         }
         match phase {
             ReleaseFailed { .. } => answer(&mut self.removes, why),
-            _ if machine.remove_pending() => {}
+            _ if fsm.remove_pending() => {}
             Foreign => answer(&mut self.removes, || Answer::NotServed {
-                error: "xenplugd: somebody else has plugged it".to_owned(),
+                error: "xenplugd: the device was set up by somebody else".to_owned(),
             }),
             _ => answer(&mut self.removes, || Answer::Done),
         }
     }
 
-    /// What those told besides whose handler is about to begin: the last of them, as it is the newest word.
-    pub(super) fn told(&self) -> ScriptArgs {
-        self.begun.last().map(|ask| ask.told.clone()).unwrap_or_default()
+    /// Returns the arguments of the calls whose handler is about to begin: those of the newest call.
+    pub(super) fn arguments(&self) -> ScriptArgs {
+        self.begun.last().map(|call| call.arguments.clone()).unwrap_or_default()
     }
 
-    /// Waits until nobody waits any longer for an add that no handler has begun for, if somebody did.
+    /// Waits until the last script is gone that waited for an add without a handler.
     pub(super) async fn withdrawn(&mut self) {
         poll_fn(|context| {
             let waited = !self.adds.is_empty();
-            self.adds.retain_mut(|ask| ask.answer.poll_closed(context).is_pending());
+            self.adds
+                .retain_mut(|call| call.answer.poll_closed(context).is_pending());
             match waited && self.adds.is_empty() {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
@@ -129,31 +130,31 @@ impl PendingCalls {
         .await;
     }
 
-    /// When the first of them has waited for as long as it can.
+    /// Returns when the first call has waited for as long as it can.
     pub(super) fn until(&self) -> Option<Instant> {
-        self.all().filter_map(|ask| ask.until).min()
+        self.all().filter_map(|call| call.until).min()
     }
 
-    /// Which have, by now. The begun ones are not told again: their handler is to be stopped, and they are answered by
-    /// how it ends.
+    /// Returns the calls that are overdue. Those with a handler are reported once: the handler is to be stopped, and its
+    /// outcome answers them.
     pub(super) fn overdue(&mut self, now: Instant) -> Overdue {
-        let is_late = |ask: &mut ScriptCall| ask.until.is_some_and(|until| until <= now);
+        let is_late = |call: &mut ScriptCall| call.until.is_some_and(|until| until <= now);
         let mut waiting: Vec<ScriptCall> = self.adds.extract_if(.., is_late).collect();
         waiting.extend(self.removes.extract_if(.., is_late));
         let mut begun = false;
-        for ask in self.begun.iter_mut().filter_map(|ask| is_late(ask).then_some(ask)) {
-            ask.until = None;
+        for call in self.begun.iter_mut().filter_map(|call| is_late(call).then_some(call)) {
+            call.until = None;
             begun = true;
         }
         Overdue { waiting, begun }
     }
 
-    /// Answers those whose handler has begun: whenever it ends, nothing comes of it.
+    /// Fails the calls whose handler has begun: its outcome comes too late.
     pub(super) fn give_up(&mut self, why: &str) {
         answer(&mut self.begun, || failed(why));
     }
 
-    /// Whether anybody waits for a handler to begin.
+    /// Tests whether a call waits for a handler to begin.
     pub(super) fn any_add(&self) -> bool {
         !self.adds.is_empty()
     }
@@ -164,7 +165,7 @@ impl PendingCalls {
 }
 
 fn answer(calls: &mut Vec<ScriptCall>, with: impl Fn() -> Answer) {
-    calls.drain(..).for_each(|ask| ask.answer(with()));
+    calls.drain(..).for_each(|call| call.answer(with()));
 }
 
 pub(super) fn failed(error: &str) -> Answer {

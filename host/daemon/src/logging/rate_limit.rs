@@ -1,7 +1,7 @@
-//! Keeps a flood out of the log: each source has so many lines in a while, and of more it is told how many there were.
+//! A rate limit for the log: each source may write so many lines in a period, and further lines are only counted.
 //!
-//! A source is a place in the program, together with the plugin that it speaks of, so that one plugin's flood hides
-//! neither another's lines nor the daemon's own (XSA-180 is what a log without bounds is good for).
+//! A source is a log statement together with the plugin that it names, so that one plugin's flood hides neither another
+//! plugin's lines nor the daemon's own (XSA-180 shows what a log without bounds leads to).
 
 use std::{
     collections::HashMap,
@@ -18,16 +18,15 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter};
 
-/// Lines of a source in each [`WHILE`]: a thousand devices may come and go at once.
+/// The lines of a source in each [`PERIOD`]: a thousand devices may come and go at once.
 const LINES: u32 = 2000;
-/// How long those have to do.
-const WHILE: Duration = Duration::from_secs(10);
+const PERIOD: Duration = Duration::from_secs(10);
 
-/// What lets lines through, or not.
+/// Drops the lines of a source beyond its limit.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimitFilter {
     inner: Mutex<Inner>,
-    some: Notify,
+    some_dropped: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +35,7 @@ struct Inner {
     dropped: u64,
 }
 
-/// The lines of a source in the while that runs.
+/// The lines of a source in the current period.
 #[derive(Debug)]
 struct Source {
     since: Instant,
@@ -44,9 +43,8 @@ struct Source {
 }
 
 impl Source {
-    /// Whether one more line may pass.
     fn pass(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.since) >= WHILE {
+        if now.saturating_duration_since(self.since) >= PERIOD {
             *self = Self { since: now, lines: 0 };
         }
         self.lines = self.lines.saturating_add(1);
@@ -55,10 +53,10 @@ impl Source {
 }
 
 impl RateLimitFilter {
-    /// Waits until lines were dropped, and a while more. How many there were.
+    /// Waits until lines were dropped, and a period more. Returns how many there were.
     pub(crate) async fn dropped(&self) -> u64 {
-        self.some.notified().await;
-        tokio::time::sleep(WHILE).await;
+        self.some_dropped.notified().await;
+        tokio::time::sleep(PERIOD).await;
         std::mem::take(&mut self.inner().dropped)
     }
 
@@ -68,13 +66,13 @@ impl RateLimitFilter {
         let pass = source.or_insert(Source { since: now, lines: 0 }).pass(now);
         if !pass {
             inner.dropped += 1;
-            self.some.notify_one();
+            self.some_dropped.notify_one();
         }
         pass
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // They are counts; a wrong one is a line more or less.
+        // A wrong count is a line more or less.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,16 +83,16 @@ impl<S: Subscriber> Filter<S> for &'static RateLimitFilter {
     }
 
     fn event_enabled(&self, event: &Event<'_>, _context: &Context<'_, S>) -> bool {
-        let mut plugin = OfPlugin(None);
+        let mut plugin = PluginField(None);
         event.record(&mut plugin);
         self.pass(event.metadata().callsite(), plugin.0, Instant::now())
     }
 }
 
-/// Finds the plugin that a line speaks of.
-struct OfPlugin(Option<String>);
+/// Finds the plugin that a line names.
+struct PluginField(Option<String>);
 
-impl Visit for OfPlugin {
+impl Visit for PluginField {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "plugin" {
             self.0 = Some(value.to_owned());
@@ -110,47 +108,47 @@ mod tests {
 
     use super::*;
 
-    /// Counts what comes through.
+    /// Counts the lines that pass, by plugin.
     #[derive(Clone, Default)]
-    struct Heard(std::sync::Arc<Mutex<HashMap<String, u32>>>);
+    struct Passed(std::sync::Arc<Mutex<HashMap<String, u32>>>);
 
-    impl<S: Subscriber> Layer<S> for Heard {
+    impl<S: Subscriber> Layer<S> for Passed {
         fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-            let mut plugin = OfPlugin(None);
+            let mut plugin = PluginField(None);
             event.record(&mut plugin);
-            let mut heard = self.0.lock().expect("nobody panicked");
-            *heard.entry(plugin.0.unwrap_or_default()).or_default() += 1;
+            let mut passed = self.0.lock().expect("nobody panicked");
+            *passed.entry(plugin.0.unwrap_or_default()).or_default() += 1;
         }
     }
 
     #[test]
-    fn a_flood_is_cut_off_and_told_and_hides_nobody_elses_lines() {
-        let gate: &'static RateLimitFilter = Box::leak(Box::default());
-        let heard = Heard::default();
-        let subscriber = tracing_subscriber::registry().with(heard.clone().with_filter(gate));
+    fn flood_is_cut_off_counted_and_hides_no_other_source() {
+        let filter: &'static RateLimitFilter = Box::leak(Box::default());
+        let passed = Passed::default();
+        let subscriber = tracing_subscriber::registry().with(passed.clone().with_filter(filter));
         tracing::subscriber::with_default(subscriber, || {
-            let tell = |plugin: &str| tracing::info!(plugin, "a line");
+            let log = |plugin: &str| tracing::info!(plugin, "a line");
             for _ in 0..LINES + 70 {
-                tell("loud");
+                log("loud");
             }
-            tell("quiet");
-            tracing::info!("another place");
+            log("quiet");
+            tracing::info!("another statement");
         });
-        let heard = heard.0.lock().expect("nobody panicked").clone();
+        let passed = passed.0.lock().expect("nobody panicked").clone();
         let expected = [("loud", LINES), ("quiet", 1), ("", 1)];
-        assert_eq!(heard, expected.map(|(who, lines)| (who.to_owned(), lines)).into());
-        assert_eq!(gate.inner().dropped, 70);
+        assert_eq!(passed, expected.map(|(who, lines)| (who.to_owned(), lines)).into());
+        assert_eq!(filter.inner().dropped, 70);
     }
 
     #[test]
-    fn after_a_while_a_source_is_heard_again() {
+    fn rate_limit_resets_after_a_period() {
         let began = Instant::now();
         let mut source = Source {
             since: began,
             lines: LINES,
         };
         assert!(!source.pass(began));
-        assert!(!source.pass(began + WHILE / 2));
-        assert!(source.pass(began + WHILE));
+        assert!(!source.pass(began + PERIOD / 2));
+        assert!(source.pass(began + PERIOD));
     }
 }

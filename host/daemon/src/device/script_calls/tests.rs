@@ -1,3 +1,5 @@
+//! Pending calls, driven by the real state machine.
+
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -8,39 +10,39 @@ use super::*;
 const DONE: Event = Event::Written(WriteOutcome::Done);
 const UNKNOWN: Event = Event::Written(WriteOutcome::Unknown);
 
-/// A device, and who waits for it.
-struct Stage {
-    machine: DeviceFsm,
+/// A state fsm with its pending calls.
+struct Fixture {
+    fsm: DeviceFsm,
     calls: PendingCalls,
 }
 
-impl Stage {
+impl Fixture {
     fn new() -> Self {
         Self {
-            machine: DeviceFsm::new(Mode::Dom0, Kind::VBD),
+            fsm: DeviceFsm::new(Mode::Dom0, Kind::VBD),
             calls: PendingCalls::default(),
         }
     }
 
-    fn tell(&mut self, event: &Event) -> Option<Do> {
-        let action = self.machine.apply(event);
-        self.calls.settle(&self.machine, Some("phy: no"));
+    fn apply(&mut self, event: &Event) -> Option<Do> {
+        let action = self.fsm.apply(event);
+        self.calls.settle(&self.fsm, Some("phy: no"));
         action
     }
 
-    /// Somebody calls, and this is found.
-    fn ask(&mut self, action: ScriptAction, seen: Observation) -> oneshot::Receiver<Answer> {
-        let (ask, answer) = ScriptCall::new(action, ScriptArgs::default());
-        let event = self.calls.take(ask);
-        let begun = self.tell(&event);
+    /// A script calls, and the read that follows finds this.
+    fn call(&mut self, action: ScriptAction, seen: Observation) -> oneshot::Receiver<Answer> {
+        let (call, answer) = ScriptCall::new(action, ScriptArgs::default());
+        let event = self.calls.take(call);
+        let begun = self.apply(&event);
         self.find(begun, seen);
         answer
     }
 
-    /// A look, if there is one under way, finds this.
+    /// A read, if one is in flight, finds this.
     fn find(&mut self, action: Option<Do>, seen: Observation) -> Option<Do> {
         match action {
-            Some(Do::ReadState(ticket)) => self.tell(&Event::StateRead(ticket, seen)),
+            Some(Do::ReadState(ticket)) => self.apply(&Event::StateRead(ticket, seen)),
             other => other,
         }
     }
@@ -71,7 +73,7 @@ fn in_use() -> Observation {
     device(XenbusState::Connected, HotplugStatus::Connected)
 }
 
-fn heard(answer: &mut oneshot::Receiver<Answer>) -> Option<Answer> {
+fn received(answer: &mut oneshot::Receiver<Answer>) -> Option<Answer> {
     answer.try_recv().ok()
 }
 
@@ -80,121 +82,123 @@ fn has_failed(answer: Option<Answer>, word: &str) -> bool {
 }
 
 #[test]
-fn an_add_is_answered_once_it_is_published_and_not_before() {
-    let mut stage = Stage::new();
-    let mut first = stage.ask(ScriptAction::Add, waiting());
-    stage.tell(&Event::HandlerDone);
-    assert_eq!(heard(&mut first), None);
-    stage.tell(&DONE);
-    assert_eq!(heard(&mut first), Some(Answer::Done));
-    let mut second = stage.ask(ScriptAction::Add, in_use());
-    assert_eq!(heard(&mut second), Some(Answer::Done));
+fn add_is_answered_when_it_is_published() {
+    let mut fixture = Fixture::new();
+    let mut first = fixture.call(ScriptAction::Add, waiting());
+    fixture.apply(&Event::HandlerDone);
+    assert_eq!(received(&mut first), None);
+    fixture.apply(&DONE);
+    assert_eq!(received(&mut first), Some(Answer::Done));
+    let mut second = fixture.call(ScriptAction::Add, in_use());
+    assert_eq!(received(&mut second), Some(Answer::Done));
 }
 
 #[test]
-fn an_add_of_which_nobody_knows_whether_it_was_published_waits_for_a_look() {
+fn add_with_unknown_outcome_waits_for_a_read() {
     for (seen, connected) in [(in_use(), true), (waiting(), false)] {
-        let mut stage = Stage::new();
-        let mut add = stage.ask(ScriptAction::Add, waiting());
-        stage.tell(&Event::HandlerDone);
-        let look = stage.tell(&UNKNOWN);
-        assert_eq!(heard(&mut add), None, "the phase is connected already");
-        stage.find(look, seen);
-        let answer = heard(&mut add);
+        let mut fixture = Fixture::new();
+        let mut add = fixture.call(ScriptAction::Add, waiting());
+        fixture.apply(&Event::HandlerDone);
+        let read = fixture.apply(&UNKNOWN);
+        assert_eq!(received(&mut add), None, "only the phase says connected");
+        fixture.find(read, seen);
+        let answer = received(&mut add);
         assert!(if connected {
             answer == Some(Answer::Done)
         } else {
-            has_failed(answer, "it went")
+            has_failed(answer, "recreated")
         });
     }
 }
 
 #[test]
-fn a_failure_is_answered_once_it_is_told() {
-    let mut stage = Stage::new();
-    let mut add = stage.ask(ScriptAction::Add, waiting());
-    stage.tell(&Event::HandlerFailed);
-    stage.tell(&Event::ReleaseFailed);
-    stage.tell(&Event::Changed);
-    stage.tell(&Event::Released);
-    assert_eq!(heard(&mut add), None);
-    stage.tell(&DONE);
-    assert!(has_failed(heard(&mut add), "phy: no"));
+fn failed_add_is_answered_when_the_failure_is_published() {
+    let mut fixture = Fixture::new();
+    let mut add = fixture.call(ScriptAction::Add, waiting());
+    fixture.apply(&Event::HandlerFailed);
+    fixture.apply(&Event::ReleaseFailed);
+    fixture.apply(&Event::Changed);
+    fixture.apply(&Event::Released);
+    assert_eq!(received(&mut add), None);
+    fixture.apply(&DONE);
+    assert!(has_failed(received(&mut add), "phy: no"));
 }
 
 #[test]
-fn a_remove_is_answered_once_nothing_is_held_or_something_cannot_be_given_back() {
-    let plugged = || {
-        let mut stage = Stage::new();
-        stage.ask(ScriptAction::Add, waiting());
-        stage.tell(&Event::HandlerDone);
-        stage.tell(&DONE);
-        stage
+fn remove_is_answered_when_released_or_release_failed() {
+    let connected_device = || {
+        let mut fixture = Fixture::new();
+        fixture.call(ScriptAction::Add, waiting());
+        fixture.apply(&Event::HandlerDone);
+        fixture.apply(&DONE);
+        fixture
     };
-    let mut stage = plugged();
-    let mut remove = stage.ask(ScriptAction::Remove, in_use());
-    let look = stage.tell(&Event::Released);
-    stage.find(look, in_use());
-    assert_eq!(heard(&mut remove), None, "the store still says connected");
-    stage.tell(&DONE);
-    assert_eq!(heard(&mut remove), Some(Answer::Done));
+    let mut fixture = connected_device();
+    let mut remove = fixture.call(ScriptAction::Remove, in_use());
+    let read = fixture.apply(&Event::Released);
+    fixture.find(read, in_use());
+    assert_eq!(received(&mut remove), None, "the store still says connected");
+    fixture.apply(&DONE);
+    assert_eq!(received(&mut remove), Some(Answer::Done));
 
-    let mut stage = plugged();
-    let mut remove = stage.ask(ScriptAction::Remove, in_use());
-    stage.tell(&Event::ReleaseFailed);
-    assert!(has_failed(heard(&mut remove), "phy: no"));
+    let mut fixture = connected_device();
+    let mut remove = fixture.call(ScriptAction::Remove, in_use());
+    fixture.apply(&Event::ReleaseFailed);
+    assert!(has_failed(received(&mut remove), "phy: no"));
 
-    let mut foreign = Stage::new();
-    let mut remove = foreign.ask(ScriptAction::Remove, in_use());
-    assert!(matches!(heard(&mut remove), Some(Answer::NotServed { .. })));
+    let mut foreign = Fixture::new();
+    let mut remove = foreign.call(ScriptAction::Remove, in_use());
+    assert!(matches!(received(&mut remove), Some(Answer::NotServed { .. })));
 }
 
 #[test]
-fn a_remove_answers_the_add_before_it_and_not_the_one_after_it() {
-    let mut stage = Stage::new();
+fn remove_answers_only_the_add_before_it() {
+    let mut fixture = Fixture::new();
     let early = device(XenbusState::Initialising, HotplugStatus::None);
-    let mut before = stage.ask(ScriptAction::Add, early.clone());
-    let mut remove = stage.ask(ScriptAction::Remove, early.clone());
-    let mut after = stage.ask(ScriptAction::Add, early);
-    assert!(has_failed(heard(&mut before), "removed"));
-    assert_eq!(heard(&mut remove), Some(Answer::Done));
-    assert_eq!(heard(&mut after), None);
+    let mut before = fixture.call(ScriptAction::Add, early.clone());
+    let mut remove = fixture.call(ScriptAction::Remove, early.clone());
+    let mut after = fixture.call(ScriptAction::Add, early);
+    assert!(has_failed(received(&mut before), "removed"));
+    assert_eq!(received(&mut remove), Some(Answer::Done));
+    assert_eq!(received(&mut after), None);
     let gone = Observation {
         present: false,
         ..waiting()
     };
-    let look = stage.tell(&Event::Changed);
-    stage.find(look, gone);
-    assert!(has_failed(heard(&mut after), "no such backend"));
+    let read = fixture.apply(&Event::Changed);
+    fixture.find(read, gone);
+    assert!(has_failed(received(&mut after), "no such backend"));
 }
 
 #[tokio::test]
-async fn who_has_gone_is_not_waited_for() {
-    let mut stage = Stage::new();
+async fn add_is_cancelled_when_the_last_script_is_gone() {
+    let mut fixture = Fixture::new();
     let early = device(XenbusState::Initialising, HotplugStatus::None);
-    let [first, second] = [(); 2].map(|()| stage.ask(ScriptAction::Add, early.clone()));
+    let [first, second] = [(); 2].map(|()| fixture.call(ScriptAction::Add, early.clone()));
     drop(first);
     let far = Duration::from_millis(20);
-    assert!(timeout(far, stage.calls.withdrawn()).await.is_err(), "one still waits");
+    assert!(
+        timeout(far, fixture.calls.withdrawn()).await.is_err(),
+        "one still waits"
+    );
     drop(second);
-    assert!(timeout(far, stage.calls.withdrawn()).await.is_ok());
-    assert!(!stage.calls.any_add());
-    assert!(timeout(far, stage.calls.withdrawn()).await.is_err(), "it is said once");
+    assert!(timeout(far, fixture.calls.withdrawn()).await.is_ok());
+    assert!(!fixture.calls.any_add());
+    assert!(
+        timeout(far, fixture.calls.withdrawn()).await.is_err(),
+        "it is reported once"
+    );
 }
 
 #[tokio::test]
-async fn what_has_waited_too_long_is_given_up_or_hurried() {
-    let mut stage = Stage::new();
-    let _begun = stage.ask(ScriptAction::Add, waiting());
-    let _waiting = stage.ask(ScriptAction::Add, waiting());
-    let until = stage.calls.until().expect("two wait");
-    let overdue = stage.calls.overdue(until - Duration::from_secs(1));
+async fn overdue_calls_are_returned_or_their_handler_is_stopped() {
+    let mut fixture = Fixture::new();
+    let _begun = fixture.call(ScriptAction::Add, waiting());
+    let _waiting = fixture.call(ScriptAction::Add, waiting());
+    let until = fixture.calls.until().expect("two wait");
+    let overdue = fixture.calls.overdue(until - Duration::from_secs(1));
     assert!(overdue.waiting.is_empty() && !overdue.begun);
-    let overdue = stage.calls.overdue(until + Duration::from_secs(1));
+    let overdue = fixture.calls.overdue(until + Duration::from_secs(1));
     assert_eq!((overdue.waiting.len(), overdue.begun), (1, true));
-    assert_eq!(
-        stage.calls.until(),
-        None,
-        "the outcome of the one that was begun is near"
-    );
+    assert_eq!(fixture.calls.until(), None, "the call with a handler is reported once");
 }

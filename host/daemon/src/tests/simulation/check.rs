@@ -155,8 +155,9 @@ impl Judge {
         }
         let daemon = self.world.daemon.borrow().upgrade();
         match daemon {
-            Some(host) => left.extend(
-                host.registry
+            Some(control) => left.extend(
+                control
+                    .registry
                     .views()
                     .iter()
                     .map(|(part, view)| format!("{part}: {view:?}")),

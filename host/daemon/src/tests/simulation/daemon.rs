@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xenplug_journal::Journal;
-use xenplug_runtime::{Cache, Compiler};
+use xenplug_runtime::{Cache, Compiler, SharedResources};
 use xenplug_system::Platform;
 use xenplug_xenbus::{DeviceKey, Kind};
 use xenplug_xenstore::{Client, Options};
@@ -22,12 +22,7 @@ use super::{
     world::{Asked, Stage, World},
 };
 use crate::{
-    HEAR, begin,
-    config::Config,
-    context::{Basis, DaemonContext},
-    drain,
-    plugins::load::Loader,
-    script, services,
+    ANSWERS, config::Config, context::DaemonContext, daemon::Daemon, plugins::load::Loader, store_bridge::StoreBridge,
     workers::Workers,
 };
 
@@ -136,32 +131,24 @@ impl Drop for Away<'_> {
 async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&world.config)?;
     let mode = config.mode;
-    let (shared, _, questions) = services::shared(mode);
-    let system: Platform = world.machine.system();
+    let (bridge, questions) = StoreBridge::new(mode);
+    let shared = Arc::new(SharedResources::new(bridge));
+    let platform: Platform = world.machine.system();
     let loader = Loader {
         engine: stage.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
-        platform: system.clone(),
+        platform: platform.clone(),
         shared: Arc::clone(&shared),
     };
     let workers = Workers::Simulated(workers);
     let plugins = workers.run(move || loader.load(config)).await??;
     let mut options = Options::default();
     options.seed = Some(world.seed);
-    let client = Client::connect_with(world.transport.endpoint(), options).await?;
+    let store = Client::connect_with(world.transport.endpoint(), options).await?;
     let journal = Journal::open(&world.journal()).context("the journal")?;
-    let (host, asked) = DaemonContext::new(Basis {
-        mode,
-        client,
-        system,
-        journal,
-        shared,
-        plugins,
-        workers,
-    })
-    .await?;
-    let mut dispatching = begin(&host, asked, questions).await?;
-    world.daemon.replace(Arc::downgrade(&host));
+    let context = DaemonContext::new(mode, store, platform, journal, workers).await?;
+    let mut daemon = Daemon::start(context, plugins, shared, questions).await?;
+    world.daemon.replace(Arc::downgrade(&daemon.control));
     let (socket, mut calls) = mpsc::unbounded_channel::<Asked>();
     world.socket.replace(Some(socket));
     world.say("serving");
@@ -169,16 +156,16 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
     loop {
         tokio::select! {
             biased;
-            _ = &mut dispatching => anyhow::bail!("the store can no longer be watched"),
+            _ = &mut daemon.dispatch => anyhow::bail!("the store can no longer be watched"),
             () = stop.cancelled() => break,
             Some((call, answer)) = calls.recv() => {
-                let host = Arc::clone(&host);
-                callers.spawn_local(async move { answer.send(script::answer(&host, call).await) });
+                let control = Arc::clone(&daemon.control);
+                callers.spawn_local(async move { answer.send(control.scripts.answer(call).await) });
             }
         }
     }
-    drain(&host).await;
+    daemon.drain().await;
     callers.close();
-    let _ = timeout(HEAR, callers.wait()).await;
+    let _ = timeout(ANSWERS, callers.wait()).await;
     Ok(())
 }

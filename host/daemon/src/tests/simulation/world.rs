@@ -26,7 +26,7 @@ use xenplug_system::{Platform, network::IfName, simulated};
 use xenplug_xenbus::{DeviceKey, DomId, Mode};
 
 use super::{chance::Chance, plan::Plan, workers::Shared};
-use crate::context::DaemonContext;
+use crate::control::Control;
 
 /// What outlives the seeds: the engine, and a folder with the configurations and the compiled handlers.
 pub(super) struct Stage {
@@ -82,7 +82,7 @@ pub(super) struct World {
     /// Whether misfortunes happen still.
     pub(super) stormy: Arc<AtomicBool>,
     /// The daemon that lives, if one does.
-    pub(super) daemon: RefCell<Weak<DaemonContext>>,
+    pub(super) daemon: RefCell<Weak<Control>>,
     /// Its control socket.
     pub(super) socket: RefCell<Option<UnboundedSender<Asked>>>,
     /// The devices that there are to be, by the toolstack's will.

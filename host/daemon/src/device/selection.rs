@@ -1,42 +1,42 @@
-//! What a device calls for, checked before any plugin sees it: its script, and that its nodes are text.
+//! Selection of the plugin for a device, and checks of the device's nodes before any plugin sees them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use xenplug_runtime::{Device, Plugin};
-use xenplug_xenbus::{DeviceInstance, Kind, ScriptName};
+use xenplug_xenbus::{DeviceInstance, DomId, Kind, ScriptName};
 
-use super::{Failure, ScriptArgs};
-use crate::{context::DaemonContext, directory::Snapshot};
+use super::{failure::Failure, observe::Snapshot, script_calls::ScriptArgs};
+use crate::plugins::PluginSet;
 
-/// Bytes of the longest value a plugin is given.
+/// Bytes of the longest value that a plugin is given.
 const VALUE_MAX: usize = 1024;
 
-/// The plugin that serves a device, and the device as that plugin sees it.
-pub(super) fn check(
-    host: &DaemonContext,
-    part: &DeviceInstance,
+/// Selects the plugin that serves a device, and makes the device as that plugin sees it.
+pub(super) fn select(
+    plugins: &PluginSet,
+    own: DomId,
+    instance: &DeviceInstance,
     snapshot: &Snapshot,
-    told: &ScriptArgs,
+    arguments: &ScriptArgs,
 ) -> Result<(Arc<Plugin>, Device), Failure> {
-    let plugins = host.plugins.current();
-    let key = &part.device;
-    // Until the plugin is known, the one that would serve the kind speaks, if there is just one.
+    let key = &instance.device;
+    // Until the plugin is known, the error names the one that would serve the kind, if there is just one.
     let speaker = match plugins.of_kind(&key.kind).collect::<Vec<_>>()[..] {
         [only] => only.plugin.name().to_owned(),
         _ => "xenplugd".to_owned(),
     };
     let refuse = |cause: String| Failure::new(&speaker, &cause);
     let script = script(&snapshot.nodes, &key.kind).map_err(refuse)?;
-    let script = by_type(&snapshot.nodes, &script)
-        .filter(|by_type| plugins.find(&key.kind, by_type.as_str()).is_some())
+    let script = script_of_type(&snapshot.nodes, &script)
+        .filter(|of_type| plugins.find(&key.kind, of_type.as_str()).is_some())
         .unwrap_or(script);
     let plugin = plugins.find(&key.kind, script.as_str()).ok_or_else(|| {
         let known: Vec<&str> = plugins
             .of_kind(&key.kind)
-            .flat_map(|s| s.scripts.iter().map(String::as_str))
+            .flat_map(|serving| serving.scripts.iter().map(String::as_str))
             .collect();
         refuse(format!(
-            "script: no plugin stands in for \"{script}\" of a {}; {}",
+            "script: no plugin serves \"{script}\" of a {}; {}",
             key.kind,
             if known.is_empty() {
                 "none serves that kind".to_owned()
@@ -48,11 +48,11 @@ pub(super) fn check(
     let nodes = texts(&snapshot.nodes).map_err(|cause| Failure::new(plugin.name(), &cause))?;
     let device = Device {
         key: key.clone(),
-        backend: host.own,
+        backend: own,
         script,
         nodes,
-        vif_type: part.vif_type,
-        parameters: told.clone(),
+        vif_type: instance.vif_type,
+        parameters: arguments.clone(),
         vms: snapshot.vms.clone(),
         vm: None,
         vm_name: None,
@@ -60,21 +60,21 @@ pub(super) fn check(
     Ok((Arc::clone(plugin), device))
 }
 
-/// The script that a device calls for.
+/// Returns the script that a device asks for.
 fn script(nodes: &BTreeMap<String, Vec<u8>>, kind: &Kind) -> Result<ScriptName, String> {
     let script = match nodes.get("script") {
         Some(script) => std::str::from_utf8(script).map_err(|_| "script: is not UTF-8".to_owned())?,
-        // udev runs a script of that name for them, and nobody writes it (tools/hotplug/Linux/xen-backend.rules).
+        // udev runs a script of that name, and nobody writes the node (tools/hotplug/Linux/xen-backend.rules).
         None if kind.as_str() == "vscsi" => "vscsi",
-        // No script is run for them either: libxl starts QEMU itself (tools/libs/light/libxl_device.c, `add_device`).
+        // No script runs for a qdisk either: libxl starts QEMU itself (tools/libs/light/libxl_device.c, `add_device`).
         None if *kind == Kind::QDISK => "qdisk",
         None => return Err("script: is missing".to_owned()),
     };
     ScriptName::parse(script).map_err(|error| error.to_string())
 }
 
-/// The script that `block` leaves a disk to whose `type` is none of its own (the end of tools/hotplug/Linux/block).
-fn by_type(nodes: &BTreeMap<String, Vec<u8>>, script: &ScriptName) -> Option<ScriptName> {
+/// Returns the script to which `block` leaves a disk of another `type` (the end of tools/hotplug/Linux/block).
+fn script_of_type(nodes: &BTreeMap<String, Vec<u8>>, script: &ScriptName) -> Option<ScriptName> {
     const OWN: [&str; 3] = ["", "phy", "file"];
     let r#type = std::str::from_utf8(nodes.get("type")?).ok()?;
     if script.as_str() != "block" || OWN.contains(&r#type) {
@@ -83,7 +83,7 @@ fn by_type(nodes: &BTreeMap<String, Vec<u8>>, script: &ScriptName) -> Option<Scr
     ScriptName::parse(&format!("block-{type}")).ok()
 }
 
-/// All values as text, or which one is not.
+/// Returns all values as text, or names the first that is not.
 fn texts(nodes: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, String>, String> {
     nodes
         .iter()
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_of_another_type_is_left_to_the_script_of_that_type() {
+    fn disk_of_another_type_gets_the_script_of_that_type() {
         for (given, r#type, expected) in [
             ("/etc/xen/scripts/block", Some("nbd"), Some("block-nbd")),
             ("block", Some("phy"), None),
@@ -118,7 +118,7 @@ mod tests {
             let mut nodes = BTreeMap::from([("script".to_owned(), given.as_bytes().to_vec())]);
             nodes.extend(r#type.map(|r#type| ("type".to_owned(), r#type.as_bytes().to_vec())));
             let script = script(&nodes, &Kind::VBD).expect("it names one");
-            let found = by_type(&nodes, &script);
+            let found = script_of_type(&nodes, &script);
             assert_eq!(found.as_ref().map(ScriptName::as_str), expected, "{given} {type:?}");
         }
         let nodes = BTreeMap::new();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_text_is_named() {
+    fn value_that_is_no_text_is_named() {
         for (value, cause) in [
             (vec![b'x'; 1025], "params: is longer than 1024 bytes"),
             (vec![0xff, 0xfe], "params: is not UTF-8"),
