@@ -226,13 +226,15 @@ fn only_the_store_crate_knows_the_wire_format_and_path() -> Result<()> {
 
 #[test]
 fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
-    let directory = "host/daemon/src/directory.rs";
-    let above = "host/daemon/src/directory/above.rs";
+    let publish = "host/daemon/src/device/publish.rs";
+    // They remove what is empty above a device, and what a QEMU wrote about itself.
+    let prune = "host/daemon/src/device/prune.rs";
+    let device_model = "host/daemon/src/device/device_model.rs";
     let shim = "host/script/src/directory.rs";
     // They make what toolstacks ask for, and take it down; the one decides, in the transaction in which the other writes.
-    let [act, request_task] = [
-        "host/daemon/src/hotplug/act.rs",
-        "host/daemon/src/hotplug/request_task.rs",
+    let [act, task] = [
+        "host/daemon/src/device_requests/act.rs",
+        "host/daemon/src/device_requests/task.rs",
     ];
     // They write requests to driver domains, in dom0.
     let [call, store] = ["host/toolstack/src/call.rs", "host/toolstack/src/store.rs"];
@@ -242,7 +244,7 @@ fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
         .collect();
     assert_only(
         &host,
-        &[directory, above, act, request_task, shim, call, store],
+        &[publish, prune, device_model, act, task, shim, call, store],
         "a request that changes nodes",
         |source| {
             let request = |name| source.has(&["Request", ":", ":", name]);
@@ -257,11 +259,12 @@ fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
     // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
     // protocol to toolstacks.
     let readers = [
-        directory,
+        publish,
+        "host/daemon/src/device/observe.rs",
         "host/runtime/src/device.rs",
         shim,
         "host/hotplug/src/request.rs",
-        "host/daemon/src/hotplug/read.rs",
+        "host/daemon/src/device_requests/read.rs",
         act,
         "host/daemon/src/dispatch.rs",
         "host/daemon/src/foreign_disks.rs",
@@ -270,7 +273,7 @@ fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
     assert_only(&host, &readers, "\"hotplug-status\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-status"))
     });
-    assert_only(&host, &readers[..5], "\"hotplug-error\"", |source| {
+    assert_only(&host, &readers[..6], "\"hotplug-error\"", |source| {
         source.words.iter().any(|word| word.contains("hotplug-error"))
     });
     Ok(())

@@ -21,6 +21,15 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Reads the words of a text.
+    pub(crate) fn words_of(text: &str) -> Result<Vec<String>> {
+        let tokens = text.parse::<TokenStream>();
+        let tokens = tokens.map_err(|error| anyhow::anyhow!("is not Rust: {error}"))?;
+        let mut words = Vec::new();
+        flatten(tokens, &mut words);
+        Ok(words)
+    }
+
     /// Counts how often these words stand in a row.
     pub(crate) fn count(&self, row: &[&str]) -> usize {
         self.words
@@ -53,11 +62,7 @@ pub(crate) fn sources(folders: &[&str]) -> Result<Vec<Source>> {
     let source = |file: PathBuf| {
         let path = file.strip_prefix(root())?.display().to_string();
         let text = fs::read_to_string(&file)?;
-        let tokens = text
-            .parse::<TokenStream>()
-            .map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
-        let mut words = Vec::new();
-        flatten(tokens, &mut words);
+        let words = Source::words_of(&text).with_context(|| path.clone())?;
         Ok(Source { path, words })
     };
     files.into_iter().map(source).collect()

@@ -109,7 +109,7 @@ fn restarted_daemon_adopts_running_qemus() -> Result<()> {
     qemus.kill(qemus.running()[0])?;
     qemus.host.daemon_mut()?.restart()?;
     qemus.expect_failure(A, "error", &["qdisk: was lost while xenplugd was away: qemu has ended"])?;
-    qemus.expect_failure(B, "error", &["qdisk: qemu has ended, which had taken it up"])?;
+    qemus.expect_failure(B, "error", &["qdisk: qemu, which served the device, has ended"])?;
     qemus.detach(A)?;
     qemus.detach(B)?;
     qemus.nothing_is_left()

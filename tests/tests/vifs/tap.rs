@@ -180,7 +180,7 @@ fn foreign_tap_is_left_to_its_owner() -> Result<()> {
     let answer = host
         .call_of("block", &disk, "add", json!({ "emulated": true }))?
         .answer()?;
-    answer.says("failed", &["is no card"])
+    answer.says("failed", &["is not a vif"])
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl ScriptDesk {
             .iter()
             .find_map(|(name, value)| (!is_parameter(name, value)).then_some(name))
         {
-            return failed(&format!("{name}: not a parameter, or not a value for one"));
+            return failed(&format!("{name}: is no parameter of a script, or has an invalid value"));
         }
         if let Some(error) = self.not_served(&call, &instance) {
             return Answer::NotServed {
@@ -81,11 +81,11 @@ impl ScriptDesk {
         let (pending, answered) = ScriptCall::new(call.action, call.parameters);
         let answer = match self.calls.send((instance.clone(), pending)) {
             Ok(()) => timeout(SCRIPT_LIMIT + GRACE, answered).await,
-            Err(_) => return failed("the daemon ends"),
+            Err(_) => return failed("the daemon is ending"),
         };
         let answer = match answer {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => failed("the daemon ends"),
+            Ok(Err(_)) => failed("the daemon is ending"),
             Err(_) => failed(&format!("no answer within {} s", (SCRIPT_LIMIT + GRACE).as_secs())),
         };
         match &answer {

@@ -27,7 +27,7 @@ use super::{
     removal_delay::removal_delay,
     script_calls::{Overdue, PendingCalls, SCRIPT_LIMIT, failed},
 };
-use crate::retry::is_final;
+use crate::{chain::Chain, retry::is_final};
 
 /// A device that recovery found in the journal.
 pub(super) struct AdoptedDevice {
@@ -242,7 +242,7 @@ impl Driver {
             }
             Err(error) => {
                 let device = &self.instance;
-                warn!(%device, "{device}: cannot remove the journal's record, which is tried again: {error}");
+                warn!(%device, "{device}: cannot remove the journal's record, which is tried again: {}", Chain(&error));
                 self.deadlines.retry_release();
             }
         }

@@ -9,6 +9,7 @@ use xenplug_xenbus::{Event, Identity};
 
 use super::Driver;
 use crate::{
+    chain::Chain,
     device::{
         failure::Failure,
         job::{Finished, Job},
@@ -80,7 +81,7 @@ impl Driver {
             parameters: arguments,
         };
         let resources = DeviceResources::begin(&self.context.daemon.journal, header)
-            .map_err(|error| Failure::new(plugin.name(), &error.to_string()))?;
+            .map_err(|error| Failure::new(plugin.name(), &Chain(&error).to_string()))?;
         self.attempt.device = Some(Arc::clone(&device));
         // The semaphore is never closed. Changes during the wait are seen afterwards.
         let permit = Arc::clone(&self.context.handler_permits).acquire_owned().await.ok();
