@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 /// The wake-up of one task, and the state that it shares with others.
 pub(crate) struct Slot<S> {
     notify: Notify,
-    /// Whether the task was woken since it last began a turn.
+    /// True if the task was woken since it last began a turn.
     woken: AtomicBool,
     pub(crate) state: S,
 }

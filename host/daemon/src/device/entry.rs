@@ -20,11 +20,11 @@ pub(crate) struct DeviceView {
     pub(crate) plugin: Option<String>,
     pub(crate) held: Vec<String>,
     pub(crate) error: Option<String>,
-    /// Whether nothing is held for the device, nor may be before it is read again.
+    /// True if nothing is held for the device, nor may be before it is read again.
     pub(crate) at_rest: bool,
 }
 
-/// What the task of a device shares with others.
+/// The state that the task of a device shares with others.
 pub(crate) struct DeviceEntry {
     view: Mutex<DeviceView>,
     calls: Mutex<VecDeque<ScriptCall>>,

@@ -139,7 +139,7 @@ pub(super) enum Finished {
     Handler {
         resources: DeviceResources,
         answer: Result<Connection, Fault>,
-        /// Whether the thread came back before it counted as stuck.
+        /// True if the thread came back before it counted as stuck.
         in_time: bool,
     },
     Release {

@@ -31,7 +31,7 @@ pub(super) struct Fingerprint {
     /// The index of a vif's link. A recreated vif has another link, and the old one is gone before the new vif's state
     /// says that it waits.
     pub(super) link: Option<u32>,
-    /// Whether the directory tells of an earlier failure.
+    /// True if the directory tells of an earlier failure.
     pub(super) failed: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Snapshot {
     pub(super) nodes: BTreeMap<String, Vec<u8>>,
     /// The `vm` node of the frontend domain, and that of the domain for which it is a stub domain.
     pub(super) vms: Vec<String>,
-    /// Whether xenstored knows the frontend domain.
+    /// True if xenstored knows the frontend domain.
     pub(super) introduced: bool,
 }
 

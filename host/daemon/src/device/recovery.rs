@@ -60,7 +60,7 @@ pub(crate) async fn run(context: &Arc<DeviceContext>, registry: &Registry) -> an
 struct RecoveredDevice {
     fsm: DeviceFsm,
     adopted: AdoptedDevice,
-    /// Whether the device was connected and is to be connected again.
+    /// True if the device was connected and is to be connected again.
     reconnect: bool,
 }
 

@@ -57,7 +57,7 @@ pub(super) struct PendingCalls {
 pub(super) struct Overdue {
     /// Adds for which no handler has begun, and removes. The caller answers them.
     pub(super) waiting: Vec<ScriptCall>,
-    /// Whether there are calls whose handler runs, or whose outcome is being written.
+    /// True if there are calls whose handler runs, or whose outcome is being written.
     pub(super) begun: bool,
 }
 

@@ -29,7 +29,7 @@ pub(super) struct RequestSnapshot {
     pub(super) seen: DaemonSnapshot,
     /// The kind of the backend that exists, else of the one that is requested, else the usual one.
     pub(super) kind: Kind,
-    /// Whether the daemon holds nothing any longer, but the kernel still does.
+    /// True if the daemon holds nothing any longer, but the kernel still does.
     pub(super) lingers: bool,
     /// The nodes that a new request has for the backend.
     pub(super) backend_nodes: Nodes,

@@ -1,23 +1,23 @@
-//! The whole daemon in a world in which a seed decides every step: how long each message and each worker takes, what
-//! fails, and when the daemon is killed.
+//! The whole daemon in a simulated world, in which a seed decides every step: the time of each message and each worker,
+//! the failures, and when the daemon is killed.
 //!
 //! The daemon is the real one: its dispatch, its devices' tasks, its recovery, the journal on a file system, the store's
 //! client, and the handlers `phy` and `vif-bridge` as components. The store is the embedded server behind connections on
-//! which messages take their time; the machine is the simulated one. Everything lives on one thread, whose clock jumps to
-//! whatever comes next, so that a seed plays the same in every run. Handlers and releases run on a thread of their own,
-//! and everything else waits for them: where in that time they happen is the seed's choice as well.
+//! which messages take time; the host is the simulated one. Everything runs on one thread, whose clock jumps to the next
+//! event, so that a seed gives the same trace in every run. Handlers and releases run on a thread of their own, and everything
+//! else waits for them: the seed chooses where in that time they happen.
 //!
-//! `XENPLUG_SEED=17 cargo test -p xenplugd --release simulation` plays one seed, and shows what happened;
-//! `XENPLUG_SEEDS=100000` plays that many.
+//! `XENPLUG_SEED=17 cargo test -p xenplugd --release simulation` runs one seed, and prints its trace;
+//! `XENPLUG_SEEDS=100000` runs that many.
 
 mod chance;
 mod check;
 mod daemon;
 mod guest;
-mod hand;
 mod kernel;
 mod late;
 mod plan;
+mod store;
 mod toolstack;
 mod trace;
 mod unreleased;
@@ -47,35 +47,35 @@ use tokio_util::sync::CancellationToken;
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::Permission;
 
-use check::Judge;
-use hand::Hand;
+use check::Checker;
 use plan::Plan;
+use store::StoreAccess;
 use toolstack::Slot;
 use trace::Trace;
 pub(crate) use workers::Workers;
-use world::{Stage, World};
+use world::{Fixture, World};
 
-/// How many seeds are played if nothing is said, and if it is to take long.
+/// The default numbers of seeds, for short and for long runs.
 const SEEDS: u64 = 1000;
 const LONG: u64 = 100_000;
 /// The domain ids of the guests.
 const GUESTS: [DomId; 2] = [DomId(5), DomId(6)];
-/// Longer than any seed, by its own clock.
+/// Longer than any seed by the simulation's clock.
 const END: Duration = Duration::from_secs(86_400);
 
 thread_local! {
-    /// Why a task of this thread has panicked. Tokio keeps that to itself.
+    /// The panic of a task of this thread, which tokio does not pass on.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// One test at a time: who logs, and who does not, is decided for the whole process.
+/// Lets one test run at a time: the log filter is decided for the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 #[allow(clippy::print_stdout, reason = "`cargo xtask trials` reads it there")]
-fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
+fn thousand_seeds_lose_nothing_and_leave_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let stage = stage();
+    let fixture = fixture();
     let first = number("XENPLUG_SEED");
     let long = env::var_os("XENPLUG_FAULT_SUITE").is_some_and(|value| value == "long");
     let seeds = match first {
@@ -92,7 +92,7 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
                 if seed >= seeds.end || failed.len() > 4 {
                     return failed;
                 }
-                if let Err(reason) = play(seed, &stage, None) {
+                if let Err(reason) = play(seed, &fixture, None) {
                     failed.push((seed, reason));
                 }
             }
@@ -109,7 +109,7 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
         return;
     };
     let trace = Trace::default();
-    let again = play(*seed, &stage, Some(&trace));
+    let again = play(*seed, &fixture, Some(&trace));
     panic!(
         "{}\nseed {seed}, {:?}: {reason}\n(with the trace: {again:?}; others: {:?})\n\
          play it again: XENPLUG_SEED={seed} cargo xtask test --package xenplugd --lib -- simulation",
@@ -120,12 +120,12 @@ fn in_a_thousand_seeds_nothing_is_lost_and_nobody_is_stuck() {
 }
 
 #[test]
-fn a_seed_plays_the_same_to_the_letter() {
+fn seed_gives_the_same_trace_twice() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let stage = stage();
+    let fixture = fixture();
     for seed in 2000..2008 {
         let traces = [Trace::default(), Trace::default()];
-        let outcomes = traces.each_ref().map(|trace| play(seed, &stage, Some(trace)));
+        let outcomes = traces.each_ref().map(|trace| play(seed, &fixture, Some(trace)));
         assert_eq!(outcomes[0], outcomes[1], "seed {seed}");
         let [one, other] = traces.map(|trace| trace.text());
         assert!(one.lines().count() > 20, "seed {seed} has no trace: {one}");
@@ -136,12 +136,12 @@ fn a_seed_plays_the_same_to_the_letter() {
     }
 }
 
-/// Plays a seed. What has gone wrong, if something has.
-fn play(seed: u64, stage: &Stage, trace: Option<&Trace>) -> Result<(), String> {
-    enact(story(seed, stage), trace)
+/// Runs a seed. Returns its violations as an error.
+fn play(seed: u64, fixture: &Fixture, trace: Option<&Trace>) -> Result<(), String> {
+    enact(story(seed, fixture), trace)
 }
 
-/// Tells a story on a thread whose clock jumps. What has gone wrong, if something has.
+/// Runs a story on a thread whose clock jumps. Returns its violations as an error.
 fn enact(story: impl Future<Output = Vec<String>>, trace: Option<&Trace>) -> Result<(), String> {
     watch_panics();
     PANIC.take();
@@ -162,12 +162,12 @@ fn enact(story: impl Future<Output = Vec<String>>, trace: Option<&Trace>) -> Res
     }
 }
 
-/// One seed: guests come and go in a storm; it ends, and every device is what it should be; they go, and nothing is
-/// left.
-async fn story(seed: u64, stage: &Stage) -> Vec<String> {
-    let world = World::new(seed, Plan::of(seed), stage);
-    in_world(&world, stage, async |judge| {
-        let baseline = judge.baseline();
+/// The story of a seed: guests come and go while things fail; when that ends, every device is as it should be; when the
+/// guests are gone, nothing is left.
+async fn story(seed: u64, fixture: &Fixture) -> Vec<String> {
+    let world = World::new(seed, Plan::of(seed), fixture);
+    in_world(&world, fixture, async |checker| {
+        let baseline = checker.baseline();
         world.storm(true);
         let (mut settled, mut slots) = (Vec::new(), Vec::new());
         let last = CancellationToken::new();
@@ -181,36 +181,36 @@ async fn story(seed: u64, stage: &Stage) -> Vec<String> {
             there.cancelled().await;
         }
         world.storm(false);
-        judge.all_decided().await;
+        checker.all_decided().await;
         last.cancel();
         for slot in slots {
             slot.await.expect("a toolstack goes on");
         }
-        judge.all_gone(&baseline).await;
+        checker.all_gone(&baseline).await;
     })
     .await
 }
 
-/// What happens in a world with its kernel and its daemons, from when one of these serves. What has gone wrong.
-async fn in_world(world: &Rc<World>, stage: &Stage, happens: impl AsyncFnOnce(Judge)) -> Vec<String> {
+/// Lets a story happen in a world with its kernel and its daemons, once a daemon serves. Returns the violations.
+async fn in_world(world: &Rc<World>, fixture: &Fixture, happens: impl AsyncFnOnce(Checker)) -> Vec<String> {
     let end = CancellationToken::new();
     let played = async {
         prepare(world).await;
         let kernel = spawn_local(kernel::run(Rc::clone(world), end.clone()));
         let play = async {
-            let judge = Judge::new(world).await;
+            let checker = Checker::new(world).await;
             while world.daemon.borrow().upgrade().is_none() {
                 sleep(Duration::from_secs(1)).await;
             }
             // It sets its watches.
             sleep(Duration::from_secs(1)).await;
-            happens(judge).await;
+            happens(checker).await;
         };
         tokio::select! {
             biased;
             () = world.over.cancelled() => {}
             () = play => {}
-            () = daemon::run(Rc::clone(world), stage, end.clone()) => {}
+            () = daemon::run(Rc::clone(world), fixture, end.clone()) => {}
         }
         end.cancel();
         if let Err(error) = kernel.await {
@@ -223,24 +223,25 @@ async fn in_world(world: &Rc<World>, stage: &Stage, happens: impl AsyncFnOnce(Ju
     world.violations()
 }
 
-/// What is in the store before any guest.
+/// Writes the store's nodes that exist before any guest.
 async fn prepare(world: &World) {
-    let hand = Hand::new(world).await;
+    let store = StoreAccess::new(world).await;
     let own = world.own.0;
     let nodes = vec![("domid", own.to_string()), ("name", "backends".to_owned())];
     let permissions = [Permission::none(0), Permission::read(own)];
-    hand.make(&[
-        (&format!("/local/domain/{own}"), &nodes, &permissions),
-        (&format!("/local/domain/{own}/backend"), &Vec::new(), &permissions),
-    ])
-    .await;
+    store
+        .make(&[
+            (&format!("/local/domain/{own}"), &nodes, &permissions),
+            (&format!("/local/domain/{own}/backend"), &Vec::new(), &permissions),
+        ])
+        .await;
 }
 
-/// The handlers' components and the configurations that name them.
-fn stage() -> Stage {
+/// Creates the configurations that name the handlers' components.
+fn fixture() -> Fixture {
     let plugins = env::var_os("XENPLUG_PLUGINS").map(PathBuf::from);
     let plugins = plugins.expect("XENPLUG_PLUGINS is the folder of the handlers' components: run `cargo xtask test`");
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     for mode in ["dom0", "driver-domain"] {
         let text = format!(
             r#"mode = "{mode}"
@@ -258,11 +259,11 @@ kinds = ["vif"]
 scripts = ["vif-bridge"]
 grant = {{ bridges = ["xenbr*"], firewall = true }}
 "#,
-            stage.folder.path().join("cache"),
+            fixture.folder.path().join("cache"),
         );
-        fs::write(stage.folder.path().join(format!("{mode}.toml")), text).expect("a configuration is written");
+        fs::write(fixture.folder.path().join(format!("{mode}.toml")), text).expect("a configuration is written");
     }
-    stage
+    fixture
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -274,7 +275,7 @@ fn number(variable: &str) -> Option<u64> {
     )
 }
 
-/// Remembers panics, as those of tasks would go unseen.
+/// Keeps panics, as those of tasks would go unseen.
 fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

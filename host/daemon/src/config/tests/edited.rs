@@ -63,7 +63,7 @@ fn in_comments(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_tables_that_the_examples_have_in_comments_are_good() {
+fn commented_tables_of_the_examples_are_valid() {
     for (name, tables) in [("driver-domain.toml", 2), ("dom0.toml", 6)] {
         let text = example(name);
         let found = in_comments(&text);
@@ -122,7 +122,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn however_it_is_edited_it_is_good_or_refused_in_one_line(
+    fn edited_example_is_valid_or_refused_in_one_line(
         dom0: bool,
         table: Index,
         edits in vec(edit(), 0..6),

@@ -1,4 +1,4 @@
-//! Chance, as a seed has it: the same in every run.
+//! Random numbers of a seed: the same in every run.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -11,10 +11,10 @@ use std::{
 pub(super) struct Chance(AtomicU64);
 
 impl Chance {
-    /// The stream of a seed for somebody. Others' streams do not depend on how many numbers he takes.
-    pub(super) fn of(seed: u64, whom: &str) -> Self {
+    /// The stream of a seed for one user. It does not depend on how many numbers other users take.
+    pub(super) fn of(seed: u64, user: &str) -> Self {
         let mut hasher = DefaultHasher::new();
-        (seed, whom).hash(&mut hasher);
+        (seed, user).hash(&mut hasher);
         Self(AtomicU64::new(hasher.finish()))
     }
 
@@ -26,22 +26,22 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A number below that.
+    /// Returns a number below a bound.
     pub(super) fn below(&self, bound: u64) -> u64 {
         self.number() % bound.max(1)
     }
 
-    /// Whether something happens that does so in so many of a thousand cases.
+    /// Returns `true` in so many of a thousand cases.
     pub(super) fn permille(&self, cases: u64) -> bool {
         self.below(1000) < cases
     }
 
-    /// A time of at most so many milliseconds.
+    /// Returns a time of at most so many milliseconds.
     pub(super) fn upto(&self, milliseconds: u64) -> Duration {
         Duration::from_millis(self.below(milliseconds + 1))
     }
 
-    /// A time between so many milliseconds.
+    /// Returns a time between two numbers of milliseconds.
     pub(super) fn between(&self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.below(most - least + 1))
     }

@@ -1,4 +1,4 @@
-//! The daemons of a seed, one after the other: the real one, but for its process, its signals and its control socket.
+//! The daemons of a seed, one after the other: the real daemon without its process, its signals and its control socket.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -17,30 +17,30 @@ use xenplug_xenstore::{Client, Options};
 
 use super::{
     chance::Chance,
-    hand::Hand,
+    store::StoreAccess,
     workers::Workers as Simulated,
-    world::{Asked, Stage, World},
+    world::{Fixture, SentCall, World},
 };
 use crate::{
     ANSWERS, config::Config, context::DaemonContext, daemon::Daemon, plugins::load::Loader, store_bridge::StoreBridge,
     workers::Workers,
 };
 
-/// How systemd waits before it starts a daemon again (`RestartSec` of the unit).
+/// The pause before systemd starts a daemon again (`RestartSec` of the unit).
 const RESTART: Duration = Duration::from_secs(1);
 
-/// Runs daemons until the end of the seed, and kills and ends them as it has it.
-pub(super) async fn run(world: Rc<World>, stage: &Stage, end: CancellationToken) {
+/// Runs daemons until the end of the seed, and kills and ends them at the seed's choice.
+pub(super) async fn run(world: Rc<World>, fixture: &Fixture, end: CancellationToken) {
     let chance = Chance::of(world.seed, "operator");
-    let hand = Hand::new(&world).await;
+    let store = StoreAccess::new(&world).await;
     loop {
         let (workers, killed) = world.workers.daemon();
         let stop = CancellationToken::new();
         let tasks = LocalSet::new();
-        let daemon = tasks.run_until(daemon(&world, stage, workers, stop.clone()));
+        let daemon = tasks.run_until(daemon(&world, fixture, workers, stop.clone()));
         tokio::select! {
             biased;
-            () = killed.cancelled() => world.say("killed in a call of the machine's"),
+            () = killed.cancelled() => world.say("killed in a call of the host"),
             () = misfortune(&world, &chance, &stop) => world.say("killed"),
             () = end.cancelled() => return,
             ended = daemon => match ended {
@@ -50,32 +50,32 @@ pub(super) async fn run(world: Rc<World>, stage: &Stage, end: CancellationToken)
         }
         drop(tasks);
         world.socket.take();
-        harm(&world, &hand, &chance).await;
+        harm(&world, &store, &chance).await;
         sleep(RESTART + chance.upto(if chance.permille(200) { 30_000 } else { 0 })).await;
     }
 }
 
-/// What befalls the machine while no daemon lives: now and then somebody deletes the link of a card that is in use.
-async fn harm(world: &World, hand: &Hand, chance: &Chance) {
+/// Harms the host while no daemon runs: sometimes, somebody deletes the link of a vif in use.
+async fn harm(world: &World, store: &StoreAccess, chance: &Chance) {
     if !world.is_stormy() || world.plan.misfortune == 0 || !chance.permille(500) {
         return;
     }
-    let cards: Vec<DeviceKey> = world.made.borrow().keys().cloned().collect();
-    for key in cards.into_iter().filter(|key| key.kind == Kind::VIF) {
+    let vifs: Vec<DeviceKey> = world.made.borrow().keys().cloned().collect();
+    for key in vifs.into_iter().filter(|key| key.kind == Kind::VIF) {
         let backend = world.backend(&key);
-        let status = hand.read(&format!("{backend}/hotplug-status")).await;
-        if status.as_deref() != Some("connected") || hand.number(&format!("{backend}/state")).await != 4 {
+        let status = store.read(&format!("{backend}/hotplug-status")).await;
+        if status.as_deref() != Some("connected") || store.number(&format!("{backend}/state")).await != 4 {
             continue;
         }
         if let Some(made) = world.made.borrow_mut().get_mut(&key) {
             world.say(format!("{key}: somebody deletes its link"));
-            world.machine.remove_link(&world.link(&key));
+            world.host.remove_link(&world.link(&key));
             made.harmed = true;
         }
     }
 }
 
-/// What befalls a daemon. Returns when it is to be killed.
+/// Lets misfortunes happen to a daemon. Returns when it is to be killed.
 async fn misfortune(world: &World, chance: &Chance, stop: &CancellationToken) {
     loop {
         let rest = match world.plan.misfortune {
@@ -110,7 +110,7 @@ async fn misfortune(world: &World, chance: &Chance, stop: &CancellationToken) {
     }
 }
 
-/// The store is away, until this is dropped.
+/// Keeps the store away until it is dropped.
 struct Away<'a>(&'a World);
 
 impl<'a> Away<'a> {
@@ -127,15 +127,15 @@ impl Drop for Away<'_> {
     }
 }
 
-/// One daemon, until it is told to stop: see `run` and `serve` of the program.
-async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs one daemon until `stop`: see `run` and `serve` of the program.
+async fn daemon(world: &World, fixture: &Fixture, workers: Simulated, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Config::load(&world.config)?;
     let mode = config.mode;
     let (bridge, questions) = StoreBridge::new(mode);
     let shared = Arc::new(SharedResources::new(bridge));
-    let platform: Platform = world.machine.system();
+    let platform: Platform = world.host.system();
     let loader = Loader {
-        engine: stage.engine.clone(),
+        engine: fixture.engine.clone(),
         cache: Cache::open(&config.paths.cache, Compiler::InProcess)?,
         platform: platform.clone(),
         shared: Arc::clone(&shared),
@@ -149,7 +149,7 @@ async fn daemon(world: &World, stage: &Stage, workers: Simulated, stop: Cancella
     let context = DaemonContext::new(mode, store, platform, journal, workers).await?;
     let mut daemon = Daemon::start(context, plugins, shared, questions).await?;
     world.daemon.replace(Arc::downgrade(&daemon.control));
-    let (socket, mut calls) = mpsc::unbounded_channel::<Asked>();
+    let (socket, mut calls) = mpsc::unbounded_channel::<SentCall>();
     world.socket.replace(Some(socket));
     world.say("serving");
     let callers = TaskTracker::new();

@@ -13,33 +13,33 @@ use xenplug_xenbus::{BackendPath, DeviceKey, Kind};
 
 use super::{
     chance::Chance,
-    hand::{Hand, at},
+    store::{StoreAccess, at},
     world::World,
 };
 
-/// What a backend driver has for a device.
+/// A backend driver's state for a device.
 #[derive(Debug, Default)]
 struct Probed {
-    /// The loop device that it has open.
+    /// The open loop device.
     opened: Option<u32>,
     link: Option<IfName>,
 }
 
 struct Kernel {
     world: Rc<World>,
-    hand: Hand,
+    store: StoreAccess,
     chance: Chance,
     probed: BTreeMap<DeviceKey, Probed>,
 }
 
 /// Runs until the end of the seed.
 pub(super) async fn run(world: Rc<World>, end: CancellationToken) {
-    let hand = Hand::new(&world).await;
-    let mut watch = hand.watch("/local/domain").await;
+    let store = StoreAccess::new(&world).await;
+    let mut watch = store.watch("/local/domain").await;
     let mut kernel = Kernel {
         chance: Chance::of(world.seed, "kernel"),
         world,
-        hand,
+        store,
         probed: BTreeMap::new(),
     };
     loop {
@@ -57,13 +57,13 @@ pub(super) async fn run(world: Rc<World>, end: CancellationToken) {
 }
 
 impl Kernel {
-    /// Those that it knows, and those that are there.
+    /// Lists the known devices, and those in the store.
     async fn devices(&self) -> BTreeSet<DeviceKey> {
         let mut keys: BTreeSet<DeviceKey> = self.probed.keys().cloned().collect();
         let root = format!("/local/domain/{}/backend", self.world.own);
-        for kind in self.hand.children(&root).await {
-            for domain in self.hand.children(&format!("{root}/{kind}")).await {
-                for devid in self.hand.children(&format!("{root}/{kind}/{domain}")).await {
+        for kind in self.store.children(&root).await {
+            for domain in self.store.children(&format!("{root}/{kind}")).await {
+                for devid in self.store.children(&format!("{root}/{kind}/{domain}")).await {
                     keys.insert(format!("{kind}/{domain}/{devid}").parse().expect("a device"));
                 }
             }
@@ -74,7 +74,7 @@ impl Kernel {
     async fn step(&mut self, key: DeviceKey) {
         let backend = self.world.backend(&key);
         let nodes = self
-            .hand
+            .store
             .client()
             .snapshot(&at(&backend))
             .await
@@ -88,8 +88,9 @@ impl Kernel {
         };
         if !nodes.contains_key("frontend") {
             let names: Vec<_> = nodes.keys().collect();
-            self.world
-                .wrong(format!("{key} was written to after its directory had gone: {names:?}"));
+            self.world.wrong(format!(
+                "{key} was written to after its directory was removed: {names:?}"
+            ));
             return;
         }
         let frontend = BackendPath {
@@ -97,7 +98,7 @@ impl Kernel {
             key: key.clone(),
         }
         .frontend_path();
-        let frontend = self.hand.number(&format!("{frontend}/state")).await;
+        let frontend = self.store.number(&format!("{frontend}/state")).await;
         let (state, online) = (node("state"), node("online") != "0");
         match (&*state, frontend) {
             ("1", _) => self.probe(&key).await,
@@ -116,23 +117,23 @@ impl Kernel {
         }
     }
 
-    /// A device was made.
+    /// Handles a new device.
     async fn probe(&mut self, key: &DeviceKey) {
         self.unregister(key);
         let mut probed = Probed::default();
         self.switch(key, "1", "2").await;
         if key.kind == Kind::VIF {
-            // It announces itself before its link is there.
+            // It announces itself before it creates its link.
             sleep(self.chance.upto(self.world.plan.others)).await;
             let link = self.world.link(key);
-            self.world.machine.add_link(&link);
+            self.world.host.add_link(&link);
             self.world.workers.appeared(&link);
             probed.link = Some(link);
         }
         self.probed.insert(key.clone(), probed);
     }
 
-    /// Whether what hotplug does for a device is done.
+    /// Tests whether the hotplug setup of a device is complete.
     fn ready(&mut self, key: &DeviceKey, node: &impl Fn(&str) -> String) -> bool {
         if key.kind == Kind::VIF {
             return node("hotplug-status") == "connected";
@@ -146,10 +147,10 @@ impl Kernel {
                 return false;
             };
             let minor = u32::from_str_radix(minor, 16).expect("a hexadecimal number");
-            let loops = self.world.machine.loops();
+            let loops = self.world.host.loops();
             match loops.iter().find(|device| device.number == minor) {
                 Some(device) if device.backing_path.as_os_str() == &*node("params") => {}
-                // It does not open what is not there.
+                // It does not open an absent device.
                 None => return false,
                 Some(device) => {
                     let (found, params) = (device.backing_path.display(), node("params"));
@@ -157,7 +158,7 @@ impl Kernel {
                         .wrong(format!("{key} is {params}, and blkback opens {found}"));
                 }
             }
-            self.world.machine.open_loop(minor);
+            self.world.host.open_loop(minor);
             probed.opened = Some(minor);
         }
         true
@@ -165,7 +166,7 @@ impl Kernel {
 
     async fn switch(&self, key: &DeviceKey, from: &str, to: &str) {
         let state = format!("{}/state", self.world.backend(key));
-        if self.hand.write_if((&state, from), (&state, to)).await {
+        if self.store.write_if((&state, from), (&state, to)).await {
             self.world.say(format!("{key} goes from {from} to {to}"));
         }
     }
@@ -174,10 +175,10 @@ impl Kernel {
         let Some(probed) = self.probed.remove(key) else { return };
         self.world.say(format!("{key} is unregistered"));
         if let Some(number) = probed.opened {
-            self.world.machine.close_loop(number);
+            self.world.host.close_loop(number);
         }
         if let Some(link) = probed.link {
-            self.world.machine.remove_link(&link);
+            self.world.host.remove_link(&link);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A handler whose call into the kernel comes back when it is too late.
+//! A handler whose call into the kernel comes back too late.
 
 use std::{rc::Rc, time::Duration};
 
@@ -6,49 +6,47 @@ use tokio::time::{Instant, sleep};
 use xenplug_xenbus::{DeviceKey, Mode};
 
 use super::{
-    ALONE, GUESTS, PoisonError, enact,
-    hand::Hand,
-    in_world,
+    ALONE, GUESTS, PoisonError, enact, fixture, in_world,
     plan::Plan,
-    stage,
+    store::StoreAccess,
     toolstack::Slot,
     workers::records,
-    world::{Stage, World},
+    world::{Fixture, World},
 };
 
-/// How long the call takes: longer than a handler may, which is 10 s.
+/// The time of the call: longer than a handler's deadline of 10 s.
 const CALL: Duration = Duration::from_secs(40);
-/// When it has to be told that it has failed.
+/// The time within which the failure must be published.
 const DEADLINE: Duration = Duration::from_secs(13);
-/// How long what goes well may take.
+/// The time within which what succeeds must be done.
 const SOON: Duration = Duration::from_secs(1);
 
 #[test]
-fn what_comes_back_from_the_kernel_too_late_is_undone_and_has_held_up_nobody() {
+fn late_handler_is_undone_and_delays_no_other_device() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let stage = stage();
-    assert_eq!(enact(held_up(&stage), None), Ok(()));
-    assert_eq!(enact(asked_for(&stage), None), Ok(()));
+    let fixture = fixture();
+    assert_eq!(enact(late_in_driver_domain(&fixture), None), Ok(()));
+    assert_eq!(enact(late_in_dom0(&fixture), None), Ok(()));
 }
 
-/// In dom0 its script is answered all the same, before libxl kills it: the toolstack sees to that.
-async fn asked_for(stage: &Stage) -> Vec<String> {
+/// In dom0 its script is answered before libxl kills it, which the toolstack checks.
+async fn late_in_dom0(fixture: &Fixture) -> Vec<String> {
     let plan = Plan {
         mode: Mode::Dom0,
         ..Plan::calm()
     };
-    let world = World::new(0, plan, stage);
-    in_world(&world, stage, async |_| {
+    let world = World::new(0, plan, fixture);
+    in_world(&world, fixture, async |_| {
         let mut slot = Slot::new(Rc::clone(&world), GUESTS[0]).await;
         slot.create(Vec::new()).await;
         let began = Instant::now();
-        world.workers.hold_up(2 * CALL);
+        world.workers.make_stuck(2 * CALL);
         slot.attach("vbd/5/51712".parse().expect("a device")).await;
-        if world.machine.loops().len() != 1 {
-            world.wrong("the call that is late has done nothing");
+        if world.host.loops().len() != 1 {
+            world.wrong("the late call has no effect yet");
         }
         sleep(2 * CALL + SOON - began.elapsed()).await;
-        let (records, loops) = (records(&world.journal()), world.machine.loops());
+        let (records, loops) = (records(&world.journal()), world.host.loops());
         if !(records.is_empty() && loops.is_empty()) {
             world.wrong(format!("{records:?} and {loops:?} are left"));
         }
@@ -56,23 +54,23 @@ async fn asked_for(stage: &Stage) -> Vec<String> {
     .await
 }
 
-async fn held_up(stage: &Stage) -> Vec<String> {
-    let world = World::new(0, Plan::calm(), stage);
-    in_world(&world, stage, async |_| {
-        let hand = Hand::new(&world).await;
+async fn late_in_driver_domain(fixture: &Fixture) -> Vec<String> {
+    let world = World::new(0, Plan::calm(), fixture);
+    in_world(&world, fixture, async |_| {
+        let store = StoreAccess::new(&world).await;
         let [first, second]: [DeviceKey; 2] = ["vbd/5/51712", "vbd/5/51728"].map(|key| key.parse().expect("a device"));
         let read = async |key: &DeviceKey, name: &str| {
             let node = format!("{}/{name}", world.backend(key));
-            hand.read(&node).await.unwrap_or_default()
+            store.read(&node).await.unwrap_or_default()
         };
         let mut slot = Slot::new(Rc::clone(&world), GUESTS[0]).await;
         slot.create(Vec::new()).await;
         let began = Instant::now();
-        world.workers.hold_up(CALL);
+        world.workers.make_stuck(CALL);
         slot.make(&first).await;
         sleep(SOON).await;
-        if world.machine.loops().len() != 1 {
-            world.wrong("the call that is late has done nothing");
+        if world.host.loops().len() != 1 {
+            world.wrong("the late call has no effect yet");
         }
         slot.make(&second).await;
         sleep(SOON).await;
@@ -92,7 +90,7 @@ async fn held_up(stage: &Stage) -> Vec<String> {
         if status != "error" || !told.contains("too late") || !read(&first, "physical-device").await.is_empty() {
             world.wrong(format!("when it has come back, it is {status:?}, because of {told:?}"));
         }
-        let (records, loops) = (records(&world.journal()), world.machine.loops());
+        let (records, loops) = (records(&world.journal()), world.host.loops());
         if records.len() != 1 || loops.len() != 1 {
             world.wrong(format!("{records:?} and {loops:?} are left of both"));
         }

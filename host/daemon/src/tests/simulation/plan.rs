@@ -1,4 +1,4 @@
-//! What a seed has in store.
+//! The parameters of a seed.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use xenplug_xenbus::Mode;
 
 use super::chance::Chance;
 
-/// What a seed has in store. Times are milliseconds, and the longest; odds are of a thousand.
+/// The parameters of a seed. Times are the longest, in milliseconds; probabilities are per thousand.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) mode: Mode,
-    /// Whether the daemon may read the guests' `vm` nodes.
+    /// True if the daemon may read the guests' `vm` nodes.
     pub(super) vm_readable: bool,
-    /// A message between daemon and store.
+    /// Time of a message between daemon and store.
     pub(super) message: u64,
-    /// Events that are lost, or told twice.
+    /// Probabilities that an event is lost, or arrives twice.
     pub(super) lost: u64,
     pub(super) twice: u64,
-    /// A worker, before it begins and before it tells that it has ended.
+    /// Time before a worker begins, and before its end is noticed.
     pub(super) worker: u64,
-    /// A step of a guest's, of the kernel's, of the toolstack's.
+    /// Time of a step of a guest, of the kernel, or of the toolstack.
     pub(super) others: u64,
-    /// Calls of the machine's that fail, and after which the daemon is killed.
+    /// Probabilities that a call of the host fails, and that the daemon is killed at one.
     pub(super) failing: u64,
     pub(super) killing: u64,
-    /// Workers that are held up in the kernel, after what they did.
-    pub(super) held_up: u64,
-    /// Between two misfortunes of those that come by themselves; none if 0.
+    /// Probability that a worker is stuck in the kernel after its work.
+    pub(super) stuck: u64,
+    /// Time between two misfortunes that need no cause; none if 0.
     pub(super) misfortune: u64,
-    /// How many guests each domain id has, one after the other.
+    /// The number of guests of each domain id, one after the other.
     pub(super) lives: u64,
 }
 
@@ -45,19 +45,19 @@ impl Plan {
             others: chance.pick(&[1, 10, 100, 1000]),
             failing: chance.pick(&[0, 0, 5, 50]),
             killing: chance.pick(&[0, 0, 5, 50]),
-            held_up: chance.pick(&[0, 0, 0, 20]),
+            stuck: chance.pick(&[0, 0, 0, 20]),
             misfortune: chance.pick(&[0, 1000, 10_000, 40_000]),
             lives: 1 + chance.below(3),
         };
         if chance.permille(200) {
-            // A quiet one, in which everything has to go well.
+            // A quiet seed, in which everything must succeed.
             (plan.lost, plan.failing, plan.killing) = (0, 0, 0);
-            (plan.held_up, plan.misfortune) = (0, 0);
+            (plan.stuck, plan.misfortune) = (0, 0);
         }
         plan
     }
 
-    /// A driver domain in which nothing goes wrong, and nothing takes long.
+    /// A driver domain in which nothing fails, and nothing takes long.
     pub(super) fn calm() -> Self {
         Self {
             mode: Mode::DriverDomain,
@@ -69,20 +69,20 @@ impl Plan {
             others: 1,
             failing: 0,
             killing: 0,
-            held_up: 0,
+            stuck: 0,
             misfortune: 0,
             lives: 1,
         }
     }
 
-    /// How long a handler, the undoing of what it did and another handler may take, of which each waits for a worker to begin
-    /// and to be heard; and the messages in between.
-    pub(super) fn anew(&self) -> Duration {
+    /// The time that a recreated device may take: for a handler, its release and another handler, each with the delays of a
+    /// worker, and for the messages between them.
+    pub(super) fn recreation(&self) -> Duration {
         Duration::from_millis(3 * 2 * self.worker + 60 * self.message)
     }
 
-    /// Whether nothing goes wrong but that things take their time.
+    /// Tests whether nothing fails, and there are only delays.
     pub(super) fn is_quiet(&self) -> bool {
-        self.lost + self.failing + self.killing + self.held_up + self.misfortune == 0
+        self.lost + self.failing + self.killing + self.stuck + self.misfortune == 0
     }
 }

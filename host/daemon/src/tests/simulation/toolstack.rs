@@ -1,5 +1,5 @@
-//! The toolstack: makes guests and devices as libxl does (tools/libs/light/libxl_device.c), waits for them, gives up
-//! after ten seconds, and uses each domain id again.
+//! The toolstack: creates guests and devices as libxl does (tools/libs/light/libxl_device.c), waits for them up to ten
+//! seconds, and reuses each domain id.
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
@@ -14,32 +14,32 @@ use xenplug_xenstore::Permission;
 
 use super::{
     chance::Chance,
-    guest::{Manners, frontend},
-    hand::{Hand, Nodes, at},
-    world::{Made, World},
+    guest::{Behaviour, frontend},
+    store::{Nodes, StoreAccess, at},
+    world::{CreatedDevice, World},
 };
 
-/// How long libxl waits for a backend (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`), and for a script
+/// The timeouts of libxl for a backend (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`) and for a script
 /// (`LIBXL_HOTPLUG_TIMEOUT`).
-const PATIENCE: Duration = Duration::from_secs(10);
-const SCRIPT: Duration = Duration::from_secs(40);
+const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// One domain id, and the toolstack's hand for it.
+/// The toolstack's state for one domain id.
 pub(super) struct Slot {
     world: Rc<World>,
-    hand: Hand,
+    store: StoreAccess,
     chance: Chance,
     domain: DomId,
-    /// Whether it was a guest's before.
+    /// True if an earlier guest had it.
     used: bool,
-    /// The devices of the guest that lives, and what ends their frontends.
+    /// The devices of the current guest, with the tokens that end their frontends.
     devices: BTreeMap<DeviceKey, CancellationToken>,
 }
 
 impl Slot {
     pub(super) async fn new(world: Rc<World>, domain: DomId) -> Self {
         Self {
-            hand: Hand::new(&world).await,
+            store: StoreAccess::new(&world).await,
             chance: Chance::of(world.seed, &format!("toolstack {domain}")),
             world,
             domain,
@@ -48,8 +48,7 @@ impl Slot {
         }
     }
 
-    /// Makes guests one after the other. The last one lives on until it is told to `end`; `settled` says that it is
-    /// there.
+    /// Creates guests one after the other. The last one, announced by `settled`, lives until `end`.
     pub(super) async fn run(mut self, settled: CancellationToken, end: CancellationToken) {
         for life in 1..=self.world.plan.lives {
             let keys = ["vbd/D/51712", "vbd/D/51728", "vif/D/0"];
@@ -84,19 +83,19 @@ impl Slot {
         format!("/local/domain/{}", self.domain)
     }
 
-    /// Makes a guest with these devices.
+    /// Creates a guest with devices.
     pub(super) async fn create(&mut self, devices: Vec<DeviceKey>) {
         let world = Rc::clone(&self.world);
         let vm = world.count.get() + 1;
         world.count.set(vm);
-        world.say(format!("guest {} is made, /vm/{vm}", self.domain));
+        world.say(format!("guest {} is created, /vm/{vm}", self.domain));
         let nodes: Nodes = vec![("name", format!("guest{vm}")), ("vm", format!("/vm/{vm}"))];
         let mut permissions = vec![Permission::none(0), Permission::read(self.domain.0)];
         if world.plan.vm_readable && world.own.0 != 0 {
             permissions.push(Permission::read(world.own.0));
         }
-        self.hand.make(&[(&self.home(), &nodes, &permissions)]).await;
-        // An id that is used again at once would be taken for that of the guest before, until it is introduced.
+        self.store.make(&[(&self.home(), &nodes, &permissions)]).await;
+        // Until its domain is introduced, a guest with a reused id is not distinguished from the one before.
         let introduce_first = self.chance.permille(500) || self.used;
         self.used = true;
         if introduce_first {
@@ -111,11 +110,11 @@ impl Slot {
     }
 
     async fn introduce(&self) {
-        let introduced = self.hand.client().introduce(self.domain.0, 1, 1).await;
+        let introduced = self.store.client().introduce(self.domain.0, 1, 1).await;
         introduced.expect("domain 0 may");
     }
 
-    /// Something happens to one of the guest's devices.
+    /// Changes one of the guest's devices.
     async fn act(&mut self) {
         let keys: Vec<DeviceKey> = self.devices.keys().cloned().collect();
         let Some(key) = (!keys.is_empty()).then(|| keys[self.chance.below(keys.len() as u64) as usize].clone()) else {
@@ -127,64 +126,64 @@ impl Slot {
                 self.detach(&key).await;
                 self.attach(key).await;
             }
-            // Written anew without a word.
+            // It is recreated without notice.
             2 => self.attach(key).await,
             _ => {
                 self.world.say(format!("{key}: somebody removes its directory"));
                 self.end(&key);
-                self.hand.remove(&self.world.backend(&key)).await;
+                self.store.remove(&self.world.backend(&key)).await;
             }
         }
     }
 
-    /// Makes a device, and waits for it to be connected.
+    /// Creates a device, and waits until it is connected.
     pub(super) async fn attach(&mut self, key: DeviceKey) {
         self.make(&key).await;
         let world = Rc::clone(&self.world);
         let asked = (world.plan.mode == Mode::Dom0)
             .then(|| spawn_local(script(Rc::clone(&world), key.clone(), ScriptAction::Add)));
-        let hasty = self.chance.permille(400);
-        if hasty {
-            // It is made once more while its handler runs, or what that did is being published.
+        let recreated = self.chance.permille(400);
+        if recreated {
+            // It is recreated while its handler runs, or while the result is published.
             sleep(self.chance.upto(2 * world.plan.worker + world.plan.message)).await;
             self.make(&key).await;
         }
         if let Some(asked) = asked {
             asked.await.expect("a script ends");
         } else if world.plan.is_quiet() && world.plan.message <= 50 {
-            // What its former self was at has to end and be undone.
-            let limit = if hasty {
-                PATIENCE.max(world.plan.anew())
+            // The handler of its predecessor must end, and be undone.
+            let limit = if recreated {
+                BACKEND_TIMEOUT.max(world.plan.recreation())
             } else {
-                PATIENCE
+                BACKEND_TIMEOUT
             };
             let status = format!("{}/hotplug-status", world.backend(&key));
             let connected = |status: Option<&str>| status == Some("connected");
             if !self.until_within(limit, &status, connected).await {
                 world.wrong(format!(
-                    "{key} is not connected within {limit:?}, and nothing was in the way"
+                    "{key} is not connected within {limit:?}, although nothing failed"
                 ));
             }
         }
     }
 
-    /// Makes a device, and waits for its backend.
+    /// Creates a device, and waits for its backend.
     pub(super) async fn make(&mut self, key: &DeviceKey) {
         self.end(key);
         let world = Rc::clone(&self.world);
         let number = world.count.get() + 1;
         world.count.set(number);
         let params = format!("/srv/{number}.img");
-        world.machine.add_file(&params, 1 << 20);
-        let manners = self.chance.pick(&[
-            Manners::Good,
-            Manners::Good,
-            Manners::Slow,
-            Manners::Restless,
-            Manners::Mute,
+        world.host.add_file(&params, 1 << 20);
+        let behaviour = self.chance.pick(&[
+            Behaviour::Regular,
+            Behaviour::Regular,
+            Behaviour::Slow,
+            Behaviour::Reconnecting,
+            Behaviour::Silent,
         ]);
-        world.say(format!("{key} is made of {params}; the guest is {manners:?}"));
-        let made = Made {
+        world.say(format!("{key} is created with {params}; the frontend is {behaviour:?}"));
+        let made = CreatedDevice {
             number,
             params: params.clone(),
             harmed: false,
@@ -196,9 +195,9 @@ impl Slot {
         self.devices.insert(key.clone(), dead.clone());
         spawn_local(frontend(
             Rc::clone(&world),
-            self.hand.clone(),
+            self.store.clone(),
             key.clone(),
-            manners,
+            behaviour,
             dead,
         ));
         let state = format!("{}/state", world.backend(key));
@@ -240,7 +239,7 @@ impl Slot {
             ("backend-id", own.to_string()),
             ("state", "1".to_owned()),
         ];
-        self.hand
+        self.store
             .make(&[
                 (
                     &frontend,
@@ -252,7 +251,7 @@ impl Slot {
             .await;
     }
 
-    /// The guest's frontend ends, and nobody wants the device any longer.
+    /// Ends the guest's frontend; nobody wants the device any longer.
     fn end(&mut self, key: &DeviceKey) {
         self.world.made.borrow_mut().remove(key);
         if let Some(dead) = self.devices.remove(key) {
@@ -260,15 +259,15 @@ impl Slot {
         }
     }
 
-    /// PendingCalls for a device's end, waits for it, and removes what is the toolstack's to remove.
+    /// Asks for a device's end, waits for it, and removes what the toolstack has to remove.
     pub(super) async fn detach(&mut self, key: &DeviceKey) {
         let world = Rc::clone(&self.world);
-        world.say(format!("{key} is to go"));
+        world.say(format!("{key} is to be removed"));
         world.made.borrow_mut().remove(key);
         let backend = world.backend(key);
         let state = format!("{backend}/state");
         let asked = self
-            .hand
+            .store
             .transaction(async |transaction| {
                 match transaction.read(&at(&state)).await {
                     Err(error) if error.is_not_found() => return Ok(false),
@@ -297,16 +296,16 @@ impl Slot {
             backend: world.own,
             key: key.clone(),
         };
-        self.hand.remove(&path.frontend_path()).await;
+        self.store.remove(&path.frontend_path()).await;
         if world.plan.mode == Mode::Dom0 {
-            self.hand.remove(&backend).await;
+            self.store.remove(&backend).await;
         }
     }
 
     async fn destroy(&mut self) {
-        self.world.say(format!("guest {} is to go", self.domain));
+        self.world.say(format!("guest {} is to be destroyed", self.domain));
         if self.chance.permille(300) {
-            // It crashes: its frontends do nothing any more.
+            // It crashes: its frontends end first.
             self.devices.values().for_each(CancellationToken::cancel);
         }
         let keys: Vec<DeviceKey> = self.devices.keys().cloned().collect();
@@ -317,7 +316,7 @@ impl Slot {
         if release_first {
             self.release().await;
         }
-        self.hand.remove(&self.home()).await;
+        self.store.remove(&self.home()).await;
         if !release_first {
             self.release().await;
         }
@@ -325,18 +324,18 @@ impl Slot {
     }
 
     async fn release(&self) {
-        self.hand.client().release(self.domain.0).await.expect("domain 0 may");
+        self.store.client().release(self.domain.0).await.expect("domain 0 may");
     }
 
-    /// Waits until a node is so, for as long as libxl does.
-    async fn until(&self, path: &str, so: impl Fn(Option<&str>) -> bool) -> bool {
-        self.until_within(PATIENCE, path, so).await
+    /// Waits until a node satisfies a condition, for as long as libxl does.
+    async fn until(&self, path: &str, holds: impl Fn(Option<&str>) -> bool) -> bool {
+        self.until_within(BACKEND_TIMEOUT, path, holds).await
     }
 
-    async fn until_within(&self, limit: Duration, path: &str, so: impl Fn(Option<&str>) -> bool) -> bool {
-        let mut watch = self.hand.watch(path).await;
+    async fn until_within(&self, limit: Duration, path: &str, holds: impl Fn(Option<&str>) -> bool) -> bool {
+        let mut watch = self.store.watch(path).await;
         let waiting = async {
-            while !so(self.hand.read(path).await.as_deref()) {
+            while !holds(self.store.read(path).await.as_deref()) {
                 watch.next().await;
             }
         };
@@ -344,7 +343,7 @@ impl Slot {
     }
 }
 
-/// Runs a script, whose stand-in calls the daemon.
+/// Runs a script, whose shim calls the daemon.
 async fn script(world: Rc<World>, key: DeviceKey, action: ScriptAction) {
     let call = Call {
         script: if key.kind == Kind::VIF { "vif-bridge" } else { "block" }.to_owned(),
@@ -354,7 +353,7 @@ async fn script(world: Rc<World>, key: DeviceKey, action: ScriptAction) {
         parameters: BTreeMap::new(),
     };
     let jumps = world.jumps.get();
-    match timeout(SCRIPT, world.call(call)).await {
+    match timeout(SCRIPT_TIMEOUT, world.call(call)).await {
         Ok(answer) => world.say(format!("{key}: {action:?} is answered {answer:?}")),
         Err(_) if world.jumps.get() > jumps => world.say(format!("{key}: {action:?} is killed")),
         Err(_) => world.wrong(format!(

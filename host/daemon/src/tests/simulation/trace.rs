@@ -1,4 +1,4 @@
-//! What happened in a seed, line by line: what the daemon logs, and what the world does, by the simulation's clock.
+//! The trace of a seed: the log lines of the daemon and of the world, by the simulation's clock.
 
 use std::{
     io::{self, Write},
@@ -21,7 +21,7 @@ use super::workers::is_worker;
 pub(super) struct Trace(Arc<Mutex<Vec<u8>>>);
 
 impl Trace {
-    /// What writes them.
+    /// Creates the subscriber that writes the trace.
     pub(super) fn log(&self) -> Dispatch {
         let ours = ["xenplugd", "xenplug_runtime", "xenplug_xenstore", "world"];
         let targets = Targets::new()
@@ -59,7 +59,7 @@ impl Write for Trace {
     }
 }
 
-/// The time since the first line. While a worker works it stands still.
+/// The time since the first line. It stands still while a worker works.
 struct Clock(Mutex<Option<Instant>>);
 
 impl FormatTime for Clock {

@@ -1,4 +1,4 @@
-//! A device that cannot be given back: that is tried again, less and less often, until it can.
+//! A device that cannot be released: the daemon tries again, less and less often, until it can.
 
 use std::{rc::Rc, time::Duration};
 
@@ -7,43 +7,42 @@ use xenplug_system::{Error, simulated::Operation};
 use xenplug_xenbus::DeviceKey;
 
 use super::{
-    ALONE, END, GUESTS, PoisonError, enact, in_world,
+    ALONE, END, GUESTS, PoisonError, enact, fixture, in_world,
     plan::Plan,
-    stage,
     toolstack::Slot,
     workers::records,
-    world::{Stage, World},
+    world::{Fixture, World},
 };
 
-/// How often it fails.
+/// The number of failures.
 const FAILURES: usize = 12;
-/// The pauses between the tries, unless something changes meanwhile: in seconds.
+/// The pauses between the tries in seconds, unless something changes meanwhile.
 const PAUSES: [u64; FAILURES] = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60, 60];
-/// How much later a worker may begin.
+/// The delay with which a worker may begin.
 const LATE: Duration = Duration::from_millis(500);
 
 #[test]
-fn what_cannot_be_given_back_is_tried_again_less_and_less_often() {
+fn failed_release_is_retried_with_growing_pauses() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let stage = stage();
-    assert_eq!(enact(insisted(&stage), None), Ok(()));
+    let fixture = fixture();
+    assert_eq!(enact(retried(&fixture), None), Ok(()));
 }
 
-async fn insisted(stage: &Stage) -> Vec<String> {
-    let world = World::new(0, Plan::calm(), stage);
-    in_world(&world, stage, async |_| {
+async fn retried(fixture: &Fixture) -> Vec<String> {
+    let world = World::new(0, Plan::calm(), fixture);
+    in_world(&world, fixture, async |_| {
         let key: DeviceKey = "vbd/5/51712".parse().expect("a device");
         let mut slot = Slot::new(Rc::clone(&world), GUESTS[0]).await;
         slot.create(vec![key.clone()]).await;
         for nth in 1..=FAILURES {
             let busy = Error::Busy("somebody uses it".to_owned());
-            world.machine.fail(Operation::DetachLoop, nth, busy);
+            world.host.fail(Operation::DetachLoop, nth, busy);
         }
-        let before = world.machine.calls(Operation::DetachLoop);
+        let before = world.host.calls(Operation::DetachLoop);
         let tries = async {
             let mut tries = Vec::new();
             while tries.len() <= FAILURES {
-                if world.machine.calls(Operation::DetachLoop) > before + tries.len() {
+                if world.host.calls(Operation::DetachLoop) > before + tries.len() {
                     tries.push(Instant::now());
                 }
                 sleep(Duration::from_millis(1)).await;
@@ -51,20 +50,20 @@ async fn insisted(stage: &Stage) -> Vec<String> {
             tries
         };
         let ((), tries) = tokio::join!(slot.detach(&key), timeout(END / 2, tries));
-        let tries = tries.expect("it is tried until it can be done");
+        let tries = tries.expect("it is tried until it succeeds");
         let gaps: Vec<Duration> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
         for (gap, pause) in gaps.iter().zip(PAUSES) {
             if *gap > Duration::from_secs(pause) + LATE {
                 world.wrong(format!("it was not tried again within {pause} s: {gaps:?}"));
             }
         }
-        // What its toolstack does to it, and a look at everything, are reasons to try at once.
+        // Its toolstack's writes and a resync are reasons to try at once.
         let early = gaps.iter().zip(PAUSES).filter(|(gap, pause)| gap.as_secs() < *pause);
         if early.count() > 3 {
             world.wrong(format!("it was tried too often: {gaps:?}"));
         }
         sleep(LATE).await;
-        let (records, loops) = (records(&world.journal()), world.machine.loops());
+        let (records, loops) = (records(&world.journal()), world.host.loops());
         if !(records.is_empty() && loops.is_empty()) {
             world.wrong(format!("{records:?} and {loops:?} are left"));
         }

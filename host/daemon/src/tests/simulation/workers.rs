@@ -1,4 +1,4 @@
-//! Workers whose work takes the time that the seed says, and in which the daemon is killed when it says so.
+//! Workers whose work takes the seed's time, and in which the daemon is killed at the seed's choice.
 
 use std::{
     cell::Cell,
@@ -30,32 +30,32 @@ use xenplug_system::{
 use super::{chance::Chance, plan::Plan};
 
 thread_local! {
-    /// Whether this thread is a worker's.
+    /// True if this thread is a worker.
     static WORKS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What a worker unwinds with when the daemon is killed.
+/// The payload with which a worker unwinds when the daemon is killed.
 struct Killed;
 
-/// One daemon's workers.
+/// The workers of one daemon.
 pub(crate) struct Workers(pub(super) Arc<Shared>);
 
-/// What the workers of all daemons of a seed share.
+/// The state that the workers of all daemons of a seed share.
 pub(super) struct Shared {
     chance: Chance,
     longest: u64,
-    /// Of a thousand calls, and of a thousand workers that end.
+    /// Probability per thousand that the daemon is killed, for each call and each worker.
     killing: u64,
-    held_up: u64,
-    /// For how long the next one is held up, if that is not left to chance.
-    hold_up: Mutex<Option<Duration>>,
-    /// Whether misfortunes happen still.
+    stuck: u64,
+    /// The time for which the next worker is stuck, if a test sets it.
+    stuck_for: Mutex<Option<Duration>>,
+    /// True if failures still happen.
     stormy: Arc<AtomicBool>,
-    /// Where tokio's parts of a worker live.
+    /// The tokio runtime that workers block on.
     runtime: Handle,
     killed: Mutex<CancellationToken>,
     links: Mutex<Option<UnboundedSender<Option<IfName>>>>,
-    fate: Mutex<Doom>,
+    death: Mutex<Death>,
 }
 
 impl Shared {
@@ -64,31 +64,31 @@ impl Shared {
             chance: Chance::of(seed, "workers"),
             longest: plan.worker,
             killing: plan.killing,
-            held_up: plan.held_up,
-            hold_up: Mutex::default(),
+            stuck: plan.stuck,
+            stuck_for: Mutex::default(),
             stormy,
             runtime,
             killed: Mutex::default(),
             links: Mutex::default(),
-            fate: Mutex::new(Doom { journal, kept: None }),
+            death: Mutex::new(Death { journal, kept: None }),
         }
     }
 
-    /// The workers of a new daemon, and what tells that it was killed.
+    /// Creates the workers of a new daemon, with the token of its death.
     pub(super) fn daemon(self: &Arc<Self>) -> (Workers, CancellationToken) {
         let killed = CancellationToken::new();
         *lock(&self.killed) = killed.clone();
         (Workers(Arc::clone(self)), killed)
     }
 
-    /// A link has appeared, which the kernel tells.
+    /// Announces a link that the kernel has created.
     pub(super) fn appeared(&self, name: &IfName) {
         if let Some(links) = &*lock(&self.links) {
             let _ = links.send(Some(name.clone()));
         }
     }
 
-    /// What befalls the machine's calls.
+    /// Creates the failures of the host's calls.
     pub(super) fn trouble(self: &Arc<Self>, seed: u64, failing: u64) -> Misfortune {
         Misfortune {
             shared: Arc::clone(self),
@@ -97,17 +97,17 @@ impl Shared {
         }
     }
 
-    /// Holds up the next worker for so long after its work.
-    pub(super) fn hold_up(&self, time: Duration) {
-        *lock(&self.hold_up) = Some(time);
+    /// Makes the next worker stuck for a time after its work.
+    pub(super) fn make_stuck(&self, time: Duration) {
+        *lock(&self.stuck_for) = Some(time);
     }
 
-    /// How long a worker takes to tell that it has ended.
-    fn coming_back(&self) -> Duration {
-        if let Some(time) = lock(&self.hold_up).take() {
+    /// Returns the time before a worker's end is noticed.
+    fn return_delay(&self) -> Duration {
+        if let Some(time) = lock(&self.stuck_for).take() {
             return time;
         }
-        match self.is_stormy() && self.chance.permille(self.held_up) {
+        match self.is_stormy() && self.chance.permille(self.stuck) {
             true => self.chance.upto(60_000),
             false => self.chance.upto(self.longest),
         }
@@ -130,10 +130,10 @@ impl Workers {
         spawn_local(async move {
             sleep(shared.chance.upto(shared.longest)).await;
             match on_thread(&shared, work) {
-                // Its work is done and written down, and nobody else knows of it.
+                // Its work is done and journaled, and the daemon does not know of it.
                 Ok(_) if shared.is_stormy() && shared.chance.permille(shared.killing) => shared.kill().await,
                 Ok(done) => {
-                    sleep(shared.coming_back()).await;
+                    sleep(shared.return_delay()).await;
                     done
                 }
                 Err(reason) if reason.is::<Killed>() => shared.kill().await,
@@ -143,13 +143,13 @@ impl Workers {
     }
 
     pub(crate) fn links(&self) -> UnboundedReceiver<Option<IfName>> {
-        let (told, links) = unbounded_channel();
-        *lock(&self.0.links) = Some(told);
+        let (sender, links) = unbounded_channel();
+        *lock(&self.0.links) = Some(sender);
         links
     }
 }
 
-/// Works on a thread of its own, as handlers block on tokio's parts, while everything else waits.
+/// Works on a thread of its own, as handlers block on tokio, while everything else waits.
 fn on_thread<T: Send>(shared: &Shared, work: impl FnOnce() -> T + Send) -> thread::Result<T> {
     let log = tracing::dispatcher::get_default(Clone::clone);
     thread::scope(|scope| {
@@ -159,7 +159,7 @@ fn on_thread<T: Send>(shared: &Shared, work: impl FnOnce() -> T + Send) -> threa
             tracing::dispatcher::with_default(&log, || {
                 panic::catch_unwind(AssertUnwindSafe(|| {
                     let done = work();
-                    lock(&shared.fate).strike();
+                    lock(&shared.death).strike();
                     done
                 }))
             })
@@ -168,20 +168,20 @@ fn on_thread<T: Send>(shared: &Shared, work: impl FnOnce() -> T + Send) -> threa
     })
 }
 
-/// That the daemon is to be killed.
-struct Doom {
+/// The decision to kill the daemon.
+struct Death {
     journal: PathBuf,
-    /// The journal as it was when that was decided. What is written after the call that it was decided at is lost with
-    /// the daemon: it is killed right after that call.
+    /// The journal at the time of the decision. The daemon is killed right after the call in which that happens, so later
+    /// records are removed.
     kept: Option<BTreeMap<PathBuf, Vec<u8>>>,
 }
 
-impl Doom {
+impl Death {
     fn decide(&mut self) {
         self.kept = Some(records(&self.journal));
     }
 
-    /// Kills the daemon, if that was decided.
+    /// Kills the daemon, if that is decided.
     fn strike(&mut self) {
         let Some(kept) = self.kept.take() else { return };
         for path in records(&self.journal).keys().filter(|path| !kept.contains_key(*path)) {
@@ -194,7 +194,7 @@ impl Doom {
     }
 }
 
-/// The records of a journal.
+/// Reads the records of a journal.
 pub(super) fn records(journal: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(journal).into_iter().flatten().flatten();
     let records = entries
@@ -208,7 +208,7 @@ pub(super) fn records(journal: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-/// What befalls the machine's calls.
+/// The failures of the host's calls.
 pub(super) struct Misfortune {
     shared: Arc<Shared>,
     chance: Chance,
@@ -220,16 +220,16 @@ impl Trouble for Misfortune {
         if !WORKS.get() {
             return Ok(());
         }
-        let mut fate = lock(&self.shared.fate);
-        fate.strike();
+        let mut death = lock(&self.shared.death);
+        death.strike();
         if !self.shared.is_stormy() {
             return Ok(());
         }
         if self.chance.permille(self.shared.killing) {
-            fate.decide();
+            death.decide();
             if self.chance.permille(500) {
-                // Right before it.
-                fate.strike();
+                // It dies right before the call.
+                death.strike();
             }
         }
         if self.chance.permille(self.failing) {
@@ -247,7 +247,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this thread is a worker's.
+/// Tests whether this thread is a worker.
 pub(super) fn is_worker() -> bool {
     WORKS.get()
 }

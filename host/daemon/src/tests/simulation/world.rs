@@ -1,4 +1,4 @@
-//! What everybody in a simulation shares: the store, the machine, the journal, and what has gone wrong.
+//! The world of a seed: the store, the host, the journal, and the violations.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,15 +28,15 @@ use xenplug_xenbus::{DeviceKey, DomId, Mode};
 use super::{chance::Chance, plan::Plan, workers::Shared};
 use crate::control::Control;
 
-/// What outlives the seeds: the engine, and a folder with the configurations and the compiled handlers.
-pub(super) struct Stage {
+/// Everything that outlives a seed: the engine, and a folder with the configurations and the compiled handlers.
+pub(super) struct Fixture {
     pub(super) engine: Engine,
     pub(super) folder: TempDir,
-    /// Where tokio's parts of workers live.
+    /// The tokio runtime that workers block on.
     workers: Runtime,
 }
 
-impl Stage {
+impl Fixture {
     pub(super) fn new() -> Self {
         let shm = std::path::Path::new("/dev/shm");
         let folder = match shm.is_dir() {
@@ -51,45 +51,45 @@ impl Stage {
     }
 }
 
-/// A guest's device, as the toolstack made it.
+/// A guest's device, as the toolstack created it.
 #[derive(Clone, Debug)]
-pub(super) struct Made {
-    /// That of no other device of the seed.
+pub(super) struct CreatedDevice {
+    /// Unique within the seed.
     pub(super) number: u64,
-    /// What it is made of: an image.
+    /// Its image.
     pub(super) params: String,
-    /// Whether something of it was taken away by others.
+    /// True if somebody else deleted a part of it.
     pub(super) harmed: bool,
-    /// How often time had jumped before.
+    /// The number of time jumps before it was created.
     pub(super) jumps: u64,
 }
 
-/// A script's call, and where its answer goes.
-pub(super) type Asked = (Call, oneshot::Sender<Answer>);
+/// A script's call, and the sender of its answer.
+pub(super) type SentCall = (Call, oneshot::Sender<Answer>);
 
-/// What everybody shares.
+/// The world of a seed.
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) plan: Plan,
-    /// The backends' domain, the daemon's.
+    /// The domain of the backends and the daemon.
     pub(super) own: DomId,
     pub(super) server: Server,
     pub(super) transport: Transport,
-    pub(super) machine: Arc<simulated::SimHost>,
+    pub(super) host: Arc<simulated::SimHost>,
     pub(super) workers: Arc<Shared>,
     pub(super) folder: TempDir,
     pub(super) config: PathBuf,
-    /// Whether misfortunes happen still.
+    /// True if failures still happen.
     pub(super) stormy: Arc<AtomicBool>,
-    /// The daemon that lives, if one does.
+    /// The running daemon, if there is one.
     pub(super) daemon: RefCell<Weak<Control>>,
     /// Its control socket.
-    pub(super) socket: RefCell<Option<UnboundedSender<Asked>>>,
-    /// The devices that there are to be, by the toolstack's will.
-    pub(super) made: RefCell<BTreeMap<DeviceKey, Made>>,
+    pub(super) socket: RefCell<Option<UnboundedSender<SentCall>>>,
+    /// The devices that the toolstack wants.
+    pub(super) made: RefCell<BTreeMap<DeviceKey, CreatedDevice>>,
     /// Counts guests and their devices.
     pub(super) count: Cell<u64>,
-    /// Counts how often time has jumped: then whatever was under way has taken too long, and nobody is to blame.
+    /// Counts time jumps. An operation in flight then takes too long, which is nobody's fault.
     pub(super) jumps: Cell<u64>,
     violations: RefCell<Vec<String>>,
     /// Cancelled at the first violation.
@@ -98,30 +98,30 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, plan: Plan, stage: &Stage) -> Rc<Self> {
+    pub(super) fn new(seed: u64, plan: Plan, fixture: &Fixture) -> Rc<Self> {
         let server = Server::new(server::Options::default());
         let own = match plan.mode {
             Mode::Dom0 => DomId(0),
             Mode::DriverDomain => DomId(1),
         };
         let stormy = Arc::new(AtomicBool::new(false));
-        let weather = Weather {
+        let faults = MessageFaults {
             chance: Chance::of(seed, "road"),
             longest: plan.message,
-            held_up: plan.misfortune > 0,
+            stalls: plan.misfortune > 0,
             lost: plan.lost,
             twice: plan.twice,
             stormy: Arc::clone(&stormy),
         };
-        let transport = server.transport(own.0, Some(Arc::new(weather)));
-        let (_, machine) = Platform::simulated();
-        let folder = tempfile::tempdir_in(stage.folder.path()).expect("a folder");
+        let transport = server.transport(own.0, Some(Arc::new(faults)));
+        let (_, host) = Platform::simulated();
+        let folder = tempfile::tempdir_in(fixture.folder.path()).expect("a folder");
         let journal = folder.path().join("journal");
-        let runtime = stage.workers.handle().clone();
+        let runtime = fixture.workers.handle().clone();
         let workers = Arc::new(Shared::new(seed, &plan, journal, runtime, Arc::clone(&stormy)));
-        machine.expect(Box::new(workers.trouble(seed, plan.failing)));
-        machine.add_bridge(&"xenbr0".parse().expect("a name"));
-        let config = stage.folder.path().join(match plan.mode {
+        host.expect(Box::new(workers.trouble(seed, plan.failing)));
+        host.add_bridge(&"xenbr0".parse().expect("a name"));
+        let config = fixture.folder.path().join(match plan.mode {
             Mode::Dom0 => "dom0.toml",
             Mode::DriverDomain => "driver-domain.toml",
         });
@@ -131,7 +131,7 @@ impl World {
             own,
             server,
             transport,
-            machine,
+            host,
             workers,
             folder,
             config,
@@ -155,32 +155,28 @@ impl World {
         format!("/local/domain/{}/backend/{key}", self.own)
     }
 
-    /// The name of a card's link.
+    /// The name of a vif's link.
     pub(super) fn link(&self, key: &DeviceKey) -> IfName {
         let name = format!("vif{}.{}", key.frontend, key.devid);
         name.parse().expect("a name")
     }
 
-    /// From here on things go wrong, or well.
+    /// Starts or ends the failures.
     pub(super) fn storm(&self, begins: bool) {
         self.stormy.store(begins, Ordering::Relaxed);
-        self.say(if begins {
-            "the storm begins"
-        } else {
-            "the storm is over"
-        });
+        self.say(if begins { "failures begin" } else { "failures end" });
     }
 
     pub(super) fn is_stormy(&self) -> bool {
         self.stormy.load(Ordering::Relaxed)
     }
 
-    /// Tells the log.
+    /// Writes to the trace.
     pub(super) fn say(&self, what: impl AsRef<str>) {
         tracing::info!(target: "world", "{}", what.as_ref());
     }
 
-    /// Something must not be so.
+    /// Reports a violation.
     pub(super) fn wrong(&self, what: impl AsRef<str>) {
         let at = self.began.elapsed();
         tracing::error!(target: "world", "WRONG: {}", what.as_ref());
@@ -190,7 +186,7 @@ impl World {
         self.over.cancel();
     }
 
-    /// A script's call: none if there is no daemon, or it ends without an answer.
+    /// Makes a script's call. Returns `None` without a daemon, or if it ends without an answer.
     pub(super) async fn call(&self, call: Call) -> Option<Answer> {
         let (answer, answered) = oneshot::channel();
         let socket = self.socket.borrow().clone();
@@ -202,27 +198,27 @@ impl World {
         self.violations.borrow().clone()
     }
 
-    /// The device that there is to be.
-    pub(super) fn wanted(&self, key: &DeviceKey) -> Option<Made> {
+    /// Returns the device if it is wanted.
+    pub(super) fn wanted(&self, key: &DeviceKey) -> Option<CreatedDevice> {
         self.made.borrow().get(key).cloned()
     }
 }
 
-/// How messages between daemon and store fare.
-struct Weather {
+/// The delays and losses of messages between daemon and store.
+struct MessageFaults {
     chance: Chance,
     longest: u64,
-    /// Whether the store stops for a while now and then.
-    held_up: bool,
+    /// True if the store stalls now and then.
+    stalls: bool,
     lost: u64,
     twice: u64,
     stormy: Arc<AtomicBool>,
 }
 
-impl TransportPolicy for Weather {
+impl TransportPolicy for MessageFaults {
     fn fate(&self, message: Message) -> Fate {
         let stormy = self.stormy.load(Ordering::Relaxed);
-        let after = match stormy && self.held_up && self.chance.below(4000) == 0 {
+        let after = match stormy && self.stalls && self.chance.below(4000) == 0 {
             true => self.chance.upto(30_000),
             false if stormy => self.chance.upto(self.longest),
             false => Duration::from_millis(1),

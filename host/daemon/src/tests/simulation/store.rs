@@ -1,17 +1,17 @@
-//! Somebody's hand in the store: one whose connection never fails.
+//! Access to the store for the world outside the daemon: a connection that never fails.
 
 use xenplug_xenstore::{Backoff, Client, Error, Options, Path, Permission, Transaction, Watch};
 
 use super::world::World;
 
-/// Somebody's hand in the store.
+/// A connection to the store that never fails.
 #[derive(Clone)]
-pub(super) struct Hand(Client);
+pub(super) struct StoreAccess(Client);
 
-/// What goes into a directory, by names.
+/// Nodes of a directory with their values.
 pub(super) type Nodes = Vec<(&'static str, String)>;
 
-impl Hand {
+impl StoreAccess {
     pub(super) async fn new(world: &World) -> Self {
         let mut options = Options::default();
         options.seed = Some(world.seed);
@@ -61,7 +61,7 @@ impl Hand {
         self.0.watch(&at(path)).await.expect("a watch is set")
     }
 
-    /// Writes one node if another still has that value.
+    /// Writes one node if another still has a value.
     pub(super) async fn write_if(&self, (node, value): (&str, &str), to: (&str, &str)) -> bool {
         self.transaction(async |transaction| {
             match transaction.read(&at(node)).await {
@@ -76,7 +76,7 @@ impl Hand {
         .await
     }
 
-    /// Makes a directory anew in a transaction, with these owners for it and all in it.
+    /// Creates directories in one transaction in the place of older ones, with permissions for all their nodes.
     pub(super) async fn make(&self, directories: &[(&str, &Nodes, &[Permission])]) {
         self.transaction(async |transaction| {
             for (path, nodes, permissions) in directories {
