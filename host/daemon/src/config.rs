@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use toml::Spanned as Placed;
 use xenplug_runtime::{Grants, Limits, PluginSpec};
 use xenplug_system::{
     grant::{
@@ -22,7 +23,6 @@ use xenplug_xenbus::{Kind, Mode};
 
 pub(crate) use error::ConfigError;
 use error::Source;
-use toml::Spanned;
 
 /// The resolved configuration.
 #[derive(Debug)]
@@ -392,9 +392,6 @@ fn flatten(table: toml::Table) -> HashMap<String, String> {
     walk("", &table, &mut flat);
     flat
 }
-
-/// A value with its position in the file.
-type Placed<T> = Spanned<T>;
 
 #[cfg(test)]
 mod tests;

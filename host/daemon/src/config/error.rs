@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Placed;
+use toml::Spanned as Placed;
 
 /// A mistake in the configuration.
 #[derive(Debug, thiserror::Error)]

@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
+use toml::Spanned as Placed;
 use xenplug_system::grant::Access;
 use xenplug_xenbus::Mode as DaemonMode;
-
-use super::Placed;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
