@@ -1,12 +1,12 @@
-//! The `/hotplug` protocol (`docs/hotplug-protocol.md`): both sides as pure functions, and the nodes' names.
+//! The `/hotplug` protocol (`docs/hotplug-protocol.md`): both sides as pure functions, and the names of its nodes.
 //!
-//! A side looks at the store, asks its function what is next, and does that in one transaction that looks again and goes
-//! on only if the function still says so. Neither side remembers anything that the store, or the driver domain's journal,
-//! does not: so a side that dies at any point goes on from there when it is back. Nothing in here does I/O or reads a
-//! clock. `model` explores every order of what can happen to the two, to a kernel and to a guest.
+//! Each side takes a snapshot of the store, asks its function for the next action, and carries it out in a transaction that
+//! takes the snapshot again and commits only if the function still returns the same action. Neither side has state besides
+//! the store and the driver domain's journal, so a side that dies resumes when it is back. Nothing in this crate does I/O
+//! or reads a clock. `model` explores all orders of events of both sides, a kernel and a guest.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on ends"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod daemon;
 #[cfg(test)]

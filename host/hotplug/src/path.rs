@@ -1,34 +1,34 @@
-//! Where requests are in the store.
+//! Paths of requests in the store.
 
 use std::{fmt, str::FromStr};
 
 use xenplug_xenbus::{BackendPath, DevId, DeviceKey, DomId, Kind};
 
-/// Why a text is not of the protocol's directory.
+/// Error of a text that is not a path of the protocol.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// Not a class of devices.
+    /// The text is not a class of devices.
     #[error("{0:?} is not a class of devices: vbd or vif")]
     Class(String),
-    /// Not the path of a request.
+    /// The text is not the path of a request.
     #[error("{0:?} is not a request: /hotplug/domain/DOMAIN/CLASS/DOMAIN/DEVICE")]
     Request(String),
-    /// It has the form of one, and a name in it is none.
+    /// The path has the right form and an invalid name in it.
     #[error(transparent)]
     Name(#[from] xenplug_xenbus::id::Error),
 }
 
-/// What a device is to its guest.
+/// Class of a device as its guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// A disk, whatever serves it.
+    /// Disk of any backend kind.
     Vbd,
-    /// A network card.
+    /// Network interface.
     Vif,
 }
 
 impl Class {
-    /// Its name in paths.
+    /// Returns the class's name in paths.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vbd => "vbd",
@@ -36,7 +36,7 @@ impl Class {
         }
     }
 
-    /// The kinds of backend that serve such devices.
+    /// Returns the kinds of backend that serve such devices.
     pub fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Vbd => &[Kind::VBD, Kind::VBD3, Kind::QDISK],
@@ -44,7 +44,7 @@ impl Class {
         }
     }
 
-    /// The kind that the kernel serves.
+    /// Returns the kind that the kernel serves.
     pub fn kernel_kind(self) -> Kind {
         match self {
             Self::Vbd => Kind::VBD,
@@ -52,7 +52,7 @@ impl Class {
         }
     }
 
-    /// Whether a backend of that kind serves such devices.
+    /// Tells whether a backend of this kind serves such devices.
     pub fn is_served_by(self, kind: &Kind) -> bool {
         self.kinds().contains(kind)
     }
@@ -76,26 +76,26 @@ impl FromStr for Class {
     }
 }
 
-/// The directory of all that is asked of a driver domain.
+/// Returns the directory of a driver domain's requests.
 pub fn driver_domain(backend: DomId) -> String {
     format!("/hotplug/domain/{backend}")
 }
 
-/// The directory of a request: `/hotplug/domain/1/vbd/3/51712`.
+/// Path of a request: `/hotplug/domain/1/vbd/3/51712`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestPath {
-    /// The domain that is asked.
+    /// Domain that serves the device.
     pub backend: DomId,
-    /// What for.
+    /// Class of the device.
     pub class: Class,
-    /// The domain that the device is for.
+    /// Domain that uses the device.
     pub frontend: DomId,
-    /// Its number.
+    /// Device number.
     pub devid: DevId,
 }
 
 impl RequestPath {
-    /// Where a device of that domain's would have been asked for. `None` for a kind that nobody can ask for.
+    /// Returns the path of a request for this device, or `None` if its kind cannot be requested.
     pub fn of(backend: DomId, device: &DeviceKey) -> Option<Self> {
         let class = [Class::Vbd, Class::Vif]
             .into_iter()
@@ -108,12 +108,12 @@ impl RequestPath {
         })
     }
 
-    /// A node of it.
+    /// Returns the path of one of its nodes.
     pub fn node(&self, name: &str) -> String {
         format!("{self}/{name}")
     }
 
-    /// The frontend's directory, which follows from the place of the request and from nothing that is written in it.
+    /// Returns the frontend's directory, which follows from the request's path and from none of its nodes.
     pub fn frontend_path(&self) -> String {
         let Self {
             class, frontend, devid, ..
@@ -121,7 +121,7 @@ impl RequestPath {
         format!("/local/domain/{frontend}/device/{class}/{devid}")
     }
 
-    /// The backend's directory, if it is of that kind.
+    /// Returns the backend's directory for a backend of this kind.
     pub fn backend_path(&self, kind: Kind) -> BackendPath {
         BackendPath {
             backend: self.backend,

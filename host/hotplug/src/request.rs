@@ -1,20 +1,20 @@
-//! What a request in the store says, as far as both sides decide by it.
+//! Nodes of a request that both sides decide by.
 
 use std::{fmt, str::FromStr};
 
 pub use xenplug_xenbus::REQUEST_NODE;
 
-/// The version of the protocol that this crate speaks.
+/// Version of the protocol that this crate implements.
 pub const VERSION: u32 = 1;
 
-/// The longest text of an `error` node, in bytes: an unprivileged domain's nodes are 2048 with all that belongs to them
+/// Longest text of an `error` node, in bytes. A node of an unprivileged domain has at most 2048 with its metadata
 /// (tools/xenstored/core.c, `quota_max_entry_size`).
 pub const ERROR_MAX: usize = 1024;
 
-/// The nodes of a request that are the protocol's own. All others are nodes of the backend's directory.
+/// Nodes of a request that belong to the protocol. All others are copied to the backend's directory.
 pub const OWN_NODES: [&str; 8] = ["version", "id", "vm", "kind", "state", "error", "force", "frontend"];
 
-/// Nodes of a backend's directory that its driver domain decides: a request with one of them is refused.
+/// Nodes of a backend's directory that its driver domain writes. A request with one of them is refused.
 pub const DECIDED_BY_BACKEND: [&str; 8] = [
     "frontend-id",
     "online",
@@ -26,12 +26,12 @@ pub const DECIDED_BY_BACKEND: [&str; 8] = [
     "node",
 ];
 
-/// Why a text is not a request's id.
+/// Error of a text that is not a request's id.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is not a request's id: 32 hexadecimal digits in lower case")]
 pub struct IdError(String);
 
-/// What tells one request from every other, whatever its place: 128 random bits.
+/// Unique id of a request: 128 random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u128);
 
@@ -53,27 +53,27 @@ impl FromStr for RequestId {
     }
 }
 
-/// How far a request is. The numbers are those of a xenbus state of about the same meaning.
+/// State of a request. The numbers are those of xenbus states with about the same meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// The toolstack wants the device, and nobody has taken that up: nothing of it exists but an empty frontend.
+    /// The toolstack has written the request; only an empty frontend exists.
     Requested,
-    /// The driver domain has made backend and frontend, and sets up what they need.
+    /// The driver domain has created backend and frontend and sets the device up.
     Accepted,
-    /// Set up: the guest may connect.
+    /// The device is set up and the guest may connect.
     Ready,
     /// The guest is connected.
     InUse,
-    /// The toolstack does not want the device any more.
+    /// The toolstack has asked for the device to be released.
     Detaching,
-    /// The driver domain has taken everything down, and holds nothing for it.
+    /// The driver domain has released everything.
     Closed,
-    /// Nothing that means anything.
+    /// The node is missing or invalid.
     Unknown,
 }
 
 impl State {
-    /// What a node's text stands for.
+    /// Parses a node's value.
     pub fn parse(text: &str) -> Self {
         match text {
             "1" => Self::Requested,
@@ -86,7 +86,7 @@ impl State {
         }
     }
 
-    /// The text to write. [`Self::Unknown`] is written by nobody.
+    /// Returns the text to write, empty for [`Self::Unknown`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "1",
@@ -100,17 +100,17 @@ impl State {
     }
 }
 
-/// A request, as both sides see it.
+/// Request as both sides read it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// Which it is.
+    /// Unique id.
     pub id: RequestId,
-    /// The guest's `vm` node when it was written: a domain id is used again, this is not.
+    /// The guest's `vm` node when the request was written; unlike a domain id it is never reused.
     pub vm: String,
-    /// How far it is.
+    /// Progress of the request.
     pub state: State,
-    /// Whether the guest is not to be waited for.
+    /// Do not wait for the guest.
     pub force: bool,
-    /// Why the driver domain does not serve it, or did not; empty if it does.
+    /// The driver domain's error, or empty.
     pub error: String,
 }

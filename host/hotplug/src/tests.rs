@@ -1,11 +1,11 @@
-//! Names and single decisions.
+//! Tests of the names and of single decisions.
 
 use xenplug_xenbus::{HotplugStatus, Kind, XenbusState};
 
 use super::*;
 
 #[test]
-fn a_request_is_at_one_place_and_has_one_frontend() {
+fn request_path_determines_the_frontend_path() {
     let path: RequestPath = "/hotplug/domain/1/vbd/3/51712".parse().unwrap();
     assert_eq!(path.to_string(), "/hotplug/domain/1/vbd/3/51712");
     assert_eq!(path.frontend_path(), "/local/domain/3/device/vbd/51712");
@@ -26,7 +26,7 @@ fn a_request_is_at_one_place_and_has_one_frontend() {
 }
 
 #[test]
-fn a_class_is_served_by_the_kinds_that_its_guest_sees_as_it() {
+fn class_is_served_by_kinds_with_its_frontend() {
     for (class, kind, serves) in [
         (Class::Vbd, "vbd", true),
         (Class::Vbd, "vbd3", true),
@@ -41,7 +41,7 @@ fn a_class_is_served_by_the_kinds_that_its_guest_sees_as_it() {
 }
 
 #[test]
-fn an_id_is_32_digits() {
+fn request_id_is_32_digits() {
     let id = RequestId(0xab);
     assert_eq!(id.to_string().parse(), Ok(id));
     let upper = id.to_string().to_uppercase();
@@ -51,7 +51,7 @@ fn an_id_is_32_digits() {
 }
 
 #[test]
-fn every_state_is_a_digit_and_back() {
+fn state_is_one_digit_both_ways() {
     for digit in 1..=6 {
         let text = digit.to_string();
         assert_eq!(State::parse(&text).as_str(), text);
@@ -71,7 +71,7 @@ fn backend(request_id: Option<u128>) -> daemon::Backend {
     }
 }
 
-fn seen(state: State) -> daemon::DaemonSnapshot {
+fn snapshot(state: State) -> daemon::DaemonSnapshot {
     let request = Request {
         id: RequestId(1),
         vm: "/vm/a".to_owned(),
@@ -89,55 +89,55 @@ fn seen(state: State) -> daemon::DaemonSnapshot {
 }
 
 #[test]
-fn a_device_of_libxls_is_left_alone() {
+fn device_of_libxl_is_left_alone() {
     for state in [State::Requested, State::Accepted, State::Detaching] {
         for held in [false, true] {
-            let seen = daemon::DaemonSnapshot {
+            let snapshot = daemon::DaemonSnapshot {
                 backend: Some(backend(None)),
                 held,
-                ..seen(state)
+                ..snapshot(state)
             };
-            let next = daemon::next(&seen);
+            let next = daemon::next(&snapshot);
             assert!(
                 matches!(next, Some(daemon::DaemonAction::Close(_))),
                 "{state:?}: {next:?}"
             );
         }
     }
-    let nobodys = daemon::DaemonSnapshot {
+    let unowned = daemon::DaemonSnapshot {
         request: None,
         backend: Some(backend(None)),
-        ..seen(State::Requested)
+        ..snapshot(State::Requested)
     };
-    assert_eq!(daemon::next(&nobodys), None);
+    assert_eq!(daemon::next(&unowned), None);
 }
 
 #[test]
-fn a_backend_without_its_request_is_removed() {
+fn backend_without_its_request_is_removed() {
     let orphan = daemon::DaemonSnapshot {
         request: None,
         backend: Some(backend(Some(1))),
-        ..seen(State::Requested)
+        ..snapshot(State::Requested)
     };
     assert_eq!(
         daemon::next(&orphan),
         Some(daemon::DaemonAction::RemoveBackend(String::new()))
     );
-    let anothers = daemon::DaemonSnapshot {
+    let of_another = daemon::DaemonSnapshot {
         backend: Some(backend(Some(2))),
-        ..seen(State::Requested)
+        ..snapshot(State::Requested)
     };
     assert_eq!(
-        daemon::next(&anothers),
+        daemon::next(&of_another),
         Some(daemon::DaemonAction::RemoveBackend(String::new()))
     );
 }
 
 #[test]
-fn a_request_that_is_refused_says_why_and_makes_nothing() {
+fn refused_request_has_an_error_and_creates_nothing() {
     let refused = daemon::DaemonSnapshot {
         refusal: "version 2 is not spoken here".to_owned(),
-        ..seen(State::Requested)
+        ..snapshot(State::Requested)
     };
     assert_eq!(
         daemon::next(&refused),
@@ -146,8 +146,8 @@ fn a_request_that_is_refused_says_why_and_makes_nothing() {
 }
 
 #[test]
-fn the_first_error_is_the_one_that_is_told() {
-    let mut failed = seen(State::Accepted);
+fn first_error_is_kept() {
+    let mut failed = snapshot(State::Accepted);
     failed.backend = Some(daemon::Backend {
         status: HotplugStatus::Busy,
         error: "phy: in use".to_owned(),

@@ -1,62 +1,63 @@
-//! The toolstack's side: what is next for somebody who wants a device to be there, or gone.
+//! The toolstack's side: the next step of an attach or a detach.
 //!
-//! | wish | request | next |
+//! | operation | request | next |
 //! | --- | --- | --- |
 //! | attach | none, no frontend | [`ToolstackAction::Create`] |
 //! | attach | none, a frontend | fails: another toolstack's |
-//! | attach | ours: wanted, taken | waits |
-//! | attach | ours: ready, used | done |
+//! | attach | ours: requested, accepted | waits |
+//! | attach | ours: ready, in use | done |
 //! | attach | ours: closed | [`ToolstackAction::Remove`]; then it fails, with the driver domain's error |
-//! | attach | ours: unwanted, or no longer there | fails: somebody else detaches it |
-//! | attach | another's, of this guest, not closed | fails: there is one |
-//! | attach | another's, of a guest that has gone | as for detach |
+//! | attach | ours: detaching, or no longer there | fails: detached elsewhere |
+//! | attach | another's, of this guest, not closed | fails: exists |
+//! | attach | another's, of a guest that is gone | as for detach |
 //! | attach | another's, closed | [`ToolstackAction::Remove`] |
 //! | detach | none | done |
-//! | detach | wanted, closed | [`ToolstackAction::Remove`] |
-//! | detach | taken, ready, used, unknown | [`ToolstackAction::RequestDetach`] |
-//! | detach | unwanted | waits; [`ToolstackAction::Force`] if the guest is not to be waited for |
-//! | both | any, and the driver domain has gone | [`ToolstackAction::Remove`], for an attach a failure |
+//! | detach | requested, closed | [`ToolstackAction::Remove`] |
+//! | detach | accepted, ready, in use, unknown | [`ToolstackAction::RequestDetach`] |
+//! | detach | detaching | waits; [`ToolstackAction::Force`] if the guest is not to be waited for |
+//! | both | any, and the driver domain is gone | [`ToolstackAction::Remove`], for an attach a failure |
 
 use crate::{Request, RequestId, State};
 
-/// What is wanted.
+/// Operation of a toolstack.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// The device, by a request of that id.
+    /// Attach the device by a request with this id.
     Attach {
-        /// The request that is written.
+        /// Id of the request.
         id: RequestId,
-        /// Whether it was written: from then on it is only waited for.
+        /// The request was written; from then on the operation only waits for it.
         written: bool,
     },
-    /// That the device goes.
+    /// Detach the device.
     Detach {
-        /// The request that was first seen there: another one is another device.
+        /// Request that was first read there; another one is another device's.
         id: Option<RequestId>,
-        /// Whether the guest is not to be waited for.
+        /// Do not wait for the guest.
         force: bool,
     },
 }
 
-/// What is there.
+/// State of the store that a toolstack decides by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ToolstackSnapshot {
-    /// The request at the device's place.
+    /// The device's request.
     pub request: Option<Request>,
-    /// The guest's `vm` node. `None` if there is no such guest.
+    /// The guest's `vm` node, or `None` if there is no such guest.
     pub vm: Option<String>,
-    /// Whether the frontend's directory is there.
+    /// The frontend's directory exists.
     pub frontend: bool,
-    /// Whether the driver domain is there, and the one that was prepared.
+    /// The driver domain exists and is the one that was prepared.
     pub driver_domain: bool,
 }
 
-/// What to do, in one transaction that looks again and changes nothing if something else is next by then.
+/// Action of a toolstack, done in one transaction that takes the snapshot again and changes nothing if the next step is
+/// another by then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ToolstackAction {
-    /// Write the request, and make the empty directory of the frontend.
+    /// Write the request and make the empty directory of the frontend.
     Create,
-    /// Write [`State::Detaching`], and `force` as wished.
+    /// Write [`State::Detaching`], and `force` as the operation has it.
     RequestDetach,
     /// Write `force`.
     Force,
@@ -64,52 +65,52 @@ pub enum ToolstackAction {
     Remove,
 }
 
-/// How it ended.
+/// Result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OperationOutcome {
     /// The device is set up.
     Attached,
-    /// The device has gone, and nothing is held for it any more.
+    /// The device is gone and nothing is held for it any more.
     Detached,
-    /// There is no such guest.
+    /// The guest does not exist.
     NoGuest,
-    /// The driver domain has gone, or was never prepared.
+    /// The driver domain is gone, or was never prepared.
     NoDriverDomain,
-    /// There is such a device; with a request, or another toolstack's.
+    /// The device exists already.
     Exists {
-        /// Whether it has a request.
+        /// It has a request; otherwise another toolstack has made it.
         requested: bool,
     },
-    /// Somebody else detaches it.
+    /// Somebody else detaches the device.
     DetachedElsewhere,
-    /// The driver domain did not serve it.
+    /// The driver domain refused the request or failed to set the device up, with this error.
     Failed(String),
 }
 
-/// What is next.
+/// Next step of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NextStep {
     /// Wait until something changes.
     Wait,
-    /// Do this.
+    /// Carry out this action and go on.
     Do(ToolstackAction),
-    /// It is over; after the action, if there is one.
+    /// Carry out the action, if any, and end with this result.
     Finish(Option<ToolstackAction>, OperationOutcome),
 }
 
-/// What is next for a wish.
-pub fn next(wish: &Operation, seen: &ToolstackSnapshot) -> NextStep {
-    match wish {
-        Operation::Attach { id, written } => attach(*id, *written, seen),
-        Operation::Detach { id, force } => match &seen.request {
-            Some(request) if id.is_none_or(|id| id == request.id) => detach(*force, seen, request),
+/// Returns the next step of an operation.
+pub fn next(operation: &Operation, snapshot: &ToolstackSnapshot) -> NextStep {
+    match operation {
+        Operation::Attach { id, written } => attach(*id, *written, snapshot),
+        Operation::Detach { id, force } => match &snapshot.request {
+            Some(request) if id.is_none_or(|id| id == request.id) => detach(*force, snapshot, request),
             _ => NextStep::Finish(None, OperationOutcome::Detached),
         },
     }
 }
 
-fn attach(id: RequestId, written: bool, seen: &ToolstackSnapshot) -> NextStep {
-    match &seen.request {
+fn attach(id: RequestId, written: bool, snapshot: &ToolstackSnapshot) -> NextStep {
+    match &snapshot.request {
         Some(request) if request.id == id => match request.state {
             State::Closed => NextStep::Finish(
                 Some(ToolstackAction::Remove),
@@ -119,7 +120,7 @@ fn attach(id: RequestId, written: bool, seen: &ToolstackSnapshot) -> NextStep {
                     request.error.clone()
                 }),
             ),
-            _ if !seen.driver_domain => {
+            _ if !snapshot.driver_domain => {
                 NextStep::Finish(Some(ToolstackAction::Remove), OperationOutcome::NoDriverDomain)
             }
             State::Ready | State::InUse => NextStep::Finish(None, OperationOutcome::Attached),
@@ -127,27 +128,27 @@ fn attach(id: RequestId, written: bool, seen: &ToolstackSnapshot) -> NextStep {
             State::Requested | State::Accepted | State::Unknown => NextStep::Wait,
         },
         _ if written => NextStep::Finish(None, OperationOutcome::DetachedElsewhere),
-        _ if !seen.driver_domain => NextStep::Finish(None, OperationOutcome::NoDriverDomain),
-        _ if seen.vm.is_none() => NextStep::Finish(None, OperationOutcome::NoGuest),
+        _ if !snapshot.driver_domain => NextStep::Finish(None, OperationOutcome::NoDriverDomain),
+        _ if snapshot.vm.is_none() => NextStep::Finish(None, OperationOutcome::NoGuest),
         Some(request) if request.state == State::Closed => NextStep::Do(ToolstackAction::Remove),
-        Some(request) if seen.vm.as_ref() == Some(&request.vm) => {
+        Some(request) if snapshot.vm.as_ref() == Some(&request.vm) => {
             NextStep::Finish(None, OperationOutcome::Exists { requested: true })
         }
-        // A guest that has gone leaves nobody to wait for.
-        Some(request) => match detach(true, seen, request) {
+        // The request's guest is gone, so nobody has to be waited for.
+        Some(request) => match detach(true, snapshot, request) {
             NextStep::Finish(action, _) => action.map_or(NextStep::Wait, NextStep::Do),
             other => other,
         },
-        None if seen.frontend => NextStep::Finish(None, OperationOutcome::Exists { requested: false }),
+        None if snapshot.frontend => NextStep::Finish(None, OperationOutcome::Exists { requested: false }),
         None => NextStep::Do(ToolstackAction::Create),
     }
 }
 
-fn detach(force: bool, seen: &ToolstackSnapshot, request: &Request) -> NextStep {
+fn detach(force: bool, snapshot: &ToolstackSnapshot, request: &Request) -> NextStep {
     match request.state {
-        // What a domain held has gone with it.
-        _ if !seen.driver_domain => NextStep::Finish(Some(ToolstackAction::Remove), OperationOutcome::Detached),
-        // Nothing is made before it is taken up, in one transaction.
+        // The domain's resources are gone with it.
+        _ if !snapshot.driver_domain => NextStep::Finish(Some(ToolstackAction::Remove), OperationOutcome::Detached),
+        // Accepting is one transaction, so nothing exists before it.
         State::Requested | State::Closed => NextStep::Finish(Some(ToolstackAction::Remove), OperationOutcome::Detached),
         State::Accepted | State::Ready | State::InUse | State::Unknown => NextStep::Do(ToolstackAction::RequestDetach),
         State::Detaching if force && !request.force => NextStep::Do(ToolstackAction::Force),

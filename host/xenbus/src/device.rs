@@ -1,4 +1,4 @@
-//! What makes a device the same device: its place in the store, and the virtual machine that it belongs to.
+//! Device keys, device instances and the identity of a device.
 
 use std::{fmt, str::FromStr};
 
@@ -9,15 +9,15 @@ use crate::{
     id::{Error, shortened},
 };
 
-/// A device of one backend domain, written `vbd/3/51712`.
+/// Key of a device within one backend domain, written `vbd/3/51712`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceKey {
-    /// The kind of backend.
+    /// Kind of backend.
     pub kind: Kind,
-    /// The domain that the device is for.
+    /// Domain that uses the device.
     pub frontend: DomId,
-    /// Its number.
+    /// Device number.
     pub devid: DevId,
 }
 
@@ -57,30 +57,30 @@ impl From<DeviceKey> for String {
     }
 }
 
-/// Which of a device's network links. A card that is emulated too has two, and a script is run for each
-/// (tools/libs/light/libxl_linux.c, `libxl__hotplug_nic`); all other devices are of the first kind.
+/// Type of a vif's link (`type_if` of the scripts). An emulated vif has one link of each type, and libxl runs a script for
+/// each (tools/libs/light/libxl_linux.c, `libxl__hotplug_nic`); every other device is [`VifType::Paravirtual`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VifType {
-    /// The backend itself: the link is netback's, if it has one.
+    /// Backend of the device; its link, if any, is netback's.
     #[default]
     Paravirtual,
-    /// The tap by which QEMU emulates the card.
+    /// Tap through which QEMU emulates the vif.
     Emulated,
 }
 
-/// A device, or the tap of an emulated card: it belongs to the card's directory in the store, and comes and goes by
-/// calls of its own. Written `vif/3/0` and `vif/3/0-emu`.
+/// Device, or the tap of an emulated vif, written `vif/3/0` and `vif/3/0-emu`. The tap belongs to the vif's directory in the
+/// store and has script calls of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceInstance {
-    /// The device.
+    /// Key of the device.
     pub device: DeviceKey,
-    /// What of it.
+    /// Type of the instance's link.
     pub vif_type: VifType,
 }
 
 impl DeviceInstance {
-    /// The device itself.
+    /// Makes the instance of the device itself.
     pub fn main(device: DeviceKey) -> Self {
         Self {
             device,
@@ -88,8 +88,8 @@ impl DeviceInstance {
         }
     }
 
-    /// The name that its network link is given: by netback (drivers/net/xen-netback/interface.c, `xenvif_alloc`), or for
-    /// QEMU by libxl (tools/libs/light/libxl_nic.c, `libxl__device_nic_devname`).
+    /// Returns the initial name of the network link, as netback sets it (drivers/net/xen-netback/interface.c, `xenvif_alloc`), or libxl
+    /// for QEMU (tools/libs/light/libxl_nic.c, `libxl__device_nic_devname`).
     pub fn link(&self) -> String {
         let DeviceKey { frontend, devid, .. } = &self.device;
         match self.vif_type {
@@ -108,23 +108,22 @@ impl fmt::Display for DeviceInstance {
     }
 }
 
-/// A device of one virtual machine. A domain id is used again; the `vm` node of the domain is not.
+/// Identity of a device across reuse of its domain id: `vm` paths are never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// Its place.
+    /// Key of the device.
     pub key: DeviceKey,
-    /// The frontend domain's `vm` node, such as `/vm/6c1d...`; `None` where it cannot be read: libxl lets no domain but
-    /// dom0 and the guest itself read it, so a driver domain often knows its devices by their place alone.
+    /// The frontend domain's `vm` node, such as `/vm/6c1d...`, or `None` if it cannot be read. libxl lets only dom0 and the
+    /// guest itself read it, so a driver domain often knows its devices by their keys alone.
     pub vm: Option<String>,
 }
 
 impl Identity {
-    /// Whether two sightings can be of the same device: the place is the same, and the virtual machine is, as far as
-    /// both tell. One that does not tell proves nothing either way.
+    /// Tells whether both can be the same device: the keys are equal, and so are the `vm` paths if both are known.
     pub fn same_device(&self, other: &Identity) -> bool {
         self.key == other.key
             && match (&self.vm, &other.vm) {
-                (Some(mine), Some(theirs)) => mine == theirs,
+                (Some(one), Some(two)) => one == two,
                 _ => true,
             }
     }

@@ -1,4 +1,4 @@
-//! The numbers and names that make up a device: domain, device number, kind of backend.
+//! Domain ids, device ids and kinds of backend.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -6,63 +6,63 @@ use serde::{Deserialize, Serialize};
 
 use crate::XenbusState;
 
-/// The longest name of a kind, in bytes. Xen's own are at most seven; the store's limit is on whole paths.
+/// Longest name of a kind, in bytes. Xen's own names have at most seven; the store limits whole paths only.
 const KIND_MAX: usize = 32;
 
-/// Domain ids from here on do not name a domain (xen/include/public/xen.h, `DOMID_FIRST_RESERVED`).
+/// First domain id that does not name a domain (xen/include/public/xen.h, `DOMID_FIRST_RESERVED`).
 const DOMID_FIRST_RESERVED: u16 = 0x7ff0;
 
-/// Why a text is not a part of a device's name.
+/// Error of a text that is not part of a device key.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// Not the number of a domain.
+    /// The text is not a domain id.
     #[error("{0:?} is not a domain id")]
     DomId(String),
-    /// Not the number of a device.
+    /// The text is not a device id.
     #[error("{0:?} is not a device id")]
     DevId(String),
-    /// Not a kind of backend.
+    /// The text is not a kind of backend.
     #[error("{0:?} is not a kind of backend")]
     Kind(String),
-    /// Not `KIND/DOMID/DEVID`.
+    /// The text is not `KIND/DOMID/DEVID`.
     #[error("{0:?} is not a device: kind/domid/devid")]
     Device(String),
 }
 
-/// The number of a domain, below 0x7ff0.
+/// Domain id, below 0x7ff0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DomId(pub u16);
 
-/// The number of a device within its kind and frontend: 51712 for `xvda`, 0 for the first network card.
+/// Device number within its kind and frontend: 51712 for `xvda`, 0 for the first vif.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DevId(pub u32);
 
-/// A kind of backend, the directory below `backend/`: 1 to 32 of `a-z`, `0-9`, `_` and `-`.
+/// Kind of backend, the directory below `backend/`: 1 to 32 of `a-z`, `0-9`, `_` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Kind(Cow<'static, str>);
 
 impl Kind {
-    /// A disk served by the kernel (blkback).
+    /// Disk served by the kernel (blkback).
     pub const VBD: Kind = Kind(Cow::Borrowed("vbd"));
-    /// A network card served by the kernel (netback).
+    /// Network interface served by the kernel (netback).
     pub const VIF: Kind = Kind(Cow::Borrowed("vif"));
-    /// A disk served by tapdisk (tapback).
+    /// Disk served by tapdisk (tapback).
     pub const VBD3: Kind = Kind(Cow::Borrowed("vbd3"));
-    /// A disk served by QEMU.
+    /// Disk served by QEMU.
     pub const QDISK: Kind = Kind(Cow::Borrowed("qdisk"));
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The backend's state at which its handler runs.
+    /// Returns the backend's state in which its handler runs.
     ///
     /// The kernel's backends announce `InitWait` and then wait for what the handler sets up. Tapback and QEMU reach
-    /// `InitWait` only after it, so theirs runs as soon as the toolstack has written the device.
+    /// `InitWait` only after their handler, which therefore runs as soon as the toolstack has written the device.
     pub fn handler_state(&self) -> XenbusState {
         if *self == Self::VBD3 || *self == Self::QDISK {
             XenbusState::Initialising
@@ -71,19 +71,19 @@ impl Kind {
         }
     }
 
-    /// Whether the backend is a helper that the handler starts, and that also does what scripts do for others: QEMU takes up
-    /// all devices of its guest by itself, and writes `connected` when it has (hw/block/xen-block.c, `xen_block_realize`).
+    /// Tells whether the backend is a helper process that connects devices by itself: QEMU serves all devices of its guest
+    /// and writes `connected` once it does (hw/block/xen-block.c, `xen_block_realize`).
     pub fn connects_itself(&self) -> bool {
         *self == Self::QDISK
     }
 
-    /// Whether the handler needs a network interface that the kernel makes: netback announces `InitWait` before it
-    /// creates it (drivers/net/xen-netback/xenbus.c, `netback_probe`).
+    /// Tells whether the handler needs a network interface that the kernel creates. Netback announces `InitWait` before it
+    /// creates the interface (drivers/net/xen-netback/xenbus.c, `netback_probe`).
     pub fn needs_netdev(&self) -> bool {
         *self == Self::VIF
     }
 
-    /// The kind by which the frontend knows the device: every disk is a `vbd` to the guest
+    /// Returns the kind in the frontend's path: every disk is a `vbd` to the guest
     /// (tools/libs/light/libxl_device.c, `libxl__device_frontend_path`).
     pub fn frontend(&self) -> &str {
         if *self == Self::VBD3 || *self == Self::QDISK {
@@ -167,13 +167,13 @@ impl FromStr for DevId {
     }
 }
 
-/// A number as the store's paths have it: without sign or leading zeros, so that two texts never name the same device.
+/// Parses a number without sign or leading zeros, so that two texts never name the same device.
 fn canonical(text: &str) -> Option<u32> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
 }
 
-/// As much of a text that may come from anybody as an error message should repeat.
+/// Shortens an untrusted text for an error message.
 pub(crate) fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
 }

@@ -1,10 +1,10 @@
 //! Paths, states and identity of Xen devices, and the hotplug state machine as a pure function.
 //!
-//! Nothing in here does I/O, reads a clock or spawns anything: what a text from the store means, which path belongs to
-//! which device, and what to do next about it. Every parser is total, and what it returned can be trusted afterwards.
+//! Nothing in this crate does I/O, reads a clock or spawns anything. Every parser is total, and its result can be trusted
+//! afterwards.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on ends"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod device;
 pub mod fsm;

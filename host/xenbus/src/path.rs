@@ -1,4 +1,4 @@
-//! Where a device lives in the store, and which device a watched path belongs to.
+//! Paths of backends in the store, and parsing of watched paths.
 
 use std::{fmt, str::FromStr};
 
@@ -6,38 +6,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeviceKey, DomId, Kind, id, id::shortened};
 
-/// Why a path is not one of a backend's.
+/// Error of a path that is not a backend's.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// Not below a domain's `backend` directory.
+    /// The path is not below a domain's `backend` directory.
     #[error("{0:?} is not a backend's path")]
     NotBackend(String),
-    /// Below it, but no device can have that name.
+    /// The path is below it, but no device can have that name.
     #[error(transparent)]
     Name(#[from] id::Error),
 }
 
-/// The directory of a backend: `/local/domain/0/backend/vbd/3/51712`.
+/// Directory of a backend: `/local/domain/0/backend/vbd/3/51712`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BackendPath {
-    /// The domain that serves the device.
+    /// Domain that serves the device.
     pub backend: DomId,
-    /// Which of its devices.
+    /// Key of the device in that domain.
     pub key: DeviceKey,
 }
 
 impl BackendPath {
-    /// The frontend's directory, `/local/domain/3/device/vbd/51712`.
+    /// Returns the frontend's directory, `/local/domain/3/device/vbd/51712`.
     ///
-    /// Computed from the backend's level in the store, which the toolstack alone decides, and never taken from the
-    /// `frontend` node, which whoever serves or uses the device may rewrite (XSA-175, XSA-178).
+    /// It follows from the backend's path, which the toolstack alone decides, and never from the `frontend` node, which
+    /// the backend domain or the guest may rewrite (XSA-175, XSA-178).
     pub fn frontend_path(&self) -> String {
         let DeviceKey { kind, frontend, devid } = &self.key;
         format!("/local/domain/{frontend}/device/{}/{devid}", kind.frontend())
     }
 
-    /// A node of the backend's directory.
+    /// Returns the path of a node in the directory.
     pub fn node(&self, name: &str) -> String {
         format!("{self}/{name}")
     }
@@ -53,7 +53,7 @@ impl FromStr for BackendPath {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // The own domain is only asked for by relative paths, which are refused here.
+        // Only relative paths use the own domain, and they are refused here.
         match WatchedPath::parse(text, DomId(0))? {
             WatchedPath {
                 backend,
@@ -78,35 +78,35 @@ impl From<BackendPath> for String {
     }
 }
 
-/// A path that a watch on a `backend` directory reported.
+/// Path reported by a watch on a `backend` directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedPath<'a> {
-    /// The domain whose directory it is.
+    /// Domain that the directory belongs to.
     pub backend: DomId,
-    /// How deep in it.
+    /// Level within the directory.
     pub level: WatchLevel<'a>,
 }
 
-/// Which level of a `backend` directory a path names.
+/// Level of a path within a `backend` directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchLevel<'a> {
-    /// `backend`: everything may have changed.
+    /// `backend`: any device may have changed.
     Root,
-    /// `backend/KIND`: every device of a kind may have.
+    /// `backend/KIND`: any device of the kind may have changed.
     Kind(Kind),
-    /// `backend/KIND/DOMID`: every device of a kind of one guest.
+    /// `backend/KIND/DOMID`: any device of the kind of one guest may have changed.
     Domain(Kind, DomId),
     /// `backend/KIND/DOMID/DEVID`, or a node in it.
     Device {
-        /// Which device.
+        /// Key of the device.
         key: DeviceKey,
-        /// What of it, without a slash before it, such as `state` or `feature/x`; `None` for the directory itself.
+        /// Relative path of the node, such as `state` or `feature/x`; `None` for the directory itself.
         leaf: Option<&'a str>,
     },
 }
 
 impl<'a> WatchedPath<'a> {
-    /// Reads an absolute path (`/local/domain/0/backend/...`), or one relative to the domain `own` (`backend/...`), as
+    /// Parses an absolute path (`/local/domain/0/backend/...`), or one relative to the domain `own` (`backend/...`), as
     /// the store reports it for a watch that was set with a relative one.
     pub fn parse(path: &'a str, own: DomId) -> Result<Self, Error> {
         let foreign = || Error::NotBackend(shortened(path));
@@ -128,7 +128,7 @@ impl<'a> WatchedPath<'a> {
 }
 
 impl<'a> WatchLevel<'a> {
-    /// Reads what follows `backend/`.
+    /// Parses the part after `backend/`.
     fn parse(names: &'a str) -> Result<Self, id::Error> {
         let mut parts = names.splitn(4, '/');
         let kind = parts.next().unwrap_or_default().parse()?;

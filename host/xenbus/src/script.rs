@@ -1,41 +1,41 @@
-//! The `script` node: which hotplug script the guest's configuration asks for, and nothing else.
+//! The `script` node, which names the hotplug script of the guest's configuration.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where libxl looks for scripts that are named without a directory (tools/libs/light/libxl_utils.c, `XEN_SCRIPT_DIR`).
+/// Directory of scripts that are named without one (tools/libs/light/libxl_utils.c, `XEN_SCRIPT_DIR`).
 const SCRIPT_DIR: &str = "/etc/xen/scripts/";
 
-/// The longest name of a script, in bytes.
+/// Longest name of a script, in bytes.
 const NAME_MAX: usize = 64;
 
-/// Why a `script` node names no script. The messages begin with the node's name.
+/// Error of a `script` node that names no script. The messages begin with the node's name.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// There is nothing in it.
+    /// The node is empty.
     #[error("script: is empty")]
     Empty,
-    /// It is too long.
+    /// The name is too long.
     #[error("script: is longer than {NAME_MAX} bytes")]
     TooLong,
-    /// It names a file elsewhere.
+    /// The node names a file in another directory.
     #[error("script: is neither a name nor a file in {SCRIPT_DIR}")]
     Elsewhere,
-    /// It holds what no script's name does: white space, control characters, anything but ASCII.
+    /// The name has white space, control characters or non-ASCII characters.
     #[error("script: holds characters that are not printable ASCII")]
     Characters,
 }
 
-/// The base name of a hotplug script, such as `block`: printable ASCII without white space or a slash.
+/// Base name of a hotplug script, such as `block`: printable ASCII without white space or a slash.
 ///
-/// No script is ever run by that name; it selects the plugin that stands in for it.
+/// The daemon never runs a script by that name; it selects the plugin that replaces the script.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ScriptName(String);
 
 impl ScriptName {
-    /// Reads a `script` node: a bare name, or a file right in `/etc/xen/scripts/`.
+    /// Parses a `script` node: a bare name, or a file right in `/etc/xen/scripts/`.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let name = text.strip_prefix(SCRIPT_DIR).unwrap_or(text);
         if name.is_empty() {
@@ -53,7 +53,7 @@ impl ScriptName {
         Ok(Self(name.to_owned()))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,36 +1,36 @@
-//! The two words by which a backend's progress is known: `state` and `hotplug-status`.
+//! Values of a backend's `state` and `hotplug-status` nodes.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The state of one end of a device (xen/include/public/io/xenbus.h).
+/// State of one end of a device (xen/include/public/io/xenbus.h).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum XenbusState {
-    /// No state, or none that means anything.
+    /// The node is missing or invalid.
     #[default]
     Unknown = 0,
-    /// Written by the toolstack; nobody has taken it up.
+    /// The toolstack has written the device; no driver has bound to it.
     Initialising = 1,
-    /// Taken up, and waiting for hotplug and the other end.
+    /// The driver waits for hotplug and the other end.
     InitWait = 2,
-    /// Waiting for the other end to connect.
+    /// The driver waits for the other end to connect.
     Initialised = 3,
-    /// In use.
+    /// The device is in use.
     Connected = 4,
-    /// Going down, because of an error or at someone's wish.
+    /// The device is closing, after an error or a request.
     Closing = 5,
-    /// Down.
+    /// The device is closed.
     Closed = 6,
-    /// Being changed.
+    /// The device is being reconfigured.
     Reconfiguring = 7,
-    /// Changed.
+    /// The reconfiguration is done.
     Reconfigured = 8,
 }
 
 impl XenbusState {
-    /// Every state, in order of its number.
+    /// All states, in the order of their numbers.
     pub const ALL: [Self; 9] = [
         Self::Unknown,
         Self::Initialising,
@@ -43,8 +43,8 @@ impl XenbusState {
         Self::Reconfigured,
     ];
 
-    /// The state that a node's text stands for. What is not a number from 0 to 8 is [`Self::Unknown`], as it is to the
-    /// kernel (drivers/xen/xenbus/xenbus_client.c, `xenbus_read_driver_state`).
+    /// Parses a node's value. Any text but a number from 0 to 8 is [`Self::Unknown`], as it is to the kernel
+    /// (drivers/xen/xenbus/xenbus_client.c, `xenbus_read_driver_state`).
     pub fn parse(text: &str) -> Self {
         match text.as_bytes() {
             [digit @ b'0'..=b'8'] => Self::ALL[usize::from(digit - b'0')],
@@ -52,7 +52,7 @@ impl XenbusState {
         }
     }
 
-    /// The number, as the store has it.
+    /// Returns the number that the store holds.
     pub fn number(self) -> u8 {
         self as u8
     }
@@ -64,26 +64,26 @@ impl fmt::Display for XenbusState {
     }
 }
 
-/// What `hotplug-status` says.
+/// Value of `hotplug-status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HotplugStatus {
-    /// Absent or empty: libxl writes a vif's empty when it creates it.
+    /// The node is missing or empty; libxl creates an empty one for a vif.
     #[default]
     None,
-    /// Set up. Netback holds its frontend back until it reads exactly this.
+    /// The device is set up. Netback holds its frontend back until it reads exactly this.
     Connected,
-    /// Setting it up failed; `hotplug-error` says why.
+    /// The set-up failed; `hotplug-error` has the cause.
     Error,
-    /// What it needs is in use.
+    /// The set-up failed because a resource is in use.
     Busy,
-    /// Taken down.
+    /// Everything is released.
     Disconnected,
-    /// Something else, which is nobody's word.
+    /// A value that no known program writes.
     Other,
 }
 
 impl HotplugStatus {
-    /// Every status.
+    /// All values.
     pub const ALL: [Self; 6] = [
         Self::None,
         Self::Connected,
@@ -93,7 +93,7 @@ impl HotplugStatus {
         Self::Other,
     ];
 
-    /// The status that the node's text stands for, `None` where there is no such node.
+    /// Parses the node's value; `None` means that there is no such node.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             None | Some("") => Self::None,
@@ -105,7 +105,7 @@ impl HotplugStatus {
         }
     }
 
-    /// The text to write. Empty for [`Self::None`] and [`Self::Other`], which nobody writes.
+    /// Returns the text to write, empty for [`Self::None`] and [`Self::Other`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connected => "connected",

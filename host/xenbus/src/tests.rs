@@ -1,4 +1,4 @@
-//! What the parsers take and refuse.
+//! Tests of the parsers.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn key(text: &str) -> DeviceKey {
 }
 
 #[test]
-fn a_kind_is_a_short_name_of_small_letters_digits_and_dashes() {
+fn kind_takes_lower_case_letters_digits_and_dashes() {
     for good in ["vbd", "vif", "vbd3", "qdisk", "9pfs", "v_4-l", &"k".repeat(32)] {
         assert_eq!(good.parse::<Kind>().unwrap().as_str(), good);
     }
@@ -20,14 +20,14 @@ fn a_kind_is_a_short_name_of_small_letters_digits_and_dashes() {
 }
 
 #[test]
-fn handlers_run_before_backends_that_are_processes_and_after_those_in_the_kernel_have_announced_themselves() {
+fn handler_state_is_1_for_backend_processes_and_2_for_kernel() {
     let states = [Kind::VBD, Kind::VIF, Kind::VBD3, Kind::QDISK].map(|kind| kind.handler_state().number());
     assert_eq!(states, [2, 2, 1, 1]);
     assert!(Kind::VIF.needs_netdev() && !Kind::VBD.needs_netdev());
 }
 
 #[test]
-fn numbers_have_one_spelling_and_domain_ids_end_where_xen_reserves_them() {
+fn number_has_one_spelling_and_reserved_domid_is_refused() {
     assert_eq!("32751".parse(), Ok(DomId(0x7fef)));
     assert_eq!("4294967295".parse(), Ok(DevId(u32::MAX)));
     assert_eq!("0".parse(), Ok(DevId(0)));
@@ -53,7 +53,7 @@ fn numbers_have_one_spelling_and_domain_ids_end_where_xen_reserves_them() {
 }
 
 #[test]
-fn a_state_that_is_no_number_from_0_to_8_is_unknown() {
+fn state_other_than_0_to_8_is_unknown() {
     for state in XenbusState::ALL {
         assert_eq!(XenbusState::parse(&state.number().to_string()), state);
     }
@@ -63,7 +63,7 @@ fn a_state_that_is_no_number_from_0_to_8_is_unknown() {
 }
 
 #[test]
-fn a_status_is_the_word_exactly() {
+fn status_is_matched_exactly() {
     for status in [
         HotplugStatus::Connected,
         HotplugStatus::Error,
@@ -80,7 +80,7 @@ fn a_status_is_the_word_exactly() {
 }
 
 #[test]
-fn a_device_is_written_as_its_path_below_backend() {
+fn device_key_is_written_as_path_below_backend() {
     let device = key("vbd/3/51712");
     assert_eq!(
         (&device.kind, device.frontend, device.devid),
@@ -105,7 +105,7 @@ fn a_device_is_written_as_its_path_below_backend() {
 }
 
 #[test]
-fn two_sightings_without_a_virtual_machine_may_be_of_the_same_device() {
+fn identity_without_vm_matches_any_vm() {
     let of = |key: &str, vm: Option<&str>| Identity {
         key: key.parse().unwrap(),
         vm: vm.map(str::to_owned),
@@ -118,7 +118,7 @@ fn two_sightings_without_a_virtual_machine_may_be_of_the_same_device() {
 }
 
 #[test]
-fn the_frontend_is_computed_from_the_backends_place() {
+fn frontend_path_follows_from_backend_path() {
     for (backend, frontend) in [
         (
             "/local/domain/0/backend/vbd/3/51712",
@@ -146,7 +146,7 @@ fn the_frontend_is_computed_from_the_backends_place() {
 }
 
 #[test]
-fn a_backends_path_is_absolute_and_ends_at_the_device() {
+fn backend_path_is_absolute_and_ends_at_the_device() {
     for bad in [
         "backend/vbd/3/51712",
         "/local/domain/0/backend/vbd/3",
@@ -160,7 +160,7 @@ fn a_backends_path_is_absolute_and_ends_at_the_device() {
 }
 
 #[test]
-fn a_watched_path_tells_how_much_may_have_changed() {
+fn watched_path_is_parsed_to_its_level() {
     let own = DomId(5);
     let device = |leaf| WatchLevel::Device {
         key: key("vbd/3/51712"),
@@ -209,7 +209,7 @@ fn a_watched_path_tells_how_much_may_have_changed() {
 }
 
 #[test]
-fn a_script_is_a_bare_name_or_a_file_in_xens_directory() {
+fn script_is_bare_name_or_file_in_xens_directory() {
     use script::Error::{Characters, Elsewhere, Empty, TooLong};
     for (text, name) in [
         ("block", "block"),
@@ -243,7 +243,7 @@ fn a_script_is_a_bare_name_or_a_file_in_xens_directory() {
 }
 
 #[test]
-fn an_error_repeats_no_more_of_a_text_than_a_line_holds() {
+fn error_message_shortens_an_untrusted_text() {
     let error = "x".repeat(65536).parse::<DeviceKey>().unwrap_err();
     assert!(error.to_string().len() < 128);
     let error = "\u{1b}\n".parse::<Kind>().unwrap_err();
@@ -254,7 +254,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_read_is_written_the_same(text in r"(/local/domain/[0-9]{1,5}/)?backend(/[a-z0-9]{1,4}(/[0-9]{1,5}(/[0-9]{1,10}(/[a-z/]*)?)?)?)?|\PC*") {
+    fn parsed_text_is_written_unchanged(text in r"(/local/domain/[0-9]{1,5}/)?backend(/[a-z0-9]{1,4}(/[0-9]{1,5}(/[0-9]{1,10}(/[a-z/]*)?)?)?)?|\PC*") {
         if let Ok(path) = text.parse::<BackendPath>() {
             prop_assert_eq!(path.to_string(), text.clone());
         }

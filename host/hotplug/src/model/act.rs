@@ -1,4 +1,4 @@
-//! What the sides' steps change: the toolstack's and the daemon's transactions, and the device's machine.
+//! Effects of the steps: the toolstack's and the daemon's transactions, and the device's machine.
 
 use xenplug_xenbus::{HotplugStatus, XenbusState};
 
@@ -13,47 +13,47 @@ use crate::{
 
 impl World {
     pub(super) fn toolstack_acts(&mut self, rules: Rules) {
-        let Some(plan) = self.toolstack.as_mut().and_then(|toolstack| toolstack.plan.take()) else {
+        let Some(planned) = self.toolstack.as_mut().and_then(|toolstack| toolstack.planned.take()) else {
             return;
         };
-        if self.next_for_toolstack(rules).as_ref() != Some(&plan) && !rules.has(Mistake::ToolstackDoesNotLookAgain) {
+        if self.next_for_toolstack(rules).as_ref() != Some(&planned) && !rules.has(Mistake::ToolstackSkipsRecheck) {
             return;
         }
-        match plan {
+        match planned {
             NextStep::Wait => {}
-            NextStep::Do(action) => self.toolstack_does(&action),
+            NextStep::Do(action) => self.toolstack_writes(&action),
             NextStep::Finish(action, end) => {
-                let wish = self.toolstack.as_ref().map(|toolstack| toolstack.wish.clone());
+                let operation = self.toolstack.as_ref().map(|toolstack| toolstack.operation.clone());
                 if let Some(action) = action {
-                    self.toolstack_does(&action);
+                    self.toolstack_writes(&action);
                 }
                 self.toolstack = None;
-                self.told(wish, &end);
+                self.check_outcome(operation, &end);
             }
         }
     }
 
-    /// Somebody is told how his wish ended: it has to be true.
-    fn told(&mut self, wish: Option<Operation>, end: &OperationOutcome) {
-        let id = match wish {
+    /// Checks that the outcome reported for an operation is true.
+    fn check_outcome(&mut self, operation: Option<Operation>, end: &OperationOutcome) {
+        let id = match operation {
             Some(Operation::Attach { id, .. }) => id,
             Some(Operation::Detach { id: Some(id), .. }) => id,
             _ => return,
         };
         match end {
             OperationOutcome::Detached | OperationOutcome::Failed(_) if self.held == Some(id) => {
-                self.broken = Some("told that it has gone, while it is still being released");
+                self.broken = Some("gone reported while resources are held");
             }
             OperationOutcome::Detached | OperationOutcome::Failed(_) if self.has(id) => {
-                self.broken = Some("told that it has gone, and something is left of it");
+                self.broken = Some("gone reported while nodes are left");
             }
             OperationOutcome::Exists { .. }
                 if self.guest.is_some() && self.request.as_ref().is_some_and(|r| self.is_dead(r)) =>
             {
-                self.broken = Some("told that there is such a device, and its guest has gone");
+                self.broken = Some("exists reported of a guest that is gone");
             }
             OperationOutcome::Attached if self.request.as_ref().is_none_or(|request| request.id != id) => {
-                self.broken = Some("told that it is attached, and it is not");
+                self.broken = Some("attached reported without the request");
             }
             _ => {}
         }
@@ -63,7 +63,7 @@ impl World {
         self.guest.map(|guest| guest.to_string()).as_ref() != Some(&request.vm)
     }
 
-    /// Whether anything of a request's device is left in the store.
+    /// Tells whether the store has nodes of a request's device.
     pub(super) fn has(&self, id: RequestId) -> bool {
         self.frontend == Some(id)
             || self
@@ -72,15 +72,15 @@ impl World {
                 .is_some_and(|backend| backend.request_id == Some(id))
     }
 
-    fn toolstack_does(&mut self, action: &toolstack::ToolstackAction) {
+    fn toolstack_writes(&mut self, action: &toolstack::ToolstackAction) {
         let Some(toolstack) = &mut self.toolstack else { return };
         let forced = matches!(
-            toolstack.wish,
+            toolstack.operation,
             Operation::Detach { force: true, .. } | Operation::Attach { .. }
         );
         match action {
             toolstack::ToolstackAction::Create => {
-                let Operation::Attach { id, written } = &mut toolstack.wish else {
+                let Operation::Attach { id, written } = &mut toolstack.operation else {
                     return;
                 };
                 *written = true;
@@ -113,11 +113,11 @@ impl World {
     }
 
     pub(super) fn daemon_acts(&mut self, rules: Rules) {
-        let Some(plan) = self.daemon.as_mut().and_then(|daemon| daemon.plan.take()) else {
+        let Some(planned) = self.daemon.as_mut().and_then(|daemon| daemon.planned.take()) else {
             return;
         };
-        let again = daemon::next(&self.seen_by_daemon(rules));
-        if again.as_ref() != Some(&plan) && !rules.has(Mistake::DaemonDoesNotLookAgain) {
+        let now = daemon::next(&self.daemon_snapshot(rules));
+        if now.as_ref() != Some(&planned) && !rules.has(Mistake::DaemonSkipsRecheck) {
             return;
         }
         let fail = |request: &mut Option<Request>, why: String| {
@@ -125,7 +125,7 @@ impl World {
                 request.error = why;
             }
         };
-        match plan {
+        match planned {
             daemon::DaemonAction::CreateBackend => {
                 let request_id = self.request.as_ref().map(|request| request.id);
                 self.backend = Some(daemon::Backend {
@@ -135,13 +135,13 @@ impl World {
                     status: HotplugStatus::None,
                     error: String::new(),
                 });
-                self.tell(State::Accepted);
+                self.write_state(State::Accepted);
             }
-            daemon::DaemonAction::WriteState(state) => self.tell(state),
+            daemon::DaemonAction::WriteState(state) => self.write_state(state),
             daemon::DaemonAction::RequestClose => {
                 if let Some(backend) = &mut self.backend {
                     backend.online = false;
-                    if !rules.has(Mistake::GuestNotAsked) {
+                    if !rules.has(Mistake::CloseNotRequested) {
                         backend.state = XenbusState::Closing;
                     }
                 }
@@ -151,17 +151,17 @@ impl World {
                 fail(&mut self.request, why);
             }
             daemon::DaemonAction::Close(why) => {
-                if self.frontend == self.request.as_ref().map(|request| request.id) && !rules.has(Mistake::FrontendLeft)
+                if self.frontend == self.request.as_ref().map(|request| request.id) && !rules.has(Mistake::FrontendKept)
                 {
                     self.frontend = None;
                 }
                 fail(&mut self.request, why);
-                self.tell(State::Closed);
+                self.write_state(State::Closed);
             }
         }
     }
 
-    fn tell(&mut self, state: State) {
+    fn write_state(&mut self, state: State) {
         if let Some(request) = &mut self.request {
             request.state = state;
         }
@@ -190,24 +190,24 @@ impl World {
         }
     }
 
-    /// The machine hears what its look has seen, which may be long past.
-    pub(super) fn machine_looked(&mut self) {
+    /// Delivers the machine's read, which may be outdated.
+    pub(super) fn machine_read(&mut self) {
         let Some(daemon) = &mut self.daemon else { return };
-        let Some(seen) = daemon.look.take() else { return };
+        let Some(snapshot) = daemon.read.take() else { return };
         let leaving = |backend: &daemon::Backend| backend.state == XenbusState::Closed && !backend.online;
-        match (daemon.machine, seen) {
-            // It looks once more before it removes.
-            (ModelPhase::Rest, Some(seen)) if leaving(&seen) => {
+        match (daemon.machine, snapshot) {
+            // The removal checks the state again.
+            (ModelPhase::Rest, Some(snapshot)) if leaving(&snapshot) => {
                 self.backend = self.backend.take().filter(|backend| !leaving(backend));
             }
-            (ModelPhase::Rest, Some(seen)) if waits(&seen) => {
-                self.held = seen.request_id;
+            (ModelPhase::Rest, Some(snapshot)) if waits(&snapshot) => {
+                self.held = snapshot.request_id;
                 daemon.machine = ModelPhase::Connecting;
             }
-            (ModelPhase::Connected, seen) if seen.as_ref().is_none_or(leaving) => {
+            (ModelPhase::Connected, snapshot) if snapshot.as_ref().is_none_or(leaving) => {
                 daemon.machine = ModelPhase::Releasing { failed: false };
             }
-            (ModelPhase::Connecting, seen) if seen.as_ref().is_none_or(|seen| !waits(seen)) => {
+            (ModelPhase::Connecting, snapshot) if snapshot.as_ref().is_none_or(|snapshot| !waits(snapshot)) => {
                 daemon.machine = ModelPhase::Releasing { failed: false };
             }
             _ => {}
@@ -237,7 +237,7 @@ impl World {
     }
 }
 
-/// Whether a backend waits for its handler.
+/// Tells whether a backend waits for its handler.
 fn waits(backend: &daemon::Backend) -> bool {
     backend.state == XenbusState::InitWait && backend.online && backend.status == HotplugStatus::None
 }

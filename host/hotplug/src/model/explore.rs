@@ -1,5 +1,4 @@
-//! The exploration: every state that can be reached, whether each is as it must be, and whether the end can be reached
-//! from each.
+//! Exploration of every reachable state, which checks each and that the end is reachable from each.
 
 use std::{collections::HashMap, fmt};
 
@@ -8,10 +7,10 @@ use super::{
     world::{Step, World},
 };
 
-/// More states than that, and something in the model has no bound.
+/// Limit that only an unbounded model exceeds.
 const STATES_MAX: usize = 3_000_000;
 
-/// What is wrong, and how it comes about.
+/// Violated property with the steps that lead to it.
 pub(super) struct Violation {
     pub(super) what: &'static str,
     trace: Vec<&'static str>,
@@ -23,17 +22,17 @@ impl fmt::Debug for Violation {
     }
 }
 
-/// What was explored.
+/// Size of the explored graph.
 #[derive(Debug)]
 pub(super) struct Explored {
     pub(super) states: usize,
     pub(super) steps: usize,
 }
 
-/// Walks all states from the beginning.
+/// Explores all states from the initial one.
 ///
-/// `wrong` is what is wrong with a state by itself. `end` is where everything has to be able to come to, by sure steps
-/// alone.
+/// `wrong` returns the violation of a single state. A state for which `end` holds has to be reachable from every state, by
+/// certain steps alone.
 pub(super) fn explore(
     rules: Rules,
     wrong: impl Fn(&World) -> Option<&'static str>,
@@ -42,7 +41,7 @@ pub(super) fn explore(
     let mut worlds = vec![World::new()];
     let mut known = HashMap::from([(World::new(), 0)]);
     let mut came_from: Vec<(usize, &'static str)> = vec![(0, "")];
-    // For each state, those from which a sure step leads to it.
+    // Predecessors of each state by certain steps.
     let mut back: Vec<Vec<u32>> = vec![Vec::new()];
     let (mut at, mut steps) = (0, 0);
     while at < worlds.len() {
@@ -84,7 +83,7 @@ pub(super) fn explore(
     }
 }
 
-/// The shortest way there.
+/// Builds the violation with the shortest way there.
 fn violation(what: &'static str, came_from: &[(usize, &'static str)], mut at: usize) -> Violation {
     let mut trace = Vec::new();
     while at != 0 {

@@ -1,4 +1,4 @@
-//! What holds in every order of events, and that the model finds what does not.
+//! Properties that hold in every order of events, and mistakes that the model finds.
 
 use super::{
     Mistake, Rules,
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::State;
 
-/// What is wrong with a state by itself.
+/// Returns the violation of a single state.
 fn wrong(world: &World) -> Option<&'static str> {
     if world.broken.is_some() {
         return world.broken;
@@ -33,9 +33,9 @@ fn check(rules: Rules) -> Result<(), Violation> {
 }
 
 #[test]
-fn closed_means_that_nothing_is_left_and_nobody_is_ever_stuck() {
+fn closed_request_has_nothing_left_and_nobody_is_stuck() {
     let explored = explore(Rules::default(), wrong, World::is_clean).unwrap();
-    // What has to be looked through, so that a model that shrinks is noticed.
+    // A model that shrinks is noticed.
     assert!(
         explored.states > 10_000 && explored.steps > explored.states,
         "{explored:?}"
@@ -43,7 +43,7 @@ fn closed_means_that_nothing_is_left_and_nobody_is_ever_stuck() {
 }
 
 #[test]
-fn a_guest_that_never_lets_go_holds_up_nobody_who_does_not_wait_for_it() {
+fn stubborn_guest_does_not_block_a_forced_detach() {
     let rules = Rules {
         stubborn: true,
         ..Rules::default()
@@ -52,7 +52,7 @@ fn a_guest_that_never_lets_go_holds_up_nobody_who_does_not_wait_for_it() {
 }
 
 #[test]
-fn a_driver_domain_that_dies_leaves_nothing_that_cannot_be_removed() {
+fn dead_driver_domain_leaves_only_removable_nodes() {
     let rules = Rules {
         mortal: true,
         ..Rules::default()
@@ -61,7 +61,7 @@ fn a_driver_domain_that_dies_leaves_nothing_that_cannot_be_removed() {
 }
 
 #[test]
-fn a_request_that_is_removed_by_hand_leaves_nothing_held() {
+fn request_removed_by_hand_leaves_nothing_held() {
     let rules = Rules {
         careless: true,
         ..Rules::default()
@@ -71,7 +71,7 @@ fn a_request_that_is_removed_by_hand_leaves_nothing_held() {
 }
 
 #[test]
-fn a_device_can_be_attached_used_and_attached_again() {
+fn device_can_be_attached_used_and_attached_again() {
     let used = |world: &World| {
         let state = world.request.as_ref().map(|request| (request.id.0, request.state));
         state == Some((2, State::InUse))
@@ -81,7 +81,7 @@ fn a_device_can_be_attached_used_and_attached_again() {
 }
 
 #[test]
-fn a_guest_that_lets_go_is_enough_without_force() {
+fn cooperative_guest_needs_no_force() {
     let rules = Rules {
         patient: true,
         ..Rules::default()
@@ -98,24 +98,20 @@ fn every_mistake_is_found() {
         ..usual
     };
     let patient = Rules { patient: true, ..usual };
-    let early = "told that it has gone, while it is still being released";
-    let left = "told that it has gone, and something is left of it";
+    let early = "gone reported while resources are held";
+    let left = "gone reported while nodes are left";
     let cases: &[(Mistake, Rules, &[&str])] = &[
         (ClosedBeforeReleased, usual, &["closed while cleanup runs"]),
-        (LookUnderWayIgnored, usual, &["closed while cleanup runs"]),
-        (DaemonDoesNotLookAgain, usual, &["stuck"]),
-        (ToolstackDoesNotLookAgain, usual, &[left]),
+        (PendingReadIgnored, usual, &["closed while cleanup runs"]),
+        (DaemonSkipsRecheck, usual, &["stuck"]),
+        (ToolstackSkipsRecheck, usual, &[left]),
         (ToolstackDoesNotWait, usual, &[early, left]),
-        (WithdrawnWhenTaken, usual, &[left]),
+        (AcceptedRequestRemoved, usual, &[left]),
         (ForceIgnored, stubborn, &["stuck"]),
         (NoJournal, usual, &["something is held that no machine releases"]),
-        (GuestNotAsked, patient, &["stuck"]),
-        (
-            MachineIgnored,
-            usual,
-            &["told that there is such a device, and its guest has gone"],
-        ),
-        (FrontendLeft, usual, &["closed, and something is left"]),
+        (CloseNotRequested, patient, &["stuck"]),
+        (VmIgnored, usual, &["exists reported of a guest that is gone"]),
+        (FrontendKept, usual, &["closed, and something is left"]),
     ];
     for (mistake, rules, expected) in cases {
         let rules = Rules {

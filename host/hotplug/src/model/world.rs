@@ -1,4 +1,4 @@
-//! What there is, and what can happen to it.
+//! State of the modelled world and its steps.
 
 use xenplug_xenbus::{HotplugStatus, XenbusState};
 
@@ -8,43 +8,43 @@ use crate::{
     toolstack::{self, NextStep, Operation, OperationOutcome},
 };
 
-/// Requests that are made in one run.
+/// Attach operations of one run.
 const ATTEMPTS: u8 = 2;
 
-/// Everything, at one moment. One device's place; one domain id for all guests.
+/// State of the world: one device key, and one domain id for all guests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) request: Option<Request>,
-    /// The frontend's directory, and the request that it was made for.
+    /// Request that the frontend's directory was made for, if it exists.
     pub(super) frontend: Option<RequestId>,
     pub(super) backend: Option<daemon::Backend>,
-    /// The guest that runs, of all that have this domain id one after the other.
+    /// The running guest, of those that have this domain id one after the other.
     pub(super) guest: Option<u8>,
-    /// Guests that there were.
+    /// Number of guests so far.
     pub(super) guests: u8,
-    /// Whether the driver domain is there.
+    /// The driver domain exists.
     pub(super) domain: bool,
     pub(super) daemon: Option<Daemon>,
-    /// What the machine really has been given for a device, and the journal knows of.
+    /// Request that resources are held for, as the journal records.
     pub(super) held: Option<RequestId>,
     pub(super) toolstack: Option<Toolstack>,
     pub(super) attempts: u8,
-    /// What went wrong where only the step itself shows it.
+    /// Violation that only a step shows.
     pub(super) broken: Option<&'static str>,
 }
 
-/// A running daemon.
+/// Running daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Daemon {
-    /// What it is about to do for the request.
-    pub(super) plan: Option<daemon::DaemonAction>,
-    /// The device's machine, as far as it matters here.
+    /// Action that it is about to carry out.
+    pub(super) planned: Option<daemon::DaemonAction>,
+    /// Phase of the device's machine.
     pub(super) machine: ModelPhase,
-    /// A look of the machine under way, and what it has seen.
-    pub(super) look: Option<Option<daemon::Backend>>,
+    /// Unanswered read of the machine, with its result.
+    pub(super) read: Option<Option<daemon::Backend>>,
 }
 
-/// The device's machine (`xenplug_xenbus::ModelPhase` of a driver domain) in fewer phases.
+/// Phase of the device's machine (`xenplug_xenbus::DeviceFsm` in a driver domain), simplified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum ModelPhase {
     #[default]
@@ -56,17 +56,17 @@ pub(super) enum ModelPhase {
     },
 }
 
-/// Somebody who runs `attach` or `detach`.
+/// Toolstack that runs `attach` or `detach`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Toolstack {
-    pub(super) wish: Operation,
-    pub(super) plan: Option<NextStep>,
+    pub(super) operation: Operation,
+    pub(super) planned: Option<NextStep>,
 }
 
-/// A step: its name, whether it needs no luck (it will be taken some time if it stays possible), and where it leads.
+/// Step: its name, whether it is certain (taken at some time if it stays possible), and the state that follows.
 pub(super) type Step = (&'static str, bool, World);
 
-/// What takes the steps that are possible: a name, whether it needs no luck, and what it changes.
+/// Receiver of possible steps: a name, whether it is certain, and the change.
 type Take<'a> = &'a mut dyn FnMut(&'static str, bool, &dyn Fn(&mut World));
 
 impl World {
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    /// Whether nothing is left of anything, and nobody waits.
+    /// Tells whether nothing is left and nobody waits.
     pub(super) fn is_clean(&self) -> bool {
         self.request.is_none()
             && self.frontend.is_none()
@@ -95,7 +95,7 @@ impl World {
             && self.toolstack.is_none()
     }
 
-    /// The same, but for the directory that a frontend keeps whose request was removed by hand: it goes with the guest.
+    /// Does the same except for the frontend of a request that was removed by hand: it is removed with the guest.
     pub(super) fn is_as_good_as_clean(&self) -> bool {
         let without = Self {
             frontend: None,
@@ -104,7 +104,7 @@ impl World {
         without.is_clean()
     }
 
-    /// Everything that can happen next.
+    /// Returns all possible steps.
     pub(super) fn steps(&self, rules: Rules) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.broken.is_some() {
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// The kernel's backend and the guest's frontend, which move together.
+    /// Steps of the kernel's backend and the guest's frontend together.
     fn kernel_steps(&self, rules: Rules, step: Take<'_>) {
         use XenbusState::{Closed, Closing, Connected, InitWait, Initialising};
         let Some(backend) = &self.backend else { return };
@@ -152,12 +152,12 @@ impl World {
             });
         };
         match backend.state {
-            Initialising => to("the kernel takes the backend", true, InitWait),
+            Initialising => to("the kernel binds the backend", true, InitWait),
             InitWait if alive && backend.online && backend.status == HotplugStatus::Connected => {
                 to("the guest connects", true, Connected);
             }
             Connected if alive => to("the guest reboots", false, InitWait),
-            Closing if !alive || !rules.stubborn => to("the guest lets go", true, Closed),
+            Closing if !alive || !rules.stubborn => to("the guest closes the device", true, Closed),
             _ => {}
         }
     }
@@ -179,25 +179,25 @@ impl World {
             return;
         };
         step("the daemon dies", false, &|world| world.daemon = None);
-        if daemon.plan.is_none() {
-            step("the daemon looks", true, &|world| {
-                let plan = daemon::next(&world.seen_by_daemon(rules));
+        if daemon.planned.is_none() {
+            step("the daemon takes a snapshot", true, &|world| {
+                let planned = daemon::next(&world.daemon_snapshot(rules));
                 if let Some(daemon) = &mut world.daemon {
-                    daemon.plan = plan;
+                    daemon.planned = planned;
                 }
             });
         } else {
             step("the daemon acts", true, &|world| world.daemon_acts(rules));
         }
-        if daemon.look.is_none() {
-            step("the machine looks", true, &|world| {
-                let seen = world.backend.clone();
+        if daemon.read.is_none() {
+            step("the machine reads the state", true, &|world| {
+                let snapshot = world.backend.clone();
                 if let Some(daemon) = &mut world.daemon {
-                    daemon.look = Some(seen);
+                    daemon.read = Some(snapshot);
                 }
             });
         } else {
-            step("the machine has looked", true, &World::machine_looked);
+            step("the read is answered", true, &World::machine_read);
         }
         match daemon.machine {
             ModelPhase::Connecting => {
@@ -228,7 +228,7 @@ impl World {
                 });
             }
             for force in if rules.patient { &[false][..] } else { &[false, true] } {
-                // Somebody will, for a request that is not to stay.
+                // A request that exists is detached at some time.
                 step("detach", self.request.is_some(), &|world| {
                     let id = world.request.as_ref().map(|request| request.id);
                     world.begin(Operation::Detach { id, force: *force });
@@ -237,7 +237,7 @@ impl World {
             return;
         };
         step("the toolstack dies", false, &|world| world.toolstack = None);
-        match &toolstack.wish {
+        match &toolstack.operation {
             Operation::Attach { id, written: true } => step("the toolstack gives up", true, &|world| {
                 world.begin(Operation::Detach {
                     id: Some(*id),
@@ -245,17 +245,17 @@ impl World {
                 });
             }),
             Operation::Detach { id, force: false } if !rules.patient => {
-                step("the toolstack loses patience", true, &|world| {
+                step("the toolstack forces the detach", true, &|world| {
                     world.begin(Operation::Detach { id: *id, force: true });
                 })
             }
             _ => {}
         }
-        if toolstack.plan.is_none() {
-            step("the toolstack looks", true, &|world| {
-                let plan = world.next_for_toolstack(rules);
+        if toolstack.planned.is_none() {
+            step("the toolstack takes a snapshot", true, &|world| {
+                let planned = world.next_for_toolstack(rules);
                 if let Some(toolstack) = &mut world.toolstack {
-                    toolstack.plan = plan.filter(|plan| *plan != NextStep::Wait);
+                    toolstack.planned = planned.filter(|planned| *planned != NextStep::Wait);
                 }
             });
         } else {
@@ -263,52 +263,55 @@ impl World {
         }
     }
 
-    fn begin(&mut self, wish: Operation) {
-        self.toolstack = Some(Toolstack { wish, plan: None });
+    fn begin(&mut self, operation: Operation) {
+        self.toolstack = Some(Toolstack {
+            operation,
+            planned: None,
+        });
     }
 
-    /// What the toolstack is about to do.
+    /// Returns the toolstack's next step.
     pub(super) fn next_for_toolstack(&self, rules: Rules) -> Option<NextStep> {
         let toolstack = self.toolstack.as_ref()?;
-        let mut seen = toolstack::ToolstackSnapshot {
+        let mut snapshot = toolstack::ToolstackSnapshot {
             request: self.request.clone(),
             vm: self.guest.map(|guest| guest.to_string()),
             frontend: self.frontend.is_some(),
             driver_domain: self.domain,
         };
-        if let (true, Some(request)) = (rules.has(Mistake::MachineIgnored), &mut seen.request) {
-            request.vm = seen.vm.clone().unwrap_or_default();
+        if let (true, Some(request)) = (rules.has(Mistake::VmIgnored), &mut snapshot.request) {
+            request.vm = snapshot.vm.clone().unwrap_or_default();
         }
         let state = self.request.as_ref().map(|request| request.state);
-        let detaches = matches!(toolstack.wish, Operation::Detach { .. });
+        let detaches = matches!(toolstack.operation, Operation::Detach { .. });
         let hasty = (rules.has(Mistake::ToolstackDoesNotWait) && state == Some(State::Detaching))
-            || (rules.has(Mistake::WithdrawnWhenTaken) && state == Some(State::Accepted));
+            || (rules.has(Mistake::AcceptedRequestRemoved) && state == Some(State::Accepted));
         if hasty && detaches {
             return Some(NextStep::Finish(
                 Some(toolstack::ToolstackAction::Remove),
                 OperationOutcome::Detached,
             ));
         }
-        Some(toolstack::next(&toolstack.wish, &seen))
+        Some(toolstack::next(&toolstack.operation, &snapshot))
     }
 
-    /// What the daemon sees of the request's device.
-    pub(super) fn seen_by_daemon(&self, rules: Rules) -> daemon::DaemonSnapshot {
+    /// Returns the daemon's snapshot.
+    pub(super) fn daemon_snapshot(&self, rules: Rules) -> daemon::DaemonSnapshot {
         let (machine, look) = self.daemon.as_ref().map_or((ModelPhase::Rest, false), |daemon| {
-            (daemon.machine, daemon.look.is_some())
+            (daemon.machine, daemon.read.is_some())
         });
         let id = self.request.as_ref().map(|request| request.id);
         let releasing = machine != ModelPhase::Rest && !rules.has(Mistake::ClosedBeforeReleased);
-        let mut seen = daemon::DaemonSnapshot {
+        let mut snapshot = daemon::DaemonSnapshot {
             request: self.request.clone(),
             refusal: String::new(),
             backend: self.backend.clone(),
             frontend: self.frontend.is_some() && self.frontend == id,
-            held: releasing || (look && !rules.has(Mistake::LookUnderWayIgnored)),
+            held: releasing || (look && !rules.has(Mistake::PendingReadIgnored)),
         };
-        if let (true, Some(request)) = (rules.has(Mistake::ForceIgnored), &mut seen.request) {
+        if let (true, Some(request)) = (rules.has(Mistake::ForceIgnored), &mut snapshot.request) {
             request.force = false;
         }
-        seen
+        snapshot
     }
 }

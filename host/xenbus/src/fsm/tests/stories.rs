@@ -1,8 +1,8 @@
-//! The life of a device, step by step.
+//! Stories of a device, event by event.
 
 use super::*;
 
-/// A machine with which to tell a story: each line is an event and the action that it is to bring about.
+/// State machine whose events and expected actions read as a story.
 pub(super) struct Story(pub(super) DeviceFsm);
 
 impl Story {
@@ -16,27 +16,27 @@ impl Story {
         self
     }
 
-    /// Something changes, and this is found.
+    /// Delivers `Changed` and answers the read with this observation.
     #[track_caller]
-    pub(super) fn sees(&mut self, seen: Observation, action: impl Into<Option<FsmAction>>) -> &mut Self {
+    pub(super) fn reads(&mut self, read: Observation, action: impl Into<Option<FsmAction>>) -> &mut Self {
         let Some(FsmAction::ReadState(ticket)) = self.0.apply(&Event::Changed) else {
-            panic!("no look: {:?}", self.0)
+            panic!("no read: {:?}", self.0)
         };
-        self.on(Event::StateRead(ticket, seen), action)
+        self.on(Event::StateRead(ticket, read), action)
     }
 
-    /// An event, such as the end of an operation, that brings about a look, which finds this.
+    /// Delivers an event that requests a read and answers the read with this observation.
     #[track_caller]
-    pub(super) fn then_sees(
+    pub(super) fn then_reads(
         &mut self,
         event: Event,
-        seen: Observation,
+        read: Observation,
         action: impl Into<Option<FsmAction>>,
     ) -> &mut Self {
         let Some(FsmAction::ReadState(ticket)) = self.0.apply(&event) else {
-            panic!("no look: {:?}", self.0)
+            panic!("no read: {:?}", self.0)
         };
-        self.on(Event::StateRead(ticket, seen), action)
+        self.on(Event::StateRead(ticket, read), action)
     }
 
     #[track_caller]
@@ -45,24 +45,24 @@ impl Story {
         self
     }
 
-    /// A device that was plugged.
+    /// Connects a device.
     #[track_caller]
     pub(super) fn connected(mode: Mode, kind: Kind) -> Self {
         let mut story = Self::new(mode, kind.clone());
         story
-            .then_sees(Event::Add, wanted(&kind), FsmAction::RunHandler)
+            .then_reads(Event::Add, ready(&kind), FsmAction::RunHandler)
             .on(Event::HandlerDone, FsmAction::Publish)
             .on(DONE, None);
         story.is(Phase::Connected);
         story
     }
 
-    /// A device whose handler failed.
+    /// Fails a device's handler.
     #[track_caller]
     pub(super) fn failed(mode: Mode, kind: Kind) -> Self {
         let mut story = Self::new(mode, kind.clone());
         story
-            .then_sees(Event::Add, wanted(&kind), FsmAction::RunHandler)
+            .then_reads(Event::Add, ready(&kind), FsmAction::RunHandler)
             .on(Event::HandlerFailed, FsmAction::Release)
             .on(Event::Released, FsmAction::PublishFailure)
             .on(DONE, None)
@@ -77,12 +77,12 @@ pub(super) const REFUSED: Event = Event::Written(WriteOutcome::Failed);
 pub(super) const UNKNOWN: Event = Event::Written(WriteOutcome::Unknown);
 
 #[test]
-fn a_device_is_plugged_and_unplugged_in_a_driver_domain() {
+fn driver_domain_connects_and_removes_a_device() {
     for kind in [Kind::VBD, Kind::VIF, Kind::VBD3, Kind::QDISK] {
         Story::connected(Mode::DriverDomain, kind.clone())
-            .sees(in_use(&kind), None)
-            .sees(unplugged(&kind), FsmAction::Release)
-            .then_sees(Event::Released, unplugged(&kind), FsmAction::PublishDisconnected)
+            .reads(in_use(&kind), None)
+            .reads(closed(&kind), FsmAction::Release)
+            .then_reads(Event::Released, closed(&kind), FsmAction::PublishDisconnected)
             .on(DONE, FsmAction::RemoveDirectory)
             .on(DONE, FsmAction::Forget)
             .is(Phase::Absent);
@@ -90,41 +90,41 @@ fn a_device_is_plugged_and_unplugged_in_a_driver_domain() {
 }
 
 #[test]
-fn a_guest_that_reboots_keeps_its_devices() {
+fn rebooting_guest_keeps_its_devices() {
     let kind = Kind::VIF;
     let mut story = Story::connected(Mode::DriverDomain, kind.clone());
     for state in [4, 5, 6, 2, 4].map(|number| XenbusState::ALL[number]) {
         story
-            .sees(Observation { state, ..in_use(&kind) }, None)
+            .reads(Observation { state, ..in_use(&kind) }, None)
             .is(Phase::Connected);
     }
 }
 
 #[test]
-fn a_card_waits_for_its_link_and_a_device_without_online_for_its_end() {
+fn vif_waits_for_its_link_and_offline_device_for_its_end() {
     let kind = Kind::VIF;
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(
+        .reads(
             Observation {
                 netdev: false,
-                ..wanted(&kind)
+                ..ready(&kind)
             },
             None,
         )
         .is(Phase::Waiting)
-        .sees(
+        .reads(
             Observation {
                 online: false,
-                ..wanted(&kind)
+                ..ready(&kind)
             },
             None,
         )
-        .sees(wanted(&kind), FsmAction::RunHandler)
-        // The handler may have given the link another name.
-        .sees(
+        .reads(ready(&kind), FsmAction::RunHandler)
+        // The handler may have renamed the link.
+        .reads(
             Observation {
                 netdev: false,
-                ..wanted(&kind)
+                ..ready(&kind)
             },
             None,
         )
@@ -132,61 +132,61 @@ fn a_card_waits_for_its_link_and_a_device_without_online_for_its_end() {
 }
 
 #[test]
-fn a_device_that_is_lost_while_its_handler_runs_is_undone_and_never_published() {
+fn device_gone_during_handler_is_released_unpublished() {
     let kind = Kind::VBD;
     let other = Observation {
         identity: identity(&kind, Some("b")),
-        ..wanted(&kind)
+        ..ready(&kind)
     };
     let losses = [
         absent(&kind),
-        unplugged(&kind),
+        closed(&kind),
         other,
         Observation {
             frontend_gone: true,
-            ..wanted(&kind)
+            ..ready(&kind)
         },
         Observation {
             online: false,
-            ..wanted(&kind)
+            ..ready(&kind)
         },
         Observation {
             state: XenbusState::Closing,
-            ..wanted(&kind)
+            ..ready(&kind)
         },
         Observation {
             state: XenbusState::Initialising,
-            ..wanted(&kind)
+            ..ready(&kind)
         },
         Observation {
             status: HotplugStatus::Connected,
-            ..wanted(&kind)
+            ..ready(&kind)
         },
         in_use(&kind),
     ];
     for lost in losses {
         for end in [Event::HandlerDone, Event::HandlerFailed] {
             Story::new(Mode::DriverDomain, kind.clone())
-                .sees(wanted(&kind), FsmAction::RunHandler)
-                .sees(lost.clone(), FsmAction::StopHandler)
-                // It is told once, and a look that finds it again does not bring it back.
-                .sees(wanted(&kind), None)
+                .reads(ready(&kind), FsmAction::RunHandler)
+                .reads(lost.clone(), FsmAction::StopHandler)
+                // The handler is stopped once, and a later read does not undo that.
+                .reads(ready(&kind), None)
                 .on(end, FsmAction::Release)
-                .then_sees(Event::Released, absent(&kind), FsmAction::Forget);
+                .then_reads(Event::Released, absent(&kind), FsmAction::Forget);
         }
     }
 }
 
 #[test]
-fn a_backend_that_its_handler_starts_may_move_on_by_itself() {
+fn backend_process_may_change_state_during_handler() {
     let kind = Kind::QDISK;
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(wanted(&kind), FsmAction::RunHandler)
-        .sees(
+        .reads(ready(&kind), FsmAction::RunHandler)
+        .reads(
             Observation {
                 state: XenbusState::InitWait,
                 status: HotplugStatus::Connected,
-                ..wanted(&kind)
+                ..ready(&kind)
             },
             None,
         )
@@ -194,21 +194,21 @@ fn a_backend_that_its_handler_starts_may_move_on_by_itself() {
 }
 
 #[test]
-fn a_connection_that_is_lost_is_undone_and_told() {
+fn lost_device_is_released_and_its_failure_published() {
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         for kind in [Kind::VBD, Kind::QDISK] {
             let mut story = Story::connected(mode, kind.clone());
-            story.sees(in_use(&kind), None);
+            story.reads(in_use(&kind), None);
             let Some(FsmAction::ReadState(ticket)) = story.0.apply(&Event::Changed) else {
-                panic!("no look: {:?}", story.0)
+                panic!("no read: {:?}", story.0)
             };
             story
                 .on(Event::Lost, FsmAction::Release)
-                // It was under way.
+                // The read was pending.
                 .on(Event::StateRead(ticket, in_use(&kind)), None)
                 .on(Event::Lost, None)
                 .on(Event::Released, FsmAction::PublishFailure)
-                .then_sees(
+                .then_reads(
                     DONE,
                     Observation {
                         status: HotplugStatus::Error,
@@ -222,7 +222,7 @@ fn a_connection_that_is_lost_is_undone_and_told() {
 }
 
 #[test]
-fn a_qdisk_that_its_guests_qemu_took_up_first_still_gets_its_handler() {
+fn qdisk_connected_by_its_qemu_still_gets_its_handler() {
     let kind = Kind::QDISK;
     for state in [XenbusState::InitWait, XenbusState::Connected] {
         let taken_up = |served| Observation {
@@ -231,18 +231,18 @@ fn a_qdisk_that_its_guests_qemu_took_up_first_still_gets_its_handler() {
             ..in_use(&kind)
         };
         Story::new(Mode::DriverDomain, kind.clone())
-            .sees(taken_up(true), FsmAction::RunHandler)
-            .sees(taken_up(true), None)
+            .reads(taken_up(true), FsmAction::RunHandler)
+            .reads(taken_up(true), None)
             .on(Event::HandlerDone, FsmAction::Publish)
             .on(DONE, None)
-            .sees(taken_up(true), None)
+            .reads(taken_up(true), None)
             .is(Phase::Connected);
         Story::new(Mode::DriverDomain, kind.clone())
-            .sees(taken_up(false), None)
+            .reads(taken_up(false), None)
             .is(Phase::Foreign);
-        // One that has failed did so with another QEMU.
+        // A failure is that of an earlier QEMU.
         Story::new(Mode::DriverDomain, kind.clone())
-            .sees(
+            .reads(
                 Observation {
                     status: HotplugStatus::Error,
                     ..taken_up(true)
@@ -254,7 +254,7 @@ fn a_qdisk_that_its_guests_qemu_took_up_first_still_gets_its_handler() {
 }
 
 #[test]
-fn a_qdisk_that_nobody_serves_is_over_as_soon_as_it_is_offline() {
+fn unserved_qdisk_is_leaving_once_offline() {
     let kind = Kind::QDISK;
     let offline = |status| Observation {
         state: XenbusState::Closing,
@@ -275,7 +275,7 @@ fn a_qdisk_that_nobody_serves_is_over_as_soon_as_it_is_offline() {
         assert!(!of_kernel.leaving(), "the kernel closes it");
     }
     Story::failed(Mode::DriverDomain, kind.clone())
-        .sees(offline(HotplugStatus::Error), FsmAction::PublishDisconnected)
+        .reads(offline(HotplugStatus::Error), FsmAction::PublishDisconnected)
         .on(DONE, FsmAction::RemoveDirectory)
         .on(DONE, FsmAction::Forget);
     assert!(
@@ -285,7 +285,7 @@ fn a_qdisk_that_nobody_serves_is_over_as_soon_as_it_is_offline() {
 }
 
 #[test]
-fn a_qdisk_whose_qemu_ended_before_it_was_closed_is_over_once_that_is_told() {
+fn qdisk_of_ended_qemu_is_removed_once_its_error_is_read() {
     let kind = Kind::QDISK;
     let closing = |served, status| Observation {
         state: XenbusState::Closing,
@@ -295,137 +295,139 @@ fn a_qdisk_whose_qemu_ended_before_it_was_closed_is_over_once_that_is_told() {
         ..in_use(&kind)
     };
     let (connected, error) = (HotplugStatus::Connected, HotplugStatus::Error);
-    // It is detached before its handler is done; another disk's QEMU goes on, and closes this one, or is about to.
+    // Detached before its handler is done; another disk's QEMU continues and will close this one.
     Story::connected(Mode::DriverDomain, kind.clone())
-        .sees(
+        .reads(
             Observation {
                 frontend_gone: true,
                 ..closing(true, connected)
             },
             FsmAction::Release,
         )
-        .then_sees(Event::Released, closing(true, connected), None)
+        .then_reads(Event::Released, closing(true, connected), None)
         .is(Phase::Foreign)
-        // It ended with that other disk: whoever ended it has written this.
-        .sees(closing(false, error), FsmAction::PublishDisconnected)
+        // QEMU ended with that other disk, and the daemon wrote the error.
+        .reads(closing(false, error), FsmAction::PublishDisconnected)
         .on(DONE, FsmAction::RemoveDirectory);
-    // What an unknown QEMU has taken up is closed by that one.
-    Story::new(Mode::DriverDomain, kind.clone()).sees(closing(false, connected), None);
+    // An unknown QEMU closes the device that it serves.
+    Story::new(Mode::DriverDomain, kind.clone()).reads(closing(false, connected), None);
 }
 
 #[test]
-fn a_directory_that_went_before_its_connection_was_published_is_undone() {
+fn directory_gone_before_publish_is_released() {
     let kind = Kind::VBD;
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(wanted(&kind), FsmAction::RunHandler)
+        .reads(ready(&kind), FsmAction::RunHandler)
         .on(Event::HandlerDone, FsmAction::Publish)
         .on(STALE, FsmAction::Release)
-        .then_sees(Event::Released, absent(&kind), FsmAction::Forget);
+        .then_reads(Event::Released, absent(&kind), FsmAction::Forget);
 }
 
 #[test]
-fn a_connection_that_the_store_refuses_is_undone_and_fails() {
+fn refused_publish_is_released_and_fails() {
     let kind = Kind::VBD;
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(wanted(&kind), FsmAction::RunHandler)
+        .reads(ready(&kind), FsmAction::RunHandler)
         .on(Event::HandlerDone, FsmAction::Publish)
         .on(REFUSED, FsmAction::Release)
         .on(Event::Released, FsmAction::PublishFailure)
         .on(REFUSED, None)
         .is(Phase::Failed { published: false })
-        // The failure is told again, and the handler does not run again.
-        .sees(wanted(&kind), FsmAction::PublishFailure)
+        // The failure is published again, and the handler does not run again.
+        .reads(ready(&kind), FsmAction::PublishFailure)
         .on(DONE, None)
         .is(Phase::Failed { published: true });
 }
 
 #[test]
-fn a_connection_of_which_nobody_knows_whether_it_was_published_is_looked_at() {
+fn unknown_write_outcome_is_read_again() {
     for kind in [Kind::VBD, Kind::VBD3] {
         let published = || {
             let mut story = Story::new(Mode::DriverDomain, kind.clone());
             story
-                .sees(wanted(&kind), FsmAction::RunHandler)
+                .reads(ready(&kind), FsmAction::RunHandler)
                 .on(Event::HandlerDone, FsmAction::Publish);
             story
         };
-        published().then_sees(UNKNOWN, in_use(&kind), None).is(Phase::Connected);
-        published().then_sees(UNKNOWN, wanted(&kind), FsmAction::Release);
-        published().then_sees(UNKNOWN, absent(&kind), FsmAction::Release);
+        published()
+            .then_reads(UNKNOWN, in_use(&kind), None)
+            .is(Phase::Connected);
+        published().then_reads(UNKNOWN, ready(&kind), FsmAction::Release);
+        published().then_reads(UNKNOWN, absent(&kind), FsmAction::Release);
     }
     let kind = Kind::VBD;
-    let told = Observation {
+    let with_error = Observation {
         status: HotplugStatus::Error,
-        ..wanted(&kind)
+        ..ready(&kind)
     };
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(wanted(&kind), FsmAction::RunHandler)
+        .reads(ready(&kind), FsmAction::RunHandler)
         .on(Event::HandlerFailed, FsmAction::Release)
         .on(Event::Released, FsmAction::PublishFailure)
         .on(UNKNOWN, None)
-        .sees(told, FsmAction::PublishFailure);
+        .reads(with_error, FsmAction::PublishFailure);
     Story::connected(Mode::DriverDomain, kind.clone())
-        .sees(unplugged(&kind), FsmAction::Release)
-        .then_sees(Event::Released, unplugged(&kind), FsmAction::PublishDisconnected)
-        .then_sees(UNKNOWN, unplugged(&kind), FsmAction::PublishDisconnected)
+        .reads(closed(&kind), FsmAction::Release)
+        .then_reads(Event::Released, closed(&kind), FsmAction::PublishDisconnected)
+        .then_reads(UNKNOWN, closed(&kind), FsmAction::PublishDisconnected)
         .on(DONE, FsmAction::RemoveDirectory)
-        .then_sees(UNKNOWN, absent(&kind), FsmAction::Forget);
+        .then_reads(UNKNOWN, absent(&kind), FsmAction::Forget);
 }
 
 #[test]
-fn a_failed_device_stays_failed_until_it_goes() {
+fn failed_device_stays_failed_until_it_is_removed() {
     let kind = Kind::VIF;
     let failed = Observation {
         status: HotplugStatus::Error,
-        ..wanted(&kind)
+        ..ready(&kind)
     };
     let busy = Observation {
         status: HotplugStatus::Busy,
-        ..wanted(&kind)
+        ..ready(&kind)
     };
-    let unplugged = Observation {
+    let closed = Observation {
         status: HotplugStatus::Error,
-        ..unplugged(&kind)
+        ..closed(&kind)
     };
     Story::failed(Mode::DriverDomain, kind.clone())
-        .sees(failed.clone(), None)
-        .sees(busy, None)
-        .sees(
+        .reads(failed.clone(), None)
+        .reads(busy, None)
+        .reads(
             Observation {
                 state: XenbusState::Closing,
                 ..failed
             },
             None,
         )
-        .sees(unplugged, FsmAction::PublishDisconnected)
+        .reads(closed, FsmAction::PublishDisconnected)
         .on(DONE, FsmAction::RemoveDirectory)
         .on(DONE, FsmAction::Forget);
 }
 
 #[test]
-fn a_failed_device_that_is_made_anew_is_tried_again() {
+fn recreated_failed_device_is_retried() {
     let kind = Kind::VBD;
     Story::failed(Mode::DriverDomain, kind.clone())
-        .sees(
+        .reads(
             Observation {
                 state: XenbusState::Initialising,
-                ..wanted(&kind)
+                ..ready(&kind)
             },
             None,
         )
         .is(Phase::Waiting)
-        .sees(wanted(&kind), FsmAction::RunHandler);
-    // Also where the state in between was not seen, and where an operator emptied the status.
-    Story::failed(Mode::DriverDomain, kind.clone()).sees(wanted(&kind), FsmAction::RunHandler);
+        .reads(ready(&kind), FsmAction::RunHandler);
+    // The same if state 1 was not read, or an operator emptied the status.
+    Story::failed(Mode::DriverDomain, kind.clone()).reads(ready(&kind), FsmAction::RunHandler);
     let other = Observation {
         identity: identity(&kind, Some("b")),
         status: HotplugStatus::Error,
-        ..wanted(&kind)
+        ..ready(&kind)
     };
-    Story::failed(Mode::DriverDomain, kind.clone()).sees(other, FsmAction::RunHandler);
-    // Or somebody else has done it meanwhile.
+    Story::failed(Mode::DriverDomain, kind.clone()).reads(other, FsmAction::RunHandler);
+    // Or somebody else has connected it meanwhile.
     Story::failed(Mode::DriverDomain, kind.clone())
-        .sees(in_use(&kind), None)
+        .reads(in_use(&kind), None)
         .is(Phase::Foreign);
 }
 
@@ -434,66 +436,66 @@ fn reused_domid_is_another_device() {
     let kind = Kind::VBD;
     let next = Observation {
         identity: identity(&kind, Some("b")),
-        ..wanted(&kind)
+        ..ready(&kind)
     };
     let mut story = Story::connected(Mode::DriverDomain, kind.clone());
     story
-        .sees(next.clone(), FsmAction::Release)
-        .then_sees(Event::Released, next.clone(), FsmAction::RunHandler);
+        .reads(next.clone(), FsmAction::Release)
+        .then_reads(Event::Released, next.clone(), FsmAction::RunHandler);
     assert_eq!(story.0.identity(), Some(&next.identity));
 }
 
 #[test]
-fn the_virtual_machine_may_become_known_later_and_is_the_same_from_then_on() {
+fn vm_path_known_later_is_fixed_from_then_on() {
     let kind = Kind::VBD;
     let nameless = Observation {
         identity: identity(&kind, None),
-        ..wanted(&kind)
+        ..ready(&kind)
     };
     let other = Observation {
         identity: identity(&kind, Some("b")),
         ..in_use(&kind)
     };
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(nameless, FsmAction::RunHandler)
+        .reads(nameless, FsmAction::RunHandler)
         .on(Event::HandlerDone, FsmAction::Publish)
         .on(DONE, None)
-        .sees(in_use(&kind), None)
-        .sees(
+        .reads(in_use(&kind), None)
+        .reads(
             Observation {
                 identity: identity(&kind, None),
                 ..in_use(&kind)
             },
             None,
         )
-        .sees(other, FsmAction::Release);
+        .reads(other, FsmAction::Release);
 }
 
 #[test]
-fn what_others_connected_is_left_to_them_and_removed_in_a_driver_domain() {
+fn foreign_device_is_removed_only_in_a_driver_domain() {
     let kind = Kind::VBD;
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(in_use(&kind), None)
+        .reads(in_use(&kind), None)
         .is(Phase::Foreign)
-        .sees(unplugged(&kind), FsmAction::PublishDisconnected)
+        .reads(closed(&kind), FsmAction::PublishDisconnected)
         .on(DONE, FsmAction::RemoveDirectory)
         .on(DONE, FsmAction::Forget);
     Story::new(Mode::Dom0, kind.clone())
-        .sees(unplugged(&kind), None)
+        .reads(closed(&kind), None)
         .is(Phase::Foreign)
-        .sees(absent(&kind), FsmAction::Forget);
-    // Also where the status has been taken away, as vif-bridge does it.
+        .reads(absent(&kind), FsmAction::Forget);
+    // The same if vif-bridge has removed the status.
     let offline = Observation {
         status: HotplugStatus::None,
-        ..unplugged(&kind)
+        ..closed(&kind)
     };
     Story::new(Mode::Dom0, kind.clone())
-        .sees(offline, None)
+        .reads(offline, None)
         .is(Phase::Waiting);
 }
 
-/// A connected device into whose state somebody has written 1.
-fn set_back(kind: &Kind) -> Observation {
+/// Connected device whose state somebody reset to 1.
+fn reset(kind: &Kind) -> Observation {
     Observation {
         state: XenbusState::Initialising,
         ..in_use(kind)
@@ -501,64 +503,64 @@ fn set_back(kind: &Kind) -> Observation {
 }
 
 #[test]
-fn what_is_connected_is_taken_back_before_it_is_released_where_only_its_state_is_made_anew() {
+fn reset_device_is_withdrawn_before_it_is_released() {
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         let kind = Kind::VBD;
         Story::connected(mode, kind.clone())
-            .sees(set_back(&kind), FsmAction::Withdraw)
+            .reads(reset(&kind), FsmAction::Withdraw)
             .is(Phase::Withdrawing)
             .on(DONE, FsmAction::Release);
-        // What cannot be taken back stays held, and is taken back later.
+        // A connection that cannot be withdrawn stays held, and is withdrawn later.
         Story::connected(mode, kind.clone())
-            .sees(set_back(&kind), FsmAction::Withdraw)
+            .reads(reset(&kind), FsmAction::Withdraw)
             .on(REFUSED, None)
             .is(Phase::Connected)
-            .sees(set_back(&kind), FsmAction::Withdraw)
-            .then_sees(UNKNOWN, set_back(&kind), FsmAction::Withdraw)
-            .then_sees(STALE, in_use(&kind), None)
+            .reads(reset(&kind), FsmAction::Withdraw)
+            .then_reads(UNKNOWN, reset(&kind), FsmAction::Withdraw)
+            .then_reads(STALE, in_use(&kind), None)
             .is(Phase::Connected);
-        // A directory that was made anew as a whole holds nothing to take back.
+        // A recreated directory has nothing to withdraw.
         let anew = Observation {
             status: HotplugStatus::None,
-            ..set_back(&kind)
+            ..reset(&kind)
         };
-        Story::connected(mode, kind.clone()).sees(anew, FsmAction::Release);
-        // A kind whose handler runs at that state is at it when its guest comes again.
-        Story::connected(mode, Kind::QDISK).sees(set_back(&Kind::QDISK), None);
+        Story::connected(mode, kind.clone()).reads(anew, FsmAction::Release);
+        // A kind whose handler runs at state 1 passes through it when its guest reboots.
+        Story::connected(mode, Kind::QDISK).reads(reset(&Kind::QDISK), None);
     }
 }
 
 #[test]
-fn what_cannot_be_released_is_tried_again_before_anything_else_happens() {
+fn failed_release_is_retried_before_anything_else() {
     let kind = Kind::VBD;
     let mut story = Story::connected(Mode::DriverDomain, kind.clone());
     story
-        .sees(unplugged(&kind), FsmAction::Release)
+        .reads(closed(&kind), FsmAction::Release)
         .on(Event::ReleaseFailed, None)
         .on(Event::Changed, FsmAction::Release)
-        .then_sees(Event::Released, unplugged(&kind), FsmAction::PublishDisconnected);
+        .then_reads(Event::Released, closed(&kind), FsmAction::PublishDisconnected);
 }
 
 #[test]
-fn a_directory_that_cannot_be_removed_is_tried_again_at_the_next_look() {
+fn refused_removal_is_retried_at_the_next_read() {
     let kind = Kind::VBD;
-    let told = Observation {
+    let disconnected = Observation {
         status: HotplugStatus::Disconnected,
-        ..unplugged(&kind)
+        ..closed(&kind)
     };
     Story::connected(Mode::DriverDomain, kind.clone())
-        .sees(unplugged(&kind), FsmAction::Release)
-        .then_sees(Event::Released, unplugged(&kind), FsmAction::PublishDisconnected)
+        .reads(closed(&kind), FsmAction::Release)
+        .then_reads(Event::Released, closed(&kind), FsmAction::PublishDisconnected)
         // A status that cannot be written does not keep the directory.
         .on(REFUSED, FsmAction::RemoveDirectory)
         .on(REFUSED, None)
-        .sees(told, FsmAction::RemoveDirectory)
-        // Made anew in the meantime: not ours to remove.
-        .then_sees(STALE, wanted(&kind), FsmAction::RunHandler);
+        .reads(disconnected, FsmAction::RemoveDirectory)
+        // Recreated in the meantime, so not ours to remove.
+        .then_reads(STALE, ready(&kind), FsmAction::RunHandler);
 }
 
 #[test]
-fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
+fn adopted_device_is_kept_if_connected_else_released() {
     let kind = Kind::VBD;
     let adopted = |found| {
         Story(DeviceFsm::adopted(
@@ -568,19 +570,19 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
         ))
     };
     adopted(RecoveredState::Connected)
-        .sees(in_use(&kind), None)
+        .reads(in_use(&kind), None)
         .is(Phase::Connected);
-    adopted(RecoveredState::Connected).sees(absent(&kind), FsmAction::Release);
-    // The handler was done, and nothing was published.
+    adopted(RecoveredState::Connected).reads(absent(&kind), FsmAction::Release);
+    // The handler was done and nothing published.
     adopted(RecoveredState::Connected)
-        .sees(wanted(&kind), FsmAction::Release)
-        .then_sees(Event::Released, wanted(&kind), FsmAction::RunHandler);
-    // Something of it had gone.
+        .reads(ready(&kind), FsmAction::Release)
+        .then_reads(Event::Released, ready(&kind), FsmAction::RunHandler);
+    // A resource is gone.
     adopted(RecoveredState::Lost)
         .on(Event::Changed, FsmAction::Release)
         .on(Event::Released, FsmAction::PublishFailure)
         .on(DONE, None)
-        .sees(
+        .reads(
             Observation {
                 status: HotplugStatus::Error,
                 ..in_use(&kind)
@@ -590,11 +592,11 @@ fn start_up_keeps_what_is_connected_and_undoes_what_is_unfinished() {
         .is(Phase::Failed { published: true });
     adopted(RecoveredState::Unfinished)
         .on(Event::Changed, FsmAction::Release)
-        .then_sees(Event::Released, wanted(&kind), FsmAction::RunHandler);
+        .then_reads(Event::Released, ready(&kind), FsmAction::RunHandler);
 }
 
 #[test]
-fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
+fn lost_device_publishes_failure_over_its_connected() {
     for mode in [Mode::DriverDomain, Mode::Dom0] {
         let kind = Kind::VIF;
         let at_start = || {
@@ -616,68 +618,68 @@ fn what_was_lost_is_told_over_the_connected_that_still_stands_there() {
                 .on(Event::Released, FsmAction::PublishFailure)
                 .on(UNKNOWN, None)
                 .is(Phase::Failed { published: false })
-                .sees(in_use(&kind), FsmAction::PublishFailure)
+                .reads(in_use(&kind), FsmAction::PublishFailure)
                 .on(DONE, None)
                 .is(Phase::Failed { published: true })
-                // Whoever connects it after that is somebody else.
-                .sees(in_use(&kind), None)
+                // A later `connected` is somebody else's.
+                .reads(in_use(&kind), None)
                 .is(Phase::Foreign);
         }
         for mut story in [at_start(), later()] {
             story
                 .on(Event::Released, FsmAction::PublishFailure)
                 .on(UNKNOWN, None)
-                .sees(absent(&kind), FsmAction::Forget)
+                .reads(absent(&kind), FsmAction::Forget)
                 .is(Phase::Absent);
         }
         for mut story in [at_start(), later()] {
             story.on(Event::Released, FsmAction::PublishFailure);
             assert!(story.0.accepts_failure(&in_use(&kind)));
-            // One that was made anew meanwhile has not failed.
-            assert!(!story.0.accepts_failure(&wanted(&kind)));
+            // A recreated device has not failed.
+            assert!(!story.0.accepts_failure(&ready(&kind)));
             let expected = (mode == Mode::DriverDomain).then_some(FsmAction::RunHandler);
-            story.then_sees(Event::Written(WriteOutcome::Stale), wanted(&kind), expected);
+            story.then_reads(Event::Written(WriteOutcome::Stale), ready(&kind), expected);
         }
     }
-    // What failed by itself was never connected by us.
+    // A device whose handler failed was never published as connected.
     let kind = Kind::VIF;
     Story::new(Mode::DriverDomain, kind.clone())
-        .sees(wanted(&kind), FsmAction::RunHandler)
+        .reads(ready(&kind), FsmAction::RunHandler)
         .on(Event::HandlerFailed, FsmAction::Release)
         .on(Event::Released, FsmAction::PublishFailure)
         .on(UNKNOWN, None)
-        .sees(in_use(&kind), None)
+        .reads(in_use(&kind), None)
         .is(Phase::Foreign);
 }
 
 #[test]
-fn a_change_during_an_operation_is_looked_at_after_it() {
+fn change_during_an_operation_is_read_after_it() {
     let kind = Kind::VBD;
     let mut story = Story::new(Mode::DriverDomain, kind.clone());
     story
-        .sees(wanted(&kind), FsmAction::RunHandler)
+        .reads(ready(&kind), FsmAction::RunHandler)
         .on(Event::HandlerDone, FsmAction::Publish)
         .on(Event::Changed, None)
         .on(Event::Changed, None)
-        .then_sees(DONE, in_use(&kind), None)
+        .then_reads(DONE, in_use(&kind), None)
         .is(Phase::Connected);
 }
 
 #[test]
-fn a_look_from_before_the_publication_does_not_undo_it() {
+fn read_from_before_a_publish_does_not_undo_it() {
     let kind = Kind::VBD;
     let mut story = Story::new(Mode::DriverDomain, kind.clone());
-    story.sees(wanted(&kind), FsmAction::RunHandler);
+    story.reads(ready(&kind), FsmAction::RunHandler);
     let Some(FsmAction::ReadState(old)) = story.0.apply(&Event::Changed) else {
-        panic!("no look")
+        panic!("no read")
     };
     story.on(Event::HandlerDone, FsmAction::Publish);
-    // It was still under way: so there is another one afterwards, and it no longer counts.
+    // The read was pending, so another one follows and the first is outdated.
     let Some(FsmAction::ReadState(new)) = story.0.apply(&DONE) else {
-        panic!("no look")
+        panic!("no read")
     };
     story
-        .on(Event::StateRead(old, wanted(&kind)), None)
+        .on(Event::StateRead(old, ready(&kind)), None)
         .on(Event::StateRead(new, in_use(&kind)), None)
         .is(Phase::Connected);
 }

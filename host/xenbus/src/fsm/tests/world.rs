@@ -1,108 +1,108 @@
-//! A device in a small world of its own: store, kernel, toolstack, handler and daemon, each of which may do its next
-//! step at any time, and be told of the others' late, twice or never.
+//! Random runs of one device with its store, kernel, toolstack, handler and daemon, whose steps come in any order and whose
+//! events come late, twice or never.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
 
-/// The device's directory.
+/// Directory of the device.
 #[derive(Clone, Debug)]
 struct Directory {
-    /// Which virtual machine's: the domain id is used again by the next.
+    /// The guest, since its domain id is reused by the next.
     vm: u32,
     state: XenbusState,
     online: bool,
     status: HotplugStatus,
-    /// Whether it was us who wrote `connected`.
+    /// The daemon wrote `connected`.
     ours: bool,
 }
 
-/// What is held on the machine, and in the journal.
+/// Held resources, with their record in the journal.
 #[derive(Clone, Debug)]
 struct Hold {
     vm: u32,
     complete: bool,
 }
 
-/// Something on its way: to be done, or to be told.
+/// Action or event under way.
 #[derive(Clone, Debug)]
 enum Pending {
-    /// With the identity that the machine had when it asked for it.
+    /// An action with the machine's identity at that time.
     Do(FsmAction, Option<Identity>),
-    Tell(Event),
+    Deliver(Event),
 }
 
 #[derive(Debug)]
 struct World {
     mode: Mode,
     kind: Kind,
-    /// Whether we may read the guest's `vm` node.
+    /// The daemon may read the guest's `vm` node.
     vm_readable: bool,
     directory: Option<Directory>,
     vms: u32,
     frontend_gone: bool,
     link: bool,
     hold: Option<Hold>,
-    /// The journal's record: of which virtual machine, and whether it is being released or has been.
+    /// Record of the journal: the guest, and whether the release has begun.
     record: Option<(u32, bool)>,
-    machine: DeviceFsm,
+    fsm: DeviceFsm,
     pending: Vec<Pending>,
-    /// Whether a handler may run: in dom0, somebody asked for it, and none ran since.
-    asked: bool,
-    /// The virtual machine whose handler ran last, and of whose effects the connection consists.
+    /// A script call allows a handler that has not run yet.
+    called: bool,
+    /// Guest whose handler ran last.
     handled: Option<u32>,
 }
 
-/// How an operation goes.
+/// Outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Luck {
-    Well,
-    /// It fails, and nothing is done.
-    Ill,
-    /// Of a store operation nobody gets to know how it went, and it went well. Other operations fail.
-    UnknownWell,
-    /// The same, and it failed.
-    UnknownIll,
+enum Fate {
+    Succeeds,
+    /// It fails and does nothing.
+    Fails,
+    /// A write succeeds with an unknown outcome; other operations fail.
+    UnknownSuccess,
+    /// A write fails with an unknown outcome; other operations fail.
+    UnknownFailure,
 }
 
-/// One step of somebody's.
+/// Step of any party.
 #[derive(Clone, Debug)]
 enum Step {
-    /// What is on its way arrives, whichever, and if it is to be done, goes well or ill.
-    Arrive { which: Index, luck: Luck },
-    /// What is told arrives, and once more later. Only what may be repeated is.
+    /// A pending action or event arrives.
+    Arrive { which: Index, fate: Fate },
+    /// An event that may be repeated arrives and stays pending.
     ArriveTwice(Index),
-    /// What is told gets lost. Only what may get lost does.
+    /// An event that may be lost is lost.
     Lose(Index),
-    /// Somebody says that something changed.
+    /// A watch fires.
     Change,
-    /// The toolstack makes the device, for the next virtual machine or for the same one, also where it was.
-    Make { next: bool },
-    /// The toolstack asks for the device's end.
-    Unplug,
+    /// The toolstack creates the device, for the next guest or the same one, even over an existing directory.
+    Create { next: bool },
+    /// The toolstack detaches the device.
+    Detach,
     /// The toolstack removes the directory.
     Remove,
     /// The guest ends.
     Destroy,
-    /// The kernel, or whatever serves the device, moves on.
+    /// The backend proceeds to its next state.
     Serve,
     /// The guest closes its device, as when it reboots.
     Close,
-    /// Somebody writes the state anew of a device that is connected.
-    SetBack,
+    /// Somebody resets the state of a connected device.
+    Reset,
     /// The link appears.
     Link,
     /// Somebody else sets the device up.
-    Meddle,
-    /// The toolstack asks by its script, or no longer waits for what it asked.
-    Ask(Event),
-    /// The daemon is killed and started; what was held may be gone then.
+    ConnectByOther,
+    /// A script calls, or its caller no longer waits.
+    Call(Event),
+    /// The daemon is killed and started; held resources may be gone then.
     Restart { lost: bool },
 }
 
 impl World {
     fn new(mode: Mode, kind: Kind, vm_readable: bool) -> Self {
-        let machine = DeviceFsm::new(mode, kind.clone());
+        let fsm = DeviceFsm::new(mode, kind.clone());
         Self {
             mode,
             kind,
@@ -113,9 +113,9 @@ impl World {
             link: false,
             hold: None,
             record: None,
-            machine,
+            fsm,
             pending: Vec::new(),
-            asked: false,
+            called: false,
             handled: None,
         }
     }
@@ -137,7 +137,7 @@ impl World {
             state: found.state,
             online: found.online,
             frontend_gone: self.frontend_gone,
-            // A handler may rename the link, after which a look does not find it.
+            // A handler may rename the link, after which a read does not find it.
             served: false,
             netdev: !self.kind.needs_netdev() || (self.link && self.hold.is_none()),
             status: found.status,
@@ -147,16 +147,16 @@ impl World {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Arrive { which, luck } => {
+            Step::Arrive { which, fate } => {
                 if !self.pending.is_empty() {
                     let pending = self.pending.remove(which.index(self.pending.len()));
-                    self.arrive(pending, luck);
+                    self.arrive(pending, fate);
                 }
             }
             Step::ArriveTwice(which) => {
                 if let Some(index) = self.loose(which) {
                     let pending = self.pending[index].clone();
-                    self.arrive(pending, Luck::Well);
+                    self.arrive(pending, Fate::Succeeds);
                 }
             }
             Step::Lose(which) => {
@@ -164,8 +164,8 @@ impl World {
                     self.pending.remove(index);
                 }
             }
-            Step::Change => self.pending.push(Pending::Tell(Event::Changed)),
-            Step::Make { next } => {
+            Step::Change => self.pending.push(Pending::Deliver(Event::Changed)),
+            Step::Create { next } => {
                 self.vms += u32::from(next || self.directory.is_none() || self.frontend_gone);
                 self.frontend_gone = false;
                 self.link = false;
@@ -178,7 +178,7 @@ impl World {
                     ours: false,
                 });
             }
-            Step::Unplug => {
+            Step::Detach => {
                 if let Some(directory) = &mut self.directory {
                     directory.online = false;
                     directory.state = XenbusState::Closing;
@@ -196,7 +196,7 @@ impl World {
                     found.state = XenbusState::Closed;
                 }
             }
-            Step::SetBack => {
+            Step::Reset => {
                 let gone = self.frontend_gone;
                 let used = |found: &&mut Directory| found.ours && found.online && !gone;
                 if let Some(found) = self.directory.as_mut().filter(used) {
@@ -209,24 +209,24 @@ impl World {
                     .as_ref()
                     .is_some_and(|found| found.state == XenbusState::InitWait);
             }
-            Step::Meddle => {
+            Step::ConnectByOther => {
                 let at = self.kind.handler_state();
                 let waits = |found: &&mut Directory| found.state == at && found.status == HotplugStatus::None;
                 if let Some(directory) = self.directory.as_mut().filter(waits) {
                     directory.status = HotplugStatus::Connected;
                 }
             }
-            Step::Ask(event) => self.pending.push(Pending::Tell(event)),
+            Step::Call(event) => self.pending.push(Pending::Deliver(event)),
             Step::Restart { lost } => self.restart(lost),
         }
     }
 
-    /// Which of the pending may get lost or come twice: looks and changes. Completions come once.
+    /// Picks a pending read or change, which may be lost or repeated. Completions come once.
     fn loose(&self, which: Index) -> Option<usize> {
         let is_loose = |pending: &Pending| {
             matches!(
                 pending,
-                Pending::Tell(Event::Changed | Event::StateRead(..)) | Pending::Do(FsmAction::ReadState(_), _)
+                Pending::Deliver(Event::Changed | Event::StateRead(..)) | Pending::Do(FsmAction::ReadState(_), _)
             )
         };
         let loose: Vec<usize> = (0..self.pending.len())
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// One step of what serves the device. Returns whether there was one to do.
+    /// Takes one step of the backend.
     fn serve(&mut self) {
         use XenbusState::{Closed, Closing, Connected, InitWait, Initialising};
         let waits_for_us = self.kind.handler_state() == Initialising;
@@ -249,7 +249,7 @@ impl World {
             Initialising if !waits_for_us || connected => InitWait,
             InitWait if connected && !self.frontend_gone => Connected,
             Closing => Closed,
-            // The guest is back.
+            // The guest has rebooted.
             Closed if found.online && !self.frontend_gone => InitWait,
             _ if self.frontend_gone => Closed,
             state => state,
@@ -258,67 +258,67 @@ impl World {
 
     fn restart(&mut self, lost: bool) {
         self.pending.clear();
-        self.asked = false;
-        self.pending.push(Pending::Tell(Event::Changed));
+        self.called = false;
+        self.pending.push(Pending::Deliver(Event::Changed));
         let Some((vm, releasing)) = self.record else {
-            self.machine = DeviceFsm::new(self.mode, self.kind.clone());
+            self.fsm = DeviceFsm::new(self.mode, self.kind.clone());
             return;
         };
         let identity = self.identity_of(vm);
-        let seen = self.observe();
-        let published = seen.status == HotplugStatus::Connected;
+        let read = self.observe();
+        let published = read.status == HotplugStatus::Connected;
         let complete = self.hold.as_ref().is_some_and(|hold| hold.complete);
-        let found = match (complete && !lost, seen.is_of(&identity) && !seen.leaving()) {
+        let found = match (complete && !lost, read.is_of(&identity) && !read.leaving()) {
             (_, true) if releasing && published && self.mode == Mode::DriverDomain => RecoveredState::Lost,
             _ if releasing => RecoveredState::Unfinished,
             (true, true) => RecoveredState::Connected,
-            // What the kernel has not taken up is told to be lost and, since it was asked for, done again.
-            (false, true) if published && seen.withdrawable(&identity) => {
+            // A device that no backend uses yet is withdrawn and, since a script called, connected again.
+            (false, true) if published && read.withdrawable(&identity) => {
                 self.directory.as_mut().unwrap().status = HotplugStatus::Error;
-                self.pending.push(Pending::Tell(Event::Add));
+                self.pending.push(Pending::Deliver(Event::Add));
                 RecoveredState::Unfinished
             }
             (false, true) if published => RecoveredState::Lost,
             _ => RecoveredState::Unfinished,
         };
-        self.machine = DeviceFsm::adopted(self.mode, identity, found);
+        self.fsm = DeviceFsm::adopted(self.mode, identity, found);
     }
 
-    fn arrive(&mut self, pending: Pending, luck: Luck) {
+    fn arrive(&mut self, pending: Pending, fate: Fate) {
         match pending {
             Pending::Do(action, identity) => {
-                if let Some(event) = self.carry_out(action, identity, luck) {
-                    self.pending.push(Pending::Tell(event));
+                if let Some(event) = self.carry_out(action, identity, fate) {
+                    self.pending.push(Pending::Deliver(event));
                 }
             }
-            Pending::Tell(event) => {
+            Pending::Deliver(event) => {
                 match event {
-                    Event::Add => self.asked = true,
-                    Event::Remove | Event::AddCancelled => self.asked = false,
+                    Event::Add => self.called = true,
+                    Event::Remove | Event::AddCancelled => self.called = false,
                     _ => {}
                 }
-                let action = self.machine.apply(&event);
+                let action = self.fsm.apply(&event);
                 if action == Some(FsmAction::RunHandler) {
-                    assert!(self.asked || self.mode == Mode::DriverDomain, "nobody asked");
-                    self.asked = false;
+                    assert!(self.called || self.mode == Mode::DriverDomain, "no script called");
+                    self.called = false;
                 }
-                if self.machine.phase().settled() || action == Some(FsmAction::RunHandler) {
+                if self.fsm.phase().settled() || action == Some(FsmAction::RunHandler) {
                     self.record = None;
                 }
                 match action {
                     None | Some(FsmAction::StopHandler) => {}
                     Some(FsmAction::Forget) => {
-                        assert!(self.hold.is_none(), "something is held of a forgotten device");
-                        self.machine = DeviceFsm::new(self.mode, self.kind.clone());
-                        // Looks are answers to a machine; what remains is news.
+                        assert!(self.hold.is_none(), "resources are held for a forgotten device");
+                        self.fsm = DeviceFsm::new(self.mode, self.kind.clone());
+                        // Reads belong to the old machine; other events remain.
                         self.pending
-                            .retain(|pending| matches!(pending, Pending::Tell(event) if is_news(event)));
+                            .retain(|pending| matches!(pending, Pending::Deliver(event) if is_external(event)));
                     }
-                    Some(action) => self.pending.push(Pending::Do(action, self.machine.identity().cloned())),
+                    Some(action) => self.pending.push(Pending::Do(action, self.fsm.identity().cloned())),
                 }
                 let in_flight = |pending: &&Pending| match pending {
                     Pending::Do(action, _) => !matches!(action, FsmAction::ReadState(_)),
-                    Pending::Tell(event) => !is_news(event) && !matches!(event, Event::StateRead(..)),
+                    Pending::Deliver(event) => !is_external(event) && !matches!(event, Event::StateRead(..)),
                 };
                 assert!(
                     self.pending.iter().filter(in_flight).count() <= 1,
@@ -328,20 +328,20 @@ impl World {
         }
     }
 
-    /// Does what the machine asked for, as the daemon would: each write is one transaction that looks once more.
-    fn carry_out(&mut self, action: FsmAction, identity: Option<Identity>, luck: Luck) -> Option<Event> {
-        let seen = self.observe();
+    /// Carries out an action as the daemon does: each write is one transaction that reads again.
+    fn carry_out(&mut self, action: FsmAction, identity: Option<Identity>, fate: Fate) -> Option<Event> {
+        let read = self.observe();
         let own = |holds: bool| if holds { WriteOutcome::Done } else { WriteOutcome::Stale };
-        let identity = identity.unwrap_or_else(|| seen.identity.clone());
+        let identity = identity.unwrap_or_else(|| read.identity.clone());
         let store = !matches!(action, FsmAction::RunHandler | FsmAction::Release);
-        let failed = luck == Luck::Ill || luck == Luck::UnknownIll || (luck == Luck::UnknownWell && !store);
+        let failed = fate == Fate::Fails || fate == Fate::UnknownFailure || (fate == Fate::UnknownSuccess && !store);
         let outcome = match action {
-            FsmAction::ReadState(ticket) => return Some(Event::StateRead(ticket, seen)),
+            FsmAction::ReadState(ticket) => return Some(Event::StateRead(ticket, read)),
             FsmAction::RunHandler => {
-                assert!(self.hold.is_none(), "a handler runs while something is held");
+                assert!(self.hold.is_none(), "a handler runs while resources are held");
                 self.handled = self.directory.as_ref().map(|found| found.vm);
-                // It may fail with everything done, with half of it, or, without a device, with nothing.
-                let Some(vm) = self.handled.filter(|_| seen.is_of(&identity)) else {
+                // It may fail with all resources, with some or, without a device, with none.
+                let Some(vm) = self.handled.filter(|_| read.is_of(&identity)) else {
                     return Some(Event::HandlerFailed);
                 };
                 self.hold = Some(Hold { vm, complete: !failed });
@@ -362,11 +362,11 @@ impl World {
                 self.hold = None;
                 return Some(Event::Released);
             }
-            FsmAction::Publish => own(seen.connectable(&identity)),
-            FsmAction::Withdraw => own(seen.withdrawable(&identity)),
-            FsmAction::PublishFailure => own(self.machine.accepts_failure(&seen)),
-            FsmAction::PublishDisconnected => own(seen.is_of(&identity)),
-            FsmAction::RemoveDirectory => own(seen.is_of(&identity) && seen.leaving()),
+            FsmAction::Publish => own(read.connectable(&identity)),
+            FsmAction::Withdraw => own(read.withdrawable(&identity)),
+            FsmAction::PublishFailure => own(self.fsm.accepts_failure(&read)),
+            FsmAction::PublishDisconnected => own(read.is_of(&identity)),
+            FsmAction::RemoveDirectory => own(read.is_of(&identity) && read.leaving()),
             FsmAction::StopHandler | FsmAction::Forget => unreachable!("taken at once"),
         };
         let outcome = if failed && outcome == WriteOutcome::Done {
@@ -377,7 +377,7 @@ impl World {
         if outcome == WriteOutcome::Done {
             self.write(action);
         }
-        let unknown = matches!(luck, Luck::UnknownWell | Luck::UnknownIll);
+        let unknown = matches!(fate, Fate::UnknownSuccess | Fate::UnknownFailure);
         Some(Event::Written(if unknown { WriteOutcome::Unknown } else { outcome }))
     }
 
@@ -385,52 +385,55 @@ impl World {
         let directory = self.directory.as_mut().unwrap();
         match action {
             FsmAction::Publish => {
-                // Of two virtual machines that cannot be told apart, nobody could tell.
+                // Guests without a readable `vm` node cannot be told apart.
                 assert!(
                     !self.vm_readable || self.handled == Some(directory.vm),
-                    "another's effects are published"
+                    "another device's resources are published"
                 );
                 directory.status = HotplugStatus::Connected;
                 directory.ours = true;
             }
             FsmAction::Withdraw => {
-                assert!(self.hold.is_some(), "what is taken back is not held any more");
+                assert!(self.hold.is_some(), "withdrawn while nothing is held");
                 directory.status = HotplugStatus::None;
             }
             FsmAction::PublishFailure => {
                 let anew = !directory.ours && directory.status == HotplugStatus::None;
                 assert!(
-                    !(self.machine.lost && anew),
-                    "what was lost is told of what was made anew"
+                    !(self.fsm.lost && anew),
+                    "a recreated device gets the failure of a lost one"
                 );
                 directory.status = HotplugStatus::Error;
             }
             FsmAction::PublishDisconnected => {
-                assert!(self.hold.is_none(), "the end is told while something is held");
+                assert!(
+                    self.hold.is_none(),
+                    "disconnected is published while resources are held"
+                );
                 directory.status = HotplugStatus::Disconnected;
             }
             FsmAction::RemoveDirectory => {
                 assert_eq!(self.mode, Mode::DriverDomain);
-                assert!(self.hold.is_none(), "the directory goes while something is held");
+                assert!(self.hold.is_none(), "the directory is removed while resources are held");
                 self.directory = None;
             }
             _ => unreachable!("writes nothing"),
         }
     }
 
-    /// Everything on its way arrives, and goes well.
+    /// Delivers everything pending, successfully.
     fn settle(&mut self) {
         for _ in 0..1000 {
             if self.pending.is_empty() {
                 return;
             }
             let pending = self.pending.remove(0);
-            self.arrive(pending, Luck::Well);
+            self.arrive(pending, Fate::Succeeds);
         }
-        panic!("it never comes to an end: {self:?}");
+        panic!("it does not settle: {self:?}");
     }
 
-    /// Nobody wants anything any more; what is under way goes on to its end, and then there is one last look.
+    /// Lets everything under way end, with a last read.
     fn come_to_rest(&mut self) {
         for _ in 0..4 {
             self.settle();
@@ -444,15 +447,15 @@ impl World {
     }
 
     fn check(&self) {
-        let phase = self.machine.phase();
+        let phase = self.fsm.phase();
         assert_eq!(phase.holds(), self.hold.is_some(), "{self:?}");
         let Some(found) = &self.directory else {
             assert_eq!(phase, Phase::Absent, "{self:?}");
             return;
         };
-        let seen = self.observe();
-        assert!(!self.machine.remove_pending(), "{self:?}");
-        if seen.leaving() {
+        let read = self.observe();
+        assert!(!self.fsm.remove_pending(), "{self:?}");
+        if read.leaving() {
             assert_eq!(self.mode, Mode::Dom0, "a directory is left over: {self:?}");
             assert!(self.hold.is_none(), "{self:?}");
             let expected = match found.status {
@@ -479,47 +482,47 @@ impl World {
                 "{self:?}"
             ),
             (_, None) => {
-                let waits = seen.state == self.kind.handler_state() && seen.online && seen.netdev;
-                let wanted = self.machine.add_pending() || self.mode == Mode::DriverDomain;
-                assert!(!(waits && wanted), "it waits and nobody comes: {self:?}");
+                let waits = read.state == self.kind.handler_state() && read.online && read.netdev;
+                let wanted = self.fsm.add_pending() || self.mode == Mode::DriverDomain;
+                assert!(!(waits && wanted), "a ready device is not connected: {self:?}");
                 let told = phase == Phase::Released { published: true } && found.status == HotplugStatus::Disconnected;
                 assert!(phase == Phase::Waiting || (told && self.mode == Mode::Dom0), "{self:?}");
             }
-            (_, Some(_)) => panic!("something is held of a device that is not connected: {self:?}"),
+            (_, Some(_)) => panic!("resources are held for a device that is not connected: {self:?}"),
         }
     }
 }
 
-/// Whether an event is from outside, and no answer to the machine.
-fn is_news(event: &Event) -> bool {
+/// Tells whether an event is from outside and not an answer to the machine.
+fn is_external(event: &Event) -> bool {
     matches!(event, Event::Changed | Event::Add | Event::Remove | Event::AddCancelled)
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     let which = any::<Index>;
-    let luck = prop_oneof![
-        17 => Just(Luck::Well),
-        1 => Just(Luck::Ill),
-        1 => Just(Luck::UnknownWell),
-        1 => Just(Luck::UnknownIll),
+    let fate = prop_oneof![
+        17 => Just(Fate::Succeeds),
+        1 => Just(Fate::Fails),
+        1 => Just(Fate::UnknownSuccess),
+        1 => Just(Fate::UnknownFailure),
     ];
     prop_oneof![
-        24 => (which(), luck).prop_map(|(which, luck)| Step::Arrive { which, luck }),
+        24 => (which(), fate).prop_map(|(which, fate)| Step::Arrive { which, fate }),
         3 => which().prop_map(Step::ArriveTwice),
         3 => which().prop_map(Step::Lose),
         8 => Just(Step::Change),
-        3 => any::<bool>().prop_map(|next| Step::Make { next }),
-        2 => Just(Step::Unplug),
+        3 => any::<bool>().prop_map(|next| Step::Create { next }),
+        2 => Just(Step::Detach),
         1 => Just(Step::Remove),
         1 => Just(Step::Destroy),
         8 => Just(Step::Serve),
         1 => Just(Step::Close),
-        1 => Just(Step::SetBack),
+        1 => Just(Step::Reset),
         3 => Just(Step::Link),
-        1 => Just(Step::Meddle),
-        4 => Just(Step::Ask(Event::Add)),
-        1 => Just(Step::Ask(Event::Remove)),
-        1 => Just(Step::Ask(Event::AddCancelled)),
+        1 => Just(Step::ConnectByOther),
+        4 => Just(Step::Call(Event::Add)),
+        1 => Just(Step::Call(Event::Remove)),
+        1 => Just(Step::Call(Event::AddCancelled)),
         1 => prop::bool::weighted(0.3).prop_map(|lost| Step::Restart { lost }),
     ]
 }
@@ -532,7 +535,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_in_whatever_order_it_ends_in_the_right_place(
+    fn any_order_of_events_ends_in_the_right_phase(
         mode in prop::sample::select(vec![Mode::DriverDomain, Mode::Dom0]),
         kind in any_kind(),
         vm_readable in any::<bool>(),
