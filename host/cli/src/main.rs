@@ -15,16 +15,16 @@ use clap::{Parser, Subcommand};
 use devices::{Attach, Detach, Prepare};
 use scripts::Scripts;
 use watch::Watch;
-use xenplug_control::{Client, Settings};
+use xenplug_control::{Client, Settings, error_chain};
 
-/// Shows what xenplugd does, asks driver domains for devices, and puts the scripts' stand-ins in place.
+/// Shows the state of xenplugd, attaches devices of driver domains, and installs the shims of the hotplug scripts.
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command line, 3 not within the time."
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not in time."
 )]
 struct Arguments {
-    /// The daemon's control socket [default: that of the configuration, /run/xenplug/control.sock without one].
+    /// Path of the daemon's control socket [default: from the configuration, else /run/xenplug/control.sock].
     #[arg(long, global = true, value_name = "SOCKET")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,37 +33,37 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows the devices: plugin, state, what is held, since when, last error.
+    /// Shows the devices: plugin, state, start of the state, held resources, last error.
     Status {
-        /// As JSON, for programs. The fields are those of the control socket's /status.
+        /// Print JSON with the fields of the control socket's /status.
         #[arg(long)]
         json: bool,
     },
     /// Shows the daemon's metrics, in the OpenMetrics text format.
     Metrics,
-    /// Shows the devices, and what becomes of them, as it happens.
+    /// Shows the devices and their changes as they happen.
     #[command(long_about = watch::ABOUT)]
     Watch(Watch),
-    /// Lets a domain serve devices that `xenplug attach` asks it for.
+    /// Prepares a domain to serve devices of `xenplug attach`.
     #[command(long_about = devices::PREPARE)]
     Prepare(Prepare),
-    /// Asks a driver domain for a disk or a network card of a guest.
+    /// Attaches a disk or a vif of a driver domain to a guest.
     #[command(long_about = devices::ATTACH, after_long_help = devices::MORE)]
     Attach(Attach),
-    /// Asks a driver domain to give a device back.
+    /// Detaches a device of a driver domain.
     #[command(long_about = devices::DETACH, after_long_help = devices::MORE)]
     Detach(Detach),
-    /// Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
+    /// Installs and removes the shims of dom0's hotplug scripts.
     #[command(long_about = scripts::ABOUT, after_long_help = scripts::MORE)]
     Scripts(Scripts),
 }
 
-/// Why a command failed.
+/// Error of a command.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Daemon(#[from] xenplug_control::Error),
-    #[error("no answer can be written: {0}")]
+    #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error(transparent)]
     Scripts(#[from] scripts::Error),
@@ -71,15 +71,27 @@ enum Failure {
     Devices(#[from] devices::Error),
 }
 
+/// Exit code of usage and configuration errors, which is clap's as well.
+const USAGE: u8 = 2;
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Scripts(error) if error.is_usage() => ExitCode::from(USAGE),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(code) => code,
-        // Whoever reads has seen enough.
+        // The reader has closed the pipe.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&with_causes(&failure));
-            ExitCode::FAILURE
+            complain(&error_chain(&failure));
+            failure.exit_code()
         }
     }
 }
@@ -106,45 +118,31 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Attach(attach) => return Ok(runtime.block_on(attach.run())?),
         Command::Detach(detach) => return Ok(runtime.block_on(detach.run())?),
         Command::Scripts(scripts) => {
-            let said = scripts.run(&runtime, arguments.socket.as_deref())?;
-            said.complaints.iter().for_each(|complaint| complain(complaint));
-            if said.failed {
+            let report = scripts.run(&runtime, arguments.socket.as_deref())?;
+            report.warnings.iter().for_each(|warning| complain(warning));
+            if report.failed {
                 code = ExitCode::FAILURE;
             }
-            said.text
+            report.text
         }
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(code)
 }
 
-/// The daemon, by the socket that is named here or in its configuration. It is the daemon that insists on a good one.
+/// Makes a client for the socket of the command line or the configuration. Only the daemon rejects a broken configuration.
 fn client(arguments: &Arguments) -> Client {
     if let Some(socket) = &arguments.socket {
         return Client::new(socket);
     }
     let settings = Settings::read(&Settings::file()).unwrap_or_else(|error| {
-        complain(&format!("the default socket is used: {error}"));
+        complain(&format!("the default socket is used: {}", error_chain(&error)));
         None
     });
     Client::new(&settings.unwrap_or_default().socket)
 }
 
-/// The text of an error and its causes. A cause that the text contains already is left out.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 fn complain(text: &str) {
-    // Nobody else could be told.
+    // There is nowhere else to report to.
     let _ = writeln!(io::stderr(), "xenplug: {text}");
 }

@@ -1,4 +1,4 @@
-//! `xenplug scripts`: puts the stand-ins for dom0's hotplug scripts in place, takes them back, and tells how it stands.
+//! `xenplug scripts`: installs, removes and lists the shims of dom0's hotplug scripts.
 
 mod folder;
 mod name;
@@ -14,125 +14,133 @@ use std::{
 use clap::{Args, Subcommand};
 use folder::{Change, Folder, Locked};
 use name::Name;
-use xenplug_control::{Client, Settings, script::SHIM};
+use xenplug_control::{Client, Settings, error_chain, script::SHIM};
 
-/// The longest path of a program that every kernel takes in a first line: 128 bytes with `#!` and a newline before
+/// Longest path of a program that every kernel accepts in a first line: 128 bytes with `#!` and a newline before
 /// Linux 5.1 (linux/include/uapi/linux/binfmts.h, `BINPRM_BUF_SIZE`).
 const PROGRAM_MAX: usize = 120;
 
-/// What the command is for.
+/// Long help of the command.
 pub(crate) const ABOUT: &str = "\
-Puts xenplug-script in the place of dom0's hotplug scripts, and takes it back.
+Installs and removes the shims of dom0's hotplug scripts.
 
-A stand-in is a small text file under the script's name, which libxl runs as it ran the script: it asks xenplugd, which
-has to run with mode = \"dom0\". The original stays beside it as NAME.xenplug-original, and is run for the devices that it
-has set up itself, and with scripts.fallback = \"original\" while xenplugd is away.
+A shim is a small text file under the script's name, which libxl runs as it ran the script: it calls xenplugd, which has to
+run with mode = \"dom0\". The original stays beside it as NAME.xenplug-original and runs for the devices that it has set up
+itself, and with scripts.fallback = \"original\" while xenplugd is away.
 
-At every moment a whole script is in its place, and what was interrupted is completed by the next run.";
+At every moment there is a complete script under the name, and the next run completes an interrupted one.";
 
-/// What there is to know besides.
+/// Closing help of the command.
 pub(crate) const MORE: &str = "\
 States:
-  stand-in  a stand-in is in the script's place
-  original  the original is, and none is saved
-  missing   nothing is: the package with the original is not installed, or somebody has removed the stand-in
-  outdated  a stand-in is that names another program or was edited; install renews it
-  changed   another script is, though an original is saved: a package's upgrade has replaced the stand-in. Both install
-            and uninstall keep the new one, and rename what was saved to NAME.xenplug-old
+  shim      the shim is installed
+  original  the original is in place and none is saved
+  missing   there is no script: the package with the original is not installed, or somebody has removed the shim
+  outdated  the shim names another program or was edited; install renews it
+  changed   another script has replaced the shim, as a package's upgrade does, and an original is saved. Both install and
+            uninstall keep the new script and rename the saved one to NAME.xenplug-old
 
-After the stand-ins are taken back, keep xenplugd running until the devices that it has set up have gone: it releases
-them when they go, and the originals do not know what it holds.
+After uninstalling the shims keep xenplugd running until the devices that it has set up are gone: it releases them when
+they are removed, and the originals do not know the resources that it holds.
 
-Exit codes: 0 done, 1 failed, 2 the command line.";
+Exit codes: 0 done, 1 failed, 2 usage or configuration.";
 
 /// `xenplug scripts`.
 #[derive(Args)]
 pub(crate) struct Scripts {
     #[command(subcommand)]
     command: Command,
-    /// Where the hotplug scripts are.
+    /// Folder of the hotplug scripts.
     #[arg(long, global = true, value_name = "FOLDER", default_value = "/etc/xen/scripts")]
     folder: PathBuf,
-    /// The program that stands in for them.
+    /// Program that the shims run.
     #[arg(
         long,
         global = true,
         value_name = "PROGRAM",
         default_value = "/usr/lib/xenplug/xenplug-script"
     )]
-    stand_in: PathBuf,
-    /// The daemon's configuration [default: $XENPLUG_CONFIG, else /etc/xenplug/xenplugd.toml].
+    shim: PathBuf,
+    /// Configuration of the daemon [default: $XENPLUG_CONFIG, else /etc/xenplug/xenplugd.toml].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Puts stand-ins in the place of scripts, and keeps the originals.
+    /// Installs shims and keeps the originals.
     Install {
-        /// The scripts; without any, all that the configuration's plugins stand in for, and with those for cards vif-setup.
+        /// Scripts [default: all that the configuration's plugins replace, and vif-setup with those for vifs].
         #[arg(value_name = "NAME")]
         names: Vec<Name>,
     },
-    /// Puts the originals back: the very same files.
+    /// Restores the originals, the very same files.
     Uninstall {
-        /// The scripts; without any, all that have a stand-in.
+        /// Scripts [default: all that have a shim].
         #[arg(value_name = "NAME")]
         names: Vec<Name>,
     },
-    /// Shows for each script what is in its place and where its original is, and whether all that a stand-in needs is
-    /// there.
+    /// Shows the state of each script and its original, and whether the shims can work.
     Status {
-        /// As JSON, for programs.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// Why nothing could be begun.
+/// Error before any script was changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Settings(#[from] xenplug_control::SettingsError),
     #[error(
-        "{file}: mode is not \"dom0\": in a driver domain xenplugd plugs by itself, in the place of `xl devd`, and no \
-         script is run",
+        "{file}: mode is not \"dom0\": in a driver domain xenplugd replaces `xl devd`, and no script is run",
         file = .0.display()
     )]
     Mode(PathBuf),
-    #[error("no script is named, and no plugin of {file} stands in for one", file = .0.display())]
+    #[error("no script is named, and no plugin of {file} replaces one", file = .0.display())]
     Nothing(PathBuf),
-    #[error("the configuration asks for a script that has no stand-in: {0}")]
+    #[error("the configuration names a script that cannot be replaced")]
     Name(#[from] name::Error),
-    #[error("{program} cannot stand in for a script: {why}", program = .program.display())]
+    #[error("{program} cannot be a shim: {why}", program = .program.display())]
     Program { program: PathBuf, why: String },
     #[error(transparent)]
     Folder(#[from] folder::Error),
-    #[error("the status cannot be put into JSON: {0}")]
+    #[error("cannot format the status")]
     Json(#[from] serde_json::Error),
 }
 
-/// What there is to say about it.
-pub(crate) struct Said {
-    /// For the standard output.
+/// Output of a run.
+pub(crate) struct Output {
+    /// Text for standard output.
     pub(crate) text: String,
-    /// What went wrong, or may go wrong, a line each.
-    pub(crate) complaints: Vec<String>,
-    /// Whether something went wrong.
+    /// Errors and warnings, a line each.
+    pub(crate) warnings: Vec<String>,
+    /// A script could not be changed.
     pub(crate) failed: bool,
 }
 
+impl Error {
+    /// Tells whether the command line or the configuration is wrong.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Settings(_) | Self::Mode(_) | Self::Nothing(_) | Self::Name(_) | Self::Program { .. }
+        )
+    }
+}
+
 impl Scripts {
-    /// Does it. `socket` is the daemon's, if the operator names one.
-    pub(crate) fn run(&self, runtime: &tokio::runtime::Runtime, socket: Option<&Path>) -> Result<Said, Error> {
-        let folder = Folder::new(&self.folder, &self.stand_in);
-        let ask = |settings: &Settings| runtime.block_on(Client::new(socket.unwrap_or(&settings.socket)).status());
+    /// Runs the command. `socket` is the daemon's, if given on the command line.
+    pub(crate) fn run(&self, runtime: &tokio::runtime::Runtime, socket: Option<&Path>) -> Result<Output, Error> {
+        let folder = Folder::new(&self.folder, &self.shim);
+        let status = |settings: &Settings| runtime.block_on(Client::new(socket.unwrap_or(&settings.socket)).status());
         match &self.command {
             Command::Install { names } => {
-                let (settings, absent) = self.dom0()?;
+                let (settings, missing_file) = self.dom0()?;
                 let mut names: BTreeSet<Name> = names.iter().cloned().collect();
                 if names.is_empty() {
-                    names = named(&settings)?;
+                    names = configured(&settings)?;
                     let dispatchers: Vec<Name> = names.iter().filter_map(Name::dispatcher).collect();
                     names.extend(
                         dispatchers
@@ -143,48 +151,48 @@ impl Scripts {
                 if names.is_empty() {
                     return Err(Error::Nothing(self.config()));
                 }
-                check_program(&self.stand_in)?;
-                let mut said = each(&folder, &names, Locked::install)?;
-                said.complaints.extend(absent);
-                if let Err(error) = ask(&settings) {
-                    said.complaints.push(error.to_string());
+                check_program(&self.shim)?;
+                let mut output = each(&folder, &names, Locked::install)?;
+                output.warnings.extend(missing_file);
+                if let Err(error) = status(&settings) {
+                    output.warnings.push(error_chain(&error));
                 }
-                Ok(said)
+                Ok(output)
             }
             Command::Uninstall { names } => {
                 let mut names: BTreeSet<Name> = names.iter().cloned().collect();
                 if names.is_empty() {
-                    names.extend(folder.touched()?);
+                    names.extend(folder.changed()?);
                 }
                 each(&folder, &names, Locked::uninstall)
             }
             Command::Status { json } => {
-                let (settings, complaint) = match Settings::read(&self.config()) {
+                let (settings, warning) = match Settings::read(&self.config()) {
                     Ok(settings) => (settings.unwrap_or_default(), None),
-                    Err(error) => (Settings::default(), Some(error.to_string())),
+                    Err(error) => (Settings::default(), Some(error_chain(&error))),
                 };
-                let mut names: BTreeSet<Name> = folder.touched()?.into_iter().collect();
-                // What the daemon would refuse is told by `install`.
+                let mut names: BTreeSet<Name> = folder.changed()?.into_iter().collect();
+                // `install` reports invalid names.
                 names.extend(settings.scripts.iter().filter_map(|name| name.parse::<Name>().ok()));
                 let report = report::Report {
                     scripts: names
                         .into_iter()
-                        .map(|name| Ok((folder.look(&name)?, name)))
+                        .map(|name| Ok((folder.slot(&name)?, name)))
                         .collect::<Result<_, folder::Error>>()?,
-                    staying: name::staying(&self.folder),
+                    unreplaced: name::unreplaced(&self.folder),
                     folder: &self.folder,
-                    program: &self.stand_in,
-                    unusable: check_program(&self.stand_in).err(),
-                    daemon: ask(&settings),
+                    program: &self.shim,
+                    unusable: check_program(&self.shim).err(),
+                    daemon: status(&settings),
                     settings: &settings,
                 };
-                Ok(Said {
+                Ok(Output {
                     text: if *json {
                         serde_json::to_string_pretty(&report.json())? + "\n"
                     } else {
                         report.table()
                     },
-                    complaints: complaint.into_iter().collect(),
+                    warnings: warning.into_iter().collect(),
                     failed: false,
                 })
             }
@@ -195,66 +203,64 @@ impl Scripts {
         self.config.clone().unwrap_or_else(Settings::file)
     }
 
-    /// The configuration, which is to be one for dom0. A package may put the stand-ins there before there is one: that is
-    /// told.
+    /// Reads the configuration, which has to be dom0's. A package may install the shims before there is one, which is only a
+    /// warning.
     fn dom0(&self) -> Result<(Settings, Option<String>), Error> {
         let file = self.config();
         match Settings::read(&file)? {
             Some(settings) if settings.mode.as_deref() == Some("dom0") => Ok((settings, None)),
             Some(_) => Err(Error::Mode(file)),
             None => {
-                let absent = format!("xenplugd has no configuration: there is no {}", file.display());
-                Ok((Settings::default(), Some(absent)))
+                let missing_file = format!("xenplugd has no configuration: there is no {}", file.display());
+                Ok((Settings::default(), Some(missing_file)))
             }
         }
     }
 }
 
-/// The scripts that the configuration's plugins stand in for.
-fn named(settings: &Settings) -> Result<BTreeSet<Name>, name::Error> {
+/// Returns the scripts that the configuration's plugins replace.
+fn configured(settings: &Settings) -> Result<BTreeSet<Name>, name::Error> {
     settings.scripts.iter().map(|name| name.parse()).collect()
 }
 
-/// Does the same to each script; one that fails does not keep the others from it.
+/// Changes each script, also after one has failed.
 fn each<'a>(
     folder: &'a Folder,
     names: &BTreeSet<Name>,
-    act: fn(&Locked<'a>, &Name) -> Result<Change, folder::Error>,
-) -> Result<Said, Error> {
+    change: fn(&Locked<'a>, &Name) -> Result<Change, folder::Error>,
+) -> Result<Output, Error> {
     let locked = folder.lock()?;
-    let mut said = Said {
+    let mut output = Output {
         text: String::new(),
-        complaints: Vec::new(),
+        warnings: Vec::new(),
         failed: false,
     };
     for name in names {
-        match act(&locked, name) {
-            Ok(change) => said.text += &format!("{name}: {}\n", report::words(change, name)),
+        match change(&locked, name) {
+            Ok(changed) => output.text += &format!("{name}: {}\n", report::describe(changed, name)),
             Err(error) => {
-                said.complaints.push(format!("{name}: {error}"));
-                said.failed = true;
+                output.warnings.push(format!("{name}: {}", error_chain(&error)));
+                output.failed = true;
             }
         }
     }
-    Ok(said)
+    Ok(output)
 }
 
-/// Whether the kernel would run the program for a script: a script whose first line names another does not start.
+/// Checks that the kernel would run the program as an interpreter.
 fn check_program(program: &Path) -> Result<(), Error> {
     let unusable = |why: &str| Error::Program {
         program: program.to_owned(),
         why: why.to_owned(),
     };
-    let text = program.to_str().ok_or_else(|| unusable("its path is no text"))?;
+    let text = program.to_str().ok_or_else(|| unusable("its path is not UTF-8"))?;
     if !program.is_absolute() || text.len() > PROGRAM_MAX || text.contains(char::is_whitespace) {
         return Err(unusable(
             "a first line takes an absolute path of at most 120 bytes without spaces",
         ));
     }
     if program.file_name() != Some(SHIM.as_ref()) {
-        return Err(unusable(
-            "it is not called xenplug-script, by which a stand-in is known",
-        ));
+        return Err(unusable("it is not named xenplug-script, which identifies a shim"));
     }
     match fs::metadata(program) {
         Ok(facts) if facts.is_file() && facts.permissions().mode() & 0o111 == 0o111 => Ok(()),

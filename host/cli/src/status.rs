@@ -1,4 +1,4 @@
-//! The status as a table for people.
+//! The daemon's status as a table.
 
 use std::{
     fmt::Write,
@@ -7,7 +7,7 @@ use std::{
 
 use xenplug_control::{Backoff, Device, Status};
 
-/// The table: one line a device, and below it what it holds and what went wrong.
+/// Formats the status: a line per device, with its held resources and its error below.
 pub(crate) fn table(status: &Status) -> String {
     let mut text = String::new();
     let store = if status.store.connected {
@@ -87,7 +87,7 @@ fn backing_off(plugin: &str, backoff: &Backoff) -> String {
     )
 }
 
-/// The device, as messages name it.
+/// Returns a device's name as in messages.
 pub(crate) fn name(device: &Device) -> String {
     let tap = if device.emulated { "-emu" } else { "" };
     format!("{}/{}/{}{tap}", device.kind, device.frontend, device.devid)
@@ -97,13 +97,13 @@ fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// How long ago, in the two largest units.
+/// Formats the time since then in its two largest units.
 fn since(seconds: u64) -> String {
     let ago = humantime::format_duration(Duration::from_secs(now().saturating_sub(seconds))).to_string();
     ago.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Seconds since the epoch.
+/// Returns the seconds since the epoch.
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_secs()
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_shows_what_is_held_and_what_went_wrong() {
+    fn table_shows_held_resources_and_errors() {
         let device = |devid, state: &str, held: &[&str], error: Option<&str>| Device {
             kind: "vbd".into(),
             frontend: 3,

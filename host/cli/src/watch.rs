@@ -1,4 +1,4 @@
-//! `xenplug watch`: what becomes of the devices, as it happens.
+//! `xenplug watch`: the devices and their changes as they happen.
 
 mod screen;
 
@@ -19,31 +19,31 @@ use xenplug_control::{Client, Device, Error, Status};
 use crate::status;
 use screen::Screen;
 
-/// What it is for.
+/// Long help of the command.
 pub(crate) const ABOUT: &str = "\
-Shows the devices, and what becomes of them, until it is interrupted.
+Shows the devices and their changes until it is interrupted.
 
-On a terminal it shows the table of `xenplug status` with the last events below it, until Ctrl-C, else a line for each event: the time,
-the device, the state it was in and the one it is in now, then plugin, what is held, and the error. With --json each event
-is an object on a line of its own, with the device as in `xenplug status --json`.
+On a terminal it shows the table of `xenplug status` with the last events below it until Ctrl-C. Otherwise it prints a line
+for each event: time, device, old and new state, plugin, held resources and error. With --json each event is an object on
+a line of its own, with the device as in `xenplug status --json`.
 
-The daemon is asked every --every; a state that does not last that long may not be seen.";
+It polls the daemon every --every; a shorter state may be missed.";
 
-/// How many events stand below the table.
+/// Events shown below the table.
 const EVENTS: usize = 10;
 
 /// `xenplug watch`.
 #[derive(Args)]
 pub(crate) struct Watch {
-    /// A JSON object for each event, for programs.
+    /// Print a JSON object for each event.
     #[arg(long)]
     json: bool,
-    /// How often to look.
+    /// Interval of polls.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "200ms")]
     every: Duration,
 }
 
-/// Why it ended.
+/// Error that ends the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -52,7 +52,7 @@ pub(crate) enum Failure {
     Output(#[from] io::Error),
 }
 
-/// A change of one device.
+/// Change of one device.
 struct Change {
     device: Device,
     from: Option<String>,
@@ -60,55 +60,59 @@ struct Change {
 }
 
 impl Watch {
-    /// Shows what happens until the output is closed, or a terminal's user has seen enough. A daemon that goes away is
-    /// waited for; one that was never there is an error.
+    /// Runs until the output is closed or, on a terminal, a signal comes. It waits for a daemon that goes away, and fails if
+    /// there was none at first.
     pub(crate) async fn run(&self, client: &Client) -> Result<(), Failure> {
-        let (mut known, mut told) = (BTreeMap::new(), Vec::new());
+        let (mut known, mut events) = (BTreeMap::new(), Vec::new());
         let mut status = Some(client.status().await?);
         let mut screen = if self.json { None } else { Screen::take()? };
-        let mut end = if screen.is_some() { Some(End::new()?) } else { None };
+        let mut end = if screen.is_some() {
+            Some(EndSignals::new()?)
+        } else {
+            None
+        };
         loop {
             let at = Instant::now() + self.every;
             let now = devices(status.as_ref());
-            // What a daemon that is away would say is not known.
+            // The devices of a daemon that is away are unknown.
             let changes = if status.is_some() {
                 changes(&known, &now)
             } else {
                 Vec::new()
             };
             for change in &changes {
-                told.push(if self.json { change.json() } else { change.line() });
+                events.push(if self.json { change.json() } else { change.line() });
             }
             if let Some(screen) = &mut screen {
-                told.drain(..told.len().saturating_sub(EVENTS));
+                events.drain(..events.len().saturating_sub(EVENTS));
                 let table = status.as_ref().map_or("xenplugd is away\n".to_owned(), status::table);
-                screen.show(&table, &told)?;
-            } else if !told.is_empty() {
-                write(&(std::mem::take(&mut told).join("\n") + "\n"))?;
+                screen.show(&table, &events)?;
+            } else if !events.is_empty() {
+                write(&(std::mem::take(&mut events).join("\n") + "\n"))?;
             }
             if status.is_some() {
                 known = now;
             }
             tokio::select! {
                 () = sleep_until(at) => {}
-                () = End::comes(&mut end) => return Ok(()),
+                () = EndSignals::received(&mut end) => return Ok(()),
             }
             status = client.status().await.ok();
         }
     }
 }
 
-/// The signals that end a picture. Where lines are written they end the program as ever.
-struct End([Signal; 3]);
+/// Signals that end the screen. Without a screen they end the program by default.
+struct EndSignals([Signal; 3]);
 
-impl End {
+impl EndSignals {
     fn new() -> io::Result<Self> {
         let [interrupt, terminate, hangup] =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
         Ok(Self([interrupt?, terminate?, hangup?]))
     }
 
-    async fn comes(end: &mut Option<Self>) {
+    async fn received(end: &mut Option<Self>) {
         match end {
             None => std::future::pending().await,
             Some(Self([interrupt, terminate, hangup])) => tokio::select! {
@@ -133,10 +137,10 @@ fn devices(status: Option<&Status>) -> Devices {
     devices.map(|device| (status::name(device), device.clone())).collect()
 }
 
-/// What is not as it was: another state, or the same one come to again.
+/// Returns the devices with another state or error than before, and those that are gone.
 fn changes(before: &Devices, now: &Devices) -> Vec<Change> {
     let state = |device: Option<&Device>| device.map(|device| device.state.clone());
-    let come = now.iter().filter_map(|(name, device)| {
+    let changed = now.iter().filter_map(|(name, device)| {
         let was = before.get(name);
         let same = was.is_some_and(|was| (&was.state, &was.error) == (&device.state, &device.error));
         (!same).then(|| Change {
@@ -151,19 +155,19 @@ fn changes(before: &Devices, now: &Devices) -> Vec<Change> {
         from: state(Some(device)),
         to: None,
     });
-    come.chain(gone).collect()
+    changed.chain(gone).collect()
 }
 
 impl Change {
     fn line(&self) -> String {
-        let word = |state: &Option<String>| state.clone().unwrap_or_else(|| "-".to_owned());
+        let state = |state: &Option<String>| state.clone().unwrap_or_else(|| "-".to_owned());
         let device = &self.device;
         let mut line = format!(
             "{} {} {} -> {}",
             time(),
             status::name(device),
-            word(&self.from),
-            word(&self.to)
+            state(&self.from),
+            state(&self.to)
         );
         let there = self.to.is_some();
         let details = device.plugin.iter().cloned();
@@ -180,7 +184,7 @@ impl Change {
     }
 }
 
-/// Now, in UTC.
+/// Formats the present time in UTC.
 fn time() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_changed_and_went_is_told() {
+    fn new_changed_and_gone_devices_are_reported() {
         let before = known(&[(1, "connecting"), (2, "connected"), (3, "connected")]);
         let now = known(&[(1, "connected"), (3, "connected"), (4, "waiting")]);
         let lines: Vec<String> = changes(&before, &now).iter().map(Change::line).collect();

@@ -1,4 +1,4 @@
-//! The client's side of the control socket.
+//! Asynchronous client of the control socket.
 
 use std::{
     io,
@@ -12,56 +12,56 @@ use tokio::net::UnixStream;
 
 use crate::Status;
 
-/// Why the daemon did not answer.
+/// Error of a request to the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It does not run, or the socket is not its own.
-    #[error("xenplugd does not answer on {socket}: {source}; is it running?", socket = .socket.display())]
+    /// The daemon does not run, or listens on another socket.
+    #[error("xenplugd does not answer on {socket}", socket = .socket.display())]
     Unreachable {
-        /// The socket.
+        /// Path of the socket.
         socket: PathBuf,
-        /// What connecting to it said.
+        /// Error of the connection.
         source: io::Error,
     },
-    /// It broke off.
-    #[error("xenplugd broke off: {0}")]
+    /// The daemon closed the connection before it answered.
+    #[error("xenplugd broke off")]
     Http(#[from] hyper::Error),
-    /// What is asked cannot be put into words.
-    #[error("xenplugd cannot be asked that: {0}")]
-    Question(#[from] hyper::http::Error),
-    /// It refused.
+    /// The request is not valid HTTP.
+    #[error("invalid request")]
+    Request(#[from] hyper::http::Error),
+    /// The daemon refused the request.
     #[error("xenplugd answered {0}")]
     Refused(StatusCode),
-    /// It is another version, perhaps.
-    #[error("xenplugd's answer is not understood: {0}")]
+    /// The answer is not of this version.
+    #[error("xenplugd's answer is not understood")]
     Answer(#[from] serde_json::Error),
 }
 
-/// Asks the daemon on its control socket.
+/// Client of the control socket.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    /// A client for this socket. Nothing is connected until something is asked.
+    /// Makes a client, which connects once per request.
     pub fn new(socket: impl AsRef<Path>) -> Self {
         Self {
             socket: socket.as_ref().to_owned(),
         }
     }
 
-    /// What the daemon is, and its devices.
+    /// Returns the state of the daemon and its devices.
     pub async fn status(&self) -> Result<Status, Error> {
-        Ok(serde_json::from_slice(&self.ask("/status").await?)?)
+        Ok(serde_json::from_slice(&self.get("/status").await?)?)
     }
 
-    /// Its metrics, as OpenMetrics text.
+    /// Returns the metrics as OpenMetrics text.
     pub async fn metrics(&self) -> Result<String, Error> {
-        Ok(String::from_utf8_lossy(&self.ask("/metrics").await?).into_owned())
+        Ok(String::from_utf8_lossy(&self.get("/metrics").await?).into_owned())
     }
 
-    async fn ask(&self, path: &str) -> Result<Bytes, Error> {
+    async fn get(&self, path: &str) -> Result<Bytes, Error> {
         self.call(Method::GET, path).await
     }
 

@@ -1,4 +1,4 @@
-//! The daemon's control socket: what it answers, and who asks it.
+//! Messages and clients of the daemon's control socket.
 //!
 //! It speaks HTTP on a Unix socket, `/run/xenplug/control.sock`, that only root can open:
 //!
@@ -9,13 +9,15 @@
 //! | `POST /script` with a [`script::Call`] as JSON | a [`script::Answer`] as JSON, once the device is ready or down |
 //!
 //! so that `curl --unix-socket /run/xenplug/control.sock http://xenplug/metrics` works as well as `Client`,
-//! the asynchronous one (feature `client`, a default). [`script::send`] is the blocking one, for a single call, and
-//! [`Settings`] what the daemon's configuration tells those who ask.
+//! the asynchronous one (feature `client`, a default). [`script::send`] is the blocking one, for a single script
+//! call, and [`Settings`] the part of the daemon's configuration that its clients need.
 
 #[cfg(feature = "client")]
 mod client;
 pub mod script;
 mod settings;
+
+use std::error::Error as StdError;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,47 +25,47 @@ use serde::{Deserialize, Serialize};
 pub use client::{Client, Error};
 pub use settings::{Error as SettingsError, Fallback, Settings};
 
-/// Where the socket is, unless the configuration says otherwise.
+/// Default path of the socket.
 pub const DEFAULT_SOCKET: &str = "/run/xenplug/control.sock";
 
-/// What the daemon is, and every device it knows.
+/// State of the daemon and of its devices.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Status {
-    /// The daemon's version.
+    /// Version of the daemon.
     pub version: String,
     /// `driver-domain` or `dom0`.
     pub mode: String,
-    /// The domain it runs in.
+    /// Domain that the daemon runs in.
     pub domain: u16,
-    /// The store it is connected to, and whether it is now.
+    /// Connection to xenstore.
     pub store: Store,
-    /// The plugins it has loaded, by name.
+    /// Loaded plugins, by name.
     pub plugins: Vec<Plugin>,
-    /// The devices, by kind, domain and number.
+    /// Devices, by kind, domain and number.
     pub devices: Vec<Device>,
 }
 
-/// The daemon's connection to xenstore.
+/// Connection of the daemon to xenstore.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Store {
-    /// The socket or device.
+    /// Path of the socket or device.
     pub endpoint: String,
-    /// Whether the connection stands.
+    /// The connection is up.
     pub connected: bool,
 }
 
-/// A plugin that is loaded.
+/// Loaded plugin.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Plugin {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     pub name: String,
-    /// What it says of itself.
+    /// Summary from its `describe`.
     pub summary: String,
-    /// The kinds of backend it serves.
+    /// Kinds of backend that it serves.
     pub kinds: Vec<String>,
-    /// The scripts it stands in for.
+    /// Scripts that it replaces.
     pub scripts: Vec<String>,
-    /// The granted interfaces it imports.
+    /// Granted interfaces that it imports.
     pub imports: Vec<String>,
     /// The guests that it backs off from, after failures by its own fault.
     #[serde(default)]
@@ -83,28 +85,39 @@ pub struct Backoff {
     pub cause: String,
 }
 
-/// A device.
+/// Device that the daemon knows.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Device {
-    /// `vbd`, `vif`, ...
+    /// Kind of backend: `vbd`, `vif`, ...
     pub kind: String,
-    /// The domain it is for.
+    /// Domain that uses the device.
     pub frontend: u16,
-    /// Its number.
+    /// Device number.
     pub devid: u32,
-    /// Whether this is about the tap of an emulated card.
+    /// The entry is the tap of an emulated vif.
     #[serde(default)]
     pub emulated: bool,
-    /// The virtual machine's node, if it is known.
+    /// The guest's `vm` path, if known.
     pub vm: Option<String>,
-    /// The plugin that serves it.
+    /// Plugin that serves the device.
     pub plugin: Option<String>,
-    /// Where it is in its life, such as `connected`.
+    /// Phase of the device, such as `connected`.
     pub state: String,
-    /// Seconds since the epoch when it came to that state.
+    /// Start of the phase, in seconds since the epoch.
     pub since: u64,
-    /// What is held for it, oldest first, in words.
+    /// Descriptions of the held resources, oldest first.
     pub held: Vec<String>,
-    /// Its last error.
+    /// Last error of the device.
     pub error: Option<String>,
+}
+
+/// Formats an error with its chain of causes, joined by `: `. Each error of this project names only its own part.
+pub fn error_chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }

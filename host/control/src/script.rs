@@ -1,4 +1,4 @@
-//! What the scripts' stand-in asks the daemon, and what it is answered.
+//! Script calls: the messages of the shim to the daemon.
 
 mod send;
 
@@ -11,80 +11,80 @@ use serde::{Deserialize, Serialize};
 
 pub use send::{Error, send};
 
-/// The name of the program that stands in for scripts.
+/// Name of the shim's program.
 pub const SHIM: &str = "xenplug-script";
 
-/// What the saved original of a script is called, after the script's own name.
+/// Suffix of a saved original.
 const SAVED: &str = ".xenplug-original";
 
-/// Where a script's original is while a stand-in is in its place: in the same folder, as it reads others from there
-/// (`$(dirname "$0")/block-common.sh`).
+/// Returns the path of a script's original while the shim replaces it: the same folder, since it sources other scripts from
+/// there (`$(dirname "$0")/block-common.sh`).
 pub fn saved_original(script: &Path) -> PathBuf {
     let mut name = script.as_os_str().to_owned();
     name.push(SAVED);
     name.into()
 }
 
-/// The script of which this is the saved original, if it is one.
+/// Returns the script that a saved original belongs to, or `None` for any other path.
 pub fn script_of_saved(path: &Path) -> Option<PathBuf> {
     let script = path.as_os_str().to_str()?.strip_suffix(SAVED)?;
     (!script.is_empty() && !script.ends_with('/')).then(|| script.into())
 }
 
-/// What the originals take from their arguments and their environment, besides the device
+/// Parameters of the original scripts, from their arguments and their environment
 /// (tools/hotplug/Linux/vif-common.sh, vif-bridge, vif-nat).
 pub const PARAMETERS: [&str; 4] = ["bridge", "dhcp", "ip", "netdev"];
 
-/// Bytes of the longest value of a parameter: that of a node's which a handler is given.
+/// Longest value of a parameter in bytes, as of a node that a handler reads.
 pub const PARAMETER_MAX: usize = 1024;
 
-/// Whether this may be a parameter: a known name, and a line of text of bounded length.
+/// Checks that a parameter has a known name and a single line of bounded length.
 pub fn is_parameter(name: &str, value: &str) -> bool {
     PARAMETERS.contains(&name) && (1..=PARAMETER_MAX).contains(&value.len()) && !value.chars().any(char::is_control)
 }
 
-/// A hotplug script was run: by libxl (`tools/libs/light/libxl_linux.c`) or by udev.
+/// Run of a hotplug script, by libxl (`tools/libs/light/libxl_linux.c`) or udev.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Call {
-    /// The script's name, without its folder: `block`.
+    /// Name of the script without its folder: `block`.
     pub script: String,
-    /// What it was told to do.
+    /// First argument of the script.
     pub action: ScriptAction,
     /// `XENBUS_PATH`: the backend's directory, absolute or relative to the caller's domain: `backend/vbd/3/51712`.
     pub backend: String,
-    /// Whether it is about the tap of an emulated card: `type_if=tap`.
+    /// The call is about the tap of an emulated vif: `type_if=tap`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub emulated: bool,
-    /// What the script was told besides: an argument, or else the environment. Each [`is_parameter`]; one that is empty
-    /// counts as not given, as it does to the originals.
+    /// Other parameters, from an argument or else the environment. Each satisfies [`is_parameter`]; an empty one counts as
+    /// not given, as in the originals.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
 }
 
-/// A hotplug script's first argument.
+/// First argument of a hotplug script.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScriptAction {
-    /// `add` or `online`: make the device ready.
+    /// `add` or `online`: connect the device.
     Add,
-    /// `remove` or `offline`: take it down.
+    /// `remove` or `offline`: release the device.
     Remove,
 }
 
-/// How that ended.
+/// Answer to a script call.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Answer {
-    /// The device is as the script was to make it, perhaps since long.
+    /// The device is in the requested state, perhaps since before the call.
     Done,
-    /// It is not, and after an [`ScriptAction::Add`] `hotplug-error` in its directory says why, too.
+    /// The call failed; after an [`ScriptAction::Add`] the device's `hotplug-error` has the cause as well.
     Failed {
-        /// Why, in one line.
+        /// Cause, in one line.
         error: String,
     },
-    /// The device is none of the daemon's: no plugin stands in for the script, or the original script made it ready.
+    /// The daemon does not serve the device: no plugin replaces the script, or the original script connected the device.
     NotServed {
-        /// Why, in one line.
+        /// Cause, in one line.
         error: String,
     },
 }

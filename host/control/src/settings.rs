@@ -1,4 +1,4 @@
-//! What the daemon's configuration tells those who ask it: the scripts' stand-in, and the operator's command.
+//! Part of the daemon's configuration that the shim and the operator's command need.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,63 +8,63 @@ use std::{
 
 use serde::Deserialize;
 
-/// Where the configuration is, unless `XENPLUG_CONFIG` says otherwise.
+/// Default path of the configuration.
 const FILE: &str = "/etc/xenplug/xenplugd.toml";
 
-/// Why nothing could be learnt from the configuration.
+/// Error of reading the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// the file cannot be read
-    #[error("{file}: {source}", file = .file.display())]
+    /// The file cannot be read.
+    #[error("cannot read {file}", file = .file.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// Error of the read.
         source: io::Error,
     },
-    /// the file is not as the daemon wants it
+    /// The file is not valid.
     #[error("{file}:{line}: {message}", file = .file.display())]
     Parse {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Where in it.
+        /// Line of the mistake.
         line: usize,
-        /// Why, in one line.
+        /// Cause, in one line.
         message: String,
     },
 }
 
-/// What the configuration tells those who ask the daemon. The daemon itself reads all of it, and more strictly.
+/// Settings for clients of the daemon, which itself reads the whole file more strictly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `driver-domain` or `dom0`, if it says so.
+    /// `driver-domain` or `dom0`, if given.
     pub mode: Option<String>,
-    /// The control socket: `/run/xenplug/control.sock`.
+    /// Path of the control socket: `/run/xenplug/control.sock`.
     pub socket: PathBuf,
-    /// What a script's stand-in does when the daemon is away: fail.
+    /// Behaviour of the shim while the daemon is away. Default: fail.
     pub fallback: Fallback,
-    /// The scripts that the plugins stand in for.
+    /// Scripts that the plugins replace.
     pub scripts: BTreeSet<String>,
 }
 
-/// What a script's stand-in does when the daemon is away.
+/// Behaviour of the shim while the daemon is away.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fallback {
-    /// It fails, and says so in the store.
+    /// Fail, and write the error to the store.
     #[default]
     Fail,
-    /// It runs the original script in its place.
+    /// Run the original script.
     Original,
 }
 
 impl Settings {
-    /// Where the configuration is: `XENPLUG_CONFIG`, else `/etc/xenplug/xenplugd.toml`.
+    /// Returns the path of the configuration: `XENPLUG_CONFIG`, else `/etc/xenplug/xenplugd.toml`.
     pub fn file() -> PathBuf {
         env::var_os("XENPLUG_CONFIG").map_or_else(|| FILE.into(), PathBuf::from)
     }
 
-    /// Reads the configuration. `None` if there is none.
+    /// Reads the configuration, or returns `None` if there is none.
     pub fn read(file: &Path) -> Result<Option<Self>, Error> {
         match fs::read_to_string(file) {
             Ok(text) => Self::parse(file, &text).map(Some),
@@ -77,20 +77,24 @@ impl Settings {
     }
 
     fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        let written: Written = toml::from_str(text).map_err(|error| Error::Parse {
+        let file_keys: File = toml::from_str(text).map_err(|error| Error::Parse {
             file: file.to_owned(),
             line: 1 + error.span().map_or(0, |span| text[..span.start].matches('\n').count()),
             message: error.message().to_owned(),
         })?;
         let defaults = Self::default();
         Ok(Self {
-            mode: written.mode,
-            socket: written
+            mode: file_keys.mode,
+            socket: file_keys
                 .paths
                 .run
                 .map_or(defaults.socket, |run| run.join("control.sock")),
-            fallback: written.scripts.fallback,
-            scripts: written.plugin.into_values().flat_map(|plugin| plugin.scripts).collect(),
+            fallback: file_keys.scripts.fallback,
+            scripts: file_keys
+                .plugin
+                .into_values()
+                .flat_map(|plugin| plugin.scripts)
+                .collect(),
         })
     }
 }
@@ -106,9 +110,9 @@ impl Default for Settings {
     }
 }
 
-/// The file as far as it is of use here.
+/// Keys that the settings are taken from.
 #[derive(Deserialize)]
-struct Written {
+struct File {
     mode: Option<String>,
     #[serde(default)]
     paths: Paths,
@@ -144,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_read_and_the_rest_left_to_the_daemon() {
+    fn settings_ignore_keys_of_the_daemon() {
         let text = r#"
             mode = "dom0"
             future = 1
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_is_broken_is_told_with_its_line_in_one_line() {
+    fn broken_configuration_is_reported_with_its_line() {
         for text in [
             "mode = \"dom0\"\n\n[scripts]\nfallback = \"both\"\n",
             "a = 1\nb = 2\n\n= 3\n",

@@ -143,4 +143,4 @@ fn without_backend(snapshot: &DaemonSnapshot, request: &Request, foreign: bool) 
     }
 }
 
-const GUEST_GONE: &str = "the guest is gone, or does not let this domain write its frontend";
+const GUEST_GONE: &str = "the guest has gone, or does not let this domain write its frontend";

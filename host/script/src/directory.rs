@@ -1,37 +1,37 @@
-//! The backend's directory in the store, where `xl` reads why a device was not plugged.
+//! Error nodes in the backend's directory, which `xl` reads after a failed attach.
 
 use std::time::Duration;
 
 use xenplug_xenstore::{Backoff, Endpoint, Error, Path, blocking::Client};
 
-/// How long the store may say nothing to a request: what libxl's patience leaves.
+/// Timeout of a request to the store, within libxl's own.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Whose error it is.
+/// Origin of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Teller {
-    /// The daemon's: it has told the store itself, but for what it cannot even begin with.
+pub(crate) enum ErrorSource {
+    /// The daemon, which has written its error itself unless it could not even begin.
     Daemon,
-    /// The stand-in's.
-    StandIn,
+    /// The shim itself.
+    Shim,
 }
 
-/// What became of it.
+/// Result of writing an error.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// It is there to be read.
-    Written,
-    /// Nothing is written: the device is connected, whatever its script says. A repeated `add` finds it so, and one whose
-    /// daemon ended right after publishing.
+pub(crate) enum Written {
+    /// The store has an error.
+    Error,
+    /// Nothing is written, since the device is connected: after a repeated `add`, or if the daemon ended right after it
+    /// published.
     Connected,
-    /// Nothing is written: the toolstack has removed the directory, which must not come back.
+    /// Nothing is written, since the toolstack has removed the directory, which must not be recreated.
     Gone,
 }
 
-/// Writes why a device is not plugged, in one transaction with the look at whether there is such a device.
+/// Writes the error of a device that is not connected, if the device still exists.
 ///
-/// Of a tap only the error is written: the status is that of its card, whose guest may wait for it.
-pub(crate) fn tell(backend: &str, error: &str, teller: Teller, emulated: bool) -> Result<Told, Error> {
+/// For a tap only the error is written: the status belongs to its vif, which the guest may wait for.
+pub(crate) fn write_error(backend: &str, error: &str, source: ErrorSource, emulated: bool) -> Result<Written, Error> {
     let backend: Path = backend.parse()?;
     let status = backend.join("hotplug-status")?;
     let state = backend.join("state")?;
@@ -39,25 +39,25 @@ pub(crate) fn tell(backend: &str, error: &str, teller: Teller, emulated: bool) -
     Client::connect(&Endpoint::from_env(), DEADLINE)?.transaction(&Backoff::default(), |transaction| {
         // The toolstack writes directory and state together (libxl_device.c, `libxl__device_generic_add`).
         match transaction.read(&state) {
-            Err(error) if error.is_not_found() => return Ok(Told::Gone),
+            Err(error) if error.is_not_found() => return Ok(Written::Gone),
             state => state?,
         };
-        match (transaction.read(&status), teller) {
-            (_, Teller::Daemon) if emulated => return Ok(Told::Written),
+        match (transaction.read(&status), source) {
+            (_, ErrorSource::Daemon) if emulated => return Ok(Written::Error),
             _ if emulated => {}
-            (Ok(status), _) if status == b"connected" => return Ok(Told::Connected),
-            (Ok(status), Teller::Daemon) if status == b"error" || status == b"busy" => return Ok(Told::Written),
+            (Ok(status), _) if status == b"connected" => return Ok(Written::Connected),
+            (Ok(status), ErrorSource::Daemon) if status == b"error" || status == b"busy" => return Ok(Written::Error),
             (Err(error), _) if !error.is_not_found() => return Err(error),
             _ => {}
         }
-        let by = match teller {
-            Teller::Daemon => "",
-            Teller::StandIn => "xenplug-script: ",
+        let prefix = match source {
+            ErrorSource::Daemon => "",
+            ErrorSource::Shim => "xenplug-script: ",
         };
-        transaction.write(&cause, format!("{by}{error}"))?;
+        transaction.write(&cause, format!("{prefix}{error}"))?;
         if !emulated {
             transaction.write(&status, "error")?;
         }
-        Ok(Told::Written)
+        Ok(Written::Error)
     })
 }

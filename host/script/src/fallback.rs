@@ -1,46 +1,46 @@
-//! What to do about the daemon's answer, or its silence.
+//! Decision after the daemon's answer, or without one.
 
 use xenplug_control::{
-    Fallback,
+    Fallback, error_chain,
     script::{Answer, Error, ScriptAction},
 };
 
-/// What to do.
+/// Next step of the shim.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The device is as it is to be.
+    /// Succeed.
     Done,
-    /// The saved original is to be run.
+    /// Run the saved original.
     Original,
-    /// Fail. It is the daemon's to tell the store.
+    /// Fail; the daemon has written the error to the store.
     Failed(String),
-    /// Fail. The daemon has not told the store.
-    Untold(String),
+    /// Fail; the daemon has not written the error to the store.
+    FailedUnwritten(String),
 }
 
-/// What to do, by the operator's choice and whether an original was saved.
+/// Decides by the operator's fallback and whether an original is saved.
 ///
-/// The original runs only for a device that the daemon certainly has nothing to do with: two who set up the same device
-/// would each leave half of it behind. When the daemon broke off in the middle, the next one may go on.
+/// The original runs only for a device that the daemon certainly does not serve, since two programs that set up the same
+/// device would each leave resources behind. If the daemon broke off, the next one may continue.
 pub(crate) fn of(
     action: ScriptAction,
-    heard: Result<Answer, Error>,
+    answer: Result<Answer, Error>,
     fallback: Fallback,
     has_original: bool,
 ) -> Outcome {
     let chosen = fallback == Fallback::Original;
-    let (error, original) = match heard {
+    let (error, original) = match answer {
         Ok(Answer::Done) => return Outcome::Done,
         Ok(Answer::Failed { error }) => return Outcome::Failed(error),
-        // What the original has set up, before the stand-in came or in its place, only the original can take down.
+        // Only the original can remove a device that the original has set up.
         Ok(Answer::NotServed { error }) => (error, chosen || action == ScriptAction::Remove),
-        Err(error @ Error::Away { .. }) => (error.to_string(), chosen),
-        Err(error) => (error.to_string(), false),
+        Err(error @ Error::Away { .. }) => (error_chain(&error), chosen),
+        Err(error) => (error_chain(&error), false),
     };
     match (original, has_original) {
         (true, true) => Outcome::Original,
-        (true, false) => Outcome::Untold(format!("{error}; and there is no original script")),
-        (false, _) => Outcome::Untold(error),
+        (true, false) => Outcome::FailedUnwritten(format!("{error}; and there is no original script")),
+        (false, _) => Outcome::FailedUnwritten(error),
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// What the daemon says or does.
+    /// Behaviour of the daemon.
     #[derive(Clone, Copy, Debug)]
     enum Daemon {
         Done,
@@ -62,7 +62,7 @@ mod tests {
         Refused,
     }
 
-    fn heard(daemon: Daemon) -> Result<Answer, Error> {
+    fn answer(daemon: Daemon) -> Result<Answer, Error> {
         let error = "why".to_owned();
         match daemon {
             Daemon::Done => Ok(Answer::Done),
@@ -78,18 +78,18 @@ mod tests {
         }
     }
 
-    /// By the fallback's first letter, capital where the store is to be told.
+    /// Returns the outcome's first letter, capital if the shim has to write the error.
     fn letter(outcome: &Outcome) -> char {
         match outcome {
             Outcome::Done => 'd',
             Outcome::Original => 'o',
             Outcome::Failed(_) => 'f',
-            Outcome::Untold(_) => 'F',
+            Outcome::FailedUnwritten(_) => 'F',
         }
     }
 
     #[test]
-    fn the_original_runs_where_the_operator_chose_it_and_the_daemon_has_nothing_to_do_with_the_device() {
+    fn original_runs_only_for_devices_the_daemon_does_not_serve() {
         let (add, remove) = (ScriptAction::Add, ScriptAction::Remove);
         // With fallback "fail", and with "original".
         for (daemon, action, expected) in [
@@ -109,9 +109,9 @@ mod tests {
             (Daemon::Refused, remove, "FF"),
         ] {
             for (fallback, expected) in [Fallback::Fail, Fallback::Original].into_iter().zip(expected.chars()) {
-                let outcome = of(action, heard(daemon), fallback, true);
+                let outcome = of(action, answer(daemon), fallback, true);
                 assert_eq!(letter(&outcome), expected, "{daemon:?} {action:?} {fallback:?}");
-                let without = of(action, heard(daemon), fallback, false);
+                let without = of(action, answer(daemon), fallback, false);
                 let expected = if expected == 'o' { 'F' } else { expected };
                 assert_eq!(
                     letter(&without),

@@ -1,4 +1,4 @@
-//! What the script is asked to do: its arguments and environment, understood as the originals do.
+//! Parsing of the script's arguments and environment, as the originals do it.
 
 use std::{
     collections::BTreeMap,
@@ -8,19 +8,19 @@ use std::{
 
 use xenplug_control::script::{Call, PARAMETER_MAX, PARAMETERS, ScriptAction, is_parameter, script_of_saved};
 
-/// The script that only runs another one.
+/// Script that only runs another one.
 const DISPATCHER: &str = "vif-setup";
-/// The one that it runs if none is named.
+/// Script that it runs by default.
 const DISPATCHED: &str = "vif-bridge";
 
-/// Why an invocation is none of a script.
+/// Error of an invocation.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("it stands in for a script, and is not run by itself")]
+    #[error("it replaces a script and is not run by itself")]
     Direct,
-    #[error("{} has no name that is text", .0.display())]
+    #[error("{} has a name that is not UTF-8", .0.display())]
     Name(PathBuf),
-    #[error("{} is to be an original, and is a stand-in itself", .0.display())]
+    #[error("{} is saved as an original and is a shim itself", .0.display())]
     Loop(PathBuf),
     #[error("script is {}, which runs what script says", .0.display())]
     Itself(PathBuf),
@@ -30,15 +30,15 @@ pub(crate) enum Error {
     ScriptAction(String),
     #[error("unknown interface type {0:?}: not vif or tap")]
     Interface(String),
-    #[error("XENBUS_PATH is not set, or no text: which device?")]
+    #[error("XENBUS_PATH is not set or not UTF-8")]
     NoDevice,
-    #[error("neither INTERFACE, such as vif3.0-emu, nor XENBUS_PATH is set: which card's tap?")]
+    #[error("neither INTERFACE, such as vif3.0-emu, nor XENBUS_PATH is set")]
     NoTap,
-    #[error("{0} is no line of text of at most {PARAMETER_MAX} bytes")]
+    #[error("{0} is not a line of at most {PARAMETER_MAX} bytes")]
     Parameter(&'static str),
 }
 
-/// How the program was started.
+/// Parsed invocation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Invocation {
     Help,
@@ -46,29 +46,29 @@ pub(crate) enum Invocation {
     Run(Run),
 }
 
-/// In the place of a script.
+/// Run as a script.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// The stand-in's path.
+    /// Path of the script's file.
     pub(crate) script: PathBuf,
-    /// The script's arguments.
+    /// Arguments of the script.
     pub(crate) arguments: Vec<OsString>,
     pub(crate) task: Task,
 }
 
-/// What is to be done.
+/// Task of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Nothing: a script does nothing then, either.
+    /// Do nothing, as the original.
     Nothing,
-    /// Become another script, with these arguments.
+    /// Become another script with these arguments.
     Become(PathBuf, Vec<OsString>),
-    /// What the daemon is asked to do.
-    Ask(Call),
+    /// Call the daemon.
+    Call(Call),
 }
 
 impl Invocation {
-    /// From the arguments after the program's own name, and the environment.
+    /// Parses the arguments after the program's name, and the environment.
     pub(crate) fn of(
         arguments: impl Iterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -78,7 +78,7 @@ impl Invocation {
             None => return Err(Error::Direct),
             Some(word) if word == "--help" || word == "-h" => return Ok(Self::Help),
             Some(word) if word == "--version" || word == "-V" => return Ok(Self::Version),
-            // The kernel hands on a path.
+            // The kernel passes a path.
             Some(word) if !word.as_encoded_bytes().contains(&b'/') => return Err(Error::Direct),
             Some(path) => PathBuf::from(path),
         };
@@ -98,8 +98,8 @@ impl Invocation {
     }
 }
 
-/// What vif-setup does: it becomes the script that `$script` names, with the words that stand there after the name before
-/// its own arguments.
+/// Does as vif-setup: becomes the script that `$script` names, with the words after the name in `$script` before its own
+/// arguments.
 fn dispatch(
     script: &Path,
     arguments: &[OsString],
@@ -109,12 +109,12 @@ fn dispatch(
     let named = named.into_string().map_err(|named| Error::Name(named.into()))?;
     let mut words = named.split_ascii_whitespace();
     let other = words.next().unwrap_or(DISPATCHED);
-    // A name without a folder is one of the folder's scripts.
+    // A name without a folder is a script of the same folder.
     let other = match other.contains('/') {
         true => PathBuf::from(other),
         false => script.with_file_name(other),
     };
-    // The original runs itself for ever.
+    // The original would run itself for ever.
     if other.file_name().is_some_and(|name| name == DISPATCHER) {
         return Err(Error::Itself(other));
     }
@@ -141,7 +141,7 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
         "offline" => (ScriptAction::Remove, true),
         _ => return Err(Error::ScriptAction(command)),
     };
-    // What is empty counts as not set: `${netdev:-eth0}`, `[ -z "$bridge" ]`.
+    // An empty value counts as not set: `${netdev:-eth0}`, `[ -z "$bridge" ]`.
     let variable = |name: &str| {
         let mut given =
             words().filter_map(|word| Some(unquoted(word.strip_prefix(name)?.strip_prefix('=')?).to_owned()));
@@ -149,8 +149,8 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
         set.filter(|value| !value.is_empty())
     };
     let interface = variable("type_if").unwrap_or_else(|| "vif".to_owned());
-    // A card has two links if it is emulated: netback's comes `online`, QEMU's tap is `add`ed; a script is run for
-    // both, and ignores what is meant for the other (vif-common.sh).
+    // An emulated vif has two links: netback's comes `online`, QEMU's tap is `add`ed. The script runs for both and ignores
+    // the other one's actions (vif-common.sh).
     let emulated = match &*interface {
         "tap" if of_links => return Ok(Task::Nothing),
         "tap" => true,
@@ -161,13 +161,13 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
     let backend = match emulated {
         true => variable("INTERFACE")
             .as_deref()
-            .and_then(card_of_tap)
+            .and_then(vif_of_tap)
             .or(path)
             .ok_or(Error::NoTap)?,
         false => path.ok_or(Error::NoDevice)?,
     };
-    let is_card = backend.rsplit('/').nth(2) == Some("vif");
-    match (is_card, of_links || emulated) {
+    let is_vif = backend.rsplit('/').nth(2) == Some("vif");
+    match (is_vif, of_links || emulated) {
         (true, false) => return Ok(Task::Nothing),
         // Only links come online (block-common.sh).
         (false, true) => return Err(Error::ScriptAction(command)),
@@ -181,7 +181,7 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
             None => {}
         }
     }
-    Ok(Task::Ask(Call {
+    Ok(Task::Call(Call {
         script: name.to_owned(),
         action,
         backend,
@@ -190,17 +190,17 @@ fn task(script: &Path, arguments: &[OsString], environment: impl Fn(&str) -> Opt
     }))
 }
 
-/// A value as the shell that evaluates an argument has it: without the quotes around it.
+/// Removes the quotes around a value, as the shell that evaluates an argument does.
 fn unquoted(value: &str) -> &str {
     let within = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
     within('"').or_else(|| within('\'')).unwrap_or(value)
 }
 
-/// The directory of the card that a tap belongs to, by the tap's name: `vif3.0-emu`, as libxl has QEMU call it. It is
-/// this domain's, whichever that is (vif-common.sh takes it to be domain 0's).
-fn card_of_tap(link: &str) -> Option<String> {
-    let (domain, card) = link.strip_prefix("vif")?.strip_suffix("-emu")?.split_once('.')?;
-    Some(format!("backend/vif/{domain}/{card}"))
+/// Returns the directory of the vif that a tap belongs to, from the tap's name, `vif3.0-emu` in libxl's QEMU arguments. It is
+/// the own domain's (vif-common.sh assumes domain 0).
+fn vif_of_tap(link: &str) -> Option<String> {
+    let (domain, devid) = link.strip_prefix("vif")?.strip_suffix("-emu")?.split_once('.')?;
+    Some(format!("backend/vif/{domain}/{devid}"))
 }
 
 #[cfg(test)]
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     const DISK: &str = "backend/vbd/3/51712";
-    const CARD: &str = "/local/domain/0/backend/vif/3/0";
+    const VIF: &str = "/local/domain/0/backend/vif/3/0";
 
     fn invocation(line: &str, environment: &[(&str, &str)]) -> Result<Invocation, Error> {
         Invocation::of(line.split_whitespace().map(OsString::from), |name| {
@@ -226,8 +226,8 @@ mod tests {
         }
     }
 
-    fn asks(script: &str, action: ScriptAction, backend: &str) -> Task {
-        Task::Ask(Call {
+    fn calls(script: &str, action: ScriptAction, backend: &str) -> Task {
+        Task::Call(Call {
             script: script.to_owned(),
             action,
             backend: backend.to_owned(),
@@ -237,23 +237,23 @@ mod tests {
     }
 
     #[test]
-    fn what_libxl_and_udev_run_asks_for_a_device() {
+    fn arguments_of_libxl_and_udev_become_a_call() {
         let (add, remove) = (ScriptAction::Add, ScriptAction::Remove);
         for (line, backend, expected) in [
-            ("/etc/xen/scripts/block add", DISK, asks("block", add, DISK)),
-            ("/etc/xen/scripts/block remove", DISK, asks("block", remove, DISK)),
-            ("./block-own add", DISK, asks("block-own", add, DISK)),
-            ("/s/vif-bridge online type_if=vif", CARD, asks("vif-bridge", add, CARD)),
+            ("/etc/xen/scripts/block add", DISK, calls("block", add, DISK)),
+            ("/etc/xen/scripts/block remove", DISK, calls("block", remove, DISK)),
+            ("./block-own add", DISK, calls("block-own", add, DISK)),
+            ("/s/vif-bridge online type_if=vif", VIF, calls("vif-bridge", add, VIF)),
             (
                 "/s/vif-bridge type_if=vif offline",
-                CARD,
-                asks("vif-bridge", remove, CARD),
+                VIF,
+                calls("vif-bridge", remove, VIF),
             ),
-            ("/s/vif-bridge online", CARD, asks("vif-bridge", add, CARD)),
-            // What is meant for the other link of a card.
-            ("/s/vif-bridge add type_if=vif", CARD, Task::Nothing),
-            ("/s/vif-bridge remove", CARD, Task::Nothing),
-            ("/s/vif-bridge online type_if=tap", CARD, Task::Nothing),
+            ("/s/vif-bridge online", VIF, calls("vif-bridge", add, VIF)),
+            // Actions of the vif's other link.
+            ("/s/vif-bridge add type_if=vif", VIF, Task::Nothing),
+            ("/s/vif-bridge remove", VIF, Task::Nothing),
+            ("/s/vif-bridge online type_if=tap", VIF, Task::Nothing),
         ] {
             assert_eq!(task(line, backend), expected, "{line}");
         }
@@ -262,14 +262,14 @@ mod tests {
     fn call(line: &str, environment: &[(&str, &str)]) -> Call {
         match invocation(line, environment) {
             Ok(Invocation::Run(Run {
-                task: Task::Ask(call), ..
+                task: Task::Call(call), ..
             })) => call,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     #[test]
-    fn the_tap_of_an_emulated_card_is_told_by_its_name_or_its_cards_directory() {
+    fn tap_is_found_by_its_name_or_its_vifs_directory() {
         let libxl = [("XENBUS_PATH", "backend/vif/3/0"), ("INTERFACE", "vif3.0-emu")];
         // udev knows no XENBUS_PATH; the environment may name the type, too.
         let udev = [("INTERFACE", "vif3.0-emu")];
@@ -313,9 +313,9 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_wins_over_the_environment_and_what_is_empty_is_not_given() {
-        let told = |line: &str, more: &[(&str, &str)]| {
-            let mut environment = vec![("XENBUS_PATH", CARD)];
+    fn argument_overrides_environment_and_empty_is_unset() {
+        let parameters_of = |line: &str, more: &[(&str, &str)]| {
+            let mut environment = vec![("XENBUS_PATH", VIF)];
             environment.extend(more);
             let parameters = call(line, &environment).parameters;
             let mut words: Vec<String> = parameters
@@ -327,7 +327,7 @@ mod tests {
         };
         for (line, environment, expected) in [
             ("/s/vif-route online", &[][..], ""),
-            // As libxl has it for a card without `gatewaydev`.
+            // libxl's environment for a vif without `gatewaydev`.
             ("/s/vif-route online type_if=vif", &[("netdev", "")], ""),
             ("/s/vif-route online", &[("netdev", "eth1")], "netdev=eth1"),
             ("/s/vif-route netdev=eth2 online", &[("netdev", "eth1")], "netdev=eth2"),
@@ -343,18 +343,18 @@ mod tests {
                 &[("ip", "10.0.0.9")],
                 "ip=10.0.0.1",
             ),
-            // The originals take these from the store alone; and what is not theirs is nobody's.
+            // The originals take these from the store alone, and ignore unknown names.
             (
                 "/s/vif-bridge online vifname=web mtu=9",
                 &[("mac", "x"), ("PATH", "/bin")],
                 "",
             ),
         ] {
-            assert_eq!(told(line, environment), expected, "{line} {environment:?}");
+            assert_eq!(parameters_of(line, environment), expected, "{line} {environment:?}");
         }
         let long = "x".repeat(1025);
         for value in ["a\nb", &long] {
-            let environment = [("XENBUS_PATH", CARD), ("netdev", value)];
+            let environment = [("XENBUS_PATH", VIF), ("netdev", value)];
             assert_eq!(
                 invocation("/s/vif-route online", &environment),
                 Err(Error::Parameter("netdev"))
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(
             call(
                 "/s/vif-bridge online XENBUS_PATH=backend/vif/4/1",
-                &[("XENBUS_PATH", CARD)]
+                &[("XENBUS_PATH", VIF)]
             )
             .backend,
             "backend/vif/4/1"
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn vif_setup_becomes_the_script_that_is_named_or_the_one_for_bridges() {
+    fn vif_setup_becomes_the_named_script_or_vif_bridge() {
         for (script, expected) in [
             (None, "/s/vif-bridge add type_if=tap"),
             (Some(""), "/s/vif-bridge add type_if=tap"),
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_kept_for_the_original_as_they_are() {
+    fn arguments_are_kept_for_the_original() {
         let Ok(Invocation::Run(run)) = invocation("/s/block add a=b c", &[("XENBUS_PATH", DISK)]) else {
             panic!("it is a script's");
         };
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scripts_invocation_is_refused() {
+    fn invalid_invocation_is_refused() {
         let device = &[("XENBUS_PATH", DISK)][..];
         for (line, environment, error) in [
             ("", device, Error::Direct),

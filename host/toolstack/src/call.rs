@@ -1,4 +1,4 @@
-//! The calls: each looks, does what is next, and waits, until it is over.
+//! Attach, detach and prepare: each repeats snapshot, action and wait until the operation ends.
 
 use std::{fmt, io, time::Duration};
 
@@ -15,57 +15,57 @@ use crate::{
     store::{Device, free_devid, prepare, random_id},
 };
 
-/// How long to wait for an event before looking all the same.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Interval of snapshots without an event.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often another number is tried for a card that says none.
-const NUMBERS: u32 = 16;
+/// Retries with another device number for a vif without one.
+const DEVID_RETRIES: u32 = 16;
 
-/// Why a call did not end as wished.
+/// Error of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No domain has that name.
+    /// No domain has this name.
     #[error("there is no domain `{0}`")]
     NoDomain(String),
-    /// More than one has it.
-    #[error("several domains have the name `{0}`; say which by its number")]
+    /// Several domains have this name.
+    #[error("several domains have the name `{0}`; name one by its id")]
     SeveralDomains(String),
-    /// The guest is not there.
+    /// The guest does not exist.
     #[error("there is no domain {0}")]
     NoGuest(DomId),
-    /// The driver domain is not there, or not prepared.
-    #[error("domain {0} has gone, or is not prepared to serve devices: run `xenplug prepare {0}`")]
+    /// The driver domain does not exist or is not prepared.
+    #[error("domain {0} is gone or is not prepared to serve devices: run `xenplug prepare {0}`")]
     NoDriverDomain(DomId),
-    /// There is such a device.
+    /// The device exists already.
     #[error("{0} is there already; detach it first")]
     Exists(RequestPath),
-    /// There is such a device, and another toolstack has made it.
+    /// The device exists already and another toolstack has made it.
     #[error("domain {guest} has a device {class}/{devid} already, which another toolstack has made", guest = .0.frontend, class = .0.class, devid = .0.devid)]
     Foreign(RequestPath),
-    /// There is no such device.
+    /// The device does not exist.
     #[error("there is no {0}")]
     NoDevice(RequestPath),
-    /// Somebody else detaches it.
+    /// Somebody else detaches the device.
     #[error("{0} is being detached by somebody else")]
     DetachedElsewhere(RequestPath),
-    /// The driver domain's own words.
+    /// The driver domain's error.
     #[error("{0}")]
     Failed(String),
-    /// It took too long.
+    /// The operation did not end in time.
     #[error("{waited:?} have passed, and {path} is {state}")]
     Timeout {
-        /// Which device.
+        /// Path of the request.
         path: RequestPath,
-        /// How long was waited.
+        /// Time waited.
         waited: Duration,
-        /// How far it got.
+        /// Progress by then.
         state: Progress,
     },
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] xenplug_xenstore::Error),
-    /// No random number could be had.
-    #[error("no random number from /dev/urandom: {0}")]
+    /// There is no random number for the request's id.
+    #[error("cannot read /dev/urandom")]
     Random(#[from] io::Error),
 }
 
@@ -75,7 +75,7 @@ impl From<xenplug_xenstore::PathError> for Error {
     }
 }
 
-/// How far a device is.
+/// Progress of a device's request, or `None` without a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress(pub Option<State>);
 
@@ -83,40 +83,40 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             None => "not there",
-            Some(State::Requested) => "asked for; the driver domain has not taken it up",
+            Some(State::Requested) => "requested; the driver domain has not accepted it",
             Some(State::Accepted) => "being set up",
             Some(State::Ready) => "set up; the guest may connect",
             Some(State::InUse) => "in use",
-            Some(State::Detaching) => "being taken down",
+            Some(State::Detaching) => "being released",
             Some(State::Closed) => "closed",
-            Some(State::Unknown) => "in no state that means anything",
+            Some(State::Unknown) => "in an unknown state",
         })
     }
 }
 
-/// A toolstack, on a store.
+/// Toolstack on a store.
 #[derive(Clone, Debug)]
 pub struct Toolstack {
     client: Client,
 }
 
 impl Toolstack {
-    /// On the store there.
+    /// Connects to a store, which has to be dom0's.
     pub async fn connect(endpoint: Endpoint) -> Result<Self, Error> {
         Ok(Self::new(Client::connect(endpoint).await?))
     }
 
-    /// On a connection that was made already, of dom0's.
+    /// Uses an existing connection of dom0.
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// The domain of a number or a name.
+    /// Resolves a domain by its id or name.
     pub async fn domain(&self, text: &str) -> Result<DomId, Error> {
         domain::find(&self.client, text).await
     }
 
-    /// Gives a driver domain the permissions that it needs. Doing it again changes nothing.
+    /// Gives a driver domain the permissions that it needs. A repeated call changes nothing.
     pub async fn prepare(&self, domain: DomId) -> Result<(), Error> {
         let prepared = self
             .client
@@ -127,10 +127,11 @@ impl Toolstack {
         if prepared { Ok(()) } else { Err(Error::NoGuest(domain)) }
     }
 
-    /// Asks a driver domain for a device, and waits until it is set up. If that fails, or takes too long, nothing is left
-    /// of it; but that what was begun is taken down may take the driver domain longer.
+    /// Requests a device from a driver domain and waits until it is set up, for the given time at most; without a time it
+    /// returns as soon as the request is written. After a failure or a timeout the driver domain releases what it has begun,
+    /// which may take longer than the call.
     ///
-    /// Returns its place.
+    /// Returns the request's path.
     pub async fn attach(
         &self,
         backend: DomId,
@@ -140,7 +141,7 @@ impl Toolstack {
         mut progress: impl FnMut(RequestPath, Progress),
     ) -> Result<RequestPath, Error> {
         let class = spec.class();
-        let mut tries = 0;
+        let mut retries = 0;
         loop {
             let devid = match spec.devid() {
                 Some(devid) => devid,
@@ -153,8 +154,10 @@ impl Toolstack {
                 devid,
             };
             match self.attach_at(path, spec, wait, &mut progress).await {
-                // Somebody has taken the number meanwhile.
-                Err(Error::Exists(_) | Error::Foreign(_)) if spec.devid().is_none() && tries < NUMBERS => tries += 1,
+                // Another toolstack has used the number meanwhile.
+                Err(Error::Exists(_) | Error::Foreign(_)) if spec.devid().is_none() && retries < DEVID_RETRIES => {
+                    retries += 1
+                }
                 other => return other.map(|()| path),
             }
         }
@@ -170,30 +173,31 @@ impl Toolstack {
         let id = random_id()?;
         let device = Device {
             path,
-            asked: Some((spec, id)),
-            // The guest of a request that has to go first is dead.
+            to_write: Some((spec, id)),
+            // The guest of a request that has to be removed first is gone.
             force: true,
         };
-        let wish = Operation::Attach { id, written: false };
-        match self.run(&device, wish, wait, progress).await {
+        let operation = Operation::Attach { id, written: false };
+        match self.run(&device, operation, wait, progress).await {
             Err(timeout @ Error::Timeout { .. }) => {
                 let device = Device {
-                    asked: None,
+                    to_write: None,
                     force: false,
                     ..device
                 };
-                let wish = Operation::Detach {
+                let operation = Operation::Detach {
                     id: Some(id),
                     force: false,
                 };
-                self.run(&device, wish, None, progress).await?;
+                self.run(&device, operation, None, progress).await?;
                 Err(timeout)
             }
             end => end.map(drop),
         }
     }
 
-    /// Gives a device back, and waits until nothing is held for it any more. With `force` the guest is not waited for.
+    /// Detaches a device and waits until nothing is held for it any more, for the given time at most; without a time it
+    /// returns as soon as the detach is requested. With `force` the driver domain does not wait for the guest.
     pub async fn detach(
         &self,
         path: RequestPath,
@@ -203,22 +207,22 @@ impl Toolstack {
     ) -> Result<(), Error> {
         let device = Device {
             path,
-            asked: None,
+            to_write: None,
             force,
         };
-        let wish = Operation::Detach { id: None, force };
-        if self.run(&device, wish, wait, &mut progress).await? {
+        let operation = Operation::Detach { id: None, force };
+        if self.run(&device, operation, wait, &mut progress).await? {
             Ok(())
         } else {
             Err(Error::NoDevice(path))
         }
     }
 
-    /// Runs a wish to its end. Whether there ever was a request.
+    /// Runs an operation to its end. Returns whether there ever was a request.
     async fn run(
         &self,
         device: &Device<'_>,
-        mut wish: Operation,
+        mut operation: Operation,
         wait: Option<Duration>,
         progress: &mut impl FnMut(RequestPath, Progress),
     ) -> Result<bool, Error> {
@@ -226,27 +230,27 @@ impl Toolstack {
         let begun = Instant::now();
         let watched: Path = path.to_string().parse()?;
         let mut watch = self.client.watch(&watched).await?;
-        let (mut told, mut seen_any) = (None, false);
+        let (mut reported, mut requested) = (None, false);
         loop {
-            // Also where nothing is to be done: only once it is committed it is known that all was so at one moment.
-            let (seen, next) = self
+            // Committed even without an action: only then is the snapshot known to be consistent.
+            let (snapshot, next) = self
                 .client
                 .transaction(&Backoff::default(), async |transaction| {
-                    let seen = device.look(transaction).await?;
-                    let next = next(&wish, &seen);
+                    let snapshot = device.snapshot(transaction).await?;
+                    let next = next(&operation, &snapshot);
                     if let NextStep::Do(action) | NextStep::Finish(Some(action), _) = &next {
-                        device.act(transaction, action).await?;
+                        device.apply(transaction, action).await?;
                     }
-                    Ok::<_, xenplug_xenstore::Error>((seen, next))
+                    Ok::<_, xenplug_xenstore::Error>((snapshot, next))
                 })
                 .await?;
-            let state = seen.request.as_ref().map(|request| request.state);
-            seen_any |= state.is_some();
-            if let (Operation::Detach { id: id @ None, .. }, Some(request)) = (&mut wish, &seen.request) {
+            let state = snapshot.request.as_ref().map(|request| request.state);
+            requested |= state.is_some();
+            if let (Operation::Detach { id: id @ None, .. }, Some(request)) = (&mut operation, &snapshot.request) {
                 *id = Some(request.id);
             }
-            if told != Some(state) {
-                told = Some(state);
+            if reported != Some(state) {
+                reported = Some(state);
                 progress(path, Progress(state));
             }
             let (action, end) = match &next {
@@ -254,21 +258,21 @@ impl Toolstack {
                 NextStep::Do(action) => (Some(action), None),
                 NextStep::Finish(action, end) => (action.as_ref(), Some(end)),
             };
-            if let (Operation::Attach { written, .. }, Some(ToolstackAction::Create)) = (&mut wish, action) {
+            if let (Operation::Attach { written, .. }, Some(ToolstackAction::Create)) = (&mut operation, action) {
                 *written = true;
             }
             if let Some(end) = end {
-                return over(path, end).map(|()| seen_any);
+                return result_of(path, end).map(|()| requested);
             }
             if action.is_some() {
                 continue;
             }
             let Some(timeout) = wait else {
-                return Ok(seen_any);
+                return Ok(requested);
             };
             let deadline = begun + timeout;
-            let until = deadline.min(Instant::now() + LOOK_EVERY);
-            // Whatever ends the wait, it is looked again.
+            let until = deadline.min(Instant::now() + SNAPSHOT_INTERVAL);
+            // A snapshot follows whatever ends the wait.
             let _ = timeout_at(until, watch.next()).await;
             if Instant::now() >= deadline {
                 return Err(Error::Timeout {
@@ -281,7 +285,7 @@ impl Toolstack {
     }
 }
 
-fn over(path: RequestPath, end: &OperationOutcome) -> Result<(), Error> {
+fn result_of(path: RequestPath, end: &OperationOutcome) -> Result<(), Error> {
     match end {
         OperationOutcome::Attached | OperationOutcome::Detached => Ok(()),
         OperationOutcome::NoGuest => Err(Error::NoGuest(path.frontend)),
@@ -293,7 +297,7 @@ fn over(path: RequestPath, end: &OperationOutcome) -> Result<(), Error> {
     }
 }
 
-/// The place of a device by what an operator calls it: a virtual device's name, or a number.
+/// Returns the path of a device that an operator names by its virtual device or its number.
 pub fn request_path(backend: DomId, frontend: DomId, class: Class, device: &str) -> Option<RequestPath> {
     let devid = match class {
         Class::Vbd => crate::spec::dev_number(device),

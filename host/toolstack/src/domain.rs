@@ -1,11 +1,11 @@
-//! Domains, by number or name.
+//! Lookup of domains by id or name.
 
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::{Client, Path};
 
 use crate::Error;
 
-/// The domain that a text names: a number, or what its `name` node says.
+/// Finds a domain by its id or its `name` node.
 pub(crate) async fn find(client: &Client, text: &str) -> Result<DomId, Error> {
     if let Ok(domain) = text.parse::<DomId>() {
         return Ok(domain);

@@ -1,4 +1,4 @@
-//! What xl's syntax says of a device, and the nodes that libxl would write for it.
+//! Devices in xl's syntax, and the nodes that libxl would write for them.
 
 mod disk;
 mod error;
@@ -18,23 +18,23 @@ pub use error::SpecError;
 pub use vdev::dev_number;
 pub use vif::Vif;
 
-/// Where a script is that is named without a folder (tools/libs/light/libxl_internal.c, `libxl__abs_path`).
+/// Directory of scripts that are named without one (tools/libs/light/libxl_internal.c, `libxl__abs_path`).
 const SCRIPTS: &str = "/etc/xen/scripts";
 
 /// Nodes with their values, in the order in which libxl writes them.
 pub type Nodes = Vec<(&'static str, String)>;
 
-/// A device as xl's configuration describes it.
+/// Device in xl's configuration syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
-    /// A disk.
+    /// Disk specification.
     Disk(Disk),
-    /// A network vif.
+    /// Network interface specification.
     Vif(Vif),
 }
 
 impl Spec {
-    /// Reads it.
+    /// Parses a device of this class.
     pub fn parse(class: Class, text: &str) -> Result<Self, SpecError> {
         match class {
             Class::Vbd => Disk::parse(text).map(Self::Disk),
@@ -42,7 +42,7 @@ impl Spec {
         }
     }
 
-    /// What it is to the guest.
+    /// Returns the device's class.
     pub fn class(&self) -> Class {
         match self {
             Self::Disk(_) => Class::Vbd,
@@ -50,7 +50,7 @@ impl Spec {
         }
     }
 
-    /// What serves it.
+    /// Returns the kind of backend that serves the device.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Disk(disk) => disk.kind.clone(),
@@ -58,7 +58,7 @@ impl Spec {
         }
     }
 
-    /// The domain that it says should serve it.
+    /// Returns the backend domain, if the specification names one.
     pub fn backend(&self) -> Option<&str> {
         match self {
             Self::Disk(disk) => disk.backend.as_deref(),
@@ -66,7 +66,7 @@ impl Spec {
         }
     }
 
-    /// The device's number; none for a vif that does not say.
+    /// Returns the device number, or `None` for a vif without one.
     pub fn devid(&self) -> Option<DevId> {
         match self {
             Self::Disk(disk) => Some(disk.devid),
@@ -74,7 +74,7 @@ impl Spec {
         }
     }
 
-    /// The nodes of its backend, without those that are the driver domain's to write.
+    /// Returns the nodes of the backend, without those that the driver domain writes.
     pub fn backend_nodes(&self, devid: DevId) -> Nodes {
         match self {
             Self::Disk(disk) => disk.backend_nodes(),
@@ -82,7 +82,7 @@ impl Spec {
         }
     }
 
-    /// The nodes of its frontend, likewise.
+    /// Returns the nodes of the frontend, without those that the driver domain writes.
     pub fn frontend_nodes(&self, devid: DevId) -> Nodes {
         match self {
             Self::Disk(disk) => disk.frontend_nodes(),
@@ -95,7 +95,7 @@ fn flag(set: bool) -> String {
     String::from(if set { "1" } else { "0" })
 }
 
-/// A script's path.
+/// Returns a script's path.
 fn script(name: &str) -> String {
     if name.starts_with('/') {
         name.to_owned()

@@ -1,4 +1,4 @@
-//! The toolstack's looks at the store, and what it writes there; each within a transaction.
+//! The toolstack's snapshots and writes, each within a transaction.
 
 use std::{fs::File, io, io::Read};
 
@@ -12,17 +12,17 @@ use xenplug_xenstore::{Error, Path, Permission, Transaction};
 
 use crate::Spec;
 
-/// A device's request, as this toolstack would write it.
+/// Device that an operation is about.
 #[derive(Debug)]
 pub(crate) struct Device<'a> {
     pub(crate) path: RequestPath,
-    /// What to write; nothing for one that is only detached.
-    pub(crate) asked: Option<(&'a Spec, RequestId)>,
-    /// What `force` is to say.
+    /// Request to write; `None` for a detach.
+    pub(crate) to_write: Option<(&'a Spec, RequestId)>,
+    /// Value of `force` to write.
     pub(crate) force: bool,
 }
 
-/// A request's id.
+/// Makes a request's id.
 pub(crate) fn random_id() -> io::Result<RequestId> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -32,8 +32,7 @@ pub(crate) fn random_id() -> io::Result<RequestId> {
 }
 
 impl Device<'_> {
-    /// What is there.
-    pub(crate) async fn look(&self, transaction: &Transaction) -> Result<ToolstackSnapshot, Error> {
+    pub(crate) async fn snapshot(&self, transaction: &Transaction) -> Result<ToolstackSnapshot, Error> {
         let Self { path, .. } = self;
         Ok(ToolstackSnapshot {
             request: self.request(transaction).await?,
@@ -52,7 +51,7 @@ impl Device<'_> {
             Ok::<_, Error>(value.unwrap_or_default())
         };
         Ok(Some(Request {
-            // One that says nothing sensible is nobody's of ours.
+            // An invalid id matches none of ours.
             id: node("id").await?.parse().unwrap_or(RequestId(0)),
             vm: node("vm").await?,
             state: State::parse(&node("state").await?),
@@ -61,8 +60,7 @@ impl Device<'_> {
         }))
     }
 
-    /// Does it.
-    pub(crate) async fn act(&self, transaction: &Transaction, action: &ToolstackAction) -> Result<(), Error> {
+    pub(crate) async fn apply(&self, transaction: &Transaction, action: &ToolstackAction) -> Result<(), Error> {
         match action {
             ToolstackAction::Create => self.create(transaction).await,
             ToolstackAction::RequestDetach => {
@@ -76,7 +74,7 @@ impl Device<'_> {
     }
 
     async fn create(&self, transaction: &Transaction) -> Result<(), Error> {
-        let Some((spec, id)) = self.asked else { return Ok(()) };
+        let Some((spec, id)) = self.to_write else { return Ok(()) };
         let RequestPath {
             backend,
             frontend,
@@ -86,7 +84,7 @@ impl Device<'_> {
         let at: Path = self.path.to_string().parse()?;
         let vm = vm(transaction, frontend).await?.unwrap_or_default();
         transaction.mkdir(&at).await?;
-        transaction.set_permissions(&at, &read_by(backend)).await?;
+        transaction.set_permissions(&at, &readable_by(backend)).await?;
         for (name, value) in [
             ("version", VERSION.to_string()),
             ("id", id.to_string()),
@@ -102,7 +100,7 @@ impl Device<'_> {
         for (name, value) in spec.frontend_nodes(devid) {
             self.write(transaction, &format!("frontend/{name}"), &value).await?;
         }
-        // The right to make this one frontend. A guest's kernel looks at it once there is a `state` in it.
+        // This grants the driver domain this one frontend. A guest's kernel ignores it until it has a `state`.
         let front: Path = self.path.frontend_path().parse()?;
         transaction.write(&front, id.to_string()).await?;
         let made_by = [Permission::none(frontend.0), Permission::both(backend.0)];
@@ -110,7 +108,7 @@ impl Device<'_> {
         for (name, value) in [("error", ""), ("state", State::Requested.as_str())] {
             self.write(transaction, name, value).await?;
             transaction
-                .set_permissions(&at.join(name)?, &written_by(backend))
+                .set_permissions(&at.join(name)?, &writable_by(backend))
                 .await?;
         }
         Ok(())
@@ -138,15 +136,15 @@ impl Device<'_> {
     }
 }
 
-/// Makes what a driver domain needs. `false` if there is no such domain.
+/// Creates the nodes of a driver domain. Returns `false` if there is no such domain.
 pub(crate) async fn prepare(transaction: &Transaction, domain: DomId) -> Result<bool, Error> {
-    let Some(vm) = of_driver_domain(transaction, domain).await? else {
+    let Some(vm) = driver_domain_vm(transaction, domain).await? else {
         return Ok(false);
     };
     let at: Path = driver_domain(domain).parse()?;
     let earlier = text(transaction, &format!("{at}/vm")).await?;
     if earlier.is_some_and(|earlier| earlier != vm) {
-        // Another domain of the same number: what it was asked for has gone with it.
+        // The requests of an earlier domain with this id are void.
         transaction.rm(&at).await?;
     }
     for directory in ["/hotplug", "/hotplug/domain"] {
@@ -160,16 +158,16 @@ pub(crate) async fn prepare(transaction: &Transaction, domain: DomId) -> Result<
             Some(value) => transaction.write(&node, value).await?,
             None => transaction.mkdir(&node).await?,
         }
-        transaction.set_permissions(&node, &read_by(domain)).await?;
+        transaction.set_permissions(&node, &readable_by(domain)).await?;
     }
     for class in [Class::Vbd, Class::Vif] {
         let node = at.join(class.as_str())?;
         transaction.mkdir(&node).await?;
-        transaction.set_permissions(&node, &read_by(domain)).await?;
+        transaction.set_permissions(&node, &readable_by(domain)).await?;
     }
     let daemon = at.join("daemon")?;
     transaction.mkdir(&daemon).await?;
-    transaction.set_permissions(&daemon, &written_by(domain)).await?;
+    transaction.set_permissions(&daemon, &writable_by(domain)).await?;
     let backend: Path = format!("/local/domain/{domain}/backend").parse()?;
     transaction.mkdir(&backend).await?;
     transaction
@@ -178,7 +176,7 @@ pub(crate) async fn prepare(transaction: &Transaction, domain: DomId) -> Result<
     Ok(true)
 }
 
-/// The lowest number that no device of the guest's has.
+/// Returns the lowest device number that the guest does not use.
 pub(crate) async fn free_devid(transaction: &Transaction, class: Class, guest: DomId) -> Result<DevId, Error> {
     let at: Path = format!("/local/domain/{guest}/device/{class}").parse()?;
     let taken = match transaction.directory(&at).await {
@@ -189,26 +187,26 @@ pub(crate) async fn free_devid(transaction: &Transaction, class: Class, guest: D
     Ok(free.unwrap_or(DevId(0)))
 }
 
-/// Whether the domain is there, and the one that was prepared.
+/// Tells whether the domain exists and is the one that was prepared.
 async fn is_prepared(transaction: &Transaction, domain: DomId) -> Result<bool, Error> {
     let prepared = text(transaction, &format!("{}/vm", driver_domain(domain))).await?;
-    Ok(prepared.is_some() && prepared == of_driver_domain(transaction, domain).await?)
+    Ok(prepared.is_some() && prepared == driver_domain_vm(transaction, domain).await?)
 }
 
-/// What tells a driver domain from the next of its number: its `vm` node. dom0 has none, and there is no next.
-async fn of_driver_domain(transaction: &Transaction, domain: DomId) -> Result<Option<String>, Error> {
+/// Returns the `vm` node that distinguishes a driver domain from the next with its id. dom0 has none and no successor.
+async fn driver_domain_vm(transaction: &Transaction, domain: DomId) -> Result<Option<String>, Error> {
     let vm = vm(transaction, domain).await?;
     Ok(vm.or_else(|| (domain == DomId(0)).then(String::new)))
 }
 
-/// A domain's `vm` node. A save or a local migration appends "-1" to it for a moment
+/// Reads a domain's `vm` node. A save or a local migration appends "-1" to it for a moment
 /// (tools/hotplug/Linux/block-common.sh, `same_vm`).
 async fn vm(transaction: &Transaction, domain: DomId) -> Result<Option<String>, Error> {
     let vm = text(transaction, &format!("/local/domain/{domain}/vm")).await?;
     Ok(vm.map(|vm| vm.strip_suffix("-1").map_or_else(|| vm.clone(), str::to_owned)))
 }
 
-/// A node's value; none if there is no such node.
+/// Reads a node, or `None` if it does not exist.
 async fn text(transaction: &Transaction, path: &str) -> Result<Option<String>, Error> {
     match transaction.read(&path.parse()?).await {
         Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
@@ -217,10 +215,10 @@ async fn text(transaction: &Transaction, path: &str) -> Result<Option<String>, E
     }
 }
 
-fn read_by(domain: DomId) -> [Permission; 2] {
+fn readable_by(domain: DomId) -> [Permission; 2] {
     [Permission::none(0), Permission::read(domain.0)]
 }
 
-fn written_by(domain: DomId) -> [Permission; 2] {
+fn writable_by(domain: DomId) -> [Permission; 2] {
     [Permission::none(0), Permission::both(domain.0)]
 }

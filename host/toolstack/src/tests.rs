@@ -1,4 +1,4 @@
-//! The calls, on the in-memory store, with a driver domain that has no more rights than a real one.
+//! Tests of the calls on the in-memory store, with a driver domain that has a real one's rights.
 
 mod driver_domain;
 mod held_up;
@@ -20,7 +20,7 @@ const G: DomId = DomId(3);
 
 const WAIT: Option<Duration> = Some(Duration::from_secs(10));
 
-/// A store with dom0, a driver domain that is prepared, and a guest.
+/// Store with dom0, a prepared driver domain and a guest.
 struct Bench {
     _server: server::Server,
     directory: tempfile::TempDir,
@@ -49,7 +49,7 @@ impl Bench {
         bench
     }
 
-    /// Makes a domain as libxl does (libxl_create.c, `libxl__domain_make`).
+    /// Creates a domain as libxl does (libxl_create.c, `libxl__domain_make`).
     async fn domain(&self, domain: DomId, name: &str, vm: &str) {
         let home = Path::home(domain.0);
         let _ = self.dom0.rm(&home).await;
@@ -93,7 +93,7 @@ impl Bench {
         Some(String::from_utf8(value).unwrap())
     }
 
-    /// Whether nothing of the device is in the store.
+    /// Tells whether the store has no node of the device.
     async fn is_clean(&self, path: RequestPath) -> bool {
         let guest = format!("/hotplug/domain/{D}/{}/{G}", path.class);
         self.read(&guest).await.is_none()
@@ -109,13 +109,13 @@ fn disk() -> RequestPath {
     request_path(D, G, Class::Vbd, "xvda").unwrap()
 }
 
-/// Runs a test where tasks need not be `Send`.
+/// Runs a test whose tasks are not `Send`.
 async fn locally<T>(test: impl Future<Output = T>) -> T {
     LocalSet::new().run_until(test).await
 }
 
 #[tokio::test]
-async fn a_disk_comes_and_goes_and_nothing_is_held_when_detach_returns() {
+async fn detach_returns_once_nothing_is_held() {
     locally(async {
         let bench = Bench::new().await;
         let domain = bench.driver_domain(Faults::default()).await;
@@ -138,7 +138,7 @@ async fn a_disk_comes_and_goes_and_nothing_is_held_when_detach_returns() {
 }
 
 #[tokio::test]
-async fn a_card_without_a_number_gets_the_next_one() {
+async fn vif_without_devid_gets_the_next_free_one() {
     locally(async {
         let bench = Bench::new().await;
         let _domain = bench.driver_domain(Faults::default()).await;
@@ -153,7 +153,7 @@ async fn a_card_without_a_number_gets_the_next_one() {
 }
 
 #[tokio::test]
-async fn an_attach_that_fails_tells_the_driver_domains_words_and_leaves_nothing() {
+async fn failed_attach_returns_the_error_and_leaves_nothing() {
     locally(async {
         let bench = Bench::new().await;
         let faults = Faults {
@@ -169,7 +169,7 @@ async fn an_attach_that_fails_tells_the_driver_domains_words_and_leaves_nothing(
 }
 
 #[tokio::test]
-async fn a_guest_that_does_not_let_go_is_waited_for_or_not() {
+async fn stubborn_guest_times_out_unless_forced() {
     locally(async {
         let bench = Bench::new().await;
         let faults = Faults {
@@ -198,20 +198,20 @@ async fn a_guest_that_does_not_let_go_is_waited_for_or_not() {
 }
 
 #[tokio::test]
-async fn what_nobody_takes_up_is_withdrawn() {
+async fn unaccepted_request_is_removed() {
     locally(async {
         let bench = Bench::new().await;
         let spec = Spec::parse(Class::Vbd, "/srv/a.img,raw,xvda").unwrap();
         let short = Some(Duration::from_millis(100));
         let error = bench.toolstack.attach(D, G, &spec, short, |_, _| {}).await.unwrap_err();
-        assert!(error.to_string().contains("has not taken it up"), "{error}");
+        assert!(error.to_string().contains("has not accepted it"), "{error}");
         assert!(bench.is_clean(disk()).await);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_daemon_that_dies_in_the_middle_is_replaced_by_one_that_goes_on() {
+async fn restarted_daemon_finishes_a_detach() {
     locally(async {
         let bench = Bench::new().await;
         let domain = bench.driver_domain(Faults::default()).await;
@@ -227,14 +227,14 @@ async fn a_daemon_that_dies_in_the_middle_is_replaced_by_one_that_goes_on() {
 }
 
 #[tokio::test]
-async fn there_is_one_device_at_a_place() {
+async fn second_attach_with_same_devid_fails() {
     locally(async {
         let bench = Bench::new().await;
         let _domain = bench.driver_domain(Faults::default()).await;
         let (path, _) = bench.attach(Class::Vbd, "/srv/a.img,raw,xvda").await.unwrap();
         let error = bench.attach(Class::Vbd, "/srv/b.img,raw,xvda").await.unwrap_err();
         assert!(matches!(error, Error::Exists(there) if there == path), "{error}");
-        // And libxl's are left alone.
+        // A device of libxl is left alone.
         let theirs = format!("/local/domain/{G}/device/vbd/51728/state");
         bench.dom0.write(&theirs.parse().unwrap(), "4").await.unwrap();
         let error = bench.attach(Class::Vbd, "/srv/b.img,raw,xvdb").await.unwrap_err();
@@ -245,7 +245,7 @@ async fn there_is_one_device_at_a_place() {
 }
 
 #[tokio::test]
-async fn of_two_who_ask_at_one_place_one_has_it_and_the_other_is_told_so_whenever_they_meet() {
+async fn concurrent_attach_succeeds_for_exactly_one_toolstack() {
     locally(async {
         let spec = &Spec::parse(Class::Vbd, "/srv/a.img,raw,xvda").unwrap();
         let ask = async |toolstack: Toolstack| toolstack.attach(D, G, spec, None, |_, _| {}).await;
@@ -262,7 +262,7 @@ async fn of_two_who_ask_at_one_place_one_has_it_and_the_other_is_told_so_wheneve
                     moment.go_on.send(()).unwrap();
                     [other, late.await]
                 }
-                // It has sent fewer requests.
+                // The toolstack has sent fewer requests.
                 end = &mut late => break assert!(end.is_ok(), "{end:?}"),
             };
             let [one, two] = ends.map(|end| end.map_err(|error| error.to_string()));
@@ -280,7 +280,7 @@ async fn of_two_who_ask_at_one_place_one_has_it_and_the_other_is_told_so_wheneve
 }
 
 #[tokio::test]
-async fn another_guest_of_the_same_number_is_another() {
+async fn guest_with_reused_domid_is_another() {
     locally(async {
         let bench = Bench::new().await;
         let domain = bench.driver_domain(Faults::default()).await;
@@ -295,7 +295,7 @@ async fn another_guest_of_the_same_number_is_another() {
 }
 
 #[tokio::test]
-async fn a_driver_domain_can_change_its_answer_and_nothing_else() {
+async fn driver_domain_can_write_only_state_and_error() {
     locally(async {
         let bench = Bench::new().await;
         let spec = Spec::parse(Class::Vbd, "/srv/a.img,raw,xvda").unwrap();
@@ -323,7 +323,7 @@ async fn a_driver_domain_can_change_its_answer_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_is_named() {
+async fn missing_domain_is_named_in_the_error() {
     locally(async {
         let bench = Bench::new().await;
         assert_eq!(bench.toolstack.domain("storage").await.unwrap(), D);
@@ -337,7 +337,7 @@ async fn who_is_not_there_is_named() {
             Err(Error::NoGuest(DomId(9)))
         ));
         assert!(matches!(bench.detach(disk(), false).await, Err(Error::NoDevice(_))));
-        // A driver domain that was made anew is to be prepared anew, and then knows nothing of earlier requests.
+        // A recreated driver domain has to be prepared again, and then has none of the earlier requests.
         let _domain = bench.driver_domain(Faults::default()).await;
         bench.attach(Class::Vbd, "/srv/a.img,raw,xvda").await.unwrap();
         bench.domain(D, "storage", "e").await;

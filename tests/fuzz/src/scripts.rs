@@ -40,7 +40,7 @@ pub(crate) fn check(bytes: &[u8]) {
         })) => {
             assert_eq!(script.as_os_str(), given[0], "the script has changed");
             assert_eq!(arguments, given[1..], "the original gets other arguments");
-            if let Task::Ask(call) = task {
+            if let Task::Call(call) = task {
                 assert!(!call.script.contains('/'), "{call:?}");
                 for (name, value) in &call.parameters {
                     assert!(

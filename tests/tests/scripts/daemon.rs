@@ -25,7 +25,7 @@ impl Dom0 {
             .command(program("xenplug")?)
             .args(["scripts", "install", "--folder"])
             .arg(&dom0.folder)
-            .arg("--stand-in")
+            .arg("--shim")
             .arg(program("xenplug-script")?)
             .arg("--config")
             .arg(dom0.config()?)

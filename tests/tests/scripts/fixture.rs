@@ -216,7 +216,7 @@ impl Fixture {
             .args(words.split_whitespace())
             .arg("--folder")
             .arg(self.folder())
-            .arg("--stand-in")
+            .arg("--shim")
             .arg(program("xenplug-script")?)
             .arg("--config")
             .arg(self.config())

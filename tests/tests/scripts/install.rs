@@ -54,7 +54,7 @@ fn status_lists_scripts_that_stay_original() -> Result<()> {
     for name in ["block", "block-drbd-probe", "remus-netbuf-setup"] {
         fixture.put(name, ORIGINAL, 0o755)?;
     }
-    let staying = &status(&fixture)?.0["staying"];
+    let staying = &status(&fixture)?.0["unreplaced"];
     let names: Vec<_> = staying.as_array().context("no list")?.iter().collect();
     assert_eq!(
         names.iter().map(|one| &one["name"]).collect::<Vec<_>>(),
@@ -63,8 +63,8 @@ fn status_lists_scripts_that_stay_original() -> Result<()> {
     fixture.scripts("status")?.expect(0, &[])?;
     let said = fixture.scripts("status")?.stdout;
     for line in [
-        "block-drbd-probe stays the original: Remus asks it about a disk's replication",
-        "remus-netbuf-setup stays the original: Remus sets up its network buffer with it",
+        "block-drbd-probe is not replaced: Remus asks it about a disk's replication",
+        "remus-netbuf-setup is not replaced: Remus sets up its network buffer with it",
     ] {
         ensure!(said.lines().any(|said| said == line), "{line:?} is not in {said}");
     }
@@ -103,7 +103,7 @@ fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
         ]
     );
     assert_eq!(installed["block.xenplug-original"], before["block"]);
-    assert_eq!(status(&fixture)?.1["block"]["state"], "stand-in");
+    assert_eq!(status(&fixture)?.1["block"]["state"], "shim");
 
     // They are what the kernel runs, and the original works from where it is.
     let (ended, call) = fixture.run_answered(DONE, "block", "add", &disk())?;
@@ -118,7 +118,7 @@ fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
     fs::remove_file(fixture.script("ran"))?;
 
     let again = fixture.scripts("install")?;
-    ensure!(again.stdout.matches("in place already").count() == 2, "{again:?}");
+    ensure!(again.stdout.matches("installed already").count() == 2, "{again:?}");
     assert_eq!(files(&fixture.folder())?, installed);
 
     fixture.scripts("uninstall")?.expect(0, &[])?;
@@ -148,7 +148,7 @@ fn script_from_a_package_upgrade_becomes_the_original() -> Result<()> {
     );
     fixture.scripts("install block")?;
     let (_, scripts) = status(&fixture)?;
-    assert_eq!(scripts["block"]["state"], "stand-in");
+    assert_eq!(scripts["block"]["state"], "shim");
     let original = fixture.script("block.xenplug-original");
     assert_eq!(scripts["block"]["original"], json!(original));
     assert_eq!(fs::read_to_string(&original)?, next);
@@ -162,16 +162,11 @@ fn status_reports_what_a_shim_is_missing() -> Result<()> {
     let fixture = Fixture::new("original")?;
     let (all, _) = status(&fixture)?;
     assert_eq!(
-        (&all["stand_in"]["usable"], &all["daemon"]["answers"], &all["fallback"]),
+        (&all["shim"]["usable"], &all["daemon"]["answers"], &all["fallback"]),
         (&json!(true), &json!(false), &json!("original"))
     );
     let table = fixture.scripts("status")?;
-    for words in [
-        "SCRIPT",
-        "vif-bridge  missing",
-        "does not answer",
-        "the original is run",
-    ] {
+    for words in ["SCRIPT", "vif-bridge  missing", "does not answer", "the original runs"] {
         ensure!(table.stdout.contains(words), "{words:?} is not in {}", table.stdout);
     }
 
@@ -220,8 +215,8 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
     for (words, code, complaint) in [
         ("install block-drbd-probe", 2, "Remus"),
         ("install colo-proxy-setup", 2, "COLO"),
-        ("install vif-common.sh", 2, "the other scripts read it"),
-        ("install ../block", 2, "without its folder"),
+        ("install vif-common.sh", 2, "the other scripts source it"),
+        ("install ../block", 2, "without a folder"),
         ("replace", 2, "replace"),
     ] {
         let ended = fixture.scripts(words)?;
@@ -232,7 +227,7 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
     }
     let with_program = |shim: &str| -> Result<_> {
         let mut command = Command::new(program("xenplug")?);
-        command.args(["scripts", "install", "block", "--stand-in", shim, "--folder"]);
+        command.args(["scripts", "install", "block", "--shim", shim, "--folder"]);
         command.arg(fixture.folder()).arg("--config").arg(fixture.config());
         Ok(command.output()?)
     };
@@ -241,35 +236,35 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
         ("/nowhere/xenplug-script", "is not there"),
         ("xenplug-script", "absolute"),
         ("/a b/xenplug-script", "spaces"),
-        ("/bin/true", "not called"),
+        ("/bin/true", "not named"),
         (other.to_str().context("text")?, "everybody may run"),
     ] {
         let done = with_program(shim)?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(
-            done.status.code() == Some(1) && said.contains(complaint),
+            done.status.code() == Some(2) && said.contains(complaint),
             "{shim}: {said}"
         );
     }
     fs::remove_file(other)?;
 
     fixture.configure("mode = \"driver-domain\"\n[plugin.phy]\nscripts = [\"block\"]\n")?;
-    fixture.scripts("install")?.expect(1, &["mode is not \"dom0\""])?;
+    fixture.scripts("install")?.expect(2, &["mode is not \"dom0\""])?;
     fixture.configure("mode = \"dom0\"\n")?;
-    fixture.scripts("install")?.expect(1, &["no script is named"])?;
+    fixture.scripts("install")?.expect(2, &["no script is named"])?;
     fixture.configure("mode = \"dom0\"\n[plugin.phy]\nscripts = [\"block-drbd-probe\"]\n")?;
-    fixture.scripts("install")?.expect(1, &["Remus"])?;
+    fixture.scripts("install")?.expect(2, &["Remus"])?;
     fixture.configure("mode = ")?;
-    fixture.scripts("install block")?.expect(1, &["xenplugd.toml:1: "])?;
+    fixture.scripts("install block")?.expect(2, &["xenplugd.toml:1: "])?;
     assert_eq!(files(&fixture.folder())?, before);
 
     // A fault of one does not keep the others from it.
     fixture.configure("mode = \"dom0\"\n")?;
     fs::create_dir(fixture.script("vif-bridge"))?;
     let ended = fixture.scripts("install block vif-bridge")?;
-    ensure!(ended.code == 1 && ended.stderr.contains("is no file"), "{ended:?}");
+    ensure!(ended.code == 1 && ended.stderr.contains("is not a file"), "{ended:?}");
     fs::remove_dir(fixture.script("vif-bridge"))?;
-    ensure!(ended.stdout.starts_with("block: a stand-in is in place"), "{ended:?}");
+    ensure!(ended.stdout.starts_with("block: installed"), "{ended:?}");
     // Taking them back needs no configuration.
     fs::remove_file(fixture.config())?;
     fixture.scripts("uninstall")?.expect(0, &[])?;

@@ -353,5 +353,5 @@ fn unknown_shim_arguments_are_a_usage_error() -> Result<()> {
     // A shim that was saved as an original does not run itself for ever.
     fixture.shim("block.xenplug-original")?;
     fixture.configure("[scripts]\nfallback = \"original\"\n[paths]\nrun = \"/nowhere\"\n")?;
-    fixture.run("block", "add", &disk())?.expect(2, &["stand-in itself"])
+    fixture.run("block", "add", &disk())?.expect(2, &["shim itself"])
 }

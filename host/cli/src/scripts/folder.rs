@@ -1,7 +1,7 @@
-//! A folder of scripts: what is in a script's place, putting a stand-in there, and taking it back.
+//! Folder of hotplug scripts: states of its scripts, and installing and removing shims.
 //!
-//! Every change is one `link`, `rename` or `unlink`, in an order that leaves a whole script in its place at every moment.
-//! Whoever is killed in between leaves a state that [`Folder::look`] knows, and another run ends well.
+//! Every change is one `link`, `rename` or `unlink`, in an order that keeps a complete script under the name at every moment.
+//! A killed run leaves a state that [`Folder::slot`] knows and the next run completes.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, Permissions},
@@ -14,41 +14,41 @@ use xenplug_control::script::{SHIM, saved_original, script_of_saved};
 
 use super::name::Name;
 
-/// What a stand-in is executable as, whatever the umask.
+/// Mode of a shim, whatever the umask.
 const MODE: u32 = 0o755;
 
-/// How much of a file tells whether it is a stand-in: more than the kernel reads of a first line
+/// Bytes read to recognise a shim: more than the kernel reads of a first line
 /// (linux/include/uapi/linux/binfmts.h, `BINPRM_BUF_SIZE`).
 const FIRST_LINE_MAX: u64 = 512;
 
-/// Why a script's place could not be looked at or changed.
+/// Error of reading or changing a script.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}", path = .path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("{path} is no file", path = .0.display())]
+    #[error("{path} is not a file", path = .0.display())]
     NotAFile(PathBuf),
 }
 
-/// What is in a script's place.
+/// State of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// A stand-in.
-    StandIn,
-    /// A stand-in, but not what would be put there now: it names another program, or was edited.
+    /// The shim is installed.
+    Shim,
+    /// The shim names another program or was edited.
     Outdated,
-    /// The original, and no other is saved.
+    /// The original is in script and none is saved.
     Original,
-    /// Another script, though an original is saved: a package's upgrade, perhaps, has replaced the stand-in.
+    /// Another script has replaced the shim, as a package's upgrade does, and an original is saved.
     Changed,
-    /// Nothing.
+    /// There is no script.
     Missing,
 }
 
 impl State {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::StandIn => "stand-in",
+            Self::Shim => "shim",
             Self::Outdated => "outdated",
             Self::Original => "original",
             Self::Changed => "changed",
@@ -57,43 +57,43 @@ impl State {
     }
 }
 
-/// A script's place, looked at.
+/// State of a script's name in the folder.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ScriptSlot {
     pub(super) state: State,
-    /// Where the original is, if there is one.
+    /// Path of the original, if there is one.
     pub(super) original: Option<PathBuf>,
-    /// Where the original leads, if it is a symbolic link.
-    pub(super) leads_to: Option<PathBuf>,
+    /// Target of the original, if it is a symbolic link.
+    pub(super) link_target: Option<PathBuf>,
 }
 
-/// What a run has done about a script.
+/// Change of a script by a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A stand-in is there; whether an original was saved, and an earlier one set aside.
+    /// The shim was installed, an original perhaps saved, and an earlier one perhaps set aside.
     Installed { saved: bool, aside: bool },
-    /// A stand-in has replaced an outdated one.
+    /// The shim has replaced an outdated one.
     Renewed,
-    /// There was nothing to do, as the stand-in is there.
-    StandsIn,
-    /// The original is back.
+    /// The shim was installed already.
+    AlreadyInstalled,
+    /// The original was restored.
     Restored,
-    /// The stand-in is gone; there was no original.
+    /// The shim was removed; there was no original.
     Removed,
-    /// Another script was in the place, and stays; the saved original was set aside.
+    /// Another script had replaced the shim and stays; the saved original was set aside.
     SetAside,
-    /// There was nothing to do, as no stand-in is there.
-    StandsAlone,
+    /// There was no shim.
+    NotInstalled,
 }
 
-/// A folder of scripts, and the program that is to stand in for them.
+/// Folder of scripts, with the program of its shims.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     program: PathBuf,
 }
 
-/// A folder that nobody else changes meanwhile with this program.
+/// Folder that no other run of this program changes meanwhile.
 pub(super) struct Locked<'a> {
     folder: &'a Folder,
     lock: File,
@@ -107,14 +107,14 @@ impl Folder {
         }
     }
 
-    /// The scripts that have a stand-in or a saved original.
-    pub(super) fn touched(&self) -> Result<Vec<Name>, Error> {
+    /// Returns the scripts that have a shim or a saved original.
+    pub(super) fn changed(&self) -> Result<Vec<Name>, Error> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(at(&self.path))? {
             let path = entry.map_err(at(&self.path))?.path();
             let script = match script_of_saved(&path) {
                 Some(script) => script,
-                None if is_stand_in(&path)? => path,
+                None if is_shim(&path)? => path,
                 None => continue,
             };
             let name = script.file_name().and_then(|name| name.to_str());
@@ -125,52 +125,52 @@ impl Folder {
         Ok(names)
     }
 
-    /// What is in a script's place.
-    pub(super) fn look(&self, name: &Name) -> Result<Place, Error> {
-        let place = self.place(name);
-        let saved = saved_original(&place);
-        let (here, kept) = (facts(&place)?, facts(&saved)?);
-        let state = match (&here, &kept) {
+    /// Reads the state of a script.
+    pub(super) fn slot(&self, name: &Name) -> Result<ScriptSlot, Error> {
+        let script = self.script(name);
+        let saved = saved_original(&script);
+        let (current, saved_file) = (metadata(&script)?, metadata(&saved)?);
+        let state = match (&current, &saved_file) {
             (None, _) => State::Missing,
-            (Some(_), _) if is_stand_in(&place)? => {
-                if fs::read(&place).map_err(at(&place))? == self.text(name).as_bytes() {
-                    State::StandIn
+            (Some(_), _) if is_shim(&script)? => {
+                if fs::read(&script).map_err(at(&script))? == self.text(name).as_bytes() {
+                    State::Shim
                 } else {
                     State::Outdated
                 }
             }
-            // The same file under both names: an install that was killed in between.
-            (Some(here), Some(kept)) if !is_same(here, kept) => State::Changed,
+            // A killed install leaves the same file under both names.
+            (Some(current), Some(saved_file)) if !is_same(current, saved_file) => State::Changed,
             _ => State::Original,
         };
         let original = match state {
-            State::Original | State::Changed => Some(place),
-            _ => kept.map(|_| saved),
+            State::Original | State::Changed => Some(script),
+            _ => saved_file.map(|_| saved),
         };
-        Ok(Place {
+        Ok(ScriptSlot {
             state,
-            leads_to: original.as_ref().and_then(|path| fs::read_link(path).ok()),
+            link_target: original.as_ref().and_then(|path| fs::read_link(path).ok()),
             original,
         })
     }
 
-    /// Keeps others from changing the folder.
+    /// Locks the folder against other runs.
     pub(super) fn lock(&self) -> Result<Locked<'_>, Error> {
         let lock = File::open(&self.path).map_err(at(&self.path))?;
         lock.lock().map_err(at(&self.path))?;
         Ok(Locked { folder: self, lock })
     }
 
-    fn place(&self, name: &Name) -> PathBuf {
+    fn script(&self, name: &Name) -> PathBuf {
         self.path.join(name.as_str())
     }
 
     fn text(&self, name: &Name) -> String {
         format!(
             "#!{program}\n\
-             # Xenplug's stand-in for the hotplug script of this name: it asks xenplugd to plug the device.\n\
-             # The original, where there was one, is {original}, beside this file, and comes back with\n\
-             # `xenplug scripts uninstall {name}`.\n",
+             # Xenplug's shim for the hotplug script of this name: it calls xenplugd, which connects the device.\n\
+             # The original, if there was one, is {original}, beside this file;\n\
+             # `xenplug scripts uninstall {name}` restores it.\n",
             program = self.program.display(),
             original = saved_original(Path::new(name.as_str())).display(),
         )
@@ -178,82 +178,82 @@ impl Folder {
 }
 
 impl Locked<'_> {
-    /// Puts a stand-in into a script's place, and keeps what was there.
+    /// Installs a shim and keeps the original.
     pub(super) fn install(&self, name: &Name) -> Result<Change, Error> {
-        let (place, new) = self.clear(name)?;
-        let state = self.folder.look(name)?.state;
+        let (script, new) = self.clear(name)?;
+        let state = self.folder.slot(name)?.state;
         let aside = state == State::Changed;
         let change = match state {
-            State::StandIn => return Ok(Change::StandsIn),
+            State::Shim => return Ok(Change::AlreadyInstalled),
             State::Outdated => {
                 self.write(name, &new)?;
-                rename(&new, &place)?;
+                rename(&new, &script)?;
                 Change::Renewed
             }
             State::Missing => {
                 self.write(name, &new)?;
-                // Not over what a package's installation has put there meanwhile.
-                link(&new, &place)?;
+                // A package may have installed a script meanwhile, which `link` does not replace.
+                link(&new, &script)?;
                 remove(&new)?;
                 Change::Installed {
-                    saved: facts(&saved_original(&place))?.is_some(),
+                    saved: metadata(&saved_original(&script))?.is_some(),
                     aside,
                 }
             }
             State::Original | State::Changed => {
                 if aside {
-                    self.set_aside(&place)?;
+                    self.set_aside(&script)?;
                 }
                 self.write(name, &new)?;
-                let saved = saved_original(&place);
-                if facts(&saved)?.is_none() {
-                    link(&place, &saved)?;
+                let saved = saved_original(&script);
+                if metadata(&saved)?.is_none() {
+                    link(&script, &saved)?;
                 }
-                rename(&new, &place)?;
+                rename(&new, &script)?;
                 Change::Installed { saved: true, aside }
             }
         };
-        self.keep()?;
+        self.sync()?;
         Ok(change)
     }
 
-    /// Takes the stand-in back: what was there before is there again, the very same file.
+    /// Removes the shim and restores the original, the very same file.
     pub(super) fn uninstall(&self, name: &Name) -> Result<Change, Error> {
-        let (place, _) = self.clear(name)?;
-        let saved = saved_original(&place);
-        let has_saved = facts(&saved)?.is_some();
-        let change = match (self.folder.look(name)?.state, has_saved) {
-            (State::StandIn | State::Outdated | State::Missing, true) => {
-                rename(&saved, &place)?;
+        let (script, _) = self.clear(name)?;
+        let saved = saved_original(&script);
+        let has_saved = metadata(&saved)?.is_some();
+        let change = match (self.folder.slot(name)?.state, has_saved) {
+            (State::Shim | State::Outdated | State::Missing, true) => {
+                rename(&saved, &script)?;
                 Change::Restored
             }
-            (State::StandIn | State::Outdated, false) => {
-                remove(&place)?;
+            (State::Shim | State::Outdated, false) => {
+                remove(&script)?;
                 Change::Removed
             }
             (State::Changed, _) => {
-                self.set_aside(&place)?;
+                self.set_aside(&script)?;
                 Change::SetAside
             }
-            // Its second name, of an install that was killed in between.
+            // A killed install has left the second name.
             (State::Original, true) => {
                 remove(&saved)?;
-                Change::StandsAlone
+                Change::NotInstalled
             }
-            (State::Original | State::Missing, false) => return Ok(Change::StandsAlone),
+            (State::Original | State::Missing, false) => return Ok(Change::NotInstalled),
         };
-        self.keep()?;
+        self.sync()?;
         Ok(change)
     }
 
-    /// The script's place, and where the stand-in is written: what a run that was killed has left there is removed.
+    /// Returns the paths of the script and of the temporary file, after removing what a killed run has left of the latter.
     fn clear(&self, name: &Name) -> Result<(PathBuf, PathBuf), Error> {
         let new = self.folder.path.join(format!(".{name}.xenplug-new"));
         match remove(&new) {
             Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             done => done?,
         }
-        Ok((self.folder.place(name), new))
+        Ok((self.folder.script(name), new))
     }
 
     fn write(&self, name: &Name, new: &Path) -> Result<(), Error> {
@@ -266,21 +266,21 @@ impl Locked<'_> {
         write().map_err(at(new))
     }
 
-    /// Gives the saved original a name that nothing of ours looks at: another script has come into its place.
-    fn set_aside(&self, place: &Path) -> Result<(), Error> {
-        rename(&saved_original(place), &place.with_added_extension("xenplug-old"))
+    /// Renames a saved original whose script was replaced by another.
+    fn set_aside(&self, script: &Path) -> Result<(), Error> {
+        rename(&saved_original(script), &script.with_added_extension("xenplug-old"))
     }
 
-    /// Makes the changes outlast a power cut.
-    fn keep(&self) -> Result<(), Error> {
+    /// Syncs the changes to disk.
+    fn sync(&self) -> Result<(), Error> {
         self.lock.sync_all().map_err(at(&self.folder.path))
     }
 }
 
-/// What a path itself is, links not followed; `None` if there is nothing.
-fn facts(path: &Path) -> Result<Option<Metadata>, Error> {
+/// Reads the metadata of a file or a link itself; `None` if there is nothing.
+fn metadata(path: &Path) -> Result<Option<Metadata>, Error> {
     match fs::symlink_metadata(path) {
-        Ok(facts) if facts.is_file() || facts.is_symlink() => Ok(Some(facts)),
+        Ok(found) if found.is_file() || found.is_symlink() => Ok(Some(found)),
         Ok(_) => Err(Error::NotAFile(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(at(path)(error)),
@@ -291,8 +291,8 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Whether a file's first line names the stand-in's program, wherever that is.
-fn is_stand_in(path: &Path) -> Result<bool, Error> {
+/// Tells whether a file's first line names the shim's program, in any folder.
+fn is_shim(path: &Path) -> Result<bool, Error> {
     let is_file = fs::symlink_metadata(path).map_err(at(path))?.is_file();
     if !is_file {
         return Ok(false);

@@ -1,9 +1,9 @@
-//! Names of scripts that a stand-in may take the place of.
+//! Names of scripts that a shim may replace.
 
 use std::{fmt, path::Path, str::FromStr};
 
-/// What a folder of scripts also has, and who runs or reads it instead of a toolstack that plugs a device.
-const OTHERS: [(&str, &str); 6] = [
+/// Other scripts of the folder, which no toolstack runs to connect a device, with their purpose.
+const UNREPLACED: [(&str, &str); 6] = [
     ("block-drbd-probe", "Remus asks it about a disk's replication"),
     ("remus-netbuf-setup", "Remus sets up its network buffer with it"),
     ("colo-proxy-setup", "COLO sets up its proxy with it"),
@@ -12,25 +12,25 @@ const OTHERS: [(&str, &str); 6] = [
     ("qemu-ifup", "QEMU runs it for its own links"),
 ];
 
-/// The script that udev runs for every card, and that runs the card's own.
+/// Script that udev runs for every vif, and that runs the vif's own.
 const DISPATCHER: &str = "vif-setup";
 
-/// The scripts of a folder that stay the originals, each with the reason.
-pub(super) fn staying(folder: &Path) -> Vec<(&'static str, &'static str)> {
-    let there = OTHERS.into_iter().filter(|(name, _)| folder.join(name).exists());
+/// Returns the scripts of a folder that are never replaced, each with the reason.
+pub(super) fn unreplaced(folder: &Path) -> Vec<(&'static str, &'static str)> {
+    let there = UNREPLACED.into_iter().filter(|(name, _)| folder.join(name).exists());
     there.collect()
 }
 
-/// A script's name, without its folder: `block`.
+/// Name of a script without its folder: `block`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name(String);
 
-/// Why no stand-in takes the place of a script of that name.
+/// Error of a name that no shim may have.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{0:?} is no script's name: letters, digits and -_., without its folder")]
+    #[error("{0:?} is not a script's name: letters, digits and -_., without a folder")]
     Malformed(String),
-    #[error("{name} stays as it is: {why}")]
+    #[error("{name} cannot be replaced: {why}")]
     Refused { name: String, why: &'static str },
 }
 
@@ -39,8 +39,8 @@ impl Name {
         &self.0
     }
 
-    /// The script that has to be stood in for as well wherever this one is, and its original is there: the stand-in only
-    /// runs another script, as the original does, and needs no plugin.
+    /// Returns the script that has to be replaced together with this one: its shim only runs another script, as the original
+    /// does, and needs no plugin.
     pub(super) fn dispatcher(&self) -> Option<Self> {
         self.0.starts_with("vif-").then(|| Self(DISPATCHER.to_owned()))
     }
@@ -51,7 +51,7 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        // A hidden one is not run, and those that we make have such names.
+        // Hidden names are those of temporary files.
         if text.is_empty() || text.len() > 64 || text.starts_with(['.', '-']) || !text.bytes().all(is_plain) {
             return Err(Error::Malformed(text.chars().take(80).collect()));
         }
@@ -61,17 +61,17 @@ impl FromStr for Name {
                 why,
             })
         };
-        if let Some((_, why)) = OTHERS.iter().find(|(other, _)| *other == text) {
+        if let Some((_, why)) = UNREPLACED.iter().find(|(other, _)| *other == text) {
             return refused(why);
         }
         if text.contains(".xenplug-") {
-            return refused("it is Xenplug's own");
+            return refused("Xenplug made it");
         }
         if text.ends_with(".sh") {
-            return refused("the other scripts read it");
+            return refused("the other scripts source it");
         }
         if [".dpkg-", ".rpm"].iter().any(|mark| text.contains(mark)) {
-            return refused("a package manager has left it");
+            return refused("a package manager made it");
         }
         Ok(Self(text.to_owned()))
     }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_plugs_a_device_may_be_stood_in_for_and_nothing_else() {
+    fn only_scripts_that_connect_devices_may_be_replaced() {
         for name in [
             "block",
             "block-tap",

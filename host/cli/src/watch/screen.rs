@@ -1,4 +1,4 @@
-//! The terminal that a picture is shown on, which is as it was afterwards.
+//! Alternate screen of a terminal, restored when dropped.
 
 use std::io::{self, IsTerminal, Stdout, Write};
 
@@ -9,11 +9,11 @@ use crossterm::{
     terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, size},
 };
 
-/// A screen of its own on the terminal, without a cursor. Dropped, the terminal shows what it showed before.
+/// Alternate screen without a cursor. Dropping it restores the terminal.
 pub(super) struct Screen(Stdout);
 
 impl Screen {
-    /// Takes the terminal, if the output is one.
+    /// Enters the alternate screen if the output is a terminal.
     pub(super) fn take() -> io::Result<Option<Self>> {
         if !io::stdout().is_terminal() {
             return Ok(None);
@@ -23,14 +23,14 @@ impl Screen {
         Ok(Some(screen))
     }
 
-    /// Shows a table, and below it what was last told. Line by line over what stands there: nothing flickers.
-    pub(super) fn show(&mut self, table: &str, told: &[String]) -> io::Result<()> {
+    /// Draws a table and the last events below it, line by line over the old contents so that nothing flickers.
+    pub(super) fn show(&mut self, table: &str, events: &[String]) -> io::Result<()> {
         let (columns, rows) = size()?;
-        let lines = fit(table, told, usize::from(columns), usize::from(rows));
+        let lines = fit(table, events, usize::from(columns), usize::from(rows));
         for (row, line) in (0..).zip(&lines) {
             queue!(self.0, MoveTo(0, row), Print(line), Clear(ClearType::UntilNewLine))?;
         }
-        // The last line stays as it is if all are taken.
+        // Without a free line there is nothing below to clear.
         if lines.len() < usize::from(rows) {
             queue!(self.0, Print("\r\n"), Clear(ClearType::FromCursorDown))?;
         }
@@ -40,25 +40,25 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that has gone needs nothing.
+        // A terminal that is gone needs no restoring.
         let _ = execute!(self.0, Show, LeaveAlternateScreen);
     }
 }
 
-/// What of it fits: the table has half of the screen at least, and says how much of it is not shown.
-fn fit(table: &str, told: &[String], columns: usize, rows: usize) -> Vec<String> {
+/// Cuts table and events to the screen. The table gets at least half of it and ends with the number of hidden lines.
+fn fit(table: &str, events: &[String], columns: usize, rows: usize) -> Vec<String> {
     let table: Vec<&str> = table.lines().collect();
-    let for_told = (rows / 2).max(rows.saturating_sub(table.len())).saturating_sub(1);
-    let told = &told[told.len().saturating_sub(for_told)..];
-    let for_table = rows.saturating_sub(if told.is_empty() { 0 } else { told.len() + 1 });
+    let for_events = (rows / 2).max(rows.saturating_sub(table.len())).saturating_sub(1);
+    let events = &events[events.len().saturating_sub(for_events)..];
+    let for_table = rows.saturating_sub(if events.is_empty() { 0 } else { events.len() + 1 });
     let mut lines: Vec<String> = table.iter().map(|line| (*line).to_owned()).collect();
     if table.len() > for_table {
         lines.truncate(for_table.saturating_sub(1));
         lines.push(format!("… {} lines more", table.len() - lines.len()));
     }
-    if !told.is_empty() {
+    if !events.is_empty() {
         lines.push(String::new());
-        lines.extend(told.iter().cloned());
+        lines.extend(events.iter().cloned());
     }
     lines.truncate(rows);
     lines.iter().map(|line| line.chars().take(columns).collect()).collect()
@@ -69,9 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_cut_and_told() {
-        let told = ["one", "two", "three"].map(str::to_owned);
-        let shown = |table: &str, columns, rows| fit(table, &told, columns, rows);
+    fn table_and_events_are_cut_to_the_screen() {
+        let events = ["one", "two", "three"].map(str::to_owned);
+        let shown = |table: &str, columns, rows| fit(table, &events, columns, rows);
         assert_eq!(shown("a\nb\n", 80, 24), ["a", "b", "", "one", "two", "three"]);
         assert_eq!(shown("a\nb\n", 80, 5), ["a", "b", "", "two", "three"]);
         assert_eq!(

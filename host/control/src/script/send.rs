@@ -1,4 +1,4 @@
-//! One call from a script's stand-in, which waits for the answer and has no runtime.
+//! Blocking client for one script call, without an executor.
 
 use std::{
     io::{self, Read, Write},
@@ -9,51 +9,51 @@ use std::{
 
 use super::{Answer, Call};
 
-/// More than any answer has.
+/// Upper limit of an answer's size.
 const ANSWER_MAX: u64 = 64 << 10;
 
-/// Why there is no answer.
+/// Error of a script call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// nobody was asked
-    #[error("xenplugd does not answer on {socket}: {source}", socket = .socket.display())]
+    /// The daemon does not run; it has not received the call.
+    #[error("xenplugd does not answer on {socket}", socket = .socket.display())]
     Away {
-        /// The socket.
+        /// Path of the socket.
         socket: PathBuf,
-        /// What connecting to it said.
+        /// Error of the connection.
         source: io::Error,
     },
-    /// it is not known what became of the call
-    #[error("xenplugd broke off: {0}")]
+    /// The daemon closed the connection; the outcome of the call is unknown.
+    #[error("xenplugd broke off")]
     BrokenOff(#[from] io::Error),
-    /// it is not known what will become of the call
+    /// The daemon may still carry out the call.
     #[error("xenplugd has not answered within {0:?}")]
     Late(Duration),
-    /// the daemon refused the call, or is another version
+    /// The daemon refused the call, or is of another version.
     #[error("xenplugd answered {0}")]
     Refused(String),
 }
 
-/// Asks the daemon, and waits for its answer, but not for longer than `timeout`.
+/// Sends a call and waits for the answer, for `timeout` at most.
 pub fn send(socket: &Path, call: &Call, timeout: Duration) -> Result<Answer, Error> {
-    let until = Instant::now() + timeout;
+    let deadline = Instant::now() + timeout;
     let stream = UnixStream::connect(socket).map_err(|source| Error::Away {
         socket: socket.to_owned(),
         source,
     })?;
-    match exchange(stream, call, until) {
-        // What a read says when its time is up.
+    match exchange(stream, call, deadline) {
+        // A read returns these when it times out.
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             Err(Error::Late(timeout))
         }
-        said => understand(&said?),
+        received => parse(&received?),
     }
 }
 
-/// All that is said to the call, until the other side closes: with HTTP/1.0 that is the answer's end.
-fn exchange(mut stream: UnixStream, call: &Call, until: Instant) -> io::Result<Vec<u8>> {
+/// Returns everything that the daemon sends until it closes, which ends an HTTP/1.0 answer.
+fn exchange(mut stream: UnixStream, call: &Call, deadline: Instant) -> io::Result<Vec<u8>> {
     let body = serde_json::to_string(call)?;
-    stream.set_write_timeout(Some(left(until)?))?;
+    stream.set_write_timeout(Some(remaining(deadline)?))?;
     stream.write_all(
         format!(
             "POST /script HTTP/1.0\r\nhost: xenplug\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -61,35 +61,35 @@ fn exchange(mut stream: UnixStream, call: &Call, until: Instant) -> io::Result<V
         )
         .as_bytes(),
     )?;
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     loop {
-        stream.set_read_timeout(Some(left(until)?))?;
+        stream.set_read_timeout(Some(remaining(deadline)?))?;
         let mut bytes = [0; 4096];
         match stream.read(&mut bytes) {
-            Ok(0) => return Ok(said),
-            Ok(read) => said.extend_from_slice(&bytes[..read]),
+            Ok(0) => return Ok(received),
+            Ok(read) => received.extend_from_slice(&bytes[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if said.len() as u64 > ANSWER_MAX {
+        if received.len() as u64 > ANSWER_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer has no end"));
         }
     }
 }
 
-fn left(until: Instant) -> io::Result<Duration> {
-    match until.saturating_duration_since(Instant::now()) {
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
         left => Ok(left),
     }
 }
 
-fn understand(said: &[u8]) -> Result<Answer, Error> {
+fn parse(received: &[u8]) -> Result<Answer, Error> {
     let broken = |error: &str| Error::BrokenOff(io::Error::new(io::ErrorKind::UnexpectedEof, error));
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    let body = match response.parse(said) {
-        Ok(httparse::Status::Complete(head)) => &said[head..],
+    let body = match response.parse(received) {
+        Ok(httparse::Status::Complete(head)) => &received[head..],
         Ok(httparse::Status::Partial) => return Err(broken("there is no answer")),
         Err(error) => return Err(Error::Refused(error.to_string())),
     };
@@ -126,8 +126,8 @@ mod tests {
         }
     }
 
-    /// Asks a peer that reads the request, says this in two parts, and closes if it is to.
-    fn asked(parts: [&str; 2], closes: bool) -> Result<Answer, Error> {
+    /// Sends a call to a peer that reads it, answers in two parts, and closes or not.
+    fn answered(parts: [&str; 2], closes: bool) -> Result<Answer, Error> {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("control.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
@@ -141,7 +141,7 @@ mod tests {
                     request.push(byte[0]);
                 }
                 for part in parts {
-                    // Who refuses need not be heard to the end.
+                    // The client need not read all of a refusal.
                     let _ = stream.write_all(part.as_bytes());
                     thread::sleep(Duration::from_millis(5));
                 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_understood_in_however_many_parts_it_comes() {
+    fn answer_is_parsed_in_any_number_of_parts() {
         let head = "HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n";
         let failed = Answer::Failed { error: "no".into() };
         for (parts, expected) in [
@@ -173,30 +173,30 @@ mod tests {
                 failed,
             ),
         ] {
-            assert_eq!(asked(parts, true).expect("an answer"), expected);
+            assert_eq!(answered(parts, true).expect("an answer"), expected);
         }
     }
 
     #[test]
-    fn no_answer_is_told_from_one_that_breaks_off_comes_late_or_is_another() {
+    fn missing_broken_late_and_foreign_answers_are_told_apart() {
         let socket = Path::new("/nowhere/control.sock");
         assert!(matches!(
             send(socket, &call(), Duration::from_secs(1)),
             Err(Error::Away { .. })
         ));
         let begun = "HTTP/1.0 200 OK\r\n\r\n{\"outcome\":";
-        assert!(matches!(asked(["", ""], true), Err(Error::BrokenOff(_))));
-        assert!(matches!(asked(["HTTP/1.0 2", ""], true), Err(Error::BrokenOff(_))));
-        assert!(matches!(asked([begun, ""], true), Err(Error::BrokenOff(_))));
-        assert!(matches!(asked(["", ""], false), Err(Error::Late(_))));
+        assert!(matches!(answered(["", ""], true), Err(Error::BrokenOff(_))));
+        assert!(matches!(answered(["HTTP/1.0 2", ""], true), Err(Error::BrokenOff(_))));
+        assert!(matches!(answered([begun, ""], true), Err(Error::BrokenOff(_))));
+        assert!(matches!(answered(["", ""], false), Err(Error::Late(_))));
         let endless = format!("HTTP/1.0 200 OK\r\n\r\n{}", " ".repeat(70_000));
-        assert!(matches!(asked([&endless, ""], true), Err(Error::BrokenOff(_))));
+        assert!(matches!(answered([&endless, ""], true), Err(Error::BrokenOff(_))));
         for other in [
             "HTTP/1.0 404 Not Found\r\n\r\n",
             "SSH-2.0-x\r\n",
             "HTTP/1.0 200 OK\r\n\r\n{\"outcome\":\"maybe\"}",
         ] {
-            assert!(matches!(asked([other, ""], true), Err(Error::Refused(_))), "{other}");
+            assert!(matches!(answered([other, ""], true), Err(Error::Refused(_))), "{other}");
         }
     }
 }

@@ -4,7 +4,7 @@ use xenplug_xenbus::{DevId, Kind};
 
 use super::{Nodes, SpecError, dev_number, error::once, flag, script};
 
-/// What may be given with a value.
+/// Keys with a value.
 const KEYS: [&str; 15] = [
     "target",
     "format",
@@ -23,7 +23,7 @@ const KEYS: [&str; 15] = [
     "hidden-disk",
 ];
 
-/// What may be given without.
+/// Flags.
 const FLAGS: [&str; 8] = [
     "discard",
     "cdrom",
@@ -38,16 +38,16 @@ const FLAGS: [&str; 8] = [
 const FORMATS: &str = "raw, qcow, qcow2, vhd, qed or empty";
 const VDEV: &str = "a virtual device: xvda, hda, sda1, d0p0 or a number";
 
-/// A disk.
+/// Disk specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// What the guest sees it as.
+    /// Virtual device of the guest.
     pub vdev: String,
-    /// Its number.
+    /// Device number.
     pub devid: DevId,
-    /// What serves it.
+    /// Kind of backend that serves the disk.
     pub kind: Kind,
-    /// The domain that serves it, if that is said.
+    /// Backend domain, if given.
     pub backend: Option<String>,
     target: String,
     format: Format,
@@ -82,7 +82,7 @@ impl Format {
         })
     }
 
-    /// As QEMU and tapdisk are told (libxl_device.c, `libxl__device_disk_string_of_format`).
+    /// Returns the name that QEMU and tapdisk know (libxl_device.c, `libxl__device_disk_string_of_format`).
     fn as_str(self) -> &'static str {
         match self {
             Self::Raw | Self::Empty => "aio",
@@ -94,7 +94,7 @@ impl Format {
     }
 }
 
-/// What was read so far.
+/// Partly parsed specification.
 #[derive(Debug, Default)]
 struct Draft {
     target: Option<String>,
@@ -102,7 +102,7 @@ struct Draft {
     vdev: Option<String>,
     access: Option<bool>,
     positional_access: bool,
-    /// A format or a driver was named by a prefix, as in `phy:/dev/vg0/a`: no format follows by its place.
+    /// A prefix named a format or a driver, as in `phy:/dev/vg0/a`, so no positional format follows.
     prefixed: bool,
     script: Option<String>,
     backend: Option<String>,
@@ -114,7 +114,7 @@ struct Draft {
 }
 
 impl Disk {
-    /// Reads a DISKSPEC.
+    /// Parses a DISKSPEC.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
         let mut draft = Draft::default();
         let mut rest = text;
@@ -124,7 +124,7 @@ impl Disk {
                 return draft.finish();
             }
             if let Some(target) = rest.strip_prefix("target=") {
-                // All that follows.
+                // The target takes the rest of the text.
                 once("target", &mut draft.target, target.strip_suffix(',').unwrap_or(target))?;
                 return draft.finish();
             }
@@ -142,7 +142,7 @@ impl Disk {
         }
     }
 
-    /// The nodes of its backend (libxl_disk.c, `device_disk_add`).
+    /// Returns the nodes of the backend (libxl_disk.c, `device_disk_add`).
     pub(super) fn backend_nodes(&self) -> Nodes {
         let mut nodes = Vec::new();
         let path = if self.kind == Kind::VBD {
@@ -191,7 +191,7 @@ impl Disk {
 }
 
 impl Draft {
-    /// Takes a deprecated prefix, and returns what follows it.
+    /// Takes a deprecated prefix and returns the rest.
     fn prefix<'a>(&mut self, rest: &'a str) -> Result<Option<&'a str>, SpecError> {
         let Some((prefix, after)) = rest.split_once(':') else {
             return Ok(None);
@@ -277,13 +277,13 @@ impl Draft {
             "trusted" => self.untrusted = false,
             "untrusted" => self.untrusted = true,
             "colo" => return Err(SpecError::unsupported(flag, COLO)),
-            // "no-colo": as it is.
+            // "no-colo" is the default.
             _ => {}
         }
         Ok(())
     }
 
-    /// What has no key, by its place.
+    /// Takes a value without a key, by its position.
     fn positional(&mut self, word: &str) -> Result<(), SpecError> {
         if self.target.is_none() {
             self.target = Some(word.to_owned());
@@ -307,7 +307,7 @@ impl Draft {
         Ok(())
     }
 
-    /// `hdc:cdrom`, deprecated.
+    /// Takes `hdc:cdrom`, which is deprecated.
     fn vdev_and_devtype(&mut self, word: &str) -> Result<bool, SpecError> {
         let Some((vdev, devtype)) = word.rsplit_once(':') else {
             return Ok(false);
@@ -374,7 +374,7 @@ impl Draft {
         }
         let script = self.script.filter(|script| !script.is_empty());
         let kind = kind(self.backendtype.as_deref(), format, script.is_some())?;
-        // A cdrom is never written to, whatever the access says.
+        // A CD-ROM is read-only whatever the access says.
         let writable = self.access.unwrap_or(true) && !self.cdrom;
         Ok(Disk {
             discard: self.discard.unwrap_or(writable),
@@ -393,7 +393,7 @@ impl Draft {
     }
 }
 
-/// What serves a disk in a driver domain, whose devices nobody can look at from here (libxl_device.c,
+/// Returns the kind of backend for a disk in a driver domain, whose block devices dom0 cannot inspect (libxl_device.c,
 /// `libxl__device_disk_set_backend`).
 fn kind(backendtype: Option<&str>, format: Format, script: bool) -> Result<Kind, SpecError> {
     use Format::{Empty, Raw, Vhd};

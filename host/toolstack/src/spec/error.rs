@@ -1,56 +1,56 @@
-//! Why a text does not describe a device.
+//! Errors of device specifications.
 
-/// Below that similarity two words have nothing to do with each other.
+/// Least similarity of a suggestion.
 const SIMILAR: f64 = 0.75;
 
-/// Why a text does not describe a device. Each names the key, what is wrong, and what is expected.
+/// Error of a device specification. Each names the key, the mistake and the expected value.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SpecError {
-    /// A key or flag that there is not.
+    /// The key or flag does not exist.
     #[error("unknown key `{key}`; {suggestion}")]
     Unknown {
-        /// As it was written.
+        /// Text as given.
         key: String,
-        /// What may have been meant.
+        /// Similar key, or all keys.
         suggestion: String,
     },
-    /// A value that the key cannot have.
+    /// The key cannot have this value.
     #[error("{key}: `{value}` is not {expected}")]
     Value {
-        /// The key.
+        /// Name of the key.
         key: &'static str,
-        /// As it was written.
+        /// Text as given.
         value: String,
-        /// What it can be.
+        /// Description of valid values.
         expected: &'static str,
     },
-    /// A key that was given twice.
+    /// The key was given twice.
     #[error("{key}: given twice, `{first}` and `{second}`; expected once")]
     Twice {
-        /// The key.
+        /// Name of the key.
         key: &'static str,
-        /// The value it has.
+        /// First value.
         first: String,
-        /// The value it was to get.
+        /// Second value.
         second: String,
     },
-    /// A key that has to be there.
+    /// The key is required.
     #[error("{key}: is missing; expected {expected}")]
     Missing {
-        /// The key.
+        /// Name of the key.
         key: &'static str,
-        /// What it can be.
+        /// Description of valid values.
         expected: &'static str,
     },
-    /// One word too many.
+    /// There is a value without a key too many.
     #[error("`{0}` is one too many; expected at most target, format, vdev and access without a key")]
     TooMany(String),
-    /// Something that xl knows, and that cannot be had here.
+    /// xl supports the key and this crate does not.
     #[error("{key}: {why}")]
     Unsupported {
-        /// The key.
+        /// Name of the key.
         key: String,
-        /// Why not.
+        /// Reason.
         why: &'static str,
     },
 }
@@ -87,7 +87,7 @@ impl SpecError {
     }
 }
 
-/// Sets what may be set once; an empty value counts as none (tools/libs/util/libxlu_disk_l.l, `savestring`).
+/// Sets a key that may be given once; an empty value counts as none (tools/libs/util/libxlu_disk_l.l, `savestring`).
 pub(super) fn once(key: &'static str, to: &mut Option<String>, value: &str) -> Result<(), SpecError> {
     match to {
         Some(first) if !first.is_empty() => Err(SpecError::Twice {

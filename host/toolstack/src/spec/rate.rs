@@ -1,4 +1,4 @@
-//! How much a card may send (tools/libs/util/libxlu_vif.c).
+//! Rate limits of vifs (tools/libs/util/libxlu_vif.c).
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use super::SpecError;
 const EXPECTED: &str = "a rate: a number with GB, MB, KB, B, Gb, Mb, Kb or b, `/s`, and perhaps `@` and an interval in s, \
                         ms or us, as in 10Mb/s or 1MB/s@20ms";
 
-/// The interval if none is given, in microseconds.
+/// Default interval in microseconds.
 const INTERVAL: u32 = 50_000;
 
-/// A rate as netback reads it: `bytes,microseconds`.
+/// Rate as netback reads it: `bytes,microseconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     bytes: u64,
@@ -38,7 +38,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Bytes in a second.
+/// Parses the bytes per second.
 fn parse_bytes(text: &str) -> Option<u64> {
     let (number, unit) = split(text.strip_suffix("/s")?)?;
     if number == 0 {
@@ -59,7 +59,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
     }
 }
 
-/// Microseconds. A number alone is in seconds, whatever the manual says.
+/// Parses an interval to microseconds. A number alone is in seconds, unlike the manual says.
 fn parse_interval(text: &str) -> Option<u32> {
     let (number, unit) = split(text)?;
     let factor = match unit {
@@ -71,7 +71,7 @@ fn parse_interval(text: &str) -> Option<u32> {
     number.checked_mul(factor).filter(|interval| *interval > 0)
 }
 
-/// A number and what follows it.
+/// Splits a number from its unit.
 fn split(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

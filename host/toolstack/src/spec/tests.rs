@@ -1,4 +1,4 @@
-//! What xl reads, and what libxl would write for it.
+//! Tests of the parsers against xl's syntax and libxl's nodes.
 
 use super::*;
 
@@ -13,8 +13,8 @@ fn node<'a>(nodes: &'a Nodes, name: &str) -> &'a str {
         .map_or("-", |(_, value)| value)
 }
 
-/// Kind, params, script, dev, mode, device type, removable, discard: in short.
-fn in_short(text: &str) -> String {
+/// Formats kind, params, script, dev, mode, device type, removable and discard.
+fn summary(text: &str) -> String {
     match disk(text) {
         Ok(disk) => {
             let back = disk.backend_nodes();
@@ -28,7 +28,7 @@ fn in_short(text: &str) -> String {
 }
 
 #[test]
-fn disks_are_read_as_xl_reads_them() {
+fn disk_is_parsed_as_xl_does() {
     let usual = "vbd /dev/vg/guest-volume block hda w disk 1";
     let image = "vbd /root/image.iso block hdc r cdrom 0";
     let cases: &[(&str, &str)] = &[
@@ -45,7 +45,7 @@ fn disks_are_read_as_xl_reads_them() {
             image,
         ),
         ("raw:/root/image.iso,hdc:cdrom,ro", image),
-        // Each format, and what serves it.
+        // Each format with its kind of backend.
         ("/srv/a.img,raw,xvda", "vbd /srv/a.img block xvda w disk 1"),
         ("/srv/a.img,qcow2,xvda", "qdisk qcow2:/srv/a.img - xvda w disk 1"),
         ("/srv/a.img,qcow,xvda", "qdisk qcow:/srv/a.img - xvda w disk 1"),
@@ -72,7 +72,7 @@ fn disks_are_read_as_xl_reads_them() {
         ("/srv/a.img,raw,xvda,ro", "vbd /srv/a.img block xvda r disk 0"),
         ("/srv/a.img,raw,xvda,w", "vbd /srv/a.img block xvda w disk 1"),
         ("/srv/a.img,raw,xvda,", "vbd /srv/a.img block xvda w disk 1"),
-        // All that follows `target=` is the target.
+        // `target=` takes the rest of the text.
         (
             "vdev=xvda,target=/srv/a.img,access=rw",
             "vbd /srv/a.img,access=rw block xvda w disk 1",
@@ -112,7 +112,7 @@ fn disks_are_read_as_xl_reads_them() {
             "tapdisk:vhd:/srv/a.vhd,xvda:disk,r",
             "qdisk vhd:/srv/a.vhd - xvda r disk 0",
         ),
-        // Spaces, order, what is empty, what may be said twice.
+        // Spaces, order, empty values, repeated keys.
         (
             "  /srv/a.img ,raw",
             "vdev: is missing; expected a virtual device: xvda, hda, sda1, d0p0 or a number",
@@ -132,7 +132,7 @@ fn disks_are_read_as_xl_reads_them() {
             "vbd /a block xvda w disk 1",
         ),
         ("vdev=xvda,target=/srv/a.img,", "vbd /srv/a.img block xvda w disk 1"),
-        // What is wrong.
+        // Errors.
         (
             "",
             "vdev: is missing; expected a virtual device: xvda, hda, sda1, d0p0 or a number",
@@ -227,12 +227,12 @@ fn disks_are_read_as_xl_reads_them() {
         ),
     ];
     for (text, expected) in cases {
-        assert_eq!(in_short(text), *expected, "{text:?}");
+        assert_eq!(summary(text), *expected, "{text:?}");
     }
 }
 
 #[test]
-fn a_disk_has_the_nodes_that_libxl_writes() {
+fn disk_has_the_nodes_that_libxl_writes() {
     let disk = disk("vdev=xvdb,untrusted,direct-io-safe,backend=storage,target=/srv/a.img").unwrap();
     assert_eq!(disk.backend.as_deref(), Some("storage"));
     let expected = [
@@ -260,7 +260,7 @@ fn a_disk_has_the_nodes_that_libxl_writes() {
 }
 
 #[test]
-fn a_virtual_device_has_the_number_that_libxl_gives_it() {
+fn virtual_device_has_libxls_number() {
     for (vdev, expected) in [
         ("xvda", Some(51712)),
         ("xvda1", Some(51713)),
@@ -303,8 +303,8 @@ fn a_virtual_device_has_the_number_that_libxl_gives_it() {
     }
 }
 
-/// The nodes of a card, those that are always the same left out.
-fn card_in_short(text: &str) -> String {
+/// Formats the nodes of a vif, except for the constant ones.
+fn vif_summary(text: &str) -> String {
     match Vif::parse(text) {
         Ok(card) => {
             let nodes = card.backend_nodes(card.devid.unwrap_or(DevId(0))).into_iter();
@@ -323,7 +323,7 @@ fn card_in_short(text: &str) -> String {
 }
 
 #[test]
-fn cards_are_read_as_xl_reads_them() {
+fn vif_is_parsed_as_xl_does() {
     let rate = "a rate: a number with GB, MB, KB, B, Gb, Mb, Kb or b, `/s`, and perhaps `@` and an interval in s, ms or us, \
                 as in 10Mb/s or 1MB/s@20ms";
     let wrong_rate = |text: &str| format!("rate: `{text}` is not {rate}");
@@ -375,14 +375,14 @@ fn cards_are_read_as_xl_reads_them() {
         // VLANs.
         ("vlan=10p", "vlan=10p"),
         ("vlan=5p/1-4u", "vlan=5p/1-4u"),
-        // What is wrong.
+        // Errors.
         (
             "mac=00:16:3e:74:34",
             "mac: `00:16:3e:74:34` is not an address: six groups of two hexadecimal digits, 00:16:3e:01:02:03",
         ),
         (
             "mac=01:16:3e:74:34:32",
-            "mac: `01:16:3e:74:34:32` is not the address of one card: it is a group's",
+            "mac: `01:16:3e:74:34:32` is not a unicast address",
         ),
         (
             "mac=00:16:3e:74:34:3g",
@@ -400,7 +400,7 @@ fn cards_are_read_as_xl_reads_them() {
         ),
         (
             "type=ioemu",
-            "type: a card that is plugged into a running guest cannot be emulated; expected vif",
+            "type: a vif that is attached to a running guest cannot be emulated; expected vif",
         ),
         ("type=tap", "type: `tap` is not vif"),
         ("mtu=67", "mtu: `67` is not a number of bytes from 68 to 65535"),
@@ -413,11 +413,11 @@ fn cards_are_read_as_xl_reads_them() {
         ("accel=1", "accel: xl does not support it either"),
         (
             "forwarddev=eth0",
-            "forwarddev: COLO's cards are set up with their guest, and cannot be plugged in",
+            "forwarddev: COLO's vifs are set up with their guest and cannot be attached",
         ),
     ];
     for (text, expected) in cases {
-        assert_eq!(card_in_short(text), *expected, "{text:?}");
+        assert_eq!(vif_summary(text), *expected, "{text:?}");
     }
     for text in [
         "10",
@@ -431,7 +431,7 @@ fn cards_are_read_as_xl_reads_them() {
         "5000000000B/s",
         "MB/s",
     ] {
-        assert_eq!(card_in_short(&format!("rate={text}")), wrong_rate(text));
+        assert_eq!(vif_summary(&format!("rate={text}")), wrong_rate(text));
     }
     for text in [
         "0",
@@ -446,14 +446,14 @@ fn cards_are_read_as_xl_reads_them() {
         "a",
     ] {
         assert!(
-            card_in_short(&format!("vlan={text}")).starts_with(&format!("vlan: `{text}` is not VLANs")),
+            vif_summary(&format!("vlan={text}")).starts_with(&format!("vlan: `{text}` is not VLANs")),
             "{text}"
         );
     }
 }
 
 #[test]
-fn a_card_without_an_address_gets_one_of_xens() {
+fn vif_without_mac_gets_a_xen_address() {
     let [one, other] = [Vif::parse("").unwrap(), Vif::parse("").unwrap()];
     assert_eq!(one.mac[..3], [0x00, 0x16, 0x3e]);
     assert!(one.mac[3] < 0x80);

@@ -1,12 +1,12 @@
-//! A virtual device's number (xen-vbd-interface(7); tools/libs/light/libxl_device.c, `libxl__device_disk_dev_number`).
+//! Numbers of virtual devices (xen-vbd-interface(7); tools/libs/light/libxl_device.c, `libxl__device_disk_dev_number`).
 
 use xenplug_xenbus::DevId;
 
-/// Disks and partitions of the extended numbering.
+/// Limits of the extended numbering.
 const DISKS: u32 = 1 << 20;
 const PARTITIONS: u32 = 256;
 
-/// The number of `xvda`, `hdc3`, `sdb`, `d5p1`, or of a number.
+/// Returns the number of `xvda`, `hdc3`, `sdb`, `d5p1`, or of a number.
 pub fn dev_number(vdev: &str) -> Option<DevId> {
     let number = if let Some((disk, partition)) = numbered(vdev).or_else(|| lettered(vdev, "xvd", DISKS, PARTITIONS)) {
         if disk <= 15 && partition <= 15 {
@@ -26,14 +26,14 @@ pub fn dev_number(vdev: &str) -> Option<DevId> {
     Some(DevId(number))
 }
 
-/// `d<disk>p<partition>`.
+/// Parses `d<disk>p<partition>`.
 fn numbered(vdev: &str) -> Option<(u32, u32)> {
     let (disk, partition) = vdev.strip_prefix('d')?.split_once('p')?;
     let (disk, partition) = (number(disk)?, number(partition)?);
     (disk < DISKS && partition < PARTITIONS).then_some((disk, partition))
 }
 
-/// A number as C reads it: decimal, hexadecimal after `0x`, octal after `0`; at most `INT_MAX`.
+/// Parses a number as C does: decimal, hexadecimal after `0x`, octal after `0`; at most `INT_MAX`.
 fn number(text: &str) -> Option<u32> {
     let (digits, base) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),
@@ -45,7 +45,7 @@ fn number(text: &str) -> Option<u32> {
     (plain && number <= i32::MAX.unsigned_abs()).then_some(number)
 }
 
-/// `<prefix><letters>[<partition>]`: letters count as `a` 0 to `z` 25, `aa` 26, and on.
+/// Parses `<prefix><letters>[<partition>]`; letters count as `a` 0 to `z` 25, `aa` 26, and on.
 fn lettered(vdev: &str, prefix: &str, disks: u32, partitions: u32) -> Option<(u32, u32)> {
     let rest = vdev.strip_prefix(prefix)?;
     let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();

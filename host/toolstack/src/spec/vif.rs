@@ -1,4 +1,4 @@
-//! Network cards (xl-network-configuration(5); tools/xl/xl_parse.c, `parse_nic_config`; tools/libs/light/libxl_nic.c).
+//! Network interfaces (xl-network-configuration(5); tools/xl/xl_parse.c, `parse_nic_config`; tools/libs/light/libxl_nic.c).
 
 use std::{fs::File, io::Read};
 
@@ -27,20 +27,20 @@ const KEYS: [&str; 18] = [
     "accel",
 ];
 
-/// What libxl takes for a card that does not say.
+/// MTU of a vif without one, as in libxl.
 const MTU: u32 = 1500;
 
-/// The longest name of a link: `IFNAMSIZ` with its end (linux/include/uapi/linux/if.h).
+/// Longest name of a link: `IFNAMSIZ` includes the terminator (linux/include/uapi/linux/if.h).
 const IFNAME_MAX: usize = 15;
 
-/// A network card.
+/// Network interface specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vif {
-    /// Its number, if that is said.
+    /// Device number, if given.
     pub devid: Option<DevId>,
-    /// Its address.
+    /// MAC address.
     pub mac: [u8; 6],
-    /// The domain that serves it, if that is said.
+    /// Backend domain, if given.
     pub backend: Option<String>,
     bridge: Option<String>,
     gatewaydev: Option<String>,
@@ -54,7 +54,7 @@ pub struct Vif {
 }
 
 impl Vif {
-    /// Reads a vifspec. A card without `mac` gets one at random.
+    /// Parses a vifspec. A vif without `mac` gets a random address.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
         let mut draft = Draft::default();
         for word in text.split(',').map(|word| word.trim_matches([' ', '\t', '\n'])) {
@@ -119,7 +119,7 @@ impl Draft {
         let (key, to) = match key {
             "mac" => ("mac", &mut self.mac),
             "bridge" => ("bridge", &mut self.bridge),
-            // The one's older name.
+            // `netdev` is the older name.
             "netdev" | "gatewaydev" => ("gatewaydev", &mut self.gatewaydev),
             "type" => ("type", &mut self.ty),
             "model" => ("model", &mut self.model),
@@ -166,7 +166,7 @@ impl Draft {
             Some("ioemu") => {
                 return Err(SpecError::unsupported(
                     "type",
-                    "a card that is plugged into a running guest cannot be emulated; expected vif",
+                    "a vif that is attached to a running guest cannot be emulated; expected vif",
                 ));
             }
             Some(other) => return Err(SpecError::value("type", other, "vif")),
@@ -190,7 +190,7 @@ impl Draft {
             devid: number("devid", self.devid, 0..=0xff_ffff, "a device's number")?.map(DevId),
             mac: given(self.mac).map_or_else(random_mac, |text| mac(&text))?,
             backend: given(self.backend),
-            // Open vSwitch's have `.tag:trunk` behind their name, so only what no script takes is refused.
+            // The name of an Open vSwitch bridge may have `.tag:trunk` appended.
             bridge: given(self.bridge),
             gatewaydev: link("gatewaydev", self.gatewaydev)?,
             vifname: link("vifname", self.vifname)?,
@@ -219,16 +219,12 @@ fn mac(text: &str) -> Result<[u8; 6], SpecError> {
         *byte = u8::from_str_radix(group, 16).map_err(|_| SpecError::value("mac", text, FORM))?;
     }
     if bytes[0] & 1 == 1 {
-        return Err(SpecError::value(
-            "mac",
-            text,
-            "the address of one card: it is a group's",
-        ));
+        return Err(SpecError::value("mac", text, "a unicast address"));
     }
     Ok(bytes)
 }
 
-/// An address with Xen's prefix (libxl_nic.c, `libxl__device_nic_setdefault`).
+/// Makes an address with Xen's prefix (libxl_nic.c, `libxl__device_nic_setdefault`).
 fn random_mac() -> Result<[u8; 6], SpecError> {
     let mut bytes = [0; 3];
     File::open("/dev/urandom")
@@ -240,4 +236,4 @@ fn random_mac() -> Result<[u8; 6], SpecError> {
     Ok([0x00, 0x16, 0x3e, bytes[0] & 0x7f, bytes[1], bytes[2]])
 }
 
-const COLO: &str = "COLO's cards are set up with their guest, and cannot be plugged in";
+const COLO: &str = "COLO's vifs are set up with their guest and cannot be attached";

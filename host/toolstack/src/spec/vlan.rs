@@ -1,11 +1,11 @@
-//! The VLANs of a card (docs/man/xl-network-configuration.5.pod.in).
+//! VLANs of a vif (docs/man/xl-network-configuration.5.pod.in).
 
 use super::SpecError;
 
 const EXPECTED: &str = "VLANs: numbers from 1 to 4094, ranges `1-4` and rows `100+10x4`, with `/` between, `p` behind the \
                         one for untagged frames of the guest and `u` behind untagged ones, as in 10p/20";
 
-/// Returns what it was given, if it says something. A single VLAN is the PVID without `p`; else one must have it.
+/// Returns the text if it is valid. A single VLAN is the PVID without `p`; otherwise exactly one must have it.
 pub(super) fn checked(text: String) -> Result<String, SpecError> {
     let terms: Vec<&str> = text.split('/').collect();
     let pvids = terms.iter().filter(|term| term.ends_with('p')).count();

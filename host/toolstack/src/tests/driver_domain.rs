@@ -1,5 +1,5 @@
-//! A driver domain for tests: the protocol's own function, run by an unprivileged client, with a handler, a kernel and a
-//! guest that are simulated as far as the store shows them.
+//! Driver domain for tests: the protocol's function run by an unprivileged client, with a handler, a kernel and a guest
+//! simulated in the store.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -14,19 +14,19 @@ use xenplug_xenstore::{Client, Error, Path, Permission, Transaction};
 
 use super::{D, G};
 
-/// What does not go well.
+/// Injected faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Faults {
     /// The handler fails.
     pub(super) fails: Option<&'static str>,
-    /// The guest does not let go.
+    /// The guest does not close its device.
     pub(super) stubborn: bool,
 }
 
-/// What is held, by place, and how many turns its release still takes once it has begun.
+/// Held devices, with the turns that a begun release still takes.
 type Journal = Rc<RefCell<Vec<(RequestPath, Option<u32>)>>>;
 
-/// How slow a release is.
+/// Turns of a release.
 const RELEASE: u32 = 20;
 
 pub(super) struct DriverDomain {
@@ -54,7 +54,7 @@ impl DriverDomain {
             loop {
                 for path in world.places().await {
                     match world.turn(path).await {
-                        // Somebody else was faster, or the domain is no longer what it was.
+                        // A concurrent write was faster, or the domain is gone.
                         Err(error) if error.is_conflict() || error.is_denied() || error.is_not_found() => {}
                         turn => turn.unwrap(),
                     }
@@ -89,7 +89,7 @@ struct Simulated {
 }
 
 impl Simulated {
-    /// Where requests are, and what is held.
+    /// Requests and held devices.
     async fn places(&self) -> Vec<RequestPath> {
         let mut places: Vec<RequestPath> = self.journal.borrow().iter().map(|(path, _)| *path).collect();
         for class in [Class::Vbd, Class::Vif] {
@@ -231,7 +231,7 @@ impl Simulated {
         }
     }
 
-    /// The kernel's backend, the device's machine, and the guest.
+    /// Takes a step of the kernel's backend, the device's machine and the guest.
     async fn device(&self, path: RequestPath, backend: Option<Backend>) -> Result<(), Error> {
         let back = self.backend(path);
         let write = async |name: &str, value: &str| self.own.write(&format!("{back}/{name}").parse()?, value).await;
@@ -252,7 +252,7 @@ impl Simulated {
                 }
             },
             (Some(backend), Some(_)) if backend.state == XenbusState::InitWait => {
-                // The guest makes nodes of its own that the backend has to be able to read.
+                // The backend has to be able to read the guest's own nodes.
                 let ring: Path = format!("{}/ring-ref", path.frontend_path()).parse()?;
                 self.guest.write(&ring, "8").await?;
                 self.own.read(&ring).await?;
@@ -279,7 +279,7 @@ impl Simulated {
     }
 }
 
-/// A node's value. What may not be read is not there for this domain.
+/// Reads a node. An unreadable node does not exist for this domain.
 async fn text(transaction: &Transaction, path: &str) -> Result<Option<String>, Error> {
     match transaction.read(&path.parse()?).await {
         Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),

@@ -1,4 +1,4 @@
-//! A way to the store on which one request is held up, so that others act at that very moment.
+//! Proxy of the store that holds up one request, so that others can act at that moment.
 
 use std::path::Path;
 
@@ -11,15 +11,15 @@ use tokio::{
 /// Bytes of `struct xsd_sockmsg` (xs_wire.h); the last four are the length of what follows.
 const HEADER: usize = 16;
 
-/// The moment before a request.
+/// Pause before a request.
 pub(super) struct Moment {
-    /// It has come.
+    /// The request has arrived.
     pub(super) reached: oneshot::Receiver<()>,
     /// Lets the request through.
     pub(super) go_on: oneshot::Sender<()>,
 }
 
-/// Takes one connection at `socket` on to `store`, and holds up its request of that number, counted from 1.
+/// Forwards one connection from `socket` to `store` and holds up its request with this number, counted from 1.
 pub(super) fn hold_up(socket: &Path, store: &Path, number: usize) -> Moment {
     let listener = UnixListener::bind(socket).unwrap();
     let store = store.to_owned();

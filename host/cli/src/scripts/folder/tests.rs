@@ -7,15 +7,15 @@ use super::*;
 const PROGRAM: &str = "/usr/lib/xenplug/xenplug-script";
 const ORIGINAL: &str = "#!/bin/bash\ndir=$(dirname \"$0\")\n";
 
-/// A folder of scripts, and what is in it.
+/// Folder of scripts for a test.
 struct Scripts {
     folder: Folder,
     directory: TempDir,
     name: Name,
 }
 
-/// A file by its content (or where it leads), inode, mode and time of its last change.
-type Facts = (String, u64, u32, i64);
+/// State of a file: content or target, inode, mode and time of its last change.
+type FileState = (String, u64, u32, i64);
 
 impl Scripts {
     fn new() -> Self {
@@ -38,24 +38,24 @@ impl Scripts {
     }
 
     fn write(&self, name: &str, text: &str, mode: u32) {
-        // A new file, as a package's upgrade makes one.
+        // A new inode, as from a package's upgrade.
         let _ = fs::remove_file(self.path(name));
         fs::write(self.path(name), text).expect("a file");
         fs::set_permissions(self.path(name), Permissions::from_mode(mode)).expect("a mode");
     }
 
-    fn facts(&self, name: &str) -> Option<Facts> {
+    fn found(&self, name: &str) -> Option<FileState> {
         let path = self.path(name);
-        let facts = facts(&path).expect("facts")?;
+        let found = metadata(&path).expect("metadata")?;
         let text = match fs::read_link(&path) {
             Ok(target) => target.display().to_string(),
             Err(_) => fs::read_to_string(&path).expect("text"),
         };
-        Some((text, facts.ino(), facts.mode(), facts.mtime()))
+        Some((text, found.ino(), found.mode(), found.mtime()))
     }
 
-    /// Everything in the folder.
-    fn all(&self) -> Vec<(String, Facts)> {
+    /// Returns the state of every file.
+    fn all(&self) -> Vec<(String, FileState)> {
         let mut names: Vec<String> = fs::read_dir(self.directory.path())
             .expect("a folder")
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
@@ -63,7 +63,7 @@ impl Scripts {
         names.sort();
         names
             .into_iter()
-            .map(|name| (name.clone(), self.facts(&name).expect("it is there")))
+            .map(|name| (name.clone(), self.found(&name).expect("it is there")))
             .collect()
     }
 
@@ -72,26 +72,26 @@ impl Scripts {
     }
 
     fn state(&self) -> State {
-        self.folder.look(&self.name).expect("a state").state
+        self.folder.slot(&self.name).expect("a state").state
     }
 
     fn install(&self) -> Change {
         let locked = self.folder.lock().expect("a lock");
-        locked.install(&self.name).expect("an installed stand-in")
+        locked.install(&self.name).expect("an installed shim")
     }
 
     fn uninstall(&self) -> Change {
         let locked = self.folder.lock().expect("a lock");
-        locked.uninstall(&self.name).expect("an uninstalled stand-in")
+        locked.uninstall(&self.name).expect("an uninstalled shim")
     }
 }
 
 #[test]
-fn an_original_comes_back_as_the_very_same_file_and_a_second_run_changes_nothing() {
+fn uninstall_restores_the_very_same_original() {
     let scripts = Scripts::with_original();
     let before = scripts.all();
     assert_eq!(scripts.state(), State::Original);
-    assert_eq!(scripts.uninstall(), Change::StandsAlone);
+    assert_eq!(scripts.uninstall(), Change::NotInstalled);
     assert_eq!(scripts.all(), before);
 
     assert_eq!(
@@ -101,13 +101,13 @@ fn an_original_comes_back_as_the_very_same_file_and_a_second_run_changes_nothing
             aside: false
         }
     );
-    assert_eq!(scripts.state(), State::StandIn);
+    assert_eq!(scripts.state(), State::Shim);
     let installed = scripts.all();
-    assert_eq!(scripts.facts("block.xenplug-original"), Some(before[0].1.clone()));
-    let (text, _, mode, _) = scripts.facts("block").expect("a stand-in");
+    assert_eq!(scripts.found("block.xenplug-original"), Some(before[0].1.clone()));
+    let (text, _, mode, _) = scripts.found("block").expect("a shim");
     assert!(text.starts_with(&format!("#!{PROGRAM}\n")), "{text}");
     assert_eq!(mode & 0o7777, 0o755);
-    assert_eq!(scripts.install(), Change::StandsIn);
+    assert_eq!(scripts.install(), Change::AlreadyInstalled);
     assert_eq!(scripts.all(), installed);
 
     assert_eq!(scripts.uninstall(), Change::Restored);
@@ -115,10 +115,10 @@ fn an_original_comes_back_as_the_very_same_file_and_a_second_run_changes_nothing
 }
 
 #[test]
-fn a_stand_in_goes_where_there_was_no_original_and_leaves_nothing() {
+fn shim_without_original_is_removed_without_a_trace() {
     let scripts = Scripts::new();
     assert_eq!(scripts.state(), State::Missing);
-    assert_eq!(scripts.uninstall(), Change::StandsAlone);
+    assert_eq!(scripts.uninstall(), Change::NotInstalled);
     assert_eq!(
         scripts.install(),
         Change::Installed {
@@ -128,14 +128,14 @@ fn a_stand_in_goes_where_there_was_no_original_and_leaves_nothing() {
     );
     assert_eq!(
         (scripts.install(), scripts.names()),
-        (Change::StandsIn, vec!["block".into()])
+        (Change::AlreadyInstalled, vec!["block".into()])
     );
-    assert_eq!(scripts.folder.look(&scripts.name).expect("a place").original, None);
+    assert_eq!(scripts.folder.slot(&scripts.name).expect("a slot").original, None);
     assert_eq!((scripts.uninstall(), scripts.names()), (Change::Removed, vec![]));
 }
 
 #[test]
-fn a_link_as_the_original_stays_a_link() {
+fn original_that_is_a_link_stays_a_link() {
     let scripts = Scripts::new();
     scripts.write("block-of-the-site", ORIGINAL, 0o755);
     for target in ["block-of-the-site", "/nowhere"] {
@@ -143,12 +143,12 @@ fn a_link_as_the_original_stays_a_link() {
         let before = scripts.all();
         assert_eq!(scripts.state(), State::Original);
         scripts.install();
-        let place = scripts.folder.look(&scripts.name).expect("a place");
-        assert_eq!((place.state, place.leads_to), (State::StandIn, Some(target.into())));
+        let slot = scripts.folder.slot(&scripts.name).expect("a slot");
+        assert_eq!((slot.state, slot.link_target), (State::Shim, Some(target.into())));
         assert_eq!((scripts.uninstall(), scripts.all()), (Change::Restored, before));
         fs::remove_file(scripts.path("block")).expect("it is there");
     }
-    // Not even one that leads to a stand-in is one.
+    // A link to a shim is not a shim.
     let other = Scripts::new();
     other.install();
     symlink(other.path("block"), scripts.path("block")).expect("a link");
@@ -156,36 +156,36 @@ fn a_link_as_the_original_stays_a_link() {
 }
 
 #[test]
-fn what_an_upgrade_has_put_in_a_stand_ins_place_is_the_next_original() {
+fn script_of_an_upgrade_becomes_the_next_original() {
     for installs in [true, false] {
         let scripts = Scripts::with_original();
-        let old = scripts.facts("block");
+        let old = scripts.found("block");
         scripts.install();
         scripts.write("block", "#!/bin/bash\n# of the next version\n", 0o755);
-        let new = scripts.facts("block");
+        let new = scripts.found("block");
         assert_eq!(scripts.state(), State::Changed);
         if installs {
             let change = Change::Installed {
                 saved: true,
                 aside: true,
             };
-            assert_eq!((scripts.install(), scripts.state()), (change, State::StandIn));
-            assert_eq!(scripts.facts("block.xenplug-original"), new);
+            assert_eq!((scripts.install(), scripts.state()), (change, State::Shim));
+            assert_eq!(scripts.found("block.xenplug-original"), new);
             scripts.uninstall();
         } else {
             assert_eq!(scripts.uninstall(), Change::SetAside);
         }
         assert_eq!(scripts.names(), ["block", "block.xenplug-old"]);
-        assert_eq!((scripts.facts("block"), scripts.facts("block.xenplug-old")), (new, old));
+        assert_eq!((scripts.found("block"), scripts.found("block.xenplug-old")), (new, old));
         assert_eq!(
             (scripts.state(), scripts.uninstall()),
-            (State::Original, Change::StandsAlone)
+            (State::Original, Change::NotInstalled)
         );
     }
 }
 
 #[test]
-fn a_stand_in_for_another_program_or_edited_is_renewed_and_keeps_its_original() {
+fn outdated_shim_is_renewed_and_keeps_its_original() {
     let scripts = Scripts::with_original();
     let before = scripts.all();
     scripts.install();
@@ -196,7 +196,7 @@ fn a_stand_in_for_another_program_or_edited_is_renewed_and_keeps_its_original() 
     ] {
         scripts.write("block", text, 0o755);
         assert_eq!(scripts.state(), State::Outdated, "{text}");
-        assert_eq!((scripts.install(), scripts.state()), (Change::Renewed, State::StandIn));
+        assert_eq!((scripts.install(), scripts.state()), (Change::Renewed, State::Shim));
         scripts.write("block", text, 0o755);
         assert_eq!((scripts.uninstall(), scripts.all()), (Change::Restored, before.clone()));
         scripts.install();
@@ -204,9 +204,9 @@ fn a_stand_in_for_another_program_or_edited_is_renewed_and_keeps_its_original() 
 }
 
 #[test]
-fn wherever_an_install_was_killed_the_next_run_ends_well() {
-    // What each step leaves: the new file begun or whole, the original under both its names, the stand-in in place with
-    // the new file's name left.
+fn next_run_completes_an_install_killed_at_any_step() {
+    // The steps leave the new file begun or complete, the original under both names, or the shim in place with the new
+    // file's name left.
     let steps: [fn(&Scripts); 4] = [
         |scripts| scripts.write(".block.xenplug-new", "#!/usr/li", 0o600),
         |scripts| scripts.write(".block.xenplug-new", &scripts.folder.text(&scripts.name), 0o755),
@@ -221,11 +221,11 @@ fn wherever_an_install_was_killed_the_next_run_ends_well() {
         let before = scripts.all();
         step(&scripts);
         assert_eq!(scripts.state(), State::Original, "step {number}");
-        assert_eq!(scripts.uninstall(), Change::StandsAlone, "step {number}");
+        assert_eq!(scripts.uninstall(), Change::NotInstalled, "step {number}");
         assert_eq!(scripts.all(), before, "step {number}");
         step(&scripts);
         scripts.install();
-        assert_eq!(scripts.state(), State::StandIn, "step {number}");
+        assert_eq!(scripts.state(), State::Shim, "step {number}");
         assert_eq!(scripts.names(), ["block", "block.xenplug-original"], "step {number}");
         assert_eq!(
             (scripts.uninstall(), scripts.all()),
@@ -233,15 +233,15 @@ fn wherever_an_install_was_killed_the_next_run_ends_well() {
             "step {number}"
         );
     }
-    // Where there was no original: in place, and not yet rid of the new file's name.
+    // Without an original: the shim in place with the new file's name left.
     let scripts = Scripts::new();
     scripts.install();
     fs::hard_link(scripts.path("block"), scripts.path(".block.xenplug-new")).expect("a link");
     assert_eq!(
         (scripts.install(), scripts.names()),
-        (Change::StandsIn, vec!["block".into()])
+        (Change::AlreadyInstalled, vec!["block".into()])
     );
-    // The saved original set aside, and no more.
+    // The saved original set aside, and no shim yet.
     let scripts = Scripts::with_original();
     scripts.install();
     scripts.write("block", "#!/bin/sh\n", 0o755);
@@ -258,7 +258,7 @@ fn wherever_an_install_was_killed_the_next_run_ends_well() {
 }
 
 #[test]
-fn a_stand_in_that_was_deleted_is_put_there_again_or_its_original_restored() {
+fn deleted_shim_is_installed_again_or_its_original_restored() {
     let scripts = Scripts::with_original();
     let before = scripts.all();
     scripts.install();
@@ -271,25 +271,25 @@ fn a_stand_in_that_was_deleted_is_put_there_again_or_its_original_restored() {
 }
 
 #[test]
-fn what_is_no_file_is_left_alone_and_what_was_touched_is_found() {
+fn non_file_is_left_alone_and_changed_scripts_are_found() {
     let scripts = Scripts::with_original();
     fs::create_dir(scripts.path("vif-bridge")).expect("a directory");
     let directory = "vif-bridge".parse().expect("a name");
     let locked = scripts.folder.lock().expect("a lock");
     assert!(matches!(locked.install(&directory), Err(Error::NotAFile(_))));
     drop(locked);
-    assert_eq!(scripts.folder.touched().expect("names"), []);
+    assert_eq!(scripts.folder.changed().expect("names"), []);
     scripts.install();
     scripts.write("vif-own.xenplug-original", ORIGINAL, 0o755);
     scripts.write("block-tap", ORIGINAL, 0o755);
     let names: Vec<String> = scripts
         .folder
-        .touched()
+        .changed()
         .expect("names")
         .iter()
         .map(Name::to_string)
         .collect();
     assert_eq!(names, ["block", "vif-own"]);
     let nowhere = Folder::new(Path::new("/nowhere"), Path::new(PROGRAM));
-    assert!(nowhere.lock().is_err() && nowhere.touched().is_err());
+    assert!(nowhere.lock().is_err() && nowhere.changed().is_err());
 }
