@@ -31,7 +31,7 @@ pub(crate) const HANDLERS: &[&str] = &[
 ];
 
 /// Packages with programs that only tests, the demo and benchmarks run.
-const TEST_PROGRAMS: &[&str] = &["xenplug-bench", "xenplug-tests", "xenstored-stand-in"];
+const TEST_PROGRAMS: &[&str] = &["xenplug-bench", "xenplug-tests", "xenstored-preload"];
 
 /// Libraries that only tests use.
 const TEST_LIBRARIES: &[&str] = &["xenplug-properties", "xenplug-store-server"];

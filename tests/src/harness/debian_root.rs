@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 #[derive(Clone, Debug)]
 pub struct DebianRoot {
     version: u32,
-    stand_in: PathBuf,
+    preload: PathBuf,
 }
 
 impl DebianRoot {
@@ -28,16 +28,16 @@ impl DebianRoot {
         )?;
         let version = fs::read_to_string("/etc/debian_version").context("/etc/debian_version")?;
         let number = version.split(['.', '\n']).next().unwrap_or_default();
-        let stand_in = build_directory()?.join("libxenstored_stand_in.so");
-        if !stand_in.exists() {
+        let preload = build_directory()?.join("libxenstored_preload.so");
+        if !preload.exists() {
             bail!(
-                "{} is missing: `cargo build --release -p xenstored-stand-in` builds it",
-                stand_in.display()
+                "{} is missing: `cargo build --release -p xenstored-preload` builds it",
+                preload.display()
             );
         }
         Ok(Self {
             version: number.parse().with_context(|| format!("Debian {version}"))?,
-            stand_in,
+            preload,
         })
     }
 
@@ -47,8 +47,8 @@ impl DebianRoot {
     }
 
     /// The library to preload into xenstored.
-    pub fn stand_in(&self) -> &Path {
-        &self.stand_in
+    pub fn preload(&self) -> &Path {
+        &self.preload
     }
 
     /// xenstored itself, whatever the version of Xen in its path.

@@ -65,7 +65,7 @@ pub struct Xenbus {
 }
 
 impl Xenbus {
-    /// That of a domain that is not introduced yet. `domains` is the directory of the hypervisor's stand-in.
+    /// That of a domain that is not introduced yet. `domains` is the directory of the preloaded library.
     pub(super) fn start(domains: &Path, domid: u16) -> Result<Self> {
         let name = domid.to_string();
         for directory in ["page", "wake", "xenbus"] {

@@ -1,4 +1,4 @@
-//! Debian's own xenstored, unmodified, with the stand-in for Xen under it.
+//! Debian's own xenstored, unmodified, with the preloaded library in the place of Xen.
 
 use std::{
     fs::{self, File},
@@ -189,8 +189,8 @@ fn spawn(root: &DebianRoot, directory: &Path, traced: bool) -> Result<Child> {
     command
         .arg("--no-fork")
         .env("XENSTORED_RUNDIR", directory)
-        .env("XENSTORED_STAND_IN_DOMAINS", directory.join("domains"))
-        .env("LD_PRELOAD", root.stand_in())
+        .env("XENSTORED_PRELOAD_DOMAINS", directory.join("domains"))
+        .env("LD_PRELOAD", root.preload())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

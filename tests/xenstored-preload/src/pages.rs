@@ -1,4 +1,4 @@
-//! In libxengnttab's place: the page shared with a domain.
+//! Functions of libxengnttab: the page that xenstored shares with a domain.
 
 use std::{
     ffi::{c_int, c_uint, c_void},
@@ -10,7 +10,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::{domains, handle};
 
-/// The size of a grant, whatever the machine's own pages are (xen/include/public/arch-x86/xen.h).
+/// Size of a grant, which is independent of the machine's page size (xen/include/public/arch-x86/xen.h).
 pub(crate) const PAGE: usize = 4096;
 
 #[unsafe(no_mangle)]
@@ -28,8 +28,8 @@ extern "C" fn xengnttab_set_max_grants(_xgt: *mut c_void, _count: u32) -> c_int 
     0
 }
 
-/// The domain's page, or a fresh one of zeros: to xenstored, a domain that has not said anything yet. NULL if there is no
-/// memory.
+/// Maps the page of the domain, or a new page of zeros: to xenstored, a domain that has sent nothing yet. Returns NULL
+/// without memory.
 #[unsafe(no_mangle)]
 extern "C" fn xengnttab_map_grant_ref(_xgt: *mut c_void, domid: u32, _reference: u32, _prot: c_int) -> *mut c_void {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -49,7 +49,7 @@ extern "C" fn xengnttab_map_grant_ref(_xgt: *mut c_void, domid: u32, _reference:
 /// `address` came from [`xengnttab_map_grant_ref`], and nothing uses it any more.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xengnttab_unmap(_xgt: *mut c_void, address: *mut c_void, count: u32) -> c_int {
-    // SAFETY: the caller gives back what xengnttab_map_grant_ref mapped.
+    // SAFETY: the caller unmaps a page that xengnttab_map_grant_ref mapped.
     match unsafe { munmap(address, PAGE * count as usize) } {
         Ok(()) => 0,
         Err(_) => -1,

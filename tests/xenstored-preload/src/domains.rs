@@ -1,4 +1,4 @@
-//! In libxenctrl's place: which domains live.
+//! Functions of libxenctrl: the list of domains.
 
 use std::{
     env,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::handle;
 
-/// The beginning of `xc_dominfo_t`: all that xenstored looks at.
+/// Beginning of `xc_dominfo_t`, with all fields that xenstored reads.
 #[repr(C)]
 struct DomainInfo {
     domid: u32,
@@ -20,40 +20,40 @@ struct DomainInfo {
 
 const SHUTDOWN: c_uint = 1 << 2;
 
-/// The directory with a file for every domain that does not live, if there is one.
+/// Returns the directory with a file for every domain that is dead or shut down, if it is configured.
 pub(crate) fn directory() -> Option<PathBuf> {
-    env::var_os("XENSTORED_STAND_IN_DOMAINS").map(PathBuf::from)
+    env::var_os("XENSTORED_PRELOAD_DOMAINS").map(PathBuf::from)
 }
 
-/// The beginning of `xc_domaininfo_t` (`xen_domctl_getdomaininfo` in xen/include/public/domctl.h).
+/// Beginning of `xc_domaininfo_t` (`xen_domctl_getdomaininfo` in xen/include/public/domctl.h).
 #[repr(C)]
 struct DomctlInfo {
     domid: u16,
     pad: u16,
-    /// `XEN_DOMINF_dying`, `_hvm_guest`, `_shutdown`, ...: the place of shutdown is that of [`SHUTDOWN`].
+    /// `XEN_DOMINF_dying`, `_hvm_guest`, `_shutdown`, ...: shutdown has the bit of [`SHUTDOWN`].
     flags: u32,
 }
 
-/// The flags of a domain, or `None` for one that is gone.
+/// Returns the flags of a domain, or `None` for a dead one.
 fn flags(domid: u32) -> Option<c_uint> {
-    let said = directory().and_then(|directory| fs::read_to_string(directory.join(domid.to_string())).ok());
-    match said.as_deref().map(str::trim) {
+    let state = directory().and_then(|directory| fs::read_to_string(directory.join(domid.to_string())).ok());
+    match state.as_deref().map(str::trim) {
         None => Some(0),
         Some("shutdown") => Some(SHUTDOWN),
         Some(_) => None,
     }
 }
 
-/// Fills in one domain and answers 0, or answers -1 for a domain that is gone. xenstored calls it since Xen 4.18.
+/// Fills in one domain and returns 0, or returns -1 for a dead domain. xenstored calls it since Xen 4.18.
 ///
 /// # Safety
-/// `info` points to room for an `xc_domaininfo_t`, of which the beginning is written.
+/// `info` points to memory for an `xc_domaininfo_t`, of which the beginning is written.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xc_domain_getinfo_single(_xch: *mut c_void, domid: u32, info: *mut DomctlInfo) -> c_int {
     let (Some(flags), Ok(number)) = (flags(domid), u16::try_from(domid)) else {
         return -1;
     };
-    // SAFETY: the caller passes room for a whole xc_domaininfo_t, which is larger than its beginning.
+    // SAFETY: the caller passes memory for a whole xc_domaininfo_t, which is larger than its beginning.
     unsafe {
         info.write(DomctlInfo {
             domid: number,
@@ -74,10 +74,10 @@ extern "C" fn xc_interface_close(_xch: *mut c_void) -> c_int {
     0
 }
 
-/// Fills in one domain and answers 1, or answers 0 for a domain that is gone. xenstored calls it up to Xen 4.17.
+/// Fills in one domain and returns 1, or returns 0 for a dead domain. xenstored calls it up to Xen 4.17.
 ///
 /// # Safety
-/// `info` points to room for an `xc_dominfo_t`, of which the beginning is written.
+/// `info` points to memory for an `xc_dominfo_t`, of which the beginning is written.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xc_domain_getinfo(_xch: *mut c_void, first: u32, _max: c_uint, info: *mut DomainInfo) -> c_int {
     let Some(flags) = flags(first) else { return 0 };

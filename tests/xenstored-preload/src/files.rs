@@ -1,4 +1,4 @@
-//! In the C library's place: open(), for the files in which Linux tells dom0's xenstored its own page and event channel.
+//! open() of the C library, for the files from which dom0's xenstored reads its own page and event channel.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 
@@ -15,7 +15,7 @@ unsafe extern "C" {
 }
 
 /// `open(2)`. C declares it with a variable third argument, which arrives like a fixed one in the calling conventions of
-/// Linux on x86-64 and 64-bit ARM; it is used only with the flags that say it is there.
+/// Linux on x86-64 and 64-bit ARM; it is used only with the flags that require it.
 ///
 /// # Safety
 /// `path` points to a string that ends with NUL.
@@ -37,8 +37,8 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> 
     answer(opened(path, flags, mode))
 }
 
-/// The stand-in's own file for Linux's `/proc/xen/xsd_port` and `/proc/xen/xsd_kva` (or `/dev/xen/xenbus_backend`), and
-/// otherwise what the kernel has. rustix calls the kernel itself, and not the `open` above.
+/// Opens a file of the test in the place of `/proc/xen/xsd_port` and `/proc/xen/xsd_kva` (or `/dev/xen/xenbus_backend`),
+/// and any other file as usual. rustix calls the kernel itself, and not the `open` above.
 fn opened(path: &CStr, flags: c_int, mode: c_uint) -> Result<OwnedFd> {
     let name = path.to_bytes().rsplit(|byte| *byte == b'/').next();
     match name {
@@ -65,13 +65,13 @@ fn opened(path: &CStr, flags: c_int, mode: c_uint) -> Result<OwnedFd> {
     }
 }
 
-/// C's way of answering: the descriptor, or -1 and `errno`.
+/// Converts a result to that of a C function: the descriptor, or -1 and `errno`.
 fn answer(result: Result<OwnedFd>) -> c_int {
     result.map_or_else(fail, IntoRawFd::into_raw_fd)
 }
 
 fn fail(error: Errno) -> c_int {
-    // SAFETY: the C library's errno of this thread, which is there for as long as the thread.
+    // SAFETY: the C library's errno of this thread lives as long as the thread.
     unsafe { *__errno_location() = error.raw_os_error() };
     -1
 }

@@ -1,7 +1,7 @@
-//! In libxenevtchn's place: one descriptor that is readable when a domain's life has changed, or a domain has rung.
+//! Functions of libxenevtchn: one descriptor that is readable when a domain has changed or has sent an event.
 //!
 //! The descriptor is an inotify instance on the directory of [`crate::domains`]; without one it never becomes readable.
-//! xenstored looks at every domain's page whichever port it was (tools/xenstored/core.c, `main`).
+//! xenstored reads the page of every domain, regardless of the port (tools/xenstored/core.c, `main`).
 
 use std::{
     ffi::{c_int, c_uint, c_void},
@@ -17,15 +17,15 @@ use rustix::fs::inotify;
 
 use crate::{domains, handle};
 
-/// The port of `VIRQ_DOM_EXC`.
+/// Port of `VIRQ_DOM_EXC`.
 const VIRQ_PORT: c_int = 1;
 
-/// The port of domain 0; each domain's is as much higher as its number.
+/// Port of domain 0; that of another domain is higher by its domid.
 const FIRST_PORT: c_int = 16;
 
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
 
-/// NULL if there is no descriptor to be had. Without close-on-exec, because a live update inherits it.
+/// Opens the descriptor, or returns NULL. It has no close-on-exec flag, because a live update inherits it.
 #[unsafe(no_mangle)]
 extern "C" fn xenevtchn_open(_logger: *mut c_void, _flags: c_uint) -> *mut c_void {
     let Ok(instance) = inotify::init(inotify::CreateFlags::NONBLOCK) else {
@@ -42,7 +42,7 @@ extern "C" fn xenevtchn_open(_logger: *mut c_void, _flags: c_uint) -> *mut c_voi
     handle()
 }
 
-/// Takes over the descriptor that the xenstored before a live update had open.
+/// Adopts the descriptor of the xenstored before a live update.
 #[unsafe(no_mangle)]
 extern "C" fn xenevtchn_fdopen(_logger: *mut c_void, fd: c_int, _flags: c_uint) -> *mut c_void {
     DESCRIPTOR.store(fd, Relaxed);
@@ -54,7 +54,7 @@ extern "C" fn xenevtchn_fd(_xce: *mut c_void) -> c_int {
     DESCRIPTOR.load(Relaxed)
 }
 
-/// Takes what has arrived, and answers on which port: that of the domains' lives if any has changed.
+/// Takes the pending events. Returns the port of `VIRQ_DOM_EXC` if a domain has changed, else that of a domain.
 #[unsafe(no_mangle)]
 extern "C" fn xenevtchn_pending(_xce: *mut c_void) -> c_int {
     let fd = DESCRIPTOR.load(Relaxed);
@@ -92,7 +92,7 @@ extern "C" fn xenevtchn_unbind(_xce: *mut c_void, _port: c_uint) -> c_int {
     0
 }
 
-/// Rings at a domain, if somebody plays it.
+/// Sends an event to a domain, if a test acts as that domain.
 #[unsafe(no_mangle)]
 extern "C" fn xenevtchn_notify(_xce: *mut c_void, port: c_uint) -> c_int {
     let domid = port.cast_signed() - FIRST_PORT;
@@ -100,7 +100,7 @@ extern "C" fn xenevtchn_notify(_xce: *mut c_void, port: c_uint) -> c_int {
         && let Ok(bell) = UnixDatagram::unbound()
         && bell.set_nonblocking(true).is_ok()
     {
-        // One that is not heard yet is enough, and nobody need be there.
+        // One pending event is enough, and the receiver may be absent.
         let _ = bell.send_to(b"!", directory.join("wake").join(domid.to_string()));
     }
     0
