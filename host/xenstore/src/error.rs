@@ -90,6 +90,7 @@ impl Error {
     }
 }
 
+#[cfg(feature = "xenstore-rs-traits")]
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
@@ -184,6 +185,7 @@ impl Errno {
             .map_or("EINVAL", |entry| entry.1)
     }
 
+    #[cfg(feature = "xenstore-rs-traits")]
     fn io_kind(self) -> io::ErrorKind {
         match self {
             Self::Invalid | Self::TooBig => io::ErrorKind::InvalidInput,

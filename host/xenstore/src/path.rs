@@ -135,28 +135,6 @@ impl FromStr for Path {
     }
 }
 
-impl TryFrom<&str> for Path {
-    type Error = PathError;
-
-    fn try_from(text: &str) -> Result<Self, PathError> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for Path {
-    type Error = PathError;
-
-    fn try_from(text: String) -> Result<Self, PathError> {
-        text.parse()
-    }
-}
-
-impl AsRef<str> for Path {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
 impl fmt::Display for Path {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str(&self.0)

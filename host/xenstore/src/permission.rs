@@ -45,8 +45,7 @@ pub struct Permission {
 pub struct PermissionError;
 
 impl Permission {
-    /// Creates an entry.
-    pub const fn new(domid: u16, access: Access) -> Self {
+    const fn new(domid: u16, access: Access) -> Self {
         Self { domid, access }
     }
 

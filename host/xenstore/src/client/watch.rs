@@ -1,7 +1,6 @@
 //! Watches: events for changes below a path.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -28,20 +27,17 @@ impl Watch {
 
     /// Waits for the next event. `None` if the store refused to set the watch again on a new connection. Safe to cancel.
     pub async fn next(&mut self) -> Option<Event> {
-        std::future::poll_fn(|context| self.inbox.poll(context)).await
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Polls for the next event.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.inbox.poll(context)
     }
 
     /// Takes the next event if one is queued.
     pub fn try_next(&mut self) -> Option<Event> {
         self.inbox.try_next()
-    }
-}
-
-impl futures_core::Stream for Watch {
-    type Item = Event;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.inbox.poll(context)
     }
 }
 

@@ -48,7 +48,7 @@ impl Stream for Changes {
     type Item = Box<str>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Box<str>>> {
-        Pin::new(&mut self.0).poll_next(context).map(|event| {
+        self.0.poll(context).map(|event| {
             event.map(|event| match event {
                 Event::Changed(path) => path.as_str().into(),
                 Event::Resync => self.0.path().as_str().into(),
