@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use xenplug_journal::Journal;
 use xenplug_runtime::{
-    Cache, Cancel, Compiler, Connection, Device, DeviceResources, Effect, Engine, Fault, Grants, Header, Limits,
-    Plugin, PluginSpec, SharedResources,
+    Cache, Cancel, Compiler, Connected, Device, DeviceResources, Engine, Fault, Grants, Header, HostAccess, Limits,
+    Plugin, PluginSpec, Resource, SharedResources,
 };
 use xenplug_system::{
     Error, Platform,
@@ -104,7 +104,7 @@ impl Fixture {
         resources: DeviceResources,
         params: &str,
         cancel: &Cancel,
-    ) -> Result<(DeviceResources, Result<Connection, Fault>)> {
+    ) -> Result<(DeviceResources, Result<Connected, Fault>)> {
         let key: DeviceKey = resources.header().identity.key.clone();
         let nodes = [("params", params), ("mode", "w")];
         let device = Device {
@@ -123,11 +123,11 @@ impl Fixture {
     }
 
     fn release(&self, resources: &mut DeviceResources) -> Vec<String> {
-        resources.release(
-            &self.system,
-            &Grants::to_release(&Operator::of_configuration()),
-            &self.shared,
-        )
+        resources.release(HostAccess {
+            platform: &self.system,
+            grants: &Grants::to_release(&Operator::of_configuration()),
+            shared: &self.shared,
+        })
     }
 
     /// Reads the only record on disk: the words of its lines in order, with the kind of each effect.
@@ -161,6 +161,7 @@ fn effects_are_journaled_first_and_released_in_reverse() -> Result<()> {
     let (mut resources, answer) = fixture.connect(fixture.begin("vbd/3/51712")?, IMAGE, &Cancel::default())?;
     assert!(
         answer?
+            .connection
             .backend
             .contains(&("physical-device".to_owned(), "7:0".to_owned()))
     );
@@ -171,11 +172,9 @@ fn effects_are_journaled_first_and_released_in_reverse() -> Result<()> {
     );
 
     // The next daemon would find this.
-    let held = fixture.journal.replay::<Header, Effect>()?.records.remove(0).held;
-    ensure!(
-        matches!(held[1].effect, Effect::Loop { device: Some(_), .. }) && held[1].completed,
-        "{held:?}"
-    );
+    let held = fixture.journal.replay::<Header, Resource>()?.records.remove(0).held;
+    ensure!(held[1].completed, "{held:?}");
+    assert_eq!(held[1].effect.describe(), format!("/dev/loop0 on {IMAGE}"));
     let (claim, attached) = (held[0].seq, held[1].seq);
 
     assert_eq!(fixture.release(&mut resources), [""; 0]);
@@ -304,7 +303,7 @@ fn helper_effect_is_undone_by_its_journaled_call() -> Result<()> {
             "switch",
             Some(1),
             false,
-            &["intent command", "completed helper", "released 1"],
+            &["intent command", "completed command", "released 1"],
             &["switch on"],
         ),
         (
@@ -350,7 +349,7 @@ fn helper_effect_is_undone_by_its_journaled_call() -> Result<()> {
 
         // The next daemon's configuration has no such helper.
         drop(resources);
-        let mut records = fixture.journal.replay::<Header, Effect>()?.records;
+        let mut records = fixture.journal.replay::<Header, Resource>()?.records;
         let mut resources = DeviceResources::resume(records.remove(0), &fixture.shared);
         assert_eq!(fixture.release(&mut resources), [""; 0], "{what}");
         assert_eq!(fixture.host.runs(), runs, "{what}");
@@ -368,7 +367,7 @@ fn failed_undo_is_retried() -> Result<()> {
         fixture.host.add_program("/srv/switch", program);
         let failures = fixture.release(&mut resources);
         ensure!(
-            failures.len() == 1 && failures[0].starts_with("what is undone by switch off: "),
+            failures.len() == 1 && failures[0].starts_with("the effect that switch off undoes: "),
             "{failures:?}"
         );
     }

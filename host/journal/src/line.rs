@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 /// Eight hexadecimal digits and a space.
 const PREFIX: usize = 9;
 
-/// What a line says. `E` is the caller's: a header in the first line, an effect in the others.
+/// The content of a line. `E` is the caller's type: a header in the first line, an effect in the others.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Entry<'a, E> {
@@ -20,11 +20,11 @@ pub(crate) enum Entry<'a, E> {
     Header(E),
     /// An effect is going to be made; the line's number is its own.
     Intent(E),
-    /// The effect of that number was made, and turned out to be this.
+    /// The effect of that number was made, with this outcome.
     Completed(u64, E),
     /// The effect of that number was undone.
     Released(u64),
-    /// A remark.
+    /// A note for the next daemon.
     Note(#[serde(borrow)] Cow<'a, str>),
 }
 
@@ -35,7 +35,6 @@ pub(crate) struct Line<'a, E> {
     pub(crate) n: u64,
     /// Microseconds since the epoch.
     t: u64,
-    /// What it says.
     #[serde(rename = "e", borrow)]
     pub(crate) entry: Entry<'a, E>,
 }
@@ -68,20 +67,20 @@ impl<E: Serialize> Line<'_, E> {
     }
 }
 
-/// Why a line says nothing.
+/// A line that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("its checksum is wrong")]
     Checksum,
     #[error("it cannot be understood: {0}")]
-    Meaning(#[from] serde_json::Error),
+    Content(serde_json::Error),
 }
 
-/// Reads a line, without its newline. The effect stays text, so that one whose meaning is lost still has its number.
+/// Reads a line, without its newline. The effect stays text, so that one of an unknown kind still has its number.
 pub(crate) fn read(text: &[u8]) -> Result<Line<'_, &RawValue>, Error> {
     let (prefix, json) = text.split_at_checked(PREFIX).ok_or(Error::Checksum)?;
     if prefix != format!("{:08x} ", crc32fast::hash(json)).as_bytes() {
         return Err(Error::Checksum);
     }
-    Ok(serde_json::from_slice(json)?)
+    serde_json::from_slice(json).map_err(Error::Content)
 }

@@ -5,20 +5,23 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use serde::Serialize;
 
 use crate::{
-    Error,
+    error::Error,
     line::{Entry, Line},
 };
+
+/// The end of the name of a record's file.
+pub(crate) const SUFFIX: &str = ".record";
 
 /// The longest note, in bytes; the rest is cut off.
 const NOTE_MAX: usize = 4096;
 
-/// What one device holds. It stays on disk when it is dropped; only [`Record::end`] removes it.
+/// The record of one device. It stays on disk when it is dropped; only [`Record::end`] removes it.
 #[derive(Debug)]
 pub struct Record {
     name: String,
@@ -26,7 +29,7 @@ pub struct Record {
     file: File,
     /// Bytes of whole lines in the file.
     length: u64,
-    /// Whether more than that may be in it, because a failed write could not be cut off.
+    /// True if the file may hold more than that, because a failed write could not be cut off.
     dirty: bool,
     /// The last line's number.
     last: u64,
@@ -36,7 +39,7 @@ pub struct Record {
 
 impl Record {
     /// Creates a file whose first line is the header. A crash in between leaves a file without a whole line, which the
-    /// next replay takes for what it is.
+    /// next replay removes.
     pub(crate) fn begin<H: Serialize>(path: PathBuf, name: &str, header: &H) -> Result<Self, Error> {
         let file = append()
             .create_new(true)
@@ -63,7 +66,7 @@ impl Record {
         match record.append(Entry::Header(header)) {
             Ok(_) => Ok(record),
             Err(error) => {
-                // If it cannot even be removed, the next replay will.
+                // A file that cannot be removed now is removed by the next replay.
                 let _ = fs::remove_file(&record.path);
                 Err(error)
             }
@@ -93,12 +96,7 @@ impl Record {
         Ok(record)
     }
 
-    /// The name under which it was begun.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// How many effects are held.
+    /// The number of held effects.
     pub fn holds(&self) -> usize {
         self.held.len()
     }
@@ -108,16 +106,16 @@ impl Record {
         self.last + 1
     }
 
-    /// Says that an effect is going to be made, and returns the number by which it is completed and released. From here
-    /// on it is held. After an error it must not be made.
+    /// Writes that an effect is going to be made, and returns the number by which it is completed and released. From
+    /// here on it is held. After an error the effect must not be made.
     pub fn intent<E: Serialize>(&mut self, effect: &E) -> Result<u64, Error> {
         let seq = self.append(Entry::Intent(effect))?;
         self.held.insert(seq);
         Ok(seq)
     }
 
-    /// Says that an effect was made, and what it turned out to be: which loop device, for example. After an error only
-    /// its intent is known to the next daemon, so it had better be undone.
+    /// Writes that an effect was made, and its outcome: the loop device, for example. After an error the next daemon
+    /// knows only the intent, so the effect had better be undone.
     pub fn completed<E: Serialize>(&mut self, seq: u64, effect: &E) -> Result<(), Error> {
         if !self.held.contains(&seq) {
             return Err(self.not_held(seq));
@@ -125,8 +123,8 @@ impl Record {
         self.append(Entry::Completed(seq, effect)).map(drop)
     }
 
-    /// Says that an effect was undone. It is no longer held, also after an error of the kernel's: then the next daemon
-    /// would undo it once more, which is to be harmless.
+    /// Writes that an effect was undone. It is no longer held, also after an error of the kernel: then the next daemon
+    /// undoes it once more, which must be harmless.
     pub fn released(&mut self, seq: u64) -> Result<(), Error> {
         if !self.held.remove(&seq) {
             return Err(self.not_held(seq));
@@ -134,7 +132,7 @@ impl Record {
         self.append::<()>(Entry::Released(seq)).map(drop)
     }
 
-    /// Leaves a remark for the next daemon; the last one counts. At most 4096 bytes of it are kept.
+    /// Writes a note for the next daemon, in the place of the one before. At most 4096 bytes of it are kept.
     pub fn note(&mut self, text: &str) -> Result<(), Error> {
         let end = text.floor_char_boundary(NOTE_MAX);
         self.append::<()>(Entry::Note(text[..end].into())).map(drop)
@@ -156,11 +154,6 @@ impl Record {
         }
     }
 
-    /// Where it is on disk.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn append<E: Serialize>(&mut self, entry: Entry<'_, E>) -> Result<u64, Error> {
         self.cut()?;
         let n = self.last + 1;
@@ -170,11 +163,11 @@ impl Record {
                 name: self.name.clone(),
                 source,
             })?;
-        // One write(2), unless the kernel takes less of it; whoever finds half a line takes it for none.
+        // One write(2), unless the kernel takes less of it. A replay ignores half a line.
         if let Err(source) = self.file.write_all(&self.buffer) {
             self.dirty = true;
-            // What is left of the line must not stay in the way of the next. If it cannot go now, that is tried again
-            // then.
+            // The rest of the line must not stay in front of the next one. If it cannot be cut off now, the next append
+            // tries again.
             let _ = self.cut();
             return Err(Error::Io {
                 what: "append to",
@@ -187,7 +180,7 @@ impl Record {
         Ok(n)
     }
 
-    /// Cuts off what a failed write may have left.
+    /// Cuts off the rest of a failed write.
     fn cut(&mut self) -> Result<(), Error> {
         if self.dirty {
             self.file.set_len(self.length).map_err(Error::io("cut", &self.path))?;

@@ -1,4 +1,4 @@
-//! What the records of an earlier daemon tell.
+//! Reads the records of an earlier daemon.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,52 +10,47 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Error, Record, SUFFIX,
+    error::Error,
     line::{self, Entry},
+    record::{Record, SUFFIX},
 };
 
-/// What a journal holds at start-up.
+/// The content of a journal at start-up.
 #[derive(Debug)]
 pub struct Replay<H, E> {
     /// The records, by name.
     pub records: Vec<Replayed<H, E>>,
-    /// Files that were damaged, and kept under another name. One whose header could be read has its record as well.
+    /// Damaged files, kept under another name. A file with a sound header has its record as well: more may be held than
+    /// that says, and some of it may have been released.
     pub aside: Vec<Aside>,
-    /// Records that were begun and have no whole header: nothing was done for them yet, and their files are removed.
+    /// Names of records without a whole header: nothing was done for them yet, and their files are removed.
     pub torn: Vec<String>,
 }
 
 /// One device's record.
 #[derive(Debug)]
 pub struct Replayed<H, E> {
-    /// The name under which it was begun.
-    pub name: String,
-    /// Whose it is.
+    /// The header.
     pub header: H,
-    /// What is held, oldest first: to be given back from its end.
+    /// The held effects, oldest first: to be released from the end.
     pub held: Vec<Held<E>>,
-    /// The last remark.
+    /// The last note.
     pub note: Option<String>,
-    /// When it was begun.
+    /// The time of the header.
     pub began: SystemTime,
-    /// The record, to go on with.
+    /// The record, open to go on.
     pub record: Record,
-    /// Whether lines of it were lost, see [`Replay::aside`]: more may be held than is told here, and what is told may
-    /// have been released.
-    pub damaged: bool,
 }
 
 /// An effect that was made, or may have been, and was not undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held<E> {
-    /// Its number.
+    /// The number of its intent.
     pub seq: u64,
-    /// What it is: as intended, or as it turned out.
+    /// The effect as intended, or its outcome.
     pub effect: E,
-    /// Whether it is known to have been made. Otherwise it may have been, wholly, in part or not at all.
+    /// True if it is known to have been made. Otherwise it may have been, wholly, in part or not at all.
     pub completed: bool,
-    /// When it was intended.
-    pub at: SystemTime,
 }
 
 /// A damaged file.
@@ -63,9 +58,9 @@ pub struct Held<E> {
 pub struct Aside {
     /// The name of its record.
     pub name: String,
-    /// Where it is now.
+    /// The file's path now.
     pub path: PathBuf,
-    /// What is wrong with it, for people.
+    /// The damage, for people.
     pub cause: String,
 }
 
@@ -109,7 +104,7 @@ pub(crate) fn replay<H: DeserializeOwned, E: DeserializeOwned>(dir: &Path) -> Re
     Ok(replay)
 }
 
-/// The records' names and files, sorted. What is not a record's file is left alone.
+/// The names and files of the records, sorted. Other files are left alone.
 fn files(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
     let mut files = BTreeMap::new();
     let entries = loop {
@@ -133,8 +128,8 @@ fn files(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
     Ok(files)
 }
 
-/// Gives a damaged file a second name that is free. It keeps the first until there is something to put in its place,
-/// so that a crash between the two loses nothing.
+/// Gives a damaged file a second, free name. The file keeps the first until another takes its place, so that a crash
+/// between the two loses nothing.
 fn keep_aside(path: &Path) -> Result<PathBuf, Error> {
     for count in 0.. {
         let extension = if count == 0 {
@@ -158,7 +153,7 @@ fn keep_aside(path: &Path) -> Result<PathBuf, Error> {
     unreachable!("a directory does not hold as many files as there are numbers")
 }
 
-/// Writes a record of sound lines alone, whole or not at all.
+/// Writes a record of the sound lines alone, whole or not at all.
 fn restore(path: &Path, lines: &[u8]) -> Result<(), Error> {
     let new = path.with_added_extension("new");
     fs::write(&new, lines)
@@ -166,11 +161,11 @@ fn restore(path: &Path, lines: &[u8]) -> Result<(), Error> {
         .map_err(Error::io("write", path))
 }
 
-/// What one file says.
+/// The content of one file.
 enum Contents<H, E> {
-    /// Not even a header was written.
+    /// No whole line.
     Torn,
-    /// It cannot be known whose it is.
+    /// No sound header.
     Unreadable(String),
     Readable(Readable<H, E>),
 }
@@ -181,15 +176,15 @@ struct Readable<H, E> {
     held: BTreeMap<u64, Held<E>>,
     note: Option<String>,
     last: u64,
-    /// The whole lines that say something.
+    /// The sound lines.
     sound: Vec<u8>,
-    /// What is wrong with the others.
+    /// The damage of the others.
     damage: Option<String>,
 }
 
 impl<H: DeserializeOwned, E: DeserializeOwned> Contents<H, E> {
     fn read(bytes: &[u8]) -> Self {
-        // What follows the last newline is a line that was not written to its end: it never happened.
+        // After the last newline is a line that was not written to its end: its effect never happened.
         let Some(end) = bytes.iter().rposition(|b| *b == b'\n') else {
             return Self::Torn;
         };
@@ -201,7 +196,7 @@ impl<H: DeserializeOwned, E: DeserializeOwned> Contents<H, E> {
             Ok(line) => match (&line.entry, line.at()) {
                 (Entry::Header(text), began) => match H::deserialize(*text) {
                     Ok(header) => (header, began, line.n),
-                    Err(error) => return Self::Unreadable(format!("line 1: {}", line::Error::Meaning(error))),
+                    Err(error) => return Self::Unreadable(format!("line 1: {}", line::Error::Content(error))),
                 },
                 _ => return Self::Unreadable("line 1: it is not a header".into()),
             },
@@ -224,7 +219,7 @@ impl<H: DeserializeOwned, E: DeserializeOwned> Contents<H, E> {
                     .get_or_insert_with(|| format!("line {}: {cause}", index + 2));
             }
         }
-        // Unless it is whole, and it is the newline that is wrong.
+        // Unless the line is whole, and only its newline is wrong.
         if let Some((_, text)) = tail.split_last()
             && read.take(text).is_ok()
         {
@@ -241,8 +236,7 @@ impl<H, E: DeserializeOwned> Readable<H, E> {
         if line.n <= self.last {
             return Err(format!("its number {} is not above {}", line.n, self.last));
         }
-        let at = line.at();
-        let parse = |effect| E::deserialize(effect).map_err(|error| line::Error::Meaning(error).to_string());
+        let parse = |effect| E::deserialize(effect).map_err(|error| line::Error::Content(error).to_string());
         match line.entry {
             Entry::Header(_) => return Err("it is a second header".into()),
             Entry::Intent(effect) => {
@@ -250,20 +244,17 @@ impl<H, E: DeserializeOwned> Readable<H, E> {
                     seq: line.n,
                     effect: parse(effect)?,
                     completed: false,
-                    at,
                 };
                 self.held.insert(line.n, held);
             }
             Entry::Completed(seq, effect) => {
-                // Where the intent's own line was lost, this one still tells what is held.
-                let at = self.held.get(&seq).map_or(at, |held| held.at);
+                // This line tells the held effect even if that of the intent was lost.
                 self.held.insert(
                     seq,
                     Held {
                         seq,
                         effect: parse(effect)?,
                         completed: true,
-                        at,
                     },
                 );
             }
@@ -280,15 +271,13 @@ impl<H, E: DeserializeOwned> Readable<H, E> {
 
     fn resume(self, name: String, path: PathBuf) -> Result<Replayed<H, E>, Error> {
         let seqs: BTreeSet<u64> = self.held.keys().copied().collect();
-        let record = Record::resume(path, name.clone(), self.sound.len() as u64, self.last, seqs)?;
+        let record = Record::resume(path, name, self.sound.len() as u64, self.last, seqs)?;
         Ok(Replayed {
-            name,
             header: self.header,
             held: self.held.into_values().collect(),
             note: self.note,
             began: self.began,
             record,
-            damaged: self.damage.is_some(),
         })
     }
 }

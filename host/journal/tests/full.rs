@@ -1,5 +1,5 @@
-//! A file system with next to no room. In a process of its own: a fork that has not come to its exec yet holds every
-//! lock that its parent had, which other tests would take for a second daemon.
+//! A file system with next to no room. The test has a process of its own: a fork before its exec holds every lock of
+//! its parent, which other tests would take for a second daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
@@ -12,11 +12,11 @@ const NAME: &str = "vbd-3-51712";
 const HEADER: &str = "/vm/1";
 const EFFECT: &str = "some loop device on some file or other";
 
-/// Where a copy of this test program finds a file system with next to no room.
+/// The variable that tells a copy of this test program its small file system.
 const SMALL: &str = "XENPLUG_TEST_SMALL_FILE_SYSTEM";
 
 #[test]
-fn a_full_file_system_fails_closed_and_harms_nothing_that_was_written() {
+fn full_file_system_fails_closed_and_harms_no_line() {
     if let Some(dir) = std::env::var_os(SMALL) {
         return fill_up(Path::new(&dir));
     }
@@ -62,7 +62,7 @@ fn fill_up(dir: &Path) {
             }
         };
         assert!(
-            error.is_full() && error.to_string().starts_with("append to"),
+            error.is_full() && error.to_string().starts_with("cannot append to"),
             "{error:?}"
         );
         assert_eq!(
@@ -72,14 +72,14 @@ fn fill_up(dir: &Path) {
         let other = journal.begin("other", &EFFECT);
         assert!(other.is_err_and(|error| error.is_full()) && !dir.join("other.record").exists());
 
-        // A release that cannot be written is one all the same, for this daemon.
+        // A release that cannot be written counts all the same, for this daemon.
         while record.note("").is_ok() {}
         for seq in &held {
             assert!(record.released(*seq).is_err_and(|error| error.is_full()));
         }
         assert_eq!(record.holds(), 0);
 
-        // With room again it goes on, and the next daemon finds every line that was written, and no half one.
+        // With room again the record goes on, and the next daemon finds every written line, and no half one.
         fs::remove_file(&spare).unwrap();
         held.push(record.intent(&EFFECT).unwrap());
         drop(record);

@@ -1,4 +1,4 @@
-//! What `wit/` says, in Rust: generated, and checked against the components at link time.
+//! The interfaces of `wit/` in Rust: generated, and checked against the components at link time.
 
 #![allow(
     missing_docs,
@@ -11,12 +11,12 @@ wasmtime::component::bindgen!({
     world: "plugin",
     imports: { default: trappable },
     exports: { default: async },
-    trappable_error_type: { "xen:hotplug/types.error" => crate::capability::CallError },
+    trappable_error_type: { "xen:hotplug/types.error" => crate::call_error::CallError },
     with: {
-        "xen:hotplug/block.source": crate::capability::block::OpenSource,
-        "xen:hotplug/block.loop-device": crate::capability::block::HeldLoop,
-        "xen:hotplug/network.vif": crate::capability::network::OwnLink,
-        "xen:hotplug/network.bridge": crate::capability::network::GrantedBridge,
-        "xen:hotplug/process.helper-process": crate::capability::process::OwnHelper,
+        "xen:hotplug/block.source": crate::handles::OpenSource,
+        "xen:hotplug/block.loop-device": crate::handles::HeldLoop,
+        "xen:hotplug/network.vif": crate::handles::OwnLink,
+        "xen:hotplug/network.bridge": crate::handles::GrantedBridge,
+        "xen:hotplug/process.helper-process": crate::handles::HeldHelper,
     },
 });

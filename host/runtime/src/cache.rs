@@ -1,7 +1,7 @@
 //! Compiled components on disk: compiled once, under limits, in a process of its own, and trusted only with a seal.
 //!
-//! A file is named by the SHA-256 of the component and of what wasmtime calls its compatibility hash, and sealed by an
-//! HMAC with a key that only root can read: wasmtime runs what it is given, so a poisoned file must never reach it.
+//! A file is named by the SHA-256 of the component and of wasmtime's compatibility hash, and sealed by an HMAC with a
+//! key that only root can read: wasmtime runs whatever code it is given, so a poisoned file must never reach it.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -16,21 +16,21 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
-use crate::{Engine, clean};
+use crate::{engine::Engine, text::clean};
 
 type Seal = Hmac<Sha256>;
 
 /// Bytes of a seal.
 const SEAL: usize = 32;
-/// Bytes of the largest component that is read. CPython as a component has 18 MB.
+/// Bytes of the largest component. CPython as a component has 18 MB.
 const COMPONENT_MAX: u64 = 64 << 20;
 
-/// Why a component could not be loaded.
+/// A component that could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// It cannot be read.
-    #[error("it cannot be read: {0}")]
-    Read(io::Error),
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
     /// It is larger than any handler.
     #[error("it is larger than {} MiB", COMPONENT_MAX >> 20)]
     TooLarge,
@@ -39,22 +39,22 @@ pub enum CacheError {
     Compile(String),
 }
 
-/// Where components are compiled.
+/// The compiler of components.
 #[derive(Clone, Debug)]
 pub enum Compiler {
-    /// In this process: for tests and tools, on components that are trusted.
+    /// This process: for tests and tools, on components that are trusted.
     InProcess,
-    /// By a program that reads a component on standard input and writes compiled code on standard output, with exit
+    /// A program that reads a component on standard input and writes compiled code on standard output, with exit
     /// code 0, or the reason on standard error. It sets its own limits.
     Process {
         /// The program.
         program: PathBuf,
-        /// Its arguments.
+        /// The program's arguments.
         arguments: Vec<String>,
     },
 }
 
-/// Compiled components in a directory of root's.
+/// Compiled components in a directory that only root may change.
 #[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
@@ -63,7 +63,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache, and makes it if it is not there.
+    /// Opens the cache, and creates a missing one.
     ///
     /// Errors: the directory belongs to somebody else or others can write to it, or it cannot be made.
     pub fn open(directory: &Path, compiler: Compiler) -> io::Result<Self> {
@@ -95,7 +95,7 @@ impl Cache {
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 if fs::File::open(path)?.read_exact(&mut key).is_err() {
-                    // A key that was cut off seals nothing: begin anew, and compile again.
+                    // A truncated key seals nothing: a new one has everything compiled again.
                     fs::remove_file(path)?;
                     return Self::key(path);
                 }
@@ -105,8 +105,8 @@ impl Cache {
         Ok(key)
     }
 
-    /// The component of a file, compiled now or earlier, and its digest. What is compiled is what was read, whatever
-    /// happens to the file meanwhile.
+    /// Loads the component of a file, compiled now or earlier, and its digest. The file is read once: the compiled code
+    /// is that of the bytes that were read, whatever happens to the file meanwhile.
     pub(crate) fn load(&self, engine: &Engine, component: &Path) -> Result<(Component, String), CacheError> {
         // To open a pipe would wait for ever.
         if !fs::metadata(component).map_err(CacheError::Read)?.is_file() {
@@ -127,8 +127,8 @@ impl Cache {
         }
         let code = self.compile(&bytes)?;
         let compiled = self.trust(engine, &code)?;
-        if let Err(error) = self.keep(&path, &code) {
-            tracing::warn!(path = %path.display(), %error, "compiled code could not be kept");
+        if let Err(error) = self.store(&path, &code) {
+            tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");
         }
         Ok((compiled, digest))
     }
@@ -142,7 +142,7 @@ impl Cache {
             .map_err(|error| CacheError::Compile(clean(&format!("{error:#}"), 400)))
     }
 
-    /// A component's digest, for this version of wasmtime.
+    /// The digest of a component, for this version of wasmtime.
     fn digest(engine: &Engine, component: &[u8]) -> String {
         /// Feeds a `Hash` to SHA-256, for a digest that is the same in every run.
         struct Digester(Sha256);
@@ -166,7 +166,7 @@ impl Cache {
         let at = code.len().checked_sub(SEAL)?;
         let seal = code.split_off(at);
         if self.seal(path, &code).verify_slice(&seal).is_err() {
-            tracing::warn!(path = %path.display(), "compiled code with a broken seal was put aside");
+            tracing::warn!(path = %path.display(), "removed compiled code with a broken seal");
             let _ = fs::remove_file(path);
             return None;
         }
@@ -181,7 +181,7 @@ impl Cache {
         seal
     }
 
-    fn keep(&self, path: &Path, code: &[u8]) -> io::Result<()> {
+    fn store(&self, path: &Path, code: &[u8]) -> io::Result<()> {
         let temporary = path.with_extension(format!("{}.new", std::process::id()));
         let mut file = OpenOptions::new()
             .write(true)
@@ -206,7 +206,7 @@ impl Cache {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(failed)?;
-        // It reads all before it writes; one that ends early closes the pipe, and says why on standard error.
+        // The compiler reads all before it writes. One that ends early closes the pipe, and says why on standard error.
         if let Some(mut stdin) = child.stdin.take() {
             let _ = stdin.write_all(component);
         }

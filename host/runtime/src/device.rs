@@ -1,12 +1,15 @@
-//! A device as a handler sees it, and the connection that a handler answers with.
+//! A device as a handler sees it, and the connection that a handler returns.
 
 use std::collections::BTreeMap;
 
 use xenplug_xenbus::{DeviceInstance, DeviceKey, DomId, ScriptName, VifType};
 
-use crate::bindings::xen::hotplug::types;
+use crate::{
+    bindings::xen::hotplug::types,
+    text::{clean, is_deceptive},
+};
 
-/// A device to connect: one snapshot of its backend directory, taken in one transaction, and what the host found out.
+/// A device to connect: one snapshot of its backend directory, taken in one transaction, and the daemon's findings.
 #[derive(Clone, Debug)]
 pub struct Device {
     /// Kind, frontend domain and number.
@@ -17,21 +20,21 @@ pub struct Device {
     pub script: ScriptName,
     /// The nodes of its backend directory.
     pub nodes: BTreeMap<String, String>,
-    /// What of it is to be connected.
+    /// The instance of it that is to be connected.
     pub vif_type: VifType,
-    /// What whoever ran the script told it besides.
+    /// The arguments of the script call, such as libxl's.
     pub parameters: BTreeMap<String, String>,
     /// The `vm` node of the frontend domain, and of the domain it is a stub for.
     pub vms: Vec<String>,
     /// The `vm` node of the frontend domain, if this plugin may know it and this domain can read it.
     pub vm: Option<String>,
-    /// The virtual machine's name, likewise.
+    /// The virtual machine's name, under the same conditions.
     pub vm_name: Option<String>,
 }
 
 impl Device {
-    /// What of the device is to be connected.
-    pub fn part(&self) -> DeviceInstance {
+    /// The device instance that is to be connected.
+    pub fn instance(&self) -> DeviceInstance {
         DeviceInstance {
             device: self.key.clone(),
             vif_type: self.vif_type,
@@ -65,7 +68,7 @@ fn list(values: &BTreeMap<String, String>) -> Vec<types::Node> {
         .collect()
 }
 
-/// What a handler asks to be published, checked.
+/// The nodes that a handler asks to be published, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connection {
     /// Nodes for the backend directory.
@@ -74,19 +77,19 @@ pub struct Connection {
     pub frontend: Vec<(String, String)>,
 }
 
-/// A connection that the host does not publish.
+/// A connection that the daemon does not publish.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeviceError {
     /// More nodes than a device has.
     #[error("asked to publish {0} nodes, more than {max}", max = Connection::NODES)]
     TooMany(usize),
-    /// Not a name for a node.
+    /// A name that no node can have.
     #[error("asked to publish a node with the malformed name \"{0}\"")]
     Name(String),
-    /// Not a value for a node.
+    /// A value that no node can have.
     #[error("asked to publish {0} with a value that is too long or holds control characters")]
     Value(String),
-    /// A node of the host's or the toolstack's.
+    /// A node that the daemon or the toolstack writes.
     #[error("asked to publish {0}, which is not the plugin's to write")]
     Reserved(String),
 }
@@ -95,7 +98,7 @@ impl Connection {
     const NODES: usize = 32;
     const NAME: usize = 64;
     const VALUE: usize = 1024;
-    /// Nodes of the state machine, and those that say whose device it is.
+    /// Nodes of the state machine, and those that say which device it is.
     const RESERVED: [&str; 8] = [
         "state",
         "online",
@@ -127,10 +130,10 @@ impl Connection {
                 let well_formed = (1..=Self::NAME).contains(&name.len())
                     && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
                 if !well_formed {
-                    Err(DeviceError::Name(crate::clean(&name, Self::NAME)))
+                    Err(DeviceError::Name(clean(&name, Self::NAME)))
                 } else if !allowed(&name) {
                     Err(DeviceError::Reserved(name))
-                } else if value.len() > Self::VALUE || value.chars().any(crate::text::is_trick) {
+                } else if value.len() > Self::VALUE || value.chars().any(is_deceptive) {
                     Err(DeviceError::Value(name))
                 } else {
                     Ok((name, value))
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_holds_only_nodes_that_are_the_plugins_to_write() {
+    fn connection_with_a_node_of_others_is_refused() {
         assert!(answer(&[("physical-device", "7:0")], &[("mtu", "1500")]).is_ok());
         for (backend, frontend, error) in [
             (("state", "4"), None, DeviceError::Reserved("state".into())),
@@ -172,7 +175,7 @@ mod tests {
             (("a/b", "1"), None, DeviceError::Name("a/b".into())),
             (("", "1"), None, DeviceError::Name(String::new())),
             (("line", "a\nb"), None, DeviceError::Value("line".into())),
-            (("turned", "a\u{202e}b"), None, DeviceError::Value("turned".into())),
+            (("reversed", "a\u{202e}b"), None, DeviceError::Value("reversed".into())),
             (("ok", "1"), Some(("state", "4")), DeviceError::Reserved("state".into())),
         ] {
             let frontend: Vec<_> = frontend.into_iter().collect();

@@ -1,4 +1,4 @@
-//! The wasmtime engine: what guests may use of WebAssembly, how much room there is, and the clock that stops loops.
+//! The wasmtime engine: the WebAssembly features of guests, the size of the pool, and the clock that stops loops.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -7,11 +7,11 @@ use std::{
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-use crate::Limits;
+use crate::{limits::Limits, text::clean};
 
-/// Why the engine cannot be made.
+/// An engine that cannot be created.
 #[derive(Debug, thiserror::Error)]
-#[error("the WebAssembly engine cannot be set up: {0}")]
+#[error("cannot set up the WebAssembly engine: {0}")]
 pub struct EngineError(String);
 
 /// The engine that compiles and runs all plugins.
@@ -22,7 +22,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with room for [`Limits::CONCURRENT_EVENTS`] events at a time, and as many that are late.
+    /// Creates an engine with room for [`Limits::CONCURRENT_EVENTS`] events at a time, and as many that are late.
     pub fn new() -> Result<Self, EngineError> {
         let mut config = Self::config();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(Self::pool()));
@@ -40,7 +40,7 @@ impl Engine {
                     }
                 }
             })
-            .map_err(|error| EngineError(format!("no thread for its clock: {error}")))?;
+            .map_err(|error| EngineError(format!("no thread for the clock: {error}")))?;
         Ok(Self { wasmtime, clock })
     }
 
@@ -52,7 +52,7 @@ impl Engine {
             .async_stack_size(Limits::STACK * 2)
             .wasm_backtrace_details(WasmBacktraceDetails::Disable)
             .generate_address_map(false)
-            // What handlers have no use for is off; multi-memory stays on, composed components need it.
+            // Features that handlers have no use for are off. Multi-memory stays on: composed components need it.
             .wasm_gc(false)
             .wasm_function_references(false)
             .wasm_exceptions(false)
@@ -89,8 +89,8 @@ impl Engine {
         &self.wasmtime
     }
 
-    /// Compiles a component for engines made by [`Engine::new`], with one that has no room to run anything and so
-    /// reserves no memory for it. Takes time and memory without bound for a hostile one: see [`crate::Compiler`].
+    /// Compiles a component for engines made by [`Engine::new`], on an engine without a pool, which reserves no memory.
+    /// A hostile component takes time and memory without bound: see [`crate::Compiler`].
     pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
         if wasmtime::Engine::detect_precompiled(component).is_some() {
             return Err("it is compiled code, not a component".to_owned());
@@ -102,19 +102,19 @@ impl Engine {
         if component.get(6..8) == Some(&[0, 0]) {
             return Err("it is a core module; `wasm-tools component new` makes a component of one".to_owned());
         }
-        let text = |error: wasmtime::Error| crate::clean(&format!("{error:#}"), 400);
+        let text = |error: wasmtime::Error| clean(&format!("{error:#}"), 400);
         let engine = wasmtime::Engine::new(&Self::config()).map_err(text)?;
         engine.precompile_component(component).map_err(text)
     }
 
-    /// Keeps the clock ticking for as long as the answer lives.
+    /// Keeps the clock ticking until the returned value is dropped.
     pub(crate) fn run(&self) -> Running {
         self.clock.add(1);
         Running(Arc::clone(&self.clock))
     }
 }
 
-/// Ticks only while events run, so that an idle daemon sleeps.
+/// Clock that ticks only while events run, so that an idle daemon sleeps.
 #[derive(Default)]
 struct Clock {
     events: Mutex<usize>,

@@ -11,71 +11,75 @@ use std::{
 
 use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use xenplug_system::Platform;
+use xenplug_system::{Platform, lock::ScriptLock};
 
-use crate::{Device, DeviceResources, Grants, Limits, SharedResources, capability::CallError, shared::Changes};
+use crate::{
+    call_error::{CallError, Stop},
+    device::Device,
+    grants::Grants,
+    limits::Limits,
+    resource::{DeviceResources, HostAccess},
+    shared::{Changes, SharedResources},
+};
 
-/// What all events of a plugin share.
+/// State that all events of a plugin share.
 pub(crate) struct Context {
     pub(crate) name: String,
-    pub(crate) system: Platform,
+    pub(crate) platform: Platform,
     pub(crate) grants: Grants,
     pub(crate) shared: Arc<SharedResources>,
     pub(crate) config: HashMap<String, String>,
     pub(crate) limits: Limits,
 }
 
+impl Context {
+    pub(crate) fn access(&self) -> HostAccess<'_> {
+        HostAccess {
+            platform: &self.platform,
+            grants: &self.grants,
+            shared: &self.shared,
+        }
+    }
+}
+
 /// The device that an event is about. `describe` is about none.
 pub(crate) struct Subject {
     pub(crate) device: Arc<Device>,
     pub(crate) resources: DeviceResources,
+    /// The lock that keeps the original scripts out, once the handler has checked something under it.
+    pub(crate) script_lock: Option<ScriptLock>,
 }
 
-/// Tells a running event to stop.
+/// A signal that stops a running event.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<Cancelled>);
+pub struct Cancel(Arc<Signal>);
 
 #[derive(Debug, Default)]
-struct Cancelled {
-    flag: AtomicBool,
+struct Signal {
+    cancelled: AtomicBool,
     /// Wakes the event where it waits for other devices.
-    wakes: Mutex<Option<Changes>>,
+    changes: Mutex<Option<Changes>>,
 }
 
 impl Cancel {
     /// Stops the event at its next host call or tick of the clock, or where it waits for other devices.
     pub fn cancel(&self) {
-        self.0.flag.store(true, Ordering::SeqCst);
-        if let Some(changes) = &*self.wakes() {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        if let Some(changes) = &*self.changes() {
             changes.notify();
         }
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.flag.load(Ordering::SeqCst)
+    fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    fn wakes(&self) -> MutexGuard<'_, Option<Changes>> {
-        self.0.wakes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changes(&self) -> MutexGuard<'_, Option<Changes>> {
+        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Why an event was stopped by the host.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum Stop {
-    #[error("took longer than its deadline")]
-    Deadline,
-    #[error("was stopped, as the device went away or nobody waits for it any longer")]
-    Cancelled,
-    #[error("made more host calls than it may")]
-    Calls,
-    #[error("has more handles open than it may")]
-    Handles,
-    #[error("acquired more than a device may hold")]
-    Effects,
-}
-
-/// The limits of memory and tables, and whether the guest has come to them: one that then traps says nothing of why.
+/// The limits of memory and tables. They note a refusal, since a guest that then traps says nothing of why.
 pub(crate) struct Memory {
     limits: StoreLimits,
     pub(crate) refused: bool,
@@ -121,7 +125,7 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn new(context: Arc<Context>, subject: Option<Subject>, cancel: Cancel) -> Self {
-        *cancel.wakes() = Some(context.shared.changes.clone());
+        *cancel.changes() = Some(context.shared.changes.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(Limits::HANDLES);
         let memory = StoreLimitsBuilder::new()
@@ -149,16 +153,17 @@ impl Event {
         }
     }
 
-    /// Counts a host call, and stops the event if it may not go on.
-    pub(crate) fn call(&mut self) -> Result<(), CallError> {
+    /// Counts a host call, and stops the event if it must not go on.
+    pub(crate) fn count_call(&mut self) -> Result<(), Stop> {
         self.calls += 1;
         if self.calls > self.context.limits.calls {
-            return Err(CallError::Trap(Stop::Calls.into()));
+            return Err(Stop::Calls);
         }
-        self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))
+        self.check()
     }
 
-    pub(crate) fn may_go_on(&self) -> Result<(), Stop> {
+    /// An error if the event must not go on.
+    pub(crate) fn check(&self) -> Result<(), Stop> {
         if self.cancel.is_cancelled() {
             Err(Stop::Cancelled)
         } else if Instant::now() >= self.deadline {
@@ -168,31 +173,30 @@ impl Event {
         }
     }
 
-    /// Waits, with the event's deadline, until an attempt yields something; tried again after changes by other devices.
-    pub(crate) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T, CallError> {
-        let stopped = |stop: Stop| CallError::Trap(stop.into());
-        let found = self
-            .context
-            .shared
-            .changes
-            .wait(self.deadline, || match self.may_go_on() {
-                Ok(()) => attempt().map(Ok),
-                Err(stop) => Some(Err(stop)),
-            });
-        found.unwrap_or(Err(Stop::Deadline)).map_err(stopped)
+    /// Waits, until the event's deadline, for an attempt that yields something. Changes by other devices wake it.
+    pub(crate) fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T, Stop> {
+        let attempted = self.context.shared.changes.wait(self.deadline, || match self.check() {
+            Ok(()) => attempt().map(Ok),
+            Err(stop) => Some(Err(stop)),
+        });
+        attempted.unwrap_or(Err(Stop::Deadline))
     }
 
     /// The device, or a denial: `describe` has none.
     pub(crate) fn subject(&mut self) -> Result<&mut Subject, CallError> {
-        self.subject
-            .as_mut()
-            .ok_or_else(|| CallError::denied("there is no device in describe"))
+        let none = || CallError::Denied("there is no device in describe".to_owned());
+        self.subject.as_mut().ok_or_else(none)
+    }
+
+    /// The device's resources, or a denial.
+    pub(crate) fn resources(&mut self) -> Result<&mut DeviceResources, CallError> {
+        Ok(&mut self.subject()?.resources)
     }
 }
 
 impl WasiView for Event {
-    /// WASI with nothing in it: no arguments, environment, files or sockets. What toolchains import unasked can be
-    /// linked, and finds an empty world.
+    /// WASI with nothing in it: no arguments, environment, files or sockets. The imports that toolchains make unasked
+    /// can be linked, and find an empty world.
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let ctx = self
             .wasi

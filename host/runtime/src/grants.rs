@@ -1,4 +1,4 @@
-//! What a plugin is granted: the interfaces it may import, and the scope within each.
+//! Grants of a plugin: the interfaces it may import, and the scope within each.
 
 use xenplug_system::grant::{self, BlockGrant, FirewallGrant, HookGrant, NetworkGrant, Operator, ProcessGrant};
 
@@ -18,7 +18,7 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// Its name in `wit/`.
+    /// The interface's name in `wit/`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Block => "block",
@@ -41,7 +41,7 @@ impl Interface {
     }
 }
 
-/// What a plugin is granted. The default is nothing.
+/// Grants of a plugin. The default is nothing.
 #[derive(Debug, Default)]
 pub struct Grants {
     /// Files, block devices and loop devices.
@@ -54,12 +54,12 @@ pub struct Grants {
     pub process: Option<ProcessGrant>,
     /// Facts about the frontend domain.
     pub guest: bool,
-    /// Hooks that the host runs for each card; no interface of the handler's.
+    /// Hooks that the daemon runs for each vif. They are no interface of the handler.
     pub hooks: Option<HookGrant>,
 }
 
 impl Grants {
-    /// The authority to give back what a journal says is held, whatever the plugin that acquired it is granted today.
+    /// The authority to release what a journal says is held, whatever is granted today to the plugin that acquired it.
     pub fn to_release(operator: &Operator) -> Self {
         Self {
             block: Some(BlockGrant::new(operator, Vec::new(), true)),
@@ -71,7 +71,7 @@ impl Grants {
         }
     }
 
-    /// Whether an interface is granted.
+    /// Returns whether an interface is granted.
     pub fn has(&self, interface: Interface) -> bool {
         match interface {
             Interface::Block => self.block.is_some(),

@@ -1,19 +1,19 @@
-//! How much a handler may use of anything, for each event.
+//! Limits of one event.
 
 use std::time::Duration;
 
-/// How much a handler may use of anything, for each event.
+/// Limits of one event.
 ///
 /// The defaults suit handlers in any language; `[plugin.NAME.limits]` changes the first three.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Linear memory in bytes, over all its memories. Default 16 MiB, at most [`Limits::MEMORY_MAX`].
     pub memory: usize,
-    /// Wall-clock time for one event. Default 10 s.
+    /// Wall-clock time. Default 10 s.
     pub deadline: Duration,
-    /// Host calls in one event. Default 4096.
+    /// Host calls. Default 4096.
     pub calls: u32,
-    /// Lines it may log in one event; the rest is counted. Default 64.
+    /// Lines that the handler may log; the rest is counted. Default 64.
     pub log_lines: u32,
 }
 
@@ -32,15 +32,15 @@ impl Limits {
     pub(crate) const CALL_BYTES: usize = 256 << 10;
     /// Handles a guest may have open at a time.
     pub(crate) const HANDLES: usize = 256;
-    /// Effects a device may hold, such as loop devices, addresses, rules.
-    pub(crate) const EFFECTS: usize = 128;
+    /// Resources that a device may hold, such as loop devices, addresses, rules.
+    pub(crate) const RESOURCES: usize = 128;
     /// Bytes of one log line.
     pub(crate) const LOG_LINE: usize = 1024;
     /// Bytes of native stack for the guest.
     pub(crate) const STACK: usize = 512 << 10;
-    /// How often the clock that stops endless loops ticks while events run.
+    /// Interval of the clock that stops endless loops while events run.
     pub(crate) const TICK: Duration = Duration::from_millis(10);
-    /// Events that run at a time; more wait.
+    /// Events that may run at a time; more wait.
     pub const CONCURRENT_EVENTS: usize = 32;
 }
 

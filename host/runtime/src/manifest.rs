@@ -1,23 +1,29 @@
-//! What a component imports and exports, read from the built binary, against what is granted.
+//! Imports and exports of a component, read from the built binary, against the grants.
 
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::p2;
 
-use crate::{Engine, Grants, Interface, bindings::xen::hotplug, event::Event};
+use crate::{
+    bindings::xen::hotplug,
+    engine::Engine,
+    event::Event,
+    grants::{Grants, Interface},
+    text::clean,
+};
 
-/// Why a component does not fit.
+/// A component that does not fit.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ManifestError {
-    /// It wants what the operator has not granted.
+    /// It imports an interface that the operator has not granted.
     #[error(
         "it imports xen:hotplug/{name}, which is not granted; to grant it add `{line}` to its grant table",
         name = .0.name(), line = .0.configuration()
     )]
     NotGranted(Interface),
-    /// It wants what does not exist.
+    /// It imports an interface that does not exist.
     #[error("it imports {0}, which this xenplugd does not have (it serves xen:hotplug 0.1 and an empty WASI 0.2)")]
     Unknown(String),
-    /// It is not a handler.
+    /// It exports no handler.
     #[error("it does not export xen:hotplug/handler@0.1.0, so it is not a handler")]
     NoHandler,
 }
@@ -32,7 +38,7 @@ const INERT: [&str; 6] = [
     "wasi:sockets",
 ];
 
-/// The interfaces of `xen:hotplug` that a component imports and that must be granted.
+/// Checks a component. Returns the interfaces of `xen:hotplug` that it imports and that must be granted.
 pub(crate) fn check(engine: &Engine, component: &Component, grants: &Grants) -> Result<Vec<Interface>, ManifestError> {
     let all = [
         Interface::Block,
@@ -50,13 +56,13 @@ pub(crate) fn check(engine: &Engine, component: &Component, grants: &Grants) -> 
             continue;
         }
         if package != "xen:hotplug" || !version.starts_with("0.1.") {
-            return Err(ManifestError::Unknown(crate::clean(import, 120)));
+            return Err(ManifestError::Unknown(clean(import, 120)));
         }
         match all.into_iter().find(|known| known.name() == interface) {
             Some(known) if grants.has(known) => wanted.push(known),
             Some(known) => return Err(ManifestError::NotGranted(known)),
             None if matches!(interface, "types" | "log" | "config") => {}
-            None => return Err(ManifestError::Unknown(crate::clean(import, 120))),
+            None => return Err(ManifestError::Unknown(clean(import, 120))),
         }
     }
     if !ty
@@ -68,7 +74,7 @@ pub(crate) fn check(engine: &Engine, component: &Component, grants: &Grants) -> 
     Ok(wanted)
 }
 
-/// A linker that holds what is granted, and nothing else: an import that is not in it fails to link.
+/// Makes a linker that holds the granted interfaces, and nothing else: any other import fails to link.
 pub(crate) fn linker(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<Event>> {
     type Own = wasmtime::component::HasSelf<Event>;
     let mut linker = Linker::new(engine.wasmtime());

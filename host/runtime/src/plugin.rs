@@ -1,146 +1,89 @@
-//! A plugin: a component, linked against what is granted, and its calls, each on a fresh instance.
+//! A plugin: a component, linked against its grants, and its calls, each on a fresh instance.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use tokio::{runtime::Handle, time::timeout_at};
 use tracing::warn;
-use wasmtime::{Store, Trap, UpdateDeadline};
-use xenplug_system::Platform;
+use wasmtime::{Store, UpdateDeadline};
+use xenplug_system::{Platform, lock::ScriptLock};
 
-pub use crate::event::Cancel;
 use crate::{
-    Cache, CacheError, Connection, Device, DeviceError, DeviceResources, Engine, Grants, Interface, Limits,
-    SharedResources,
-    bindings::{Plugin as Bindings, PluginPre, exports::xen::hotplug::handler, xen::hotplug::types},
-    clean,
-    event::{Context, Event, Stop, Subject},
+    bindings::{Plugin as Bindings, PluginPre, exports::xen::hotplug::handler},
+    cache::{Cache, CacheError},
+    call_error::Stop,
+    device::{Connection, Device},
+    engine::Engine,
+    event::{Cancel, Context, Event, Subject},
+    fault::{ERROR_LINE, Fault},
+    grants::{Grants, Interface},
     hooks,
+    limits::Limits,
     manifest::{self, ManifestError},
+    resource::DeviceResources,
+    shared::SharedResources,
+    text::clean,
 };
 
-/// Bytes of the longest `hotplug-error`.
-const ERROR_LINE: usize = 512;
-
-/// What the operator says of a plugin.
+/// The operator's configuration of a plugin.
 #[derive(Debug)]
 pub struct PluginSpec {
-    /// Its name: that of its table.
+    /// The name: that of the plugin's table.
     pub name: String,
     /// The component's file.
     pub component: PathBuf,
-    /// What it may use.
+    /// The authority over the host.
     pub grants: Grants,
-    /// How much.
+    /// The limits of each event.
     pub limits: Limits,
-    /// Its own settings, tables flattened with dots.
+    /// The plugin's own settings, tables flattened with dots.
     pub config: HashMap<String, String>,
 }
 
-/// Why a plugin cannot be loaded. The message names the file.
+/// A plugin that cannot be loaded. The message names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read or compiled.
-    #[error("{component}: {cause}", component = .component.display())]
+    #[error("{}", .component.display())]
     Component {
         /// The component's file.
         component: PathBuf,
-        /// What is wrong with it.
-        cause: CacheError,
+        /// The cause.
+        source: CacheError,
     },
-    /// It does not fit what is granted.
-    #[error("{component}: {cause}", component = .component.display())]
+    /// The component does not fit the grants.
+    #[error("{}", .component.display())]
     Manifest {
         /// The component's file.
         component: PathBuf,
-        /// What does not fit.
-        cause: ManifestError,
+        /// The cause.
+        source: ManifestError,
     },
-    /// It has the right names with the wrong types, or a memory larger than its limit.
-    #[error("{component}: it does not fit xen:hotplug 0.1: {reason}", component = .component.display())]
+    /// The component has the right names with the wrong types, or a memory larger than its limit.
+    #[error("{}: it does not fit xen:hotplug 0.1: {reason}", .component.display())]
     Link {
         /// The component's file.
         component: PathBuf,
-        /// In wasmtime's words.
+        /// The cause, as wasmtime tells it.
         reason: String,
     },
-    /// It could not say what it is.
-    #[error("{component}: its describe function failed: {fault}", component = .component.display())]
+    /// The handler did not describe itself.
+    #[error("{}: its describe function failed", .component.display())]
     Describe {
         /// The component's file.
         component: PathBuf,
-        /// What happened.
-        fault: Fault,
+        /// The cause.
+        source: Fault,
     },
 }
 
-/// Why an event failed. The message is one line, fit for `hotplug-error` after the plugin's name.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// The handler says that what it needs is in use.
-    #[error("{0}")]
-    Busy(String),
-    /// The handler says why it cannot.
-    #[error("{0}")]
-    Refused(String),
-    /// The handler answered with something that is not published.
-    #[error("{0}")]
-    Answer(#[from] DeviceError),
-    /// The handler trapped.
-    #[error("the plugin crashed: {0}")]
-    Trapped(String),
-    /// The handler was stopped at one of its limits.
-    #[error("the plugin {0}")]
-    Stopped(String),
-    /// The handler was stopped as nobody wants what it does any longer.
-    #[error("the plugin {0}")]
-    Cancelled(String),
-}
-
-impl Fault {
-    /// Whether it is the plugin's own: what it says of a device is not, and neither is that it was told to stop.
-    pub fn is_the_plugins(&self) -> bool {
-        match self {
-            Self::Busy(_) | Self::Refused(_) | Self::Cancelled(_) => false,
-            Self::Answer(_) | Self::Trapped(_) | Self::Stopped(_) => true,
-        }
-    }
-
-    fn of(error: types::Error) -> Self {
-        let line = |text: String| clean(&text, ERROR_LINE);
-        match error {
-            types::Error::Busy(what) => Self::Busy(line(what)),
-            types::Error::InvalidParams(types::BadParam { key, cause }) => {
-                Self::Refused(line(format!("{}: {cause}", clean(&key, 64))))
-            }
-            types::Error::NotFound(what)
-            | types::Error::Denied(what)
-            | types::Error::Unavailable(what)
-            | types::Error::Other(what) => Self::Refused(line(what)),
-        }
-    }
-
-    /// `refused`: whether it was refused memory before.
-    fn of_trap(error: &wasmtime::Error, limits: &Limits, refused: bool) -> Self {
-        if let Some(stop) = error.downcast_ref::<Stop>() {
-            return Self::Stopped(match stop {
-                Stop::Deadline => format!("{stop} of {:?}", limits.deadline),
-                Stop::Calls => format!("{stop} ({})", limits.calls),
-                Stop::Handles => format!("{stop} ({})", Limits::HANDLES),
-                Stop::Effects => format!("{stop} ({})", Limits::EFFECTS),
-                Stop::Cancelled => return Self::Cancelled(stop.to_string()),
-            });
-        }
-        match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => Self::Stopped(format!("{} of {:?}", Stop::Deadline, limits.deadline)),
-            Some(trap) if refused => Self::Trapped(format!(
-                "{trap}, after it was refused more than its {} KiB of memory",
-                limits.memory >> 10
-            )),
-            Some(trap) => Self::Trapped(trap.to_string()),
-            // Around the cause is where in the component it was, without names.
-            None => Self::Trapped(clean(&error.root_cause().to_string(), ERROR_LINE / 2)),
-        }
-    }
+/// The outcome of a handler that connected its device.
+#[derive(Debug)]
+pub struct Connected {
+    /// The nodes to publish.
+    pub connection: Connection,
+    /// Keeps the original scripts out, if the handler checked something under their lock. To be dropped once the device
+    /// is published, or will not be.
+    pub script_lock: Option<ScriptLock>,
 }
 
 /// A plugin, ready to serve.
@@ -154,23 +97,23 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Loads a plugin: compiles or finds it in the cache, checks its imports against the grants, links it, and asks it
-    /// what it is. Blocks; call it within a tokio runtime, but not from one of its tasks.
+    /// Loads a plugin: compiles it or finds it in the cache, checks its imports against the grants, links it, and calls
+    /// its `describe`. Blocks; call it within a tokio runtime, but not from one of its tasks.
     pub fn load(
         engine: &Engine,
         cache: &Cache,
-        system: &Platform,
+        platform: &Platform,
         shared: &Arc<SharedResources>,
         spec: PluginSpec,
     ) -> Result<Self, LoadError> {
         let path = spec.component;
-        let (component, digest) = cache.load(engine, &path).map_err(|cause| LoadError::Component {
+        let (component, digest) = cache.load(engine, &path).map_err(|source| LoadError::Component {
             component: path.clone(),
-            cause,
+            source,
         })?;
-        let imports = manifest::check(engine, &component, &spec.grants).map_err(|cause| LoadError::Manifest {
+        let imports = manifest::check(engine, &component, &spec.grants).map_err(|source| LoadError::Manifest {
             component: path.clone(),
-            cause,
+            source,
         })?;
         let link = |error: wasmtime::Error| LoadError::Link {
             component: path.clone(),
@@ -193,7 +136,7 @@ impl Plugin {
             },
             context: Arc::new(Context {
                 name: spec.name,
-                system: system.clone(),
+                platform: platform.clone(),
                 grants: spec.grants,
                 shared: Arc::clone(shared),
                 config: spec.config,
@@ -203,56 +146,60 @@ impl Plugin {
         let (_, described) = plugin.event(None, &Cancel::default(), async |bindings, store| {
             bindings.xen_hotplug_handler().call_describe(store).await
         });
-        plugin.description = described.map_err(|fault| LoadError::Describe { component: path, fault })?;
+        plugin.description = described.map_err(|source| LoadError::Describe {
+            component: path,
+            source,
+        })?;
         Ok(plugin)
     }
 
-    /// Its name.
+    /// The plugin's name.
     pub fn name(&self) -> &str {
         &self.context.name
     }
 
-    /// What tells its component from any other: a digest of it.
+    /// A digest of the component, by which it differs from any other.
     pub fn component(&self) -> &str {
         &self.component
     }
 
-    /// Its one line for people.
+    /// The handler's own line for people.
     pub fn summary(&self) -> String {
         clean(&self.description.summary, 200)
     }
 
-    /// The kinds of backend it says it serves.
+    /// The kinds of backend that the handler says it serves.
     pub fn kinds(&self) -> &[String] {
         &self.description.kinds
     }
 
-    /// The scripts it says it stands in for.
+    /// The scripts that the handler says it replaces.
     pub fn scripts(&self) -> &[String] {
         &self.description.scripts
     }
 
-    /// Whether its `disconnect` does something.
+    /// Returns whether the handler's `disconnect` does something.
     pub fn disconnects(&self) -> bool {
         self.description.disconnects
     }
 
-    /// The granted interfaces it imports.
+    /// The granted interfaces that the component imports.
     pub fn imports(&self) -> &[Interface] {
         &self.imports
     }
 
-    /// What it is granted.
+    /// The plugin's grants.
     pub fn grants(&self) -> &Grants {
         &self.context.grants
     }
 
-    /// How long an event may take.
+    /// The limits of each event.
     pub fn limits(&self) -> &Limits {
         &self.context.limits
     }
 
-    /// Connects a device. What was acquired on the way, also on the way to a failure, is in the resources that comes back.
+    /// Connects a device. The returned resources hold everything that was acquired on the way, also on the way to a
+    /// failure.
     ///
     /// Blocks for at most the plugin's deadline, unless the kernel does not come back from a call: run it on a thread
     /// for blocking work, within a tokio runtime.
@@ -261,30 +208,36 @@ impl Plugin {
         device: Arc<Device>,
         resources: DeviceResources,
         cancel: &Cancel,
-    ) -> (DeviceResources, Result<Connection, Fault>) {
+    ) -> (DeviceResources, Result<Connected, Fault>) {
         let guest = device.to_guest();
         let subject = Subject {
             device: Arc::clone(&device),
             resources,
+            script_lock: None,
         };
-        let (resources, answer) = self.event(Some(subject), cancel, async |bindings, store| {
+        let (subject, answer) = self.event(Some(subject), cancel, async |bindings, store| {
             bindings.xen_hotplug_handler().call_connect(store, &guest).await
         });
         // A subject went in, so one comes out.
-        let mut resources = resources.expect("an event with a device keeps it");
-        resources.settle(&self.context.shared);
-        let answer = answer.and_then(|answer| match answer {
-            Ok(connection) => Ok(Connection::from_guest(connection)?),
-            Err(error) => Err(Fault::of(error)),
-        });
-        let answer = answer.and_then(|connection| {
+        let Subject {
+            mut resources,
+            script_lock,
+            ..
+        } = subject.expect("an event with a device keeps it");
+        resources.handler_returned(&self.context.shared);
+        let connected = answer.and_then(|answer| {
+            let connection = Connection::from_guest(answer.map_err(Fault::of)?)?;
             hooks::run(&self.context, &device, &mut resources)?;
-            Ok(connection)
+            Ok(Connected {
+                connection,
+                script_lock,
+            })
         });
-        (resources, answer)
+        (resources, connected)
     }
 
-    /// Lets the handler end things in an order, before what the device holds is given back. Blocks as `connect` does.
+    /// Calls the handler's `disconnect`, so that it may end things in an order before what the device holds is
+    /// released. Blocks as [`Plugin::connect`] does.
     pub fn disconnect(
         &self,
         device: Arc<Device>,
@@ -292,22 +245,27 @@ impl Plugin {
         cancel: &Cancel,
     ) -> (DeviceResources, Result<(), Fault>) {
         let guest = device.to_guest();
-        let (resources, answer) = self.event(Some(Subject { device, resources }), cancel, async |bindings, store| {
+        let subject = Subject {
+            device,
+            resources,
+            script_lock: None,
+        };
+        let (subject, answer) = self.event(Some(subject), cancel, async |bindings, store| {
             bindings.xen_hotplug_handler().call_disconnect(store, &guest).await
         });
         (
-            resources.expect("an event with a device keeps it"),
+            subject.expect("an event with a device keeps it").resources,
             answer.and_then(|answer| answer.map_err(Fault::of)),
         )
     }
 
-    /// One call on a fresh instance, under every limit.
+    /// Makes one call on a fresh instance, under every limit.
     fn event<T>(
         &self,
         subject: Option<Subject>,
         cancel: &Cancel,
         call: impl AsyncFnOnce(&Bindings, &mut Store<Event>) -> wasmtime::Result<T>,
-    ) -> (Option<DeviceResources>, Result<T, Fault>) {
+    ) -> (Option<Subject>, Result<T, Fault>) {
         let limits = &self.context.limits;
         let event = Event::new(Arc::clone(&self.context), subject, cancel.clone());
         let deadline = event.deadline;
@@ -317,12 +275,12 @@ impl Plugin {
         store.set_max_component_handles(Limits::HANDLES);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|store| {
-            store.data().may_go_on()?;
+            store.data().check()?;
             Ok(UpdateDeadline::Continue(1))
         });
         let running = self.engine.run();
-        // The guest is stopped by the clock, our own host calls watch the deadline, and what waits in WASI (a guest
-        // that sleeps) is dropped by the timeout.
+        // The clock stops the guest, host calls watch the deadline, and the timeout drops a call that waits in WASI (a
+        // guest that sleeps).
         let outcome = Handle::current().block_on(timeout_at(deadline.into(), async {
             let bindings = self.linked.instantiate_async(&mut store).await?;
             call(&bindings, &mut store).await
@@ -331,14 +289,14 @@ impl Plugin {
         let result = match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(Fault::of_trap(&error, limits, store.data().memory.refused)),
-            Err(_elapsed) => Err(Fault::Stopped(format!("{} of {:?}", Stop::Deadline, limits.deadline))),
+            Err(_elapsed) => Err(Fault::at(Stop::Deadline, limits)),
         };
         let event = store.into_data();
         if event.log_lines > limits.log_lines {
             let dropped = event.log_lines - limits.log_lines;
             warn!(plugin = self.name(), dropped, "the plugin logged more than it may");
         }
-        (event.subject.map(|subject| subject.resources), result)
+        (event.subject, result)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod claims;
+mod helper_key;
 mod helpers;
 mod store_queries;
 mod undo;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 pub(crate) use changes::Changes;
 pub(crate) use claims::Claims;
 pub use claims::{Claim, Sharing};
+pub use helper_key::HelperKey;
 pub(crate) use helpers::Joined;
-pub use helpers::{HelperKey, SharedHelpers};
+pub use helpers::SharedHelpers;
 pub use store_queries::StoreQueries;
 pub(crate) use undo::SharedUndo;
 

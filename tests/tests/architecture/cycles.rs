@@ -19,14 +19,6 @@ const KNOWN: &[(&str, &[&[&str]])] = &[
 &["crate", "devices"],
 &["scripts", "scripts::report"],
 ]),
-("host/journal", &[
-&["crate", "record", "replay"],
-]),
-("host/runtime", &[
-&["bindings", "capability", "capability::block", "capability::network", "capability::process", "device", "event"],
-&["hooks", "plugin"],
-&["shared::helpers", "shared::store_queries"],
-]),
 ("host/system", &[
 &["linux::process", "linux::process::tree", "linux::process::voice"],
 ]),

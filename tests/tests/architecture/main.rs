@@ -313,7 +313,7 @@ fn system_crate_interface_takes_plain_data() -> Result<()> {
             .find(|word| word.ends_with("Fd") || matches!(&***word, "Fn" | "FnMut" | "FnOnce"));
         ensure!(found.is_none(), "{} says {found:?}", source.path);
     }
-    for source in sources(&["host/runtime/src/capability"])? {
+    for source in sources(&["host/runtime/src/capability", "host/runtime/src/resource"])? {
         for word in ["std :: fs", "std :: process", "std :: net", "tokio"] {
             let row: Vec<&str> = word
                 .split(' ')

@@ -153,6 +153,7 @@ impl Driver {
     }
 
     async fn act(&mut self, action: FsmAction) -> Option<Event> {
+        let _scripts_locked_out = self.attempt.script_lock.take();
         match action {
             FsmAction::ReadState(ticket) => match self.read_state().await {
                 Ok(_) if self.is_lost() => Some(Event::Lost),
@@ -211,7 +212,7 @@ impl Driver {
             return false;
         }
         let resources = self.resources.as_ref();
-        let lost = resources.and_then(|resources| resources.lost(&self.context.shared));
+        let lost = resources.and_then(|resources| resources.loss(&self.context.shared));
         if let Some(cause) = &lost {
             self.fail(Failure::new(self.attempt.plugin_name(), cause));
         }

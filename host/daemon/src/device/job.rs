@@ -4,7 +4,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant};
 use tracing::{Span, warn};
-use xenplug_runtime::{Cancel, Connection, Device, DeviceResources, Fault, Plugin};
+use xenplug_runtime::{Cancel, Connected, Device, DeviceResources, Fault, HostAccess, Plugin};
 
 use super::context::DeviceContext;
 use crate::workers::Workers;
@@ -18,7 +18,7 @@ pub(super) enum Job {
     #[default]
     Idle,
     Handler {
-        task: JoinHandle<(DeviceResources, Result<Connection, Fault>)>,
+        task: JoinHandle<(DeviceResources, Result<Connected, Fault>)>,
         cancel: Cancel,
         late: Instant,
         /// None once the handler is late: others may run instead.
@@ -71,8 +71,11 @@ impl Job {
                         warn!("{name}: plugin failed to disconnect, its resources are released regardless: {fault}");
                     }
                 }
-                let authority = &context.plugins.current().release;
-                let failures = resources.release(&context.daemon.platform, authority, &context.shared);
+                let failures = resources.release(HostAccess {
+                    platform: &context.daemon.platform,
+                    grants: &context.plugins.current().release,
+                    shared: &context.shared,
+                });
                 (resources, failures, fault)
             })
         });
@@ -138,7 +141,7 @@ impl Job {
 pub(super) enum Finished {
     Handler {
         resources: DeviceResources,
-        answer: Result<Connection, Fault>,
+        answer: Result<Connected, Fault>,
         /// True if the thread came back before it counted as stuck.
         in_time: bool,
     },

@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::{task::spawn_local, time::timeout};
 use tracing::{info, warn};
 use xenplug_control::script::ScriptAction;
-use xenplug_runtime::{DeviceResources, Effect, Grants, Header};
+use xenplug_runtime::{DeviceResources, Grants, Header, HostAccess, Resource};
 use xenplug_xenbus::{DeviceFsm, HotplugStatus, Mode, Phase, RecoveredState, WriteOutcome};
 
 use super::{
@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &Arc<DeviceContext>, registry: &Registry) -> an
     let replay = context
         .daemon
         .journal
-        .replay::<Header, Effect>()
+        .replay::<Header, Resource>()
         .context("cannot read the journal")?;
     for aside in replay.aside {
         let (name, path) = (&aside.name, aside.path.display());
@@ -44,7 +44,7 @@ pub(crate) async fn run(context: &Arc<DeviceContext>, registry: &Registry) -> an
     }
     for device in recovered {
         let header = device.adopted.resources.header();
-        let (instance, arguments) = (header.part(), header.parameters.clone());
+        let (instance, arguments) = (header.instance(), header.parameters.clone());
         registry.adopt(&instance, device.fsm, device.adopted);
         if device.reconnect {
             // In dom0 the script has had its answer, or its toolstack assumes that it failed and removes the device.
@@ -72,7 +72,7 @@ async fn recover(context: &Arc<DeviceContext>, mut resources: DeviceResources) -
     if header.introduced {
         context.domains.was_introduced(key.frontend).await?;
     }
-    let directory = Directory::of(context, header.part(), Phase::Absent);
+    let directory = Directory::of(context, header.instance(), Phase::Absent);
     let seen = directory
         .read_state()
         .await
@@ -85,7 +85,9 @@ async fn recover(context: &Arc<DeviceContext>, mut resources: DeviceResources) -
         resources = back;
         match (missing.is_empty(), connected) {
             // The helper process of another device took it up: its own handler had not come as far.
-            (true, true) if key.kind.connects_itself() && !resources.takes_part() => (RecoveredState::Unfinished, None),
+            (true, true) if key.kind.connects_itself() && !resources.uses_shared_helper() => {
+                (RecoveredState::Unfinished, None)
+            }
             (true, _) => (RecoveredState::Connected, None),
             // If the kernel has not acted on what was published, it can still act on something else: the connection is
             // withdrawn, and the handler runs once more.
@@ -130,7 +132,11 @@ async fn adopt_resources(
         let none = Grants::default();
         let plugin = plugins.named(&resources.header().plugin);
         let grants = plugin.map_or(&none, |plugin| plugin.grants());
-        let missing = resources.adopt(&owned.daemon.platform, grants, &owned.shared);
+        let missing = resources.reclaim(HostAccess {
+            platform: &owned.daemon.platform,
+            grants,
+            shared: &owned.shared,
+        });
         (resources, missing)
     });
     Ok(adopted.await?)

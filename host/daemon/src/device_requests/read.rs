@@ -207,7 +207,7 @@ async fn lingers(context: &Arc<RequestContext>, path: RequestPath, params: Strin
             .map(|kind| DeviceInstance::main(path.backend_path(kind.clone()).key));
         match path.class {
             Class::Vbd => instances.try_fold(false, |any, instance| {
-                let named = platform.block.find_loops(&DeviceResources::tags(&instance))?;
+                let named = platform.block.find_loops(&DeviceResources::tag_prefix(&instance))?;
                 Ok::<_, SystemError>(any || named.iter().any(is_on_file))
             }),
             Class::Vif => Ok(instances.any(|instance| {

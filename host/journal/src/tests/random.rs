@@ -12,7 +12,7 @@ enum Op {
     Completed(Index, String),
     Released(Index),
     Note(String),
-    /// The daemon is killed, in the middle of a write that got so far, and started again.
+    /// The daemon is killed in the middle of a write, and started again.
     Killed(Index),
 }
 
@@ -27,7 +27,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What is held, and the last note.
+/// The held effects, and the last note.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     held: BTreeMap<u64, (Effect, bool)>,
@@ -35,7 +35,7 @@ struct Model {
 }
 
 impl Model {
-    fn of(replayed: &Replayed<Whose, Effect>) -> Self {
+    fn of(replayed: &Replayed<Header, Effect>) -> Self {
         let held = replayed
             .held
             .iter()
@@ -57,14 +57,14 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_record_cut_anywhere_tells_what_was_written_before(ops in vec(any_op(), 0..40), cut in any::<Index>()) {
+    fn record_cut_anywhere_tells_what_was_written_before(ops in vec(any_op(), 0..40), cut in any::<Index>()) {
         let dir = TempDir::new().unwrap();
         let path = path_in(dir.path());
         let journal = Journal::open(dir.path()).unwrap();
-        let mut record = journal.begin(NAME, &whose()).unwrap();
+        let mut record = journal.begin(NAME, &header()).unwrap();
         let mut model = Model::default();
-        // What is to be told of the first so many bytes.
-        let mut told = vec![(fs::metadata(&path).unwrap().len(), model.clone())];
+        // The expected state after so many bytes.
+        let mut expected_at = vec![(fs::metadata(&path).unwrap().len(), model.clone())];
         for op in ops {
             match op {
                 Op::Intent(text) => {
@@ -94,23 +94,24 @@ proptest! {
                     let line = bytes.split_inclusive(|b| *b == b'\n').next_back().unwrap();
                     let torn = [&bytes, &line[..index.index(line.len())]].concat();
                     fs::write(&path, torn).unwrap();
-                    let replayed = journal.replay().unwrap().records.remove(0);
+                    let mut replay = journal.replay().unwrap();
+                    prop_assert!(replay.aside.is_empty());
+                    let replayed = replay.records.remove(0);
                     prop_assert_eq!(Model::of(&replayed), model.clone());
-                    prop_assert!(!replayed.damaged);
                     record = replayed.record;
                     prop_assert_eq!(fs::read(&path).unwrap(), bytes);
                 }
             }
             prop_assert_eq!(record.holds(), model.held.len());
-            told.push((fs::metadata(&path).unwrap().len(), model.clone()));
+            expected_at.push((fs::metadata(&path).unwrap().len(), model.clone()));
         }
         drop(record);
         let bytes = fs::read(&path).unwrap();
         let cut = cut.index(bytes.len() + 1);
         fs::write(&path, &bytes[..cut]).unwrap();
-        let replay = journal.replay::<Whose, Effect>().unwrap();
+        let replay = journal.replay::<Header, Effect>().unwrap();
         prop_assert!(replay.aside.is_empty());
-        match told.iter().rev().find(|(length, _)| *length <= cut as u64) {
+        match expected_at.iter().rev().find(|(length, _)| *length <= cut as u64) {
             Some((_, expected)) => prop_assert_eq!(&Model::of(&replay.records[0]), expected),
             None => prop_assert_eq!((replay.records.len(), replay.torn), (0, vec![NAME.to_owned()])),
         }

@@ -5,24 +5,25 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use tempfile::TempDir;
 
 use super::*;
+use crate::text::chain;
 
 /// A cache, components, and a compiler that counts how often it was run.
-struct Stage {
+struct Fixture {
     directory: TempDir,
     engine: Engine,
 }
 
-impl Stage {
+impl Fixture {
     fn new() -> Self {
-        let stage = Self {
+        let fixture = Self {
             directory: TempDir::new().expect("a directory"),
             engine: Engine::new().expect("an engine"),
         };
         for (name, text) in [("a", "(component)"), ("b", "(component (core module))")] {
             let bytes = wat::parse_str(text).expect("it is text of a component");
-            fs::write(stage.component(name), bytes).expect("it is written");
+            fs::write(fixture.component(name), bytes).expect("it is written");
         }
-        stage
+        fixture
     }
 
     fn component(&self, name: &str) -> PathBuf {
@@ -33,7 +34,7 @@ impl Stage {
         Cache::open(&self.directory.path().join("cache"), compiler)
     }
 
-    /// A cache whose compiler is a line of shell, in the stage's directory.
+    /// A cache whose compiler is a line of shell, in the fixture's directory.
     fn shell(&self, line: &str) -> Cache {
         let line = format!("cd {}; {line}", self.directory.path().display());
         self.open(Compiler::Process {
@@ -67,19 +68,19 @@ impl Stage {
         cache
             .load(&self.engine, &self.component(name))
             .map(drop)
-            .map_err(|error| error.to_string())
+            .map_err(|error| chain(&error))
     }
 }
 
 #[test]
-fn what_was_compiled_once_is_used_again_also_by_the_next_daemon() {
-    let stage = Stage::new();
-    let cache = stage.counting();
-    assert_eq!(stage.load(&cache, "a"), Ok(()));
-    assert_eq!(stage.load(&cache, "a"), Ok(()));
-    assert_eq!(stage.load(&stage.counting(), "a"), Ok(()));
-    assert_eq!((stage.runs(), stage.kept().len()), (1, 1));
-    let mode = fs::metadata(&stage.kept()[0])
+fn compiled_code_is_used_again_also_by_the_next_daemon() {
+    let fixture = Fixture::new();
+    let cache = fixture.counting();
+    assert_eq!(fixture.load(&cache, "a"), Ok(()));
+    assert_eq!(fixture.load(&cache, "a"), Ok(()));
+    assert_eq!(fixture.load(&fixture.counting(), "a"), Ok(()));
+    assert_eq!((fixture.runs(), fixture.kept().len()), (1, 1));
+    let mode = fs::metadata(&fixture.kept()[0])
         .expect("it is there")
         .permissions()
         .mode();
@@ -87,11 +88,11 @@ fn what_was_compiled_once_is_used_again_also_by_the_next_daemon() {
 }
 
 #[test]
-fn a_file_that_was_changed_is_not_loaded_but_compiled_again() {
-    let stage = Stage::new();
-    let cache = stage.counting();
-    assert_eq!(stage.load(&cache, "a"), Ok(()));
-    let path = stage.kept().remove(0);
+fn changed_file_is_not_loaded_but_compiled_again() {
+    let fixture = Fixture::new();
+    let cache = fixture.counting();
+    assert_eq!(fixture.load(&cache, "a"), Ok(()));
+    let path = fixture.kept().remove(0);
     let whole = fs::read(&path).expect("it is there");
     let flipped = |at: usize| {
         let mut bytes = whole.clone();
@@ -111,48 +112,48 @@ fn a_file_that_was_changed_is_not_loaded_but_compiled_again() {
     ];
     for (number, bytes) in changes.into_iter().enumerate() {
         fs::write(&path, bytes).expect("it is written");
-        assert_eq!(stage.load(&cache, "a"), Ok(()));
-        assert_eq!(stage.runs(), number + 2, "change {number} was loaded");
+        assert_eq!(fixture.load(&cache, "a"), Ok(()));
+        assert_eq!(fixture.runs(), number + 2, "change {number} was loaded");
         assert_eq!(fs::read(&path).expect("it is there"), whole, "change {number} stayed");
     }
 }
 
 #[test]
-fn code_of_one_component_is_not_taken_for_that_of_another() {
-    let stage = Stage::new();
-    let cache = stage.open(Compiler::InProcess).expect("a cache");
-    assert_eq!(stage.load(&cache, "a"), Ok(()));
-    let a = stage.kept().remove(0);
-    assert_eq!(stage.load(&cache, "b"), Ok(()));
-    let b = stage
+fn code_of_one_component_is_not_used_for_another() {
+    let fixture = Fixture::new();
+    let cache = fixture.open(Compiler::InProcess).expect("a cache");
+    assert_eq!(fixture.load(&cache, "a"), Ok(()));
+    let a = fixture.kept().remove(0);
+    assert_eq!(fixture.load(&cache, "b"), Ok(()));
+    let b = fixture
         .kept()
         .into_iter()
         .find(|path| *path != a)
         .expect("the other's file");
     let whole = fs::read(&b).expect("it is there");
     fs::copy(&a, &b).expect("it is copied");
-    assert_eq!(stage.load(&cache, "b"), Ok(()));
+    assert_eq!(fixture.load(&cache, "b"), Ok(()));
     assert_eq!(fs::read(&b).expect("it is there"), whole);
 }
 
 #[test]
-fn with_another_key_all_is_compiled_again() {
-    let stage = Stage::new();
-    let key = stage.directory.path().join("cache/key");
-    assert_eq!(stage.load(&stage.counting(), "a"), Ok(()));
+fn another_key_has_everything_compiled_again() {
+    let fixture = Fixture::new();
+    let key = fixture.directory.path().join("cache/key");
+    assert_eq!(fixture.load(&fixture.counting(), "a"), Ok(()));
     for (number, cut) in [b"".as_slice(), b"short"].into_iter().enumerate() {
         fs::write(&key, cut).expect("it is written");
-        assert_eq!(stage.load(&stage.counting(), "a"), Ok(()));
-        assert_eq!(stage.runs(), number + 2);
+        assert_eq!(fixture.load(&fixture.counting(), "a"), Ok(()));
+        assert_eq!(fixture.runs(), number + 2);
         let facts = fs::metadata(&key).expect("it is there");
         assert_eq!((facts.len(), facts.permissions().mode() & 0o777), (SEAL as u64, 0o600));
     }
 }
 
 #[test]
-fn a_directory_that_others_can_change_is_refused() {
-    let stage = Stage::new();
-    let directory = stage.directory.path().join("cache");
+fn directory_that_others_can_change_is_refused() {
+    let fixture = Fixture::new();
+    let directory = fixture.directory.path().join("cache");
     fs::create_dir(&directory).expect("it is made");
     for (mode, accepted) in [
         (0o777, false),
@@ -162,14 +163,14 @@ fn a_directory_that_others_can_change_is_refused() {
         (0o700, true),
     ] {
         fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("it is ours");
-        let opened = stage.open(Compiler::InProcess);
+        let opened = fixture.open(Compiler::InProcess);
         assert_eq!(opened.is_ok(), accepted, "{mode:o}");
         if let Err(error) = opened {
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
             assert!(error.to_string().contains("chmod go-w"), "{error}");
         }
     }
-    // Who cannot give a directory away is not root, and /usr is not theirs.
+    // A user who cannot give a directory away is not root, and /usr belongs to root.
     let foreign = match chown(&directory, Some(54321), None) {
         Ok(()) => directory,
         Err(_) => "/usr".into(),
@@ -179,8 +180,8 @@ fn a_directory_that_others_can_change_is_refused() {
 }
 
 #[test]
-fn a_compiler_that_fails_is_told_in_one_line_and_nothing_is_kept() {
-    let stage = Stage::new();
+fn failed_compiler_is_reported_in_one_line() {
+    let fixture = Fixture::new();
     for (line, expected) in [
         (
             "cat > /dev/null; printf 'no\\n\\033[31mluck' >&2; exit 1",
@@ -197,26 +198,26 @@ fn a_compiler_that_fails_is_told_in_one_line_and_nothing_is_kept() {
         ("cat > /dev/null; echo this is no code", "it cannot be compiled: "),
         ("cat > /dev/null", "it cannot be compiled: "),
     ] {
-        let error = stage.load(&stage.shell(line), "a").expect_err(line);
+        let error = fixture.load(&fixture.shell(line), "a").expect_err(line);
         assert!(error.contains(expected), "{line}: {error}");
         assert_eq!(error.lines().count(), 1, "{error:?}");
-        assert_eq!(stage.kept(), [""; 0].map(PathBuf::from), "{line}");
+        assert_eq!(fixture.kept(), [""; 0].map(PathBuf::from), "{line}");
     }
     let absent = Compiler::Process {
         program: "/absent/compiler".into(),
         arguments: Vec::new(),
     };
-    let error = stage
-        .load(&stage.open(absent).expect("a cache"), "a")
+    let error = fixture
+        .load(&fixture.open(absent).expect("a cache"), "a")
         .expect_err("there is no such program");
     assert!(error.contains("/absent/compiler"), "{error}");
 }
 
 #[test]
-fn a_file_that_is_no_component_is_told_from_one() {
-    let stage = Stage::new();
-    let cache = stage.open(Compiler::InProcess).expect("a cache");
-    let good = fs::read(stage.component("a")).expect("it is there");
+fn file_that_is_no_component_is_refused() {
+    let fixture = Fixture::new();
+    let cache = fixture.open(Compiler::InProcess).expect("a cache");
+    let good = fs::read(fixture.component("a")).expect("it is there");
     let code = Engine::compile(&good).expect("it compiles");
     for (bytes, expected) in [
         (b"".to_vec(), "not a WebAssembly component"),
@@ -225,45 +226,50 @@ fn a_file_that_is_no_component_is_told_from_one() {
         (good[..6].to_vec(), "cannot be compiled"),
         (code, "compiled code, not a component"),
     ] {
-        fs::write(stage.component("wrong"), bytes).expect("it is written");
-        let error = stage.load(&cache, "wrong").expect_err(expected);
+        fs::write(fixture.component("wrong"), bytes).expect("it is written");
+        let error = fixture.load(&cache, "wrong").expect_err(expected);
         assert!(error.contains(expected), "{error}");
     }
-    fs::File::create(stage.component("wrong"))
+    fs::File::create(fixture.component("wrong"))
         .and_then(|file| file.set_len(COMPONENT_MAX + 1))
         .expect("it is made");
-    assert_eq!(stage.load(&cache, "wrong"), Err("it is larger than 64 MiB".to_owned()));
-    fs::create_dir(stage.component("directory")).expect("it is made");
     assert_eq!(
-        stage.load(&cache, "directory"),
+        fixture.load(&cache, "wrong"),
+        Err("it is larger than 64 MiB".to_owned())
+    );
+    fs::create_dir(fixture.component("directory")).expect("it is made");
+    assert_eq!(
+        fixture.load(&cache, "directory"),
         Err("it cannot be read: it is not a file".to_owned())
     );
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_compiled_changes_nothing() {
-    let stage = Stage::new();
+fn file_that_changes_while_it_is_compiled_changes_nothing() {
+    let fixture = Fixture::new();
     // The compiler has read component `a`; before it answers, `b` stands in its place, and a link to it.
     for swap in ["cp b.wasm a.wasm", "ln -sf b.wasm a.wasm"] {
         let good = wat::parse_str("(component)").expect("it is text of a component");
-        let _ = fs::remove_file(stage.component("a"));
-        fs::write(stage.component("a"), &good).expect("it is written");
+        let _ = fs::remove_file(fixture.component("a"));
+        fs::write(fixture.component("a"), &good).expect("it is written");
         let code = Engine::compile(&good).expect("it compiles");
-        fs::write(stage.directory.path().join("code"), code).expect("it is written");
-        let cache = stage.shell(&format!("cat > read; {swap}; cat code"));
-        let digest = Cache::digest(&stage.engine, &good);
-        let _ = fs::remove_file(stage.directory.path().join("cache").join(format!("{digest}.cwasm")));
+        fs::write(fixture.directory.path().join("code"), code).expect("it is written");
+        let cache = fixture.shell(&format!("cat > read; {swap}; cat code"));
+        let digest = Cache::digest(&fixture.engine, &good);
+        let _ = fs::remove_file(fixture.directory.path().join("cache").join(format!("{digest}.cwasm")));
 
-        let (_, loaded) = cache.load(&stage.engine, &stage.component("a")).expect("it is loaded");
+        let (_, loaded) = cache
+            .load(&fixture.engine, &fixture.component("a"))
+            .expect("it is loaded");
         assert_eq!(loaded, digest, "{swap}");
-        let read = fs::read(stage.directory.path().join("read")).expect("it is there");
+        let read = fs::read(fixture.directory.path().join("read")).expect("it is there");
         assert_eq!(read, good, "{swap}");
-        // What stands there now is another component, and not taken for the one that was compiled.
-        let (_, next) = stage
+        // The file now holds another component, which is not taken for the compiled one.
+        let (_, next) = fixture
             .open(Compiler::InProcess)
             .and_then(|cache| {
                 cache
-                    .load(&stage.engine, &stage.component("a"))
+                    .load(&fixture.engine, &fixture.component("a"))
                     .map_err(io::Error::other)
             })
             .expect("it is loaded");

@@ -1,16 +1,15 @@
 //! `guest`: the few facts about the frontend domain.
 
-use super::must_go_on;
 use crate::{bindings::xen::hotplug::guest, event::Event};
 
 impl guest::Host for Event {
     fn vm(&mut self) -> wasmtime::Result<Option<String>> {
-        must_go_on(self)?;
+        self.count_call()?;
         Ok(self.subject.as_ref().and_then(|subject| subject.device.vm.clone()))
     }
 
     fn name(&mut self) -> wasmtime::Result<Option<String>> {
-        must_go_on(self)?;
+        self.count_call()?;
         Ok(self.subject.as_ref().and_then(|subject| subject.device.vm_name.clone()))
     }
 

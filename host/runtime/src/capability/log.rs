@@ -2,15 +2,14 @@
 
 use tracing::{debug, error, info, warn};
 
-use super::must_go_on;
-use crate::{Limits, bindings::xen::hotplug::log, clean, event::Event};
+use crate::{bindings::xen::hotplug::log, event::Event, limits::Limits, text::clean};
 
 impl log::Host for Event {
     fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
-        must_go_on(self)?;
+        self.count_call()?;
         self.log_lines += 1;
         if self.log_lines > self.context.limits.log_lines {
-            // How many were dropped is told when the event ends.
+            // The end of the event logs how many were dropped.
             return Ok(());
         }
         let plugin = self.context.name.as_str();

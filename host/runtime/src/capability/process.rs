@@ -7,121 +7,19 @@ use std::{
 };
 
 use wasmtime::component::Resource;
-use xenplug_system::{
-    Error,
-    grant::ProcessGrant,
-    process::{HelperProcess, Output},
-};
+use xenplug_system::process::Output;
 
-use super::CallError;
 use crate::{
-    Effect, ResourceError,
-    bindings::xen::hotplug::{process, types},
-    event::{Context, Event},
-    shared::Joined,
+    bindings::xen::hotplug::process,
+    call_error::CallError,
+    event::Event,
+    handles::HeldHelper,
+    resource::{Command, Helper, Undo},
 };
 
-/// How often it is looked whether a helper has come to where it is waited for.
-const MOMENT: Duration = Duration::from_millis(20);
-
-/// A helper that the device holds.
-pub struct OwnHelper {
-    kept: HelperProcess,
-    /// The lines that it had written before the device came to it.
-    before: u64,
-}
-
-fn grant(context: &Context) -> Result<&ProcessGrant, CallError> {
-    // The interface is linked only when it is granted.
-    context
-        .grants
-        .process
-        .as_ref()
-        .ok_or_else(|| CallError::denied("process is not granted"))
-}
-
-impl process::Host for Event {
-    fn run(&mut self, helper: String, arguments: Vec<String>) -> Result<process::Output, CallError> {
-        self.call()?;
-        let context = Arc::clone(&self.context);
-        let limit = self.deadline.saturating_duration_since(Instant::now());
-        let grant = grant(&context)?;
-        let resources = &mut self.subject()?.resources;
-        let tag = resources.own_tag();
-        // While it runs it is held, and so is what it leaves running: it is found by the tag and ended.
-        let effect = Effect::Helper {
-            tag: tag.clone(),
-            kept: None,
-            role: None,
-        };
-        let ran = resources.acquire(effect.clone(), || {
-            let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
-            Ok((effect, output))
-        });
-        // Without an intent there is nothing to forget.
-        if !matches!(ran, Err(ResourceError::Journal(_) | ResourceError::TooMuch)) && leaves_nothing(&context, &tag) {
-            resources.forget_last()?;
-        }
-        Ok(to_guest(&ran?))
-    }
-
-    fn apply(
-        &mut self,
-        helper: String,
-        arguments: Vec<String>,
-        undo: process::Undo,
-    ) -> Result<process::Output, CallError> {
-        self.call()?;
-        let context = Arc::clone(&self.context);
-        let limit = self.deadline.saturating_duration_since(Instant::now());
-        let grant = grant(&context)?;
-        // Both are refused before one is run.
-        grant.command(&helper, &arguments)?;
-        let command = grant.command(&undo.helper, &undo.arguments)?;
-        let resources = &mut self.subject()?.resources;
-        let instance = resources.header().part();
-        let tag = resources.own_tag();
-        let effect = |ended| Effect::Command {
-            tag: tag.clone(),
-            undo: command.clone(),
-            settled: undo.settled.clone(),
-            ended,
-        };
-        context.shared.undo.hold(&command, &instance);
-        let ran = resources.acquire(effect(false), || {
-            let output = context.system.process.run(grant, &helper, &arguments, &tag, limit)?;
-            if output.code == 0 || undo.after_failure {
-                return Ok((effect(true), output));
-            }
-            let left = Effect::Helper {
-                tag: tag.clone(),
-                kept: None,
-                role: None,
-            };
-            Ok((left, output))
-        });
-        let nothing_was_done = match &ran {
-            Ok(output) => output.code != 0 && !undo.after_failure && leaves_nothing(&context, &tag),
-            // It did not even start. After other errors it may have.
-            Err(ResourceError::Platform(Error::NotFound(_) | Error::Denied(_) | Error::Invalid { .. })) => true,
-            Err(_) => false,
-        };
-        // Without an intent there is nothing to forget.
-        let no_intent = matches!(ran, Err(ResourceError::Journal(_) | ResourceError::TooMuch));
-        if nothing_was_done {
-            resources.forget_last()?;
-        }
-        if nothing_was_done || no_intent {
-            context.shared.undo.release(&command, &instance);
-        }
-        Ok(to_guest(&ran?))
-    }
-}
-
-/// Whether no process is left of a helper that has ended.
-fn leaves_nothing(context: &Context, tag: &str) -> bool {
-    matches!(context.system.process.find(tag), Ok(left) if left.is_empty())
-}
+/// Interval between looks at a helper that is to begin to serve the device. Its output, its end and the node that it
+/// writes are three sources without one event.
+const POLL: Duration = Duration::from_millis(20);
 
 fn to_guest(output: &Output) -> process::Output {
     process::Output {
@@ -131,121 +29,107 @@ fn to_guest(output: &Output) -> process::Output {
     }
 }
 
-impl process::HostHelperProcess for Event {
-    fn start(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<OwnHelper>, CallError> {
-        self.call()?;
+impl process::Host for Event {
+    fn run(&mut self, helper: String, arguments: Vec<String>) -> Result<process::Output, CallError> {
+        self.count_call()?;
         let context = Arc::clone(&self.context);
-        let grant = grant(&context)?;
-        let resources = &mut self.subject()?.resources;
-        let part = resources.header().part();
-        let tag = resources.own_tag();
-        let effect = |kept| Effect::Helper {
-            tag: tag.clone(),
-            kept,
-            role: None,
-        };
-        let kept = resources.acquire(effect(None), || {
-            let kept = context.system.process.start(grant, &helper, &arguments, &tag)?;
-            context.shared.helpers.started(&tag, &kept, &part);
-            Ok((effect(Some(kept.clone())), kept))
-        })?;
-        Ok(self.table.push(OwnHelper { kept, before: 0 })?)
+        let limit = self.deadline.saturating_duration_since(Instant::now());
+        let ran = Helper::run(self.resources()?, context.access(), &helper, &arguments, limit);
+        Ok(to_guest(&ran?))
     }
 
-    fn join(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<OwnHelper>, CallError> {
-        self.call()?;
+    fn apply(
+        &mut self,
+        helper: String,
+        arguments: Vec<String>,
+        undo: process::Undo,
+    ) -> Result<process::Output, CallError> {
+        self.count_call()?;
         let context = Arc::clone(&self.context);
-        let process = context.system.process.as_ref();
-        let grant = grant(&context)?;
-        // What is granted now counts, also where one runs that was granted earlier.
-        grant.command(&helper, &arguments)?;
-        let header = self.subject()?.resources.header();
-        let (role, part) = (header.service(&helper), header.part());
-        let joined = self.wait(|| context.shared.helpers.try_join(process, &role, &part))?;
-        let (tag, running) = match joined {
-            Joined::Running(tag, kept) => (tag, Some(kept)),
-            Joined::First(tag) => (tag, None),
+        let limit = self.deadline.saturating_duration_since(Instant::now());
+        let undo = Undo {
+            command: context.access().process()?.command(&undo.helper, &undo.arguments)?,
+            settled: undo.settled,
+            after_failure: undo.after_failure,
         };
-        let before = context.shared.helpers.lines_read(&tag);
-        let effect = |kept| Effect::Helper {
-            tag: tag.clone(),
-            kept,
-            role: Some(role.clone()),
-        };
-        let joined = self.subject()?.resources.acquire(effect(None), || {
-            let kept = match running {
-                Some(kept) => kept,
-                None => {
-                    let startable = context.shared.store.may_start_helper(&part.device);
-                    startable.map_err(|why| Error::NotFound(format!("{helper}: {why}")))?;
-                    process.start(grant, &helper, &arguments, &tag)?
-                }
-            };
-            context.shared.helpers.started(&tag, &kept, &part);
-            Ok((effect(Some(kept.clone())), kept))
-        });
-        let kept = match joined {
-            Ok(kept) => kept,
-            Err(error) => {
-                // Others wait for it to be started or to go. What the record holds of it is undone as always.
-                context.shared.helpers.leave(process, &tag, None, Some(&role), &part)?;
-                return Err(error.into());
-            }
-        };
-        Ok(self.table.push(OwnHelper { kept, before })?)
+        let ran = Command::acquire(self.resources()?, context.access(), &helper, &arguments, undo, limit);
+        Ok(to_guest(&ran?))
+    }
+}
+
+impl process::HostHelperProcess for Event {
+    fn start(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<HeldHelper>, CallError> {
+        self.count_call()?;
+        let context = Arc::clone(&self.context);
+        let process = Helper::start(self.resources()?, context.access(), &helper, &arguments)?;
+        Ok(self.table.push(HeldHelper {
+            process,
+            lines_before: 0,
+        })?)
+    }
+
+    fn join(&mut self, helper: String, arguments: Vec<String>) -> Result<Resource<HeldHelper>, CallError> {
+        self.count_call()?;
+        let context = Arc::clone(&self.context);
+        // The grants of today count, also where a helper runs that was granted earlier.
+        context.access().process()?.command(&helper, &arguments)?;
+        let header = self.resources()?.header();
+        let (key, instance) = (header.helper_key(&helper), header.instance());
+        let (helpers, process) = (&context.shared.helpers, &*context.platform.process);
+        let joined = self.wait(|| helpers.try_join(process, &key, &instance))?;
+        let lines_before = helpers.lines_read(joined.tag());
+        let process = Helper::join(self.resources()?, context.access(), &key, &arguments, joined)?;
+        Ok(self.table.push(HeldHelper { process, lines_before })?)
     }
 
     fn wait_until_serving(
         &mut self,
-        this: Resource<OwnHelper>,
+        this: Resource<HeldHelper>,
         milliseconds: u32,
         refusal: Option<String>,
     ) -> Result<(), CallError> {
-        self.call()?;
+        self.count_call()?;
         let context = Arc::clone(&self.context);
-        let (process, helpers) = (context.system.process.as_ref(), &context.shared.helpers);
+        let (process, shared) = (&*context.platform.process, &context.shared);
         let until = Instant::now() + Duration::from_millis(milliseconds.into());
-        let OwnHelper { kept, before } = self.table.get(&this)?;
-        let (kept, before) = (kept.clone(), *before);
+        let held = self.table.get(&this)?;
+        let (running, lines_before) = (held.process.clone(), held.lines_before);
         let device = self.subject()?.device.key.clone();
-        let unavailable = |cause: String| Err(CallError::Guest(types::Error::Unavailable(cause)));
+        let explain = |cause: String| CallError::Unavailable(shared.helpers.explain(process, &running, cause));
         loop {
-            match context.shared.store.backend_started(&device) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(unknown) => return unavailable(unknown),
+            if shared.store.backend_started(&device).map_err(CallError::Unavailable)? {
+                return Ok(());
             }
-            if !process.running(&kept) {
-                let cause = format!("{} has ended by itself", kept.helper);
-                return unavailable(helpers.explain(process, &kept, cause));
+            if !process.running(&running) {
+                return Err(explain(format!("{} has ended by itself", running.helper)));
             }
             let refused = refusal
                 .as_ref()
-                .and_then(|text| helpers.line_with(process, &kept, before, text));
+                .and_then(|text| shared.helpers.line_with(process, &running, lines_before, text));
             if let Some(line) = refused {
-                return unavailable(format!("{}: {line}", kept.helper));
+                return Err(CallError::Unavailable(format!("{}: {line}", running.helper)));
             }
             if Instant::now() >= until {
-                let cause = format!("{} does not serve the device after {milliseconds} ms", kept.helper);
-                return unavailable(helpers.explain(process, &kept, cause));
+                let cause = format!("{} does not serve the device after {milliseconds} ms", running.helper);
+                return Err(explain(cause));
             }
-            sleep(MOMENT);
-            self.may_go_on().map_err(|stop| CallError::Trap(stop.into()))?;
+            sleep(POLL);
+            self.check()?;
         }
     }
 
-    fn pid(&mut self, this: Resource<OwnHelper>) -> wasmtime::Result<u32> {
-        super::must_go_on(self)?;
-        Ok(self.table.get(&this)?.kept.pid)
+    fn pid(&mut self, this: Resource<HeldHelper>) -> wasmtime::Result<u32> {
+        self.count_call()?;
+        Ok(self.table.get(&this)?.process.pid)
     }
 
-    fn running(&mut self, this: Resource<OwnHelper>) -> wasmtime::Result<bool> {
-        super::must_go_on(self)?;
-        let kept = &self.table.get(&this)?.kept;
-        Ok(self.context.system.process.running(kept))
+    fn running(&mut self, this: Resource<HeldHelper>) -> wasmtime::Result<bool> {
+        self.count_call()?;
+        let process = &self.table.get(&this)?.process;
+        Ok(self.context.platform.process.running(process))
     }
 
-    fn drop(&mut self, this: Resource<OwnHelper>) -> wasmtime::Result<()> {
+    fn drop(&mut self, this: Resource<HeldHelper>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a component may import and has to export.
+//! Imports that a component may have, and the export that it must have.
 
 use xenplug_system::grant::{BlockGrant, FirewallGrant, NetworkGrant, Operator, ProcessGrant};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const HANDLER: &str = "xen:hotplug/handler@0.1.0";
 
-/// What becomes of a component that imports and exports empty instances of these names.
+/// Checks a component that imports and exports empty instances of these names.
 fn checked(imports: &[&str], export: &str, grants: &Grants) -> Result<Vec<Interface>, ManifestError> {
     let imports: String = imports
         .iter()
@@ -32,7 +32,7 @@ fn everything() -> Grants {
 }
 
 #[test]
-fn an_import_that_is_not_granted_is_refused_with_the_line_that_grants_it() {
+fn ungranted_import_is_refused_with_the_line_that_grants_it() {
     for (interface, line) in [
         (Interface::Block, "block = [{ path = "),
         (Interface::Network, "bridges = ["),
@@ -49,7 +49,7 @@ fn an_import_that_is_not_granted_is_refused_with_the_line_that_grants_it() {
 }
 
 #[test]
-fn what_does_not_exist_is_refused_whatever_is_granted() {
+fn unknown_import_is_refused_whatever_is_granted() {
     for name in [
         "xen:hotplug/block@0.2.0",
         "xen:hotplug/block@1.0.0",
@@ -70,7 +70,7 @@ fn what_does_not_exist_is_refused_whatever_is_granted() {
 }
 
 #[test]
-fn what_is_always_there_and_the_empty_wasi_take_no_grant() {
+fn log_config_and_the_empty_wasi_take_no_grant() {
     let names = [
         "xen:hotplug/types@0.1.0",
         "xen:hotplug/log@0.1.0",
@@ -86,7 +86,7 @@ fn what_is_always_there_and_the_empty_wasi_take_no_grant() {
 }
 
 #[test]
-fn what_does_not_export_a_handler_of_this_version_is_none() {
+fn component_without_a_handler_of_this_version_is_refused() {
     for export in [
         "xen:hotplug/handler@0.2.0",
         "xen:hotplug/handler",
@@ -103,7 +103,7 @@ fn what_does_not_export_a_handler_of_this_version_is_none() {
 }
 
 #[test]
-fn what_is_exported_besides_a_handler_is_nobodys() {
+fn other_exports_beside_a_handler_are_ignored() {
     let text = format!(
         "(component (instance $handler) (export \"{HANDLER}\" (instance $handler)) (export \"backdoor\" (instance $handler)) \
          (export \"xen:hotplug/process@0.1.0\" (instance $handler)))"

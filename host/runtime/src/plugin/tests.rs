@@ -3,9 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::Compiler;
+use crate::cache::Compiler;
 
-/// What loading a component says, with nothing granted.
+/// Loads a component with nothing granted.
 fn loaded(text: &str) -> Result<Plugin, LoadError> {
     let directory = tempfile::tempdir().expect("a directory");
     let component = directory.path().join("handler.wasm");

@@ -11,7 +11,7 @@ use xenplug_xenbus::DeviceKey;
 
 use super::Changes;
 
-/// How a device uses a disk.
+/// The use of a disk by a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sharing {
@@ -31,12 +31,12 @@ pub struct Claim {
     pub device: DeviceKey,
     /// The `vm` nodes of its virtual machine: its own, and that of a stub domain's target.
     pub vms: Vec<String>,
-    /// How the device uses the disk.
+    /// The use.
     pub sharing: Sharing,
 }
 
 impl Claim {
-    /// Whether another device may not use the disk beside this claim.
+    /// Returns whether another device may not use the disk beside this claim.
     pub(crate) fn forbids(&self, other: &Self) -> bool {
         self.device != other.device
             && match other.sharing {
@@ -55,7 +55,7 @@ impl Claim {
 /// A claim that was granted.
 struct Granted {
     claim: Claim,
-    /// Whether the device's handler still runs.
+    /// True if the device's handler still runs.
     connecting: bool,
 }
 
@@ -74,8 +74,8 @@ impl Claims {
         }
     }
 
-    /// Claims a disk. The error is the device that keeps it: a writer must be alone, and a virtual machine may share with
-    /// itself.
+    /// Claims a disk. The error is the device that keeps it: a writer must be alone, and a virtual machine may share
+    /// with itself.
     pub(crate) fn acquire(&self, disk: SourceIdentity, claim: Claim) -> Result<(), DeviceKey> {
         let mut table = self.table();
         let claims = table.entry(disk).or_default();
@@ -86,14 +86,14 @@ impl Claims {
         Ok(())
     }
 
-    /// Takes over a claim that an earlier daemon granted, without a check: the order in which the claims came is lost, and
-    /// an unchecked one may have come after one that is alone.
+    /// Takes over a claim that an earlier daemon granted, without a check: the order in which the claims came is lost,
+    /// and an unchecked one may have come after one that is alone.
     pub(crate) fn reclaim(&self, disk: SourceIdentity, claim: Claim) {
         put(self.table().entry(disk).or_default(), claim, false);
     }
 
-    /// Whether another device of the same virtual machine claimed the disk earlier and is still being connected. The two
-    /// may be meant to share what the first one's handler makes of the disk.
+    /// Returns whether another device of the same virtual machine claimed the disk earlier and is still being
+    /// connected. The two may be meant to share what the first one's handler makes of the disk.
     pub(crate) fn is_ahead(&self, disk: SourceIdentity, claim: &Claim) -> bool {
         let table = self.table();
         let claims = table.get(&disk).into_iter().flatten();

@@ -1,5 +1,5 @@
-//! Helper processes that keep running: the devices that each serves, and whether it still runs. The helper ends with its
-//! last device.
+//! Helper processes that keep running: the devices that each serves, and whether it still runs. The helper ends with
+//! its last device.
 //!
 //! The journal counts the users: each device's record holds the helper as a resource of its own, with the same tag.
 
@@ -10,35 +10,21 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use xenplug_system::{Error, Process, process::HelperProcess};
-use xenplug_xenbus::{DeviceInstance, DeviceKey, DomId, Kind};
+use xenplug_xenbus::{DeviceInstance, DeviceKey};
 
 use self::output::Output;
-use super::{Changes, StoreQueries};
+use super::{Changes, HelperKey, StoreQueries};
 
 /// Time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// The same for a helper that serves a guest: it may have to write back what the guest wrote.
 const LONG_GRACE: Duration = Duration::from_secs(8);
-
-/// Identity of a helper that serves a whole guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HelperKey {
-    /// The plugin that starts the helper.
-    pub plugin: String,
-    /// The helper's name in the configuration.
-    pub helper: String,
-    /// The kind of the guest's devices that the helper serves.
-    pub kind: Kind,
-    /// The guest.
-    pub guest: DomId,
-}
 
 /// All helpers of this daemon that keep running, by tag.
 pub struct SharedHelpers {
@@ -73,6 +59,14 @@ pub(crate) enum Joined {
     Running(String, HelperProcess),
     /// As the first user, which starts the helper with this tag.
     First(String),
+}
+
+impl Joined {
+    pub(crate) fn tag(&self) -> &str {
+        match self {
+            Self::Running(tag, _) | Self::First(tag) => tag,
+        }
+    }
 }
 
 impl SharedHelpers {
@@ -199,7 +193,7 @@ impl SharedHelpers {
         lost
     }
 
-    /// Whether a helper serves all the guest's devices of this kind, or is about to.
+    /// Returns whether a helper serves all the guest's devices of this kind, or is about to.
     pub fn serves(&self, device: &DeviceKey) -> bool {
         let serves = |helper: &Helper| {
             let key = helper.key.as_ref();
@@ -209,12 +203,12 @@ impl SharedHelpers {
         self.table().values().any(serves)
     }
 
-    /// Whether no helper is known.
+    /// Returns whether no helper is known.
     pub fn is_empty(&self) -> bool {
         self.table().is_empty()
     }
 
-    /// How a helper was lost, if it was.
+    /// Returns how a helper was lost, if it was.
     pub(crate) fn loss(&self, tag: &str) -> Option<String> {
         match self.table().get(tag) {
             Some(Helper {
@@ -293,21 +287,5 @@ impl Helper {
             Stage::Running(process) | Stage::Lost(process) => Some(process),
             Stage::Starting | Stage::Ending => None,
         }
-    }
-}
-
-impl HelperKey {
-    /// A tag that no other helper has, whichever daemon started it.
-    fn new_tag(&self) -> String {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let Self {
-            plugin,
-            helper,
-            kind,
-            guest,
-        } = self;
-        format!("xenplug:{plugin}/{helper}/{kind}/{guest}:{:x}", since.as_micros())
     }
 }

@@ -12,12 +12,12 @@ pub trait StoreQueries: Send + Sync {
     /// everything that was published before the call.
     fn foreign_users(&self, major: u32, minor: u32) -> Result<Vec<Claim>, String>;
 
-    /// Whether a device's backend has left state 1 (`XenbusStateInitialising`), which a helper that plays the backend
-    /// writes as it begins to serve the device.
+    /// Returns whether a device's backend has left state 1 (`XenbusStateInitialising`), which a helper that plays the
+    /// backend writes as it begins to serve the device.
     fn backend_started(&self, device: &DeviceKey) -> Result<bool, String>;
 
-    /// Whether a shared helper may be started for a guest; `device` is the first that it would serve. The error says why
-    /// it may not.
+    /// Returns whether a shared helper may be started for a guest; `device` is the first that it would serve. The error
+    /// says why it may not.
     fn may_start_helper(&self, device: &DeviceKey) -> Result<(), String>;
 
     /// The backend helper of a guest has ended. Nobody else closes the devices that it served, or removes the nodes

@@ -1,5 +1,5 @@
-//! The lock files of the original hotplug scripts, by the protocol that locking.sh proves: open, flock, and see that the
-//! file is still the one at its path; who holds it may unlink it, and does.
+//! The lock files of the original hotplug scripts, by the protocol of locking.sh: open, flock, and check that the file is
+//! still the one at its path. The holder may unlink it, and does.
 
 use std::{
     collections::HashMap,
@@ -7,8 +7,8 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Mutex,
-    thread::sleep,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,30 +17,73 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, lock::Locks, sync::lock};
+use crate::{
+    Error,
+    lock::{Locks, ScriptLock},
+    sync::lock,
+};
 
 /// `LOCK_BASEDIR` of locking.sh.
 const DIRECTORY: &str = "/var/run/xen-hotplug";
 
-/// Time in which a lock may be joined. After it, the scripts that wait get their turn.
+/// The time for which a held lock may be joined. After it the scripts that wait get their turn.
 const TURN: Duration = Duration::from_millis(500);
-
-/// Pause between two attempts at a lock that another has.
-const MOMENT: Duration = Duration::from_millis(2);
 
 /// The lock files of the original scripts.
 #[derive(Debug)]
-pub(crate) struct LinuxLocks {
-    directory: PathBuf,
-    held: Mutex<HashMap<String, Held>>,
-}
+pub(crate) struct LinuxLocks(Arc<Table>);
 
 #[derive(Debug)]
-struct Held {
-    #[expect(dead_code, reason = "its open file is the lock, and given up when this is closed")]
-    file: File,
-    holders: usize,
-    since: Instant,
+struct Table {
+    directory: PathBuf,
+    locks: Mutex<HashMap<&'static str, Lock>>,
+    /// A lock was acquired or released, or cannot be acquired.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lock {
+    state: State,
+    /// The threads that wait for it.
+    waiters: usize,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Free,
+    /// A thread of this process waits in the kernel for another process to release the lock. It cannot be called back.
+    Waiting,
+    /// The wait has failed.
+    Failed(Error),
+    Held {
+        /// The open file is the lock, which is released when it is closed.
+        file: File,
+        holders: usize,
+        since: Instant,
+    },
+}
+
+/// One hold of a lock.
+struct Hold {
+    table: Arc<Table>,
+    name: &'static str,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.table.release(self.name);
+    }
+}
+
+impl State {
+    fn held(file: File) -> Self {
+        Self::Held {
+            file,
+            holders: 0,
+            since: Instant::now(),
+        }
+    }
 }
 
 impl Default for LinuxLocks {
@@ -51,66 +94,123 @@ impl Default for LinuxLocks {
 
 impl LinuxLocks {
     fn below(directory: PathBuf) -> Self {
-        Self {
+        Self(Arc::new(Table {
             directory,
-            held: Mutex::default(),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    /// Takes or joins a lock now; `false` if somebody else has it.
-    fn try_take(&self, name: &str) -> Result<bool, Error> {
-        let mut all = lock(&self.held);
-        if let Some(held) = all.get_mut(name) {
-            let joins = held.since.elapsed() < TURN;
-            held.holders += usize::from(joins);
-            return Ok(joins);
-        }
-        let path = self.path(name);
-        let taken = claim(&path).map_err(|error| Error::io(format!("lock {}", path.display()), &error))?;
-        let Some(file) = taken else { return Ok(false) };
-        let held = Held {
-            file,
-            holders: 1,
-            since: Instant::now(),
-        };
-        all.insert(name.to_owned(), held);
-        Ok(true)
+            locks: Mutex::default(),
+            changed: Condvar::new(),
+        }))
     }
 }
 
 impl Locks for LinuxLocks {
-    fn take(&self, name: &str, patience: Duration) -> Result<(), Error> {
-        let until = Instant::now() + patience;
-        while !self.try_take(name)? {
-            if Instant::now() >= until {
+    fn acquire(&self, name: &'static str, deadline: Instant) -> Result<ScriptLock, Error> {
+        let (table, begun) = (&self.0, Instant::now());
+        let mut locks = lock(&table.locks);
+        loop {
+            let this = locks.entry(name).or_default();
+            if matches!(this.state, State::Free) {
+                table.claim(name, this)?;
+            }
+            match &mut this.state {
+                // A lock that has just been acquired has no holder yet, and is to have one, however late.
+                State::Held { holders, since, .. } if *holders == 0 || since.elapsed() < TURN => {
+                    *holders += 1;
+                    let table = Arc::clone(table);
+                    return Ok(ScriptLock::new(name, Hold { table, name }));
+                }
+                State::Failed(error) => {
+                    let error = error.clone();
+                    this.state = State::Free;
+                    return Err(error);
+                }
+                State::Held { .. } | State::Waiting | State::Free => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Err(Error::Busy(format!(
-                    "{} is held by a hotplug script, and was not given up within {patience:?}",
-                    self.path(name).display()
+                    "{} is held by a hotplug script, and was not given up within {:.1?}",
+                    table.path(name).display(),
+                    deadline.saturating_duration_since(begun)
                 )));
             }
-            sleep(MOMENT);
-        }
-        Ok(())
-    }
-
-    fn give_back(&self, name: &str) {
-        let mut all = lock(&self.held);
-        let Some(held) = all.get_mut(name) else { return };
-        held.holders -= 1;
-        if held.holders == 0 {
-            // As long as the file is locked, only we may unlink it. One that cannot be is a lock all the same.
-            let _ = std::fs::remove_file(self.path(name));
-            all.remove(name);
+            this.waiters += 1;
+            let waited = table.changed.wait_timeout(locks, left);
+            locks = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if let Some(this) = locks.get_mut(name) {
+                this.waiters -= 1;
+            }
         }
     }
 }
 
-/// One try at a lock file.
-fn claim(path: &Path) -> io::Result<Option<File>> {
+impl Table {
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Acquires a free lock, or has a thread of its own wait in the kernel for the process that has it.
+    fn claim(self: &Arc<Self>, name: &'static str, this: &mut Lock) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::io(format!("lock {}", self.path(name).display()), &error);
+        if let Some(file) = claim(&self.path(name), FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
+            this.state = State::held(file);
+            return Ok(());
+        }
+        let table = Arc::clone(self);
+        let wait = move || table.claim_later(name);
+        let thread = thread::Builder::new().name("script-lock".to_owned());
+        thread.spawn(wait).map_err(failed)?;
+        this.state = State::Waiting;
+        Ok(())
+    }
+
+    fn claim_later(&self, name: &'static str) {
+        let path = self.path(name);
+        let claimed = claim(&path, FlockOperation::LockExclusive);
+        let mut locks = lock(&self.locks);
+        let this = locks.entry(name).or_default();
+        this.state = match claimed {
+            Ok(Some(file)) if this.waiters > 0 => State::held(file),
+            Ok(file) => {
+                // All have given up meanwhile.
+                unlink(&path, file);
+                State::Free
+            }
+            Err(error) => State::Failed(Error::io(format!("lock {}", path.display()), &error)),
+        };
+        self.changed.notify_all();
+    }
+
+    fn release(&self, name: &'static str) {
+        let mut locks = lock(&self.locks);
+        let this = locks.entry(name).or_default();
+        let State::Held { holders, .. } = &mut this.state else {
+            return;
+        };
+        *holders -= 1;
+        if *holders > 0 {
+            return;
+        }
+        if let State::Held { file, .. } = std::mem::take(&mut this.state)
+            && this.waiters == 0
+        {
+            unlink(&self.path(name), Some(file));
+        }
+        // Where our own threads wait the file stays: the scripts that wait for it came first, and the kernel lets them in
+        // in their order. After an unlink they would have to begin anew.
+        self.changed.notify_all();
+    }
+}
+
+/// Unlinks the file of a held lock, and releases it. As long as the file is locked only its holder may do that. A file
+/// that stays is a lock all the same.
+fn unlink(path: &Path, locked: Option<File>) {
+    if locked.is_some() {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Locks a file; none if another process has it and `operation` does not wait.
+fn claim(path: &Path, operation: FlockOperation) -> io::Result<Option<File>> {
     if let Some(directory) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     }
@@ -118,15 +218,16 @@ fn claim(path: &Path) -> io::Result<Option<File>> {
     let options = options.read(true).write(true).create(true).truncate(false).mode(0o644);
     loop {
         let file = options.open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&file, operation) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno.into()),
         }
         let ours = file.metadata()?;
         match std::fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(Some(file)),
-            // Whoever had it has unlinked it: what we have locked is nobody's lock.
+            // The holder before has unlinked it: the file that is locked now is nobody's lock.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -136,59 +237,123 @@ fn claim(path: &Path) -> io::Result<Option<File>> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        process::{Child, Command, Stdio},
+        thread::sleep,
+    };
+
     use super::*;
 
-    const AT_ONCE: Duration = Duration::ZERO;
-    const LONG: Duration = Duration::from_secs(20);
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    /// A process that holds a lock, as a script does, until it is killed.
+    fn script(directory: &Path) -> Child {
+        let script = "exec 9<>\"$0/block\"; flock -x 9; touch \"$0/held\"; exec sleep 60";
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .arg(directory)
+            .stdin(Stdio::null())
+            .spawn();
+        let child = child.expect("there is a shell");
+        while !directory.join("held").exists() {
+            sleep(Duration::from_millis(1));
+        }
+        std::fs::remove_file(directory.join("held")).expect("it was touched");
+        child
+    }
+
+    fn end(mut script: Child) {
+        script.kill().expect("it runs");
+        script.wait().expect("it ends");
+    }
 
     #[test]
-    fn those_who_hold_a_lock_hold_it_together_and_the_last_unlinks_it() {
+    fn holders_share_a_lock_and_the_last_unlinks_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let locks = LinuxLocks::below(directory.path().join("xen-hotplug"));
         let others = LinuxLocks::below(directory.path().join("xen-hotplug"));
-        locks.take("block", AT_ONCE).expect("it is free");
-        locks.take("block", AT_ONCE).expect("it is joined");
-        others.take("iptables", AT_ONCE).expect("it is another lock");
-        for _ in 0..2 {
-            let refused = others.take("block", AT_ONCE).expect_err("it is held");
+        let held = [(); 2].map(|()| locks.acquire("block", now()).expect("it is free, then joined"));
+        let _other = others.acquire("iptables", now()).expect("it is another lock");
+        for hold in held {
+            let refused = others.acquire("block", now()).expect_err("it is held");
             assert!(
                 matches!(&refused, Error::Busy(text) if text.contains("xen-hotplug/block")),
                 "{refused}"
             );
-            locks.give_back("block");
+            drop(hold);
         }
-        assert!(!directory.path().join("xen-hotplug/block").exists());
-        others.take("block", AT_ONCE).expect("it is given up");
+        // A wait that was given up ends by itself.
+        let until = later();
+        while directory.path().join("xen-hotplug/block").exists() {
+            assert!(Instant::now() < until, "the file stays");
+            sleep(Duration::from_millis(1));
+        }
+        others.acquire("block", later()).expect("it is given up");
     }
 
     #[test]
-    fn a_lock_that_is_held_for_long_is_waited_for_and_not_joined() {
+    fn late_holder_waits_and_does_not_join() {
         let directory = tempfile::tempdir().expect("a directory");
         let locks = LinuxLocks::below(directory.path().into());
-        locks.take("block", AT_ONCE).expect("it is free");
+        let first = locks.acquire("block", now()).expect("it is free");
         sleep(TURN);
-        assert!(locks.take("block", AT_ONCE).is_err());
-        std::thread::scope(|scope| {
-            let late = scope.spawn(|| locks.take("block", LONG));
-            locks.give_back("block");
-            assert_eq!(late.join().expect("it does not panic"), Ok(()));
+        assert!(locks.acquire("block", now()).is_err());
+        thread::scope(|scope| {
+            let late = scope.spawn(|| locks.acquire("block", later()));
+            drop(first);
+            late.join().expect("it does not panic").expect("its turn comes");
         });
-        locks.give_back("block");
     }
 
     #[test]
-    fn many_who_take_it_in_turns_are_never_in_it_at_once() {
+    fn lock_of_a_script_is_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let locks = LinuxLocks::below(directory.path().into());
+        let held = script(directory.path());
+        assert!(
+            locks
+                .acquire("block", Instant::now() + Duration::from_millis(50))
+                .is_err()
+        );
+        thread::scope(|scope| {
+            let waiters = [(); 2].map(|()| scope.spawn(|| locks.acquire("block", later())));
+            sleep(Duration::from_millis(20));
+            end(held);
+            for waiter in waiters {
+                waiter.join().expect("it does not panic").expect("its turn comes");
+            }
+        });
+        assert!(!directory.path().join("block").exists());
+    }
+
+    #[test]
+    fn lock_that_nobody_waits_for_any_more_is_given_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let locks = LinuxLocks::below(directory.path().into());
+        let held = script(directory.path());
+        assert!(locks.acquire("block", now()).is_err());
+        end(held);
+        end(script(directory.path()));
+    }
+
+    #[test]
+    fn lock_is_never_held_by_two_processes_at_once() {
         let directory = tempfile::tempdir().expect("a directory");
         let inside = Mutex::new(());
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    // Each is another daemon's.
+                    // Each stands for another process.
                     let locks = LinuxLocks::below(directory.path().into());
                     for _ in 0..50 {
-                        locks.take("block", LONG).expect("its turn comes");
+                        let _held = locks.acquire("block", later()).expect("its turn comes");
                         drop(inside.try_lock().expect("nobody else is inside"));
-                        locks.give_back("block");
                     }
                 });
             }

@@ -141,7 +141,7 @@ process = [{rules}]
         // The daemon's own word, not QEMU's.
         until("it is connected", || {
             let status = self.host.daemon().context("it runs")?.status()?;
-            Ok(status.to_string().contains("its part of qemu"))
+            Ok(status.to_string().contains("shared qemu"))
         })
     }
 

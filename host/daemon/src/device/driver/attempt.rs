@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use xenplug_runtime::{Connection, Device, Fault, Plugin};
+use xenplug_system::lock::ScriptLock;
 
 use crate::{
     device::observe::{Fingerprint, Snapshot},
@@ -21,6 +22,8 @@ pub(super) struct Attempt {
     /// The device as the handler saw it.
     pub(super) device: Option<Arc<Device>>,
     pub(super) connection: Connection,
+    /// Keeps the original scripts out from the handler's return to the end of the action that follows.
+    pub(super) script_lock: Option<ScriptLock>,
     /// The handler run whose outcome the plugin's backoff waits for.
     pub(super) run: Option<HandlerRun>,
 }
@@ -35,6 +38,7 @@ impl Attempt {
             plugin,
             device: None,
             connection: Connection::default(),
+            script_lock: None,
             run: None,
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, info_span};
-use xenplug_runtime::{Connection, DeviceResources, Fault, Header};
+use xenplug_runtime::{Connected, DeviceResources, Fault, Header};
 use xenplug_xenbus::{Event, Identity};
 
 use super::Driver;
@@ -149,7 +149,7 @@ impl Driver {
     fn handler_finished(
         &mut self,
         resources: DeviceResources,
-        answer: Result<Connection, Fault>,
+        answer: Result<Connected, Fault>,
         in_time: bool,
     ) -> Event {
         // The failure of a late handler is published already, and is not its plugin's fault.
@@ -160,13 +160,13 @@ impl Driver {
         let resources = self.resources.insert(resources);
         self.attempt.fingerprint.link = resources.link().or(self.attempt.fingerprint.link);
         match answer {
-            Ok(connection) => {
+            Ok(connected) => {
                 self.attempt.succeeded(&self.context.plugins.backoffs);
-                self.attempt.connection = connection;
+                self.attempt.connection = connected.connection;
+                self.attempt.script_lock = connected.script_lock;
                 Event::HandlerDone
             }
             Err(fault) => {
-                resources.unlock();
                 self.handler_failed(&fault);
                 self.fail(Failure::of(self.attempt.plugin_name(), &fault));
                 Event::HandlerFailed

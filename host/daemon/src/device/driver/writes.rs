@@ -19,9 +19,6 @@ impl Driver {
             }
             None => Ok(WriteOutcome::Stale),
         };
-        if let Some(resources) = &mut self.resources {
-            resources.unlock();
-        }
         let outcome = match written {
             Ok(outcome) => outcome,
             // It may be written or not; the read that follows tells.

@@ -1,7 +1,5 @@
 //! Users of a helper and its end, on the simulated platform.
 
-use std::sync::Arc;
-
 use xenplug_system::{
     Platform,
     grant::{HelperRule, Operator, ProcessGrant},
