@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -19,10 +20,31 @@ use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
 /// Set for the process that [`foreign_client_works_on_both_stores`] starts of itself.
 const CHILD: &str = "XENPLUG_TEST_FOREIGN_CLIENT";
 
+/// Cases that do not hold on the xenstored of one release of Debian: version and case. The xenstored 4.20 of Debian 13
+/// accepts from domain 0 a path of 2,049 bytes outside of domains' homes, which 4.17 refuses.
+const DIFFERENCES: &[(u32, &str)] = &[(13, "overlong_path_is_einval")];
+
 #[test]
 fn store_suite_passes_on_the_real_xenstored() -> Result<()> {
-    let xenstored = Xenstored::start(&DebianRoot::find()?)?;
-    Runtime::new()?.block_on(suite::every_case(Endpoint::Socket(xenstored.socket())));
+    let root = DebianRoot::find()?;
+    let xenstored = Xenstored::start(&root)?;
+    let endpoint = Endpoint::Socket(xenstored.socket());
+    let runtime = Runtime::new()?;
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(suite::every_case(endpoint.clone()))
+    }));
+    let differs: Vec<_> = DIFFERENCES
+        .iter()
+        .filter(|(version, _)| *version == root.version())
+        .collect();
+    let Err(panic) = ended else {
+        ensure!(differs.is_empty(), "listed, and no difference: {differs:?}");
+        return Ok(());
+    };
+    let message = panic.downcast_ref::<String>().context("a panic with another message")?;
+    let names: Vec<_> = differs.iter().map(|(_, name)| *name).collect();
+    let expected = format!("{} cases failed against {endpoint}: {names:?}", names.len());
+    ensure!(!differs.is_empty() && *message == expected, "{message}");
     Ok(())
 }
 
