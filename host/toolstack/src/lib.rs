@@ -10,10 +10,12 @@
 
 mod call;
 mod domain;
+mod error;
 pub mod spec;
 mod store;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Error, Progress, Toolstack, request_path};
+pub use call::{Toolstack, request_path};
+pub use error::{Error, Progress};
 pub use spec::{Spec, SpecError};

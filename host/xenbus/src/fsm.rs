@@ -46,11 +46,10 @@
 //!   follows it comes after it.
 //! - After every release the machine reads again instead of remembering why it released: the present state decides.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{HotplugStatus, Identity, Kind};
 
 mod event;
+mod mode;
 mod phase;
 mod state_read;
 
@@ -58,17 +57,8 @@ mod state_read;
 mod tests;
 
 pub use event::{Event, FsmAction, Observation, REQUEST_NODE, Ticket, WriteOutcome};
+pub use mode::Mode;
 pub use phase::{AfterRelease, Phase};
-
-/// Owner of a device's removal: the daemon's mode, except for a device made for a request ([`Observation::mode`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// The daemon removes the directory once everything is released, as `xl devd` does.
-    DriverDomain,
-    /// The toolstack removes the directory, as with the scripts of `/etc/xen/scripts`.
-    Dom0,
-}
 
 /// State of a device that start-up found in the journal and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

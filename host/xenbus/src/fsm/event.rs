@@ -1,6 +1,6 @@
 //! Events, observations and actions of the state machine.
 
-use super::Mode;
+use super::mode::Mode;
 use crate::{HotplugStatus, Identity, XenbusState};
 
 /// Node of a backend's directory with the id of the request that it was made for (`docs/hotplug-protocol.md`). The store
