@@ -29,7 +29,7 @@ pub fn attached_below(directory: &Path) -> Result<Vec<Loop>> {
         let Ok(backing) = fs::read_to_string(entry.path().join("loop/backing_file")) else {
             continue;
         };
-        let backing = backing.trim_end().to_owned();
+        let backing = whole(backing.trim_end(), directory);
         if Path::new(&backing).starts_with(directory) {
             found.push(Loop {
                 device: Path::new("/dev").join(entry.file_name()),
@@ -39,6 +39,16 @@ pub fn attached_below(directory: &Path) -> Result<Vec<Loop>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The path of a backing file. Once the mount namespace that opened the file is gone, the kernel names the file by its
+/// path below the mount, which is `/tmp` (`xenplug-enter`).
+fn whole(backing: &str, directory: &Path) -> String {
+    let below = directory.strip_prefix("/tmp").map(|below| Path::new("/").join(below));
+    match below {
+        Ok(below) if below != Path::new("/") && Path::new(backing).starts_with(&below) => format!("/tmp{backing}"),
+        _ => backing.to_owned(),
+    }
 }
 
 /// Detaches them all.
