@@ -1,6 +1,6 @@
 //! The disks in dom0 that original hotplug scripts have set up beside the daemon: which device uses which block device.
 //!
-//! The daemon keeps a list of all disks and reads what has changed since when a handler asks: a plug costs the store a few
+//! The daemon keeps a list of all disks and reads what has changed since when a handler asks: a new device costs the store a few
 //! requests, however many disks there are. The original check reads them all, with one process for each node
 //! (tools/hotplug/Linux/block, `check_sharing`).
 

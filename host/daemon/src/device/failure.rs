@@ -1,4 +1,4 @@
-//! The reason why a device is not connected, as its directory and its scripts are told.
+//! The reason why a device is not connected, for its directory and its scripts.
 
 use xenplug_runtime::{Fault, clean};
 

@@ -80,15 +80,15 @@ async fn late_in_driver_domain(fixture: &Fixture) -> Vec<String> {
         while read(&first, "hotplug-status").await != "error" && began.elapsed() < DEADLINE {
             sleep(SOON / 10).await;
         }
-        let told = read(&first, "hotplug-error").await;
-        if !told.contains("the kernel does not come back from a call") {
-            world.wrong(format!("after {:?} hotplug-error is {told:?}", began.elapsed()));
+        let error = read(&first, "hotplug-error").await;
+        if !error.contains("the kernel does not come back from a call") {
+            world.wrong(format!("after {:?} hotplug-error is {error:?}", began.elapsed()));
         }
         sleep(CALL + SOON - began.elapsed()).await;
-        let told = read(&first, "hotplug-error").await;
+        let error = read(&first, "hotplug-error").await;
         let status = read(&first, "hotplug-status").await;
-        if status != "error" || !told.contains("too late") || !read(&first, "physical-device").await.is_empty() {
-            world.wrong(format!("when it has come back, it is {status:?}, because of {told:?}"));
+        if status != "error" || !error.contains("too late") || !read(&first, "physical-device").await.is_empty() {
+            world.wrong(format!("when it has come back, it is {status:?}, because of {error:?}"));
         }
         let (records, loops) = (records(&world.journal()), world.host.loops());
         if records.len() != 1 || loops.len() != 1 {
