@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_is_told_with_its_arguments_and_first_words() {
+    fn failed_command_reports_its_arguments_and_first_words() {
         let command = Command::of("iscsiadm").args(["-m", "node"]).arg("--login");
         assert_eq!(command.expect(ended(0, "out\n", "warning")), Ok("out\n".into()));
         for (stdout, stderr, said) in [

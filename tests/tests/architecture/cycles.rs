@@ -353,7 +353,7 @@ fn import_cycle_is_found_and_named() {
 }
 
 #[test]
-fn child_that_its_parent_uses_and_that_uses_its_parent_is_a_cycle() {
+fn child_and_parent_that_use_each_other_are_a_cycle() {
     let cyclic = modules(&[
         ("lib.rs", "mod a;"),
         ("a.rs", "mod b; use b::B; pub struct A;"),
