@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_what_the_kernel_takes() {
+    fn interface_name_follows_the_kernels_rules() {
         for good in ["a", "vif1.0", "vif1.0-emu", "xenbr0", "123456789012345", "ü"] {
             assert_eq!(good.parse::<IfName>().map(String::from).as_deref(), Ok(good));
         }
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_stays_short_whatever_the_text() {
+    fn error_message_stays_short() {
         let long = "x".repeat(65536);
         for error in [
             long.parse::<IfName>().expect_err("too long"),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hardware_address_survives_text() {
+    fn mac_round_trips_through_text() {
         let mac: Mac = "00:16:3E:00:0a:ff".parse().expect("well-formed");
         assert_eq!(mac, Mac([0, 0x16, 0x3e, 0, 0x0a, 0xff]));
         assert_eq!(mac.to_string(), "00:16:3e:00:0a:ff");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_survives_text() {
+    fn prefix_round_trips_through_text() {
         for (text, expected) in [
             ("10.0.0.1", "10.0.0.1/32"),
             ("10.0.0.0/24", "10.0.0.0/24"),
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_contains_what_its_bits_say() {
+    fn prefix_contains_addresses_by_its_bits() {
         for (prefix, address, expected) in [
             ("10.0.0.7/24", "10.0.0.255", true),
             ("10.0.0.7/24", "10.0.1.0", false),

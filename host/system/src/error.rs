@@ -1,8 +1,8 @@
-//! Why the machine did not do what was asked: one error for every trait, whose cases say whose fault it is.
+//! Failure of a call on the host: one error for every trait, whose cases say whose fault it is.
 
 use rustix::io::Errno;
 
-/// Why the machine did not do what was asked. The message is one line, fit for `hotplug-error`.
+/// Failure of a call on the host. The message is one line, fit for `hotplug-error`.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// The operator has not granted it.

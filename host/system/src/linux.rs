@@ -1,4 +1,4 @@
-//! The machine itself: Linux.
+//! Implementation of the traits on Linux.
 
 mod addresses;
 mod appearances;

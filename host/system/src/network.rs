@@ -44,7 +44,7 @@ pub struct LinkChanges {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "said_to_be_none"
+        deserialize_with = "null_is_some_none"
     )]
     pub master: Option<Option<u32>>,
     /// Up or down.
@@ -52,7 +52,7 @@ pub struct LinkChanges {
 }
 
 /// Reads a value that is there: null is `Some(None)`, and what is left out `None`. They would else be the same.
-fn said_to_be_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u32>>, D::Error> {
+fn null_is_some_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u32>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_the_same_after_they_were_written_down() {
+    fn link_changes_round_trip_through_json() {
         for master in [None, Some(None), Some(Some(7))] {
             let changes = LinkChanges {
                 master,

@@ -24,7 +24,7 @@ pub struct Output {
 }
 
 /// The bytes that are kept of what a started helper writes until somebody asks: what a pipe holds (pipe(7)).
-pub const SAID_MAX: usize = 64 * 1024;
+pub const OUTPUT_MAX: usize = 64 * 1024;
 
 /// A helper that was started, by an identity that no other process has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ pub trait Process: Send + Sync {
     /// that is not there has none.
     fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error>;
 
-    /// Starts a helper that goes on. What it writes is kept for [`Process::said`].
+    /// Starts a helper that goes on. What it writes is kept for [`Process::output`].
     fn start(
         &self,
         grant: &ProcessGrant,
@@ -81,8 +81,8 @@ pub trait Process: Send + Sync {
     fn running(&self, kept: &HelperProcess) -> bool;
 
     /// Takes the output to either stream that was not taken yet, also if it was written under an earlier daemon: at most
-    /// [`SAID_MAX`] bytes. What comes while these wait to be asked for is lost, and nobody waits.
-    fn said(&self, kept: &HelperProcess) -> Vec<u8>;
+    /// [`OUTPUT_MAX`] bytes. What comes while these wait to be asked for is lost, and nobody waits.
+    fn output(&self, kept: &HelperProcess) -> Vec<u8>;
 
     /// Ends it with its whole tree: SIGTERM, and SIGKILL after `grace`. One that is gone is no error.
     fn end(&self, kept: &HelperProcess, grace: Duration) -> Result<(), Error>;

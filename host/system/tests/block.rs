@@ -1,7 +1,7 @@
 //! Files, block devices and loop devices.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod stage;
+mod fixture;
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use stage::{Stage, attach, block_grant, options, tag};
+use fixture::{Fixture, attach, block_grant, options, tag};
 use xenplug_system::{
     Error,
     block::{LoopOptions, SourceIdentity},
@@ -24,60 +24,60 @@ use xenplug_system::{
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn a_file_within_the_grant_opens_with_its_facts() {
-    for stage in Stage::all() {
-        let path = stage.file("images/a.img", 3 * MIB);
-        let grant = block_grant(&[(&stage.path("images"), ReadWrite)]);
-        let source = stage.system.block.open(&grant, &path, ReadWrite).unwrap();
-        assert_eq!(source.facts.path.to_str(), Some(path.as_str()), "{}", stage.name);
+fn granted_file_opens_with_its_facts() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("images/a.img", 3 * MIB);
+        let grant = block_grant(&[(&fixture.path("images"), ReadWrite)]);
+        let source = fixture.system.block.open(&grant, &path, ReadWrite).unwrap();
+        assert_eq!(source.facts.path.to_str(), Some(path.as_str()), "{}", fixture.name);
         assert_eq!(source.facts.size, 3 * MIB);
         assert_eq!(source.facts.diskseq, None);
         assert!(!source.facts.read_only);
         assert!(matches!(source.facts.identity, SourceIdentity::File { .. }));
-        let again = stage.system.block.open(&grant, &path, ReadOnly).unwrap();
+        let again = fixture.system.block.open(&grant, &path, ReadOnly).unwrap();
         assert_eq!(again.facts.identity, source.facts.identity);
         assert_ne!(again.id, source.id);
-        stage.system.block.close(source.id);
-        stage.system.block.close(source.id);
+        fixture.system.block.close(source.id);
+        fixture.system.block.close(source.id);
         assert!(matches!(
-            stage.system.block.attach_loop(&grant, &source, &options("x")),
+            fixture.system.block.attach_loop(&grant, &source, &options("x")),
             Err(Error::NotFound(_))
         ));
     }
 }
 
 #[test]
-fn what_is_not_granted_is_denied() {
-    for stage in Stage::all() {
-        let inside = stage.file("images/a.img", MIB);
-        let outside = stage.file("other/b.img", MIB);
-        let prefix = stage.file("images-not/c.img", MIB);
-        stage.link("images/to-outside", "../other/b.img");
-        stage.link("images/absolute", &outside);
-        stage.link("images/directory", "../other");
-        stage.link("images/climbs", "sub/../../other/b.img");
-        let directory = stage.path("images");
+fn ungranted_path_is_denied() {
+    for fixture in Fixture::all() {
+        let inside = fixture.file("images/a.img", MIB);
+        let outside = fixture.file("other/b.img", MIB);
+        let prefix = fixture.file("images-not/c.img", MIB);
+        fixture.link("images/to-outside", "../other/b.img");
+        fixture.link("images/absolute", &outside);
+        fixture.link("images/directory", "../other");
+        fixture.link("images/climbs", "sub/../../other/b.img");
+        let directory = fixture.path("images");
         let read_only = block_grant(&[(&directory, ReadOnly)]);
-        let denied = |grant: &BlockGrant, path: &str, access| match stage.system.block.open(grant, path, access) {
+        let denied = |grant: &BlockGrant, path: &str, access| match fixture.system.block.open(grant, path, access) {
             Err(Error::Denied(text)) => assert!(!text.contains('\n') && text.contains(path), "{text}"),
-            other => panic!("{}: {path}: {other:?}", stage.name),
+            other => panic!("{}: {path}: {other:?}", fixture.name),
         };
         denied(&read_only, &inside, ReadWrite);
         denied(&read_only, &outside, ReadOnly);
         denied(&read_only, &prefix, ReadOnly);
         denied(&read_only, "/etc/shadow", ReadOnly);
-        denied(&read_only, &stage.path("images/to-outside"), ReadOnly);
-        denied(&read_only, &stage.path("images/absolute"), ReadOnly);
-        denied(&read_only, &stage.path("images/directory/b.img"), ReadOnly);
+        denied(&read_only, &fixture.path("images/to-outside"), ReadOnly);
+        denied(&read_only, &fixture.path("images/absolute"), ReadOnly);
+        denied(&read_only, &fixture.path("images/directory/b.img"), ReadOnly);
         assert!(
-            stage
+            fixture
                 .system
                 .block
-                .open(&read_only, &stage.path("images/climbs"), ReadOnly)
+                .open(&read_only, &fixture.path("images/climbs"), ReadOnly)
                 .is_err()
         );
         denied(&block_grant(&[]), &inside, ReadOnly);
-        let source = stage.system.block.open(&read_only, &inside, ReadOnly).unwrap();
+        let source = fixture.system.block.open(&read_only, &inside, ReadOnly).unwrap();
         let no_loops = BlockGrant::new(
             &Operator::of_configuration(),
             vec![PathRule {
@@ -86,9 +86,9 @@ fn what_is_not_granted_is_denied() {
             }],
             false,
         );
-        let refused = |grant, options| match stage.system.block.attach_loop(grant, &source, &options) {
+        let refused = |grant, options| match fixture.system.block.attach_loop(grant, &source, &options) {
             Err(Error::Denied(_)) => {}
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         };
         refused(
             &no_loops,
@@ -102,20 +102,20 @@ fn what_is_not_granted_is_denied() {
 }
 
 #[test]
-fn links_that_stay_within_what_is_granted_are_followed() {
-    for stage in Stage::all() {
-        let a = stage.file("images/a.img", MIB);
-        let b = stage.file("golden/b.img", MIB);
-        stage.link("images/relative", "a.img");
-        stage.link("images/deep/er", "../a.img");
-        stage.link("images/absolute", &a);
-        stage.link("images/chain", "relative");
-        stage.link("images/directory", "../golden");
-        stage.link("images/loop", "loop");
-        stage.link("alias", "images");
-        let images = stage.path("images");
-        let golden = stage.path("golden");
-        let alias = stage.path("alias");
+fn links_within_the_grant_are_followed() {
+    for fixture in Fixture::all() {
+        let a = fixture.file("images/a.img", MIB);
+        let b = fixture.file("golden/b.img", MIB);
+        fixture.link("images/relative", "a.img");
+        fixture.link("images/deep/er", "../a.img");
+        fixture.link("images/absolute", &a);
+        fixture.link("images/chain", "relative");
+        fixture.link("images/directory", "../golden");
+        fixture.link("images/loop", "loop");
+        fixture.link("alias", "images");
+        let images = fixture.path("images");
+        let golden = fixture.path("golden");
+        let alias = fixture.path("alias");
         let grant = block_grant(&[(&images, ReadWrite), (&golden, ReadOnly)]);
         for (name, leads_to) in [
             ("images/relative", &a),
@@ -124,53 +124,61 @@ fn links_that_stay_within_what_is_granted_are_followed() {
             ("images/chain", &a),
             ("images/directory/b.img", &b),
         ] {
-            let source = stage.system.block.open(&grant, &stage.path(name), ReadOnly).unwrap();
+            let source = fixture
+                .system
+                .block
+                .open(&grant, &fixture.path(name), ReadOnly)
+                .unwrap();
             assert_eq!(
                 source.facts.path.to_str(),
                 Some(leads_to.as_str()),
                 "{}: {name}",
-                stage.name
+                fixture.name
             );
         }
         // How it may be used is up to the rule for where it is.
-        let path = stage.path("images/directory/b.img");
+        let path = fixture.path("images/directory/b.img");
         assert!(matches!(
-            stage.system.block.open(&grant, &path, ReadWrite),
+            fixture.system.block.open(&grant, &path, ReadWrite),
             Err(Error::Denied(_))
         ));
         assert!(
-            stage
+            fixture
                 .system
                 .block
-                .open(&grant, &stage.path("images/loop"), ReadOnly)
+                .open(&grant, &fixture.path("images/loop"), ReadOnly)
                 .is_err()
         );
         // The rule's own path may have links in it.
         let grant = block_grant(&[(&alias, ReadWrite)]);
         for name in ["alias/a.img", "alias/relative", "alias/absolute", "alias/deep/er"] {
-            let source = stage.system.block.open(&grant, &stage.path(name), ReadWrite).unwrap();
-            assert_eq!(source.facts.path.to_str(), Some(a.as_str()), "{}: {name}", stage.name);
+            let source = fixture
+                .system
+                .block
+                .open(&grant, &fixture.path(name), ReadWrite)
+                .unwrap();
+            assert_eq!(source.facts.path.to_str(), Some(a.as_str()), "{}: {name}", fixture.name);
         }
     }
 }
 
 #[test]
-fn a_rule_may_name_a_single_file() {
-    for stage in Stage::all() {
-        let a = stage.file("a.img", MIB);
-        let b = stage.file("b.img", MIB);
+fn rule_may_name_a_single_file() {
+    for fixture in Fixture::all() {
+        let a = fixture.file("a.img", MIB);
+        let b = fixture.file("b.img", MIB);
         let grant = block_grant(&[(&a, ReadWrite)]);
-        assert!(stage.system.block.open(&grant, &a, ReadWrite).is_ok());
+        assert!(fixture.system.block.open(&grant, &a, ReadWrite).is_ok());
         assert!(matches!(
-            stage.system.block.open(&grant, &b, ReadOnly),
+            fixture.system.block.open(&grant, &b, ReadOnly),
             Err(Error::Denied(_))
         ));
     }
 }
 
 #[test]
-fn a_malformed_path_is_invalid() {
-    for stage in Stage::all() {
+fn malformed_path_is_invalid() {
+    for fixture in Fixture::all() {
         let long = format!("/{}", "x".repeat(4096));
         let grant = block_grant(&[("/", ReadWrite)]);
         for path in [
@@ -184,45 +192,49 @@ fn a_malformed_path_is_invalid() {
             "/a\u{1b}[1m",
             &long,
         ] {
-            match stage.system.block.open(&grant, path, ReadOnly) {
+            match fixture.system.block.open(&grant, path, ReadOnly) {
                 Err(Error::Invalid { key: "params", cause }) => assert!(cause.len() < 200 && !cause.contains('\n')),
-                other => panic!("{}: {path:?}: {other:?}", stage.name),
+                other => panic!("{}: {path:?}: {other:?}", fixture.name),
             }
         }
     }
 }
 
 #[test]
-fn what_is_neither_file_nor_block_device_is_refused_at_once() {
-    for stage in Stage::all() {
-        stage.file("images/directory/a", MIB);
-        let grant = block_grant(&[(&stage.path("images"), ReadWrite), ("/dev", ReadWrite)]);
+fn other_file_types_are_refused_at_once() {
+    for fixture in Fixture::all() {
+        fixture.file("images/directory/a", MIB);
+        let grant = block_grant(&[(&fixture.path("images"), ReadWrite), ("/dev", ReadWrite)]);
         for path in [
-            stage.path("images"),
-            stage.path("images/directory"),
+            fixture.path("images"),
+            fixture.path("images/directory"),
             "/dev/null".into(),
             "null".into(),
         ] {
-            match stage.system.block.open(&grant, &path, ReadOnly) {
+            match fixture.system.block.open(&grant, &path, ReadOnly) {
                 Err(Error::Invalid { key: "params", .. }) => {}
-                other => panic!("{}: {path}: {other:?}", stage.name),
+                other => panic!("{}: {path}: {other:?}", fixture.name),
             }
         }
-        match stage.system.block.open(&grant, &stage.path("images/none"), ReadOnly) {
+        match fixture
+            .system
+            .block
+            .open(&grant, &fixture.path("images/none"), ReadOnly)
+        {
             Err(Error::NotFound(_)) => {}
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
     }
 }
 
 #[test]
-fn a_link_that_is_swapped_in_while_it_is_opened_leads_nowhere_else() {
-    let stage = Stage::linux();
-    let inside = stage.file("images/a/disk.img", MIB);
-    let outside = stage.file("secret/disk.img", 2 * MIB);
-    stage.link("images/b", "../secret");
-    let grant = block_grant(&[(&stage.path("images"), ReadOnly)]);
-    let (a, b) = (stage.path("images/a"), stage.path("images/b"));
+fn link_swapped_in_during_open_leads_nowhere_else() {
+    let fixture = Fixture::linux();
+    let inside = fixture.file("images/a/disk.img", MIB);
+    let outside = fixture.file("secret/disk.img", 2 * MIB);
+    fixture.link("images/b", "../secret");
+    let grant = block_grant(&[(&fixture.path("images"), ReadOnly)]);
+    let (a, b) = (fixture.path("images/a"), fixture.path("images/b"));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -233,10 +245,10 @@ fn a_link_that_is_swapped_in_while_it_is_opened_leads_nowhere_else() {
         });
         let (mut opened, mut refused) = (0, 0);
         for _ in 0..20_000 {
-            match stage.system.block.open(&grant, &inside, ReadOnly) {
+            match fixture.system.block.open(&grant, &inside, ReadOnly) {
                 Ok(source) => {
                     assert_eq!(source.facts.size, MIB, "{outside} was opened");
-                    stage.system.block.close(source.id);
+                    fixture.system.block.close(source.id);
                     opened += 1;
                 }
                 Err(_) => refused += 1,
@@ -251,32 +263,32 @@ fn a_link_that_is_swapped_in_while_it_is_opened_leads_nowhere_else() {
 }
 
 #[test]
-fn a_pipe_blocks_nobody() {
-    let stage = Stage::linux();
-    let path = stage.path("pipe");
+fn pipe_is_refused_without_blocking() {
+    let fixture = Fixture::linux();
+    let path = fixture.path("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
-    let grant = block_grant(&[(&stage.path(""), ReadWrite)]);
+    let grant = block_grant(&[(&fixture.path(""), ReadWrite)]);
     assert!(matches!(
-        stage.system.block.open(&grant, &path, ReadOnly),
+        fixture.system.block.open(&grant, &path, ReadOnly),
         Err(Error::Invalid { .. })
     ));
 }
 
 #[test]
-fn a_file_that_nobody_may_write_is_not_opened_for_writing() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
-        stage.forbid_writing("a.img");
+fn read_only_file_is_not_opened_for_writing() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
+        fixture.forbid_writing("a.img");
         let grant = block_grant(&[(&path, ReadWrite)]);
-        match stage.system.block.open(&grant, &path, ReadWrite) {
+        match fixture.system.block.open(&grant, &path, ReadWrite) {
             Err(Error::Busy(text)) => assert_eq!(
                 text,
                 format!("File {path} is read-only, and so I will not mount it read-write in a guest domain.")
             ),
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
         assert!(
-            stage
+            fixture
                 .system
                 .block
                 .open(&grant, &path, ReadOnly)
@@ -288,13 +300,13 @@ fn a_file_that_nobody_may_write_is_not_opened_for_writing() {
 }
 
 #[test]
-fn a_loop_device_of_someone_else_is_a_user_of_its_file() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
+fn foreign_loop_device_is_a_user_of_its_file() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
-        let other = stage.another();
-        let source = stage.system.block.open(&grant, &path, ReadOnly).unwrap();
-        assert_eq!(stage.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
+        let other = fixture.another();
+        let source = fixture.system.block.open(&grant, &path, ReadOnly).unwrap();
+        assert_eq!(fixture.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
         let theirs = other.block.open(&grant, &path, ReadWrite).unwrap();
         let device = other
             .block
@@ -302,10 +314,10 @@ fn a_loop_device_of_someone_else_is_a_user_of_its_file() {
             .unwrap();
         other.block.close(theirs.id);
         let name = Some(format!("/dev/loop{}", device.number));
-        assert_eq!(stage.system.block.used_by(&source, ReadWrite, &[]).unwrap(), name);
-        assert_eq!(stage.system.block.used_by(&source, ReadOnly, &[]).unwrap(), name);
+        assert_eq!(fixture.system.block.used_by(&source, ReadWrite, &[]).unwrap(), name);
+        assert_eq!(fixture.system.block.used_by(&source, ReadOnly, &[]).unwrap(), name);
         assert_eq!(
-            stage
+            fixture
                 .system
                 .block
                 .used_by(&source, ReadWrite, &[device.number])
@@ -313,28 +325,28 @@ fn a_loop_device_of_someone_else_is_a_user_of_its_file() {
             None
         );
         other.block.detach_loop(&device).unwrap();
-        assert_eq!(stage.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
+        assert_eq!(fixture.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
     }
 }
 
 #[test]
-fn a_detached_loop_device_that_somebody_looks_into_for_a_moment_is_waited_for() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", MIB);
+fn detached_loop_device_opened_by_others_is_waited_for() {
+    let fixture = Fixture::linux();
+    let path = fixture.file("a.img", MIB);
     let grant = block_grant(&[(&path, ReadWrite)]);
     let used_after = |moment: Duration| {
-        let attached = attach(&stage, &grant, &path, &options(&tag("looked-into")));
+        let attached = attach(&fixture, &grant, &path, &options(&tag("looked-into")));
         let device = attached.1.clone();
         // As udev does when it changes.
         let look = fs::File::open(format!("/dev/loop{}", device.number)).unwrap();
-        stage.system.block.detach_loop(&device).unwrap();
+        fixture.system.block.detach_loop(&device).unwrap();
         let looking = thread::spawn(move || {
             thread::sleep(moment);
             drop(look);
         });
-        let source = stage.system.block.open(&grant, &path, ReadWrite).unwrap();
-        let user = stage.system.block.used_by(&source, ReadWrite, &[]).unwrap();
-        stage.system.block.close(source.id);
+        let source = fixture.system.block.open(&grant, &path, ReadWrite).unwrap();
+        let user = fixture.system.block.used_by(&source, ReadWrite, &[]).unwrap();
+        fixture.system.block.close(source.id);
         looking.join().unwrap();
         (user, format!("/dev/loop{}", device.number))
     };
@@ -345,41 +357,45 @@ fn a_detached_loop_device_that_somebody_looks_into_for_a_moment_is_waited_for() 
 }
 
 #[test]
-fn a_mount_is_a_user_and_a_read_only_one_only_for_writers() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", 2 * MIB);
+fn mount_is_a_user_and_a_read_only_one_for_writers() {
+    let fixture = Fixture::linux();
+    let path = fixture.file("a.img", 2 * MIB);
     let made = std::process::Command::new("mkfs.ext4")
         .args(["-q", "-F", &path])
         .status()
         .expect("mkfs.ext4 is installed");
     assert!(made.success());
     let node_grant = block_grant(&[("/dev", ReadWrite), (&path, ReadWrite)]);
-    let device = attach(&stage, &node_grant, &path, &options(&tag("mount")));
+    let device = attach(&fixture, &node_grant, &path, &options(&tag("mount")));
     let node = format!("loop{}", device.1.number);
     let used = |access: Access, what: &str| {
-        let source = stage.system.block.open(&node_grant, what, access).unwrap();
-        let user = stage.system.block.used_by(&source, access, &[device.1.number]).unwrap();
-        stage.system.block.close(source.id);
+        let source = fixture.system.block.open(&node_grant, what, access).unwrap();
+        let user = fixture
+            .system
+            .block
+            .used_by(&source, access, &[device.1.number])
+            .unwrap();
+        fixture.system.block.close(source.id);
         user
     };
     assert_eq!(used(ReadWrite, &node), None);
-    fs::create_dir(stage.path("mnt")).unwrap();
+    fs::create_dir(fixture.path("mnt")).unwrap();
     let mount = |flags: &str| {
         let mounted = std::process::Command::new("mount")
-            .args(["-o", flags, &format!("/dev/{node}"), &stage.path("mnt")])
+            .args(["-o", flags, &format!("/dev/{node}"), &fixture.path("mnt")])
             .status();
         assert!(mounted.unwrap().success());
     };
     let unmount = || {
         assert!(
             std::process::Command::new("umount")
-                .arg(stage.path("mnt"))
+                .arg(fixture.path("mnt"))
                 .status()
                 .unwrap()
                 .success()
         )
     };
-    let expected = Some(format!("the mount at {}", stage.path("mnt")));
+    let expected = Some(format!("the mount at {}", fixture.path("mnt")));
 
     mount("rw");
     let seen = [
@@ -402,13 +418,13 @@ fn a_mount_is_a_user_and_a_read_only_one_only_for_writers() {
 }
 
 #[test]
-fn a_block_device_opens_with_its_facts_and_an_exclusive_user_counts() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", 2 * MIB);
+fn block_device_opens_with_facts_and_exclusive_user() {
+    let fixture = Fixture::linux();
+    let path = fixture.file("a.img", 2 * MIB);
     let grant = block_grant(&[("/dev", ReadWrite), (&path, ReadWrite)]);
-    let device = attach(&stage, &grant, &path, &options(&tag("device")));
+    let device = attach(&fixture, &grant, &path, &options(&tag("device")));
     let name = format!("loop{}", device.1.number);
-    let source = stage.system.block.open(&grant, &name, ReadWrite).unwrap();
+    let source = fixture.system.block.open(&grant, &name, ReadWrite).unwrap();
     assert_eq!(source.facts.path.to_str(), Some(format!("/dev/{name}").as_str()));
     assert_eq!(source.facts.size, 2 * MIB);
     assert_eq!(source.facts.diskseq, device.1.diskseq);
@@ -420,27 +436,27 @@ fn a_block_device_opens_with_its_facts_and_an_exclusive_user_counts() {
         }
     );
     assert!(matches!(
-        stage.system.block.attach_loop(&grant, &source, &options("x")),
+        fixture.system.block.attach_loop(&grant, &source, &options("x")),
         Err(Error::Invalid { key: "params", .. })
     ));
-    assert_eq!(stage.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
+    assert_eq!(fixture.system.block.used_by(&source, ReadWrite, &[]).unwrap(), None);
     let exclusive = fs::OpenOptions::new()
         .read(true)
         .custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed())
         .open(format!("/dev/{name}"))
         .unwrap();
-    assert!(stage.system.block.used_by(&source, ReadWrite, &[]).unwrap().is_some());
-    assert_eq!(stage.system.block.used_by(&source, ReadOnly, &[]).unwrap(), None);
+    assert!(fixture.system.block.used_by(&source, ReadWrite, &[]).unwrap().is_some());
+    assert_eq!(fixture.system.block.used_by(&source, ReadOnly, &[]).unwrap(), None);
     drop(exclusive);
-    stage.system.block.close(source.id);
+    fixture.system.block.close(source.id);
 }
 
 #[test]
-fn a_link_of_dev_leads_to_a_block_device_outside_its_directory() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", 2 * MIB);
+fn udev_link_leads_to_a_block_device_outside_its_rule() {
+    let fixture = Fixture::linux();
+    let path = fixture.file("a.img", 2 * MIB);
     let files = block_grant(&[(&path, ReadWrite)]);
-    let device = attach(&stage, &files, &path, &options(&tag("vg")));
+    let device = attach(&fixture, &files, &path, &options(&tag("vg")));
     let group = format!("/dev/xenplug-test-{}", std::process::id());
     let _group = OwnDirectory::new(&group);
     std::os::unix::fs::symlink(format!("../loop{}", device.1.number), format!("{group}/disk")).unwrap();
@@ -452,14 +468,14 @@ fn a_link_of_dev_leads_to_a_block_device_outside_its_directory() {
     let grant = block_grant(&[(&group, ReadWrite)]);
 
     let name = format!("xenplug-test-{}/disk", std::process::id());
-    let source = stage.system.block.open(&grant, &name, ReadWrite).unwrap();
+    let source = fixture.system.block.open(&grant, &name, ReadWrite).unwrap();
     assert_eq!(
         source.facts.path.to_str(),
         Some(format!("/dev/loop{}", device.1.number).as_str())
     );
-    stage.system.block.close(source.id);
+    fixture.system.block.close(source.id);
     for name in ["null", "file", "theirs", "not-roots"] {
-        let opened = stage.system.block.open(&grant, &format!("{group}/{name}"), ReadOnly);
+        let opened = fixture.system.block.open(&grant, &format!("{group}/{name}"), ReadOnly);
         assert!(
             matches!(opened, Err(Error::Denied(_) | Error::Invalid { .. })),
             "{name}: {opened:?}"
@@ -467,11 +483,11 @@ fn a_link_of_dev_leads_to_a_block_device_outside_its_directory() {
     }
     let reading = block_grant(&[(&group, ReadOnly)]);
     assert!(matches!(
-        stage.system.block.open(&reading, &name, ReadWrite),
+        fixture.system.block.open(&reading, &name, ReadWrite),
         Err(Error::Denied(_))
     ));
     assert!(matches!(
-        stage
+        fixture
             .system
             .block
             .open(&grant, &format!("/dev/loop{}", device.1.number), ReadOnly),

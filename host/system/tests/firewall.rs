@@ -1,11 +1,11 @@
 //! Frames that links may send, really sent from a guest's end of a vif over a bridge to another.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod fixture;
 mod frames;
-mod stage;
 
+use fixture::{Fixture, in_namespace, in_network, ip};
 use frames::{Frame, Wire};
-use stage::{Stage, in_namespace, in_network, ip};
 use xenplug_system::{
     Error,
     firewall::Sources,
@@ -37,7 +37,7 @@ fn sources(ipv4: &[&str], ipv6: &[&str]) -> Sources {
 
 /// A bridge with the guest's card, and with another on which is seen what came through.
 struct Net {
-    stage: Stage,
+    fixture: Fixture,
     guest: Wire,
     other: Wire,
 }
@@ -47,18 +47,18 @@ impl Net {
         // Nothing but the bridge judges what is bridged; where that is not built in, it does anyway.
         let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
         let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0");
-        // No chatter of this machine's own.
+        // No chatter of this host's own.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
-        let stage = Stage::linux();
+        let fixture = Fixture::linux();
         ip("link add xenbr0 type bridge mcast_snooping 0");
         for card in ["vif1.0", "out"] {
-            stage.card(card);
+            fixture.card(card);
             ip(&format!("link set {card} master xenbr0 up"));
             ip(&format!("link set p{card} up"));
         }
         ip("link set xenbr0 up");
         let net = Self {
-            stage,
+            fixture,
             guest: Wire::open("pvif1.0"),
             other: Wire::open("pout"),
         };
@@ -80,7 +80,7 @@ impl Net {
     }
 
     fn restrict(&self, sources: &Sources) {
-        self.stage
+        self.fixture
             .system
             .firewall
             .restrict(&grant(), &name("vif1.0"), sources)
@@ -88,7 +88,7 @@ impl Net {
     }
 
     fn lift(&self) {
-        self.stage.system.firewall.lift(&grant(), &name("vif1.0")).unwrap();
+        self.fixture.system.firewall.lift(&grant(), &name("vif1.0")).unwrap();
     }
 
     /// Tells whether a frame from the guest comes through. The frame that follows it, which `sources` let pass, tells that
@@ -126,7 +126,7 @@ fn check(sources: &Sources, sentinel: &Frame, cases: &[(&str, Frame, bool)]) {
 }
 
 #[test]
-fn ipv4_and_arp_come_from_the_guests_addresses_alone() {
+fn ipv4_and_arp_pass_from_guest_addresses_only() {
     let udp = |from: &str| Frame::ipv4(MAC, from, "10.0.0.99", 17).udp(1000, 2000);
     let arp = |mac, from: &str| Frame::arp(MAC, 1, mac, from, "10.0.0.99");
     check(
@@ -187,7 +187,7 @@ fn ipv4_and_arp_come_from_the_guests_addresses_alone() {
 }
 
 #[test]
-fn dhcp_is_asked_for_if_allowed() {
+fn dhcp_request_passes_if_allowed() {
     let sources = Sources {
         dhcp: true,
         ..sources(&["10.0.0.1"], &["2001:db8::1"])
@@ -236,7 +236,7 @@ fn dhcp_is_asked_for_if_allowed() {
 }
 
 #[test]
-fn ipv6_and_neighbour_discovery_come_from_the_guests_addresses_alone() {
+fn ipv6_and_neighbour_discovery_pass_from_guest_addresses() {
     let udp = |from: &str| Frame::ipv6(MAC, from, "2001:db8::99", 17).udp(1000, 2000);
     let icmp = |from: &str, kind: u8, target: &str| Frame::ipv6(MAC, from, "ff02::1", 58).icmpv6(kind, target);
     let (advert, solicit) = (136, 135);
@@ -346,7 +346,7 @@ fn ipv6_and_neighbour_discovery_come_from_the_guests_addresses_alone() {
 }
 
 #[test]
-fn any_hardware_address_passes_if_none_is_named() {
+fn any_mac_passes_without_a_mac_filter() {
     let any = Sources {
         mac: None,
         ..sources(&["0.0.0.0/0"], &["::/0"])
@@ -381,7 +381,7 @@ fn any_hardware_address_passes_if_none_is_named() {
 }
 
 #[test]
-fn frames_to_this_machine_and_to_bridges_themselves_are_filtered_too() {
+fn frames_to_the_host_and_its_bridges_are_filtered() {
     in_namespace(|| {
         let net = Net::new();
         let bpdu = Frame::other(MAC, 38).to([0x01, 0x80, 0xc2, 0, 0, 0]);
@@ -401,12 +401,12 @@ fn frames_to_this_machine_and_to_bridges_themselves_are_filtered_too() {
         assert!(!net.passes(&bpdu, &sentinel));
         let before = counted();
         assert!(!net.passes(&spoofed, &sentinel));
-        assert_eq!(counted() - before, 1, "this machine saw the sentinel alone");
+        assert_eq!(counted() - before, 1, "this host saw the sentinel alone");
     });
 }
 
 #[test]
-fn a_second_call_replaces_the_first_with_no_moment_in_between() {
+fn second_restriction_replaces_the_first_atomically() {
     in_namespace(|| {
         let net = Net::new();
         let (one, two) = (sources(&["10.0.0.1"], &[]), sources(&["10.0.0.2", "10.0.0.1"], &[]));
@@ -447,14 +447,14 @@ fn a_second_call_replaces_the_first_with_no_moment_in_between() {
 }
 
 #[test]
-fn the_rules_of_a_card_bind_the_next_of_its_name_until_lifted() {
+fn rules_bind_a_recreated_vif_until_lifted() {
     in_namespace(|| {
         let net = Net::new();
         let sentinel = Frame::ipv4(MAC, "10.0.0.1", "10.0.0.98", 17).udp(7, 7);
         let spoofed = Frame::ipv4(MAC, "10.0.0.2", "10.0.0.99", 17).udp(1, 2);
         net.restrict(&sources(&["10.0.0.1"], &[]));
-        net.stage.unplug("vif1.0");
-        net.stage.card("vif1.0");
+        net.fixture.unplug("vif1.0");
+        net.fixture.card("vif1.0");
         ip("link set vif1.0 master xenbr0 up");
         ip("link set pvif1.0 up");
         let net = Net {
@@ -471,10 +471,10 @@ fn the_rules_of_a_card_bind_the_next_of_its_name_until_lifted() {
 
 #[test]
 fn rules_come_and_go_and_a_repeat_is_no_error() {
-    in_network(|stage| {
-        let firewall = &stage.system.firewall;
+    in_network(|fixture| {
+        let firewall = &fixture.system.firewall;
         for card in ["vif1.0", "vif2.0", "vif3.0"] {
-            stage.card(card);
+            fixture.card(card);
             firewall.lift(&grant(), &name(card)).unwrap();
         }
         let sources = sources(&["10.0.0.1"], &["2001:db8::1"]);
@@ -482,23 +482,23 @@ fn rules_come_and_go_and_a_repeat_is_no_error() {
             firewall.restrict(&grant(), &name(card), &sources).unwrap();
             firewall.restrict(&grant(), &name(card), &sources).unwrap();
         }
-        assert_eq!(stage.restricted(), ["vif1.0", "vif2.0", "vif3.0"], "{}", stage.name);
-        stage.unplug("vif1.0");
+        assert_eq!(fixture.restricted(), ["vif1.0", "vif2.0", "vif3.0"], "{}", fixture.name);
+        fixture.unplug("vif1.0");
         for card in ["vif1.0", "vif2.0"] {
             firewall.lift(&grant(), &name(card)).unwrap();
             firewall.lift(&grant(), &name(card)).unwrap();
         }
-        assert_eq!(stage.restricted(), ["vif3.0"], "{}", stage.name);
+        assert_eq!(fixture.restricted(), ["vif3.0"], "{}", fixture.name);
         // Another daemon, after a restart, knows of none.
-        stage.another().firewall.lift(&grant(), &name("vif2.0")).unwrap();
-        assert_eq!(stage.restricted(), ["vif3.0"], "{}", stage.name);
-        stage.another().firewall.lift(&grant(), &name("vif3.0")).unwrap();
-        assert_eq!(stage.restricted(), [""; 0], "{}", stage.name);
+        fixture.another().firewall.lift(&grant(), &name("vif2.0")).unwrap();
+        assert_eq!(fixture.restricted(), ["vif3.0"], "{}", fixture.name);
+        fixture.another().firewall.lift(&grant(), &name("vif3.0")).unwrap();
+        assert_eq!(fixture.restricted(), [""; 0], "{}", fixture.name);
         match firewall.restrict(&grant(), &name("vif1.0"), &sources) {
             Err(Error::NotFound(_)) => {}
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
         firewall.lift(&grant(), &name("vif1.0")).unwrap();
-        assert_eq!(stage.restricted(), [""; 0], "{}", stage.name);
+        assert_eq!(fixture.restricted(), [""; 0], "{}", fixture.name);
     });
 }

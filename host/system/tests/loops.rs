@@ -1,7 +1,7 @@
 //! Loop devices: attached, found again, and gone without a trace.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod stage;
+mod fixture;
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
 };
 
-use stage::{Attached, Stage, attach, block_grant, options, tag};
+use fixture::{Attached, Fixture, attach, block_grant, options, tag};
 use xenplug_system::{
     block::{LoopDevice, LoopOptions, SourceIdentity},
     grant::Access::{ReadOnly, ReadWrite},
@@ -18,50 +18,56 @@ use xenplug_system::{
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn a_loop_device_is_attached_and_detached() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
+fn loop_device_is_attached_and_detached() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
         let tag = tag("attach");
-        let device = attach(&stage, &grant, &path, &options(&tag));
-        let identity = stage.system.block.open(&grant, &path, ReadOnly).unwrap().facts.identity;
+        let device = attach(&fixture, &grant, &path, &options(&tag));
+        let identity = fixture
+            .system
+            .block
+            .open(&grant, &path, ReadOnly)
+            .unwrap()
+            .facts
+            .identity;
         assert_eq!(device.1.backing, identity);
         assert_eq!(device.1.backing_path.to_str(), Some(path.as_str()));
         assert_eq!((device.1.major, &device.1.options), (7, &options(&tag)));
         assert_eq!(
-            stage.system.block.find_loops(&tag).unwrap(),
+            fixture.system.block.find_loops(&tag).unwrap(),
             std::slice::from_ref(&device.1),
             "{}",
-            stage.name
+            fixture.name
         );
-        stage.system.block.detach_loop(&device.1).unwrap();
-        stage.expect_no_loop(&tag);
-        stage.system.block.detach_loop(&device.1).unwrap();
+        fixture.system.block.detach_loop(&device.1).unwrap();
+        fixture.expect_no_loop(&tag);
+        fixture.system.block.detach_loop(&device.1).unwrap();
     }
 }
 
 #[test]
-fn a_deleted_image_leaves_no_loop_device() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
+fn deleted_image_leaves_no_loop_device() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
         let tag = tag("deleted");
-        let device = attach(&stage, &grant, &path, &options(&tag));
-        stage.delete("a.img");
-        let found = stage.system.block.find_loops(&tag).unwrap();
-        assert_eq!(found, std::slice::from_ref(&device.1), "{}", stage.name);
-        stage.system.block.detach_loop(&found[0]).unwrap();
-        stage.expect_no_loop(&tag);
+        let device = attach(&fixture, &grant, &path, &options(&tag));
+        fixture.delete("a.img");
+        let found = fixture.system.block.find_loops(&tag).unwrap();
+        assert_eq!(found, std::slice::from_ref(&device.1), "{}", fixture.name);
+        fixture.system.block.detach_loop(&found[0]).unwrap();
+        fixture.expect_no_loop(&tag);
     }
 }
 
 #[test]
-fn a_read_only_loop_device_refuses_writes_and_its_number_serves_a_writer_next() {
-    let stage = Stage::linux();
-    let path = stage.file("a.img", MIB);
+fn read_only_loop_device_refuses_writes() {
+    let fixture = Fixture::linux();
+    let path = fixture.file("a.img", MIB);
     let grant = block_grant(&[(&path, ReadWrite)]);
     let device = attach(
-        &stage,
+        &fixture,
         &grant,
         &path,
         &LoopOptions {
@@ -80,7 +86,7 @@ fn a_read_only_loop_device_refuses_writes_and_its_number_serves_a_writer_next() 
     drop(device);
 
     // The kernel keeps the read-only mark of a device that was cleared.
-    let writable = attach(&stage, &grant, &path, &options(&tag("rw")));
+    let writable = attach(&fixture, &grant, &path, &options(&tag("rw")));
     let mut file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -101,16 +107,16 @@ fn a_read_only_loop_device_refuses_writes_and_its_number_serves_a_writer_next() 
 }
 
 #[test]
-fn many_threads_get_a_loop_device_each() {
-    for stage in Stage::all() {
-        let directory = stage.path("images");
-        let paths: Vec<_> = (0..24).map(|n| stage.file(&format!("images/{n}.img"), MIB)).collect();
+fn concurrent_attaches_get_distinct_loop_devices() {
+    for fixture in Fixture::all() {
+        let directory = fixture.path("images");
+        let paths: Vec<_> = (0..24).map(|n| fixture.file(&format!("images/{n}.img"), MIB)).collect();
         let grant = block_grant(&[(&directory, ReadWrite)]);
         let tag = tag("many");
         let devices: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = paths
                 .iter()
-                .map(|path| scope.spawn(|| attach(&stage, &grant, path, &options(&tag))))
+                .map(|path| scope.spawn(|| attach(&fixture, &grant, path, &options(&tag))))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
@@ -122,64 +128,69 @@ fn many_threads_get_a_loop_device_each() {
             assert_eq!(device.1.backing_path.to_str(), Some(path.as_str()));
         }
         drop(devices);
-        stage.expect_no_loop(&tag);
+        fixture.expect_no_loop(&tag);
     }
 }
 
 #[test]
-fn a_loop_device_that_others_have_open_goes_with_its_last_user() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
+fn loop_device_goes_with_its_last_user() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
         let tag = tag("last-user");
-        let device = attach(&stage, &grant, &path, &options(&tag));
-        let user = stage.open_loop(device.1.number);
-        stage.system.block.detach_loop(&device.1).unwrap();
-        assert_eq!(stage.system.block.find_loops(&tag).unwrap().len(), 1, "{}", stage.name);
+        let device = attach(&fixture, &grant, &path, &options(&tag));
+        let user = fixture.open_loop(device.1.number);
+        fixture.system.block.detach_loop(&device.1).unwrap();
+        assert_eq!(
+            fixture.system.block.find_loops(&tag).unwrap().len(),
+            1,
+            "{}",
+            fixture.name
+        );
         drop(user);
-        stage.expect_no_loop(&tag);
+        fixture.expect_no_loop(&tag);
     }
 }
 
 #[test]
-fn a_new_daemon_takes_hold_of_what_the_kernel_kept() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
+fn next_daemon_adopts_a_loop_device() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
         let tag = tag("adopt");
-        let old = stage.another();
+        let old = fixture.another();
         let source = old.block.open(&grant, &path, ReadWrite).unwrap();
         let device = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
-        let blkback = stage.open_loop(device.number);
+        let blkback = fixture.open_loop(device.number);
         drop(old);
-        let adopted = stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap();
-        assert_eq!(adopted, device, "{}", stage.name);
+        let adopted = fixture.system.block.adopt_loop(&grant, &device).unwrap().unwrap();
+        assert_eq!(adopted, device, "{}", fixture.name);
         assert_eq!(
-            stage.system.block.adopt_loop(&grant, &device).unwrap(),
+            fixture.system.block.adopt_loop(&grant, &device).unwrap(),
             Some(adopted.clone())
         );
         drop(blkback);
         assert_eq!(
-            stage.system.block.find_loops(&tag).unwrap(),
+            fixture.system.block.find_loops(&tag).unwrap(),
             std::slice::from_ref(&adopted)
         );
-        stage.system.block.detach_loop(&adopted).unwrap();
-        stage.expect_no_loop(&tag);
+        fixture.system.block.detach_loop(&adopted).unwrap();
+        fixture.expect_no_loop(&tag);
     }
 }
 
 #[test]
-fn a_new_daemon_attaches_anew_what_the_kernel_cleared() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
+fn next_daemon_reattaches_a_cleared_loop_device() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
         let tag = tag("anew");
-        let old = stage.another();
+        let old = fixture.another();
         let source = old.block.open(&grant, &path, ReadWrite).unwrap();
         let template = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
         drop(old);
         // Autoclear takes down what a dead daemon leaves.
-        stage.expect_no_loop(&tag);
+        fixture.expect_no_loop(&tag);
 
         // A high number, which no other test takes meanwhile.
         let device = LoopDevice {
@@ -187,12 +198,15 @@ fn a_new_daemon_attaches_anew_what_the_kernel_cleared() {
             ..template
         };
         let _node = OwnNode(device.number);
-        let adopted = Attached(&stage, stage.system.block.adopt_loop(&grant, &device).unwrap().unwrap());
+        let adopted = Attached(
+            &fixture,
+            fixture.system.block.adopt_loop(&grant, &device).unwrap().unwrap(),
+        );
         assert_eq!(
             (adopted.1.number, adopted.1.backing),
             (device.number, device.backing),
             "{}",
-            stage.name
+            fixture.name
         );
         drop(adopted);
 
@@ -202,13 +216,13 @@ fn a_new_daemon_attaches_anew_what_the_kernel_cleared() {
             inode: u64::MAX,
         };
         assert_eq!(
-            stage.system.block.adopt_loop(&grant, &other).unwrap(),
+            fixture.system.block.adopt_loop(&grant, &other).unwrap(),
             None,
             "another file has its name"
         );
-        stage.delete("a.img");
+        fixture.delete("a.img");
         assert_eq!(
-            stage.system.block.adopt_loop(&grant, &device).unwrap(),
+            fixture.system.block.adopt_loop(&grant, &device).unwrap(),
             None,
             "its file is gone"
         );
@@ -216,26 +230,26 @@ fn a_new_daemon_attaches_anew_what_the_kernel_cleared() {
 }
 
 #[test]
-fn a_loop_device_that_is_no_longer_the_same_is_left_alone() {
-    for stage in Stage::all() {
-        let path = stage.file("a.img", MIB);
+fn recreated_loop_device_is_left_alone() {
+    for fixture in Fixture::all() {
+        let path = fixture.file("a.img", MIB);
         let grant = block_grant(&[(&path, ReadWrite)]);
         let tag = tag("other");
-        let device = attach(&stage, &grant, &path, &options(&tag));
+        let device = attach(&fixture, &grant, &path, &options(&tag));
         let mut stale = device.1.clone();
         stale.diskseq = stale.diskseq.map(|sequence| sequence - 1);
-        stage.system.block.detach_loop(&stale).unwrap();
+        fixture.system.block.detach_loop(&stale).unwrap();
         assert_eq!(
-            stage.system.block.find_loops(&tag).unwrap(),
+            fixture.system.block.find_loops(&tag).unwrap(),
             std::slice::from_ref(&device.1),
             "{}",
-            stage.name
+            fixture.name
         );
         let foreign = LoopDevice {
             options: options("someone else's"),
             ..device.1.clone()
         };
-        assert_eq!(stage.system.block.adopt_loop(&grant, &foreign).unwrap(), None);
+        assert_eq!(fixture.system.block.adopt_loop(&grant, &foreign).unwrap(), None);
     }
 }
 
@@ -250,7 +264,7 @@ impl Drop for OwnNode {
         let Ok(control) = fs::File::open("/dev/loop-control") else {
             return;
         };
-        // SAFETY: the argument is a number. On the simulated machine there is none to remove.
+        // SAFETY: the argument is a number. On the simulated host there is none to remove.
         unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_REMOVE as _, self.0) };
     }
 }

@@ -1,11 +1,11 @@
 //! Links and bridges, each test in a network namespace of its own.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod stage;
+mod fixture;
 
 use std::time::Duration;
 
-use stage::{Stage, in_namespace, in_network, ip, network_grant};
+use fixture::{Fixture, in_namespace, in_network, ip, network_grant};
 use xenplug_system::{
     Error,
     network::{IfName, Link, LinkChanges, Mac, Prefix, Route},
@@ -21,50 +21,50 @@ fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-fn link(stage: &Stage, text: &str) -> Link {
-    stage
+fn link(fixture: &Fixture, text: &str) -> Link {
+    fixture
         .system
         .network
         .link(&name(text))
         .unwrap()
-        .unwrap_or_else(|| panic!("{}: no link {text}", stage.name))
+        .unwrap_or_else(|| panic!("{}: no link {text}", fixture.name))
 }
 
 #[test]
-fn a_link_is_found_by_name_and_by_number() {
-    in_network(|stage| {
-        stage.card("vif1.0");
-        stage.bridge("xenbr0");
-        let vif = link(stage, "vif1.0");
+fn link_is_found_by_name_and_by_index() {
+    in_network(|fixture| {
+        fixture.card("vif1.0");
+        fixture.bridge("xenbr0");
+        let vif = link(fixture, "vif1.0");
         assert_eq!(vif.name, name("vif1.0"));
         assert_eq!(
             (vif.mtu, vif.up, vif.master, vif.bridge),
             (1500, false, None, false),
             "{}",
-            stage.name
+            fixture.name
         );
-        assert!(link(stage, "xenbr0").bridge);
-        assert_eq!(stage.system.network.link_by_index(vif.index).unwrap(), Some(vif));
-        assert_eq!(stage.system.network.link(&name("vif9.9")).unwrap(), None);
-        assert_eq!(stage.system.network.link_by_index(9999).unwrap(), None);
-        assert_eq!(stage.system.network.link_by_index(0).unwrap(), None);
+        assert!(link(fixture, "xenbr0").bridge);
+        assert_eq!(fixture.system.network.link_by_index(vif.index).unwrap(), Some(vif));
+        assert_eq!(fixture.system.network.link(&name("vif9.9")).unwrap(), None);
+        assert_eq!(fixture.system.network.link_by_index(9999).unwrap(), None);
+        assert_eq!(fixture.system.network.link_by_index(0).unwrap(), None);
     });
 }
 
 #[test]
-fn a_granted_bridge_is_found_by_name_or_as_the_first() {
-    in_network(|stage| {
-        let network = &stage.system.network;
+fn granted_bridge_is_found_by_name_or_as_the_first() {
+    in_network(|fixture| {
+        let network = &fixture.system.network;
         let grant = network_grant(&["xenbr*"]);
         assert!(
             matches!(network.bridge(&grant, None), Err(Error::NotFound(_))),
             "{}",
-            stage.name
+            fixture.name
         );
         for bridge in ["other", "xenbr7", "xenbr1"] {
-            stage.bridge(bridge);
+            fixture.bridge(bridge);
         }
-        stage.card("xenbr-not");
+        fixture.card("xenbr-not");
         assert_eq!(network.bridge(&grant, None).unwrap().name, name("xenbr7"));
         assert_eq!(
             network.bridge(&grant, Some(&name("xenbr1"))).unwrap().name,
@@ -80,7 +80,7 @@ fn a_granted_bridge_is_found_by_name_or_as_the_first() {
         ));
         match network.bridge(&grant, Some(&name("xenbr-not"))) {
             Err(Error::Invalid { key: "bridge", .. }) => {}
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
         assert!(matches!(
             network.bridge(&network_grant(&[]), None),
@@ -90,14 +90,14 @@ fn a_granted_bridge_is_found_by_name_or_as_the_first() {
 }
 
 #[test]
-fn a_card_is_configured_in_one_step_and_put_back() {
-    in_network(|stage| {
-        let network = &stage.system.network;
+fn vif_is_configured_in_one_step_and_restored() {
+    in_network(|fixture| {
+        let network = &fixture.system.network;
         let grant = network_grant(&["xenbr*"]);
-        stage.bridge("xenbr0");
-        stage.card("vif1.0");
-        let before = link(stage, "vif1.0");
-        let bridge = link(stage, "xenbr0").index;
+        fixture.bridge("xenbr0");
+        fixture.card("vif1.0");
+        let before = link(fixture, "vif1.0");
+        let bridge = link(fixture, "xenbr0").index;
         let changes = LinkChanges {
             flush: true,
             mac: Some(FE),
@@ -119,7 +119,7 @@ fn a_card_is_configured_in_one_step_and_put_back() {
             network.link_by_index(before.index).unwrap(),
             Some(after.clone()),
             "{}",
-            stage.name
+            fixture.name
         );
         network.change(&grant, before.index, &changes).unwrap();
         assert_eq!(network.link_by_index(before.index).unwrap(), Some(after));
@@ -139,12 +139,12 @@ fn a_card_is_configured_in_one_step_and_put_back() {
 }
 
 #[test]
-fn a_link_that_is_up_keeps_being_up_when_it_is_renamed() {
-    in_network(|stage| {
-        let network = &stage.system.network;
+fn renamed_link_stays_up() {
+    in_network(|fixture| {
+        let network = &fixture.system.network;
         let grant = network_grant(&[]);
-        stage.card("vif1.0");
-        let index = link(stage, "vif1.0").index;
+        fixture.card("vif1.0");
+        let index = link(fixture, "vif1.0").index;
         network
             .change(
                 &grant,
@@ -161,29 +161,34 @@ fn a_link_that_is_up_keeps_being_up_when_it_is_renamed() {
             ..LinkChanges::default()
         };
         network.change(&grant, index, &renamed).unwrap();
-        let after = link(stage, "renamed");
-        assert_eq!((after.index, after.up, after.mac), (index, true, FE), "{}", stage.name);
+        let after = link(fixture, "renamed");
+        assert_eq!(
+            (after.index, after.up, after.mac),
+            (index, true, FE),
+            "{}",
+            fixture.name
+        );
     });
 }
 
 #[test]
-fn an_error_names_the_change_that_failed() {
-    in_network(|stage| {
-        let network = &stage.system.network;
+fn error_names_the_failed_change() {
+    in_network(|fixture| {
+        let network = &fixture.system.network;
         let grant = network_grant(&["xenbr*"]);
-        stage.card("vif1.0");
-        stage.card("vif2.0");
-        stage.bridge("secret");
-        stage.bridge("xenbr0");
-        let index = link(stage, "vif1.0").index;
+        fixture.card("vif1.0");
+        fixture.card("vif2.0");
+        fixture.bridge("secret");
+        fixture.bridge("xenbr0");
+        let index = link(fixture, "vif1.0").index;
         let change = |changes| network.change(&grant, index, &changes);
         match change(LinkChanges {
             mac: Some(FE),
             name: Some(name("vif2.0")),
             ..LinkChanges::default()
         }) {
-            Err(Error::Busy(text)) => assert_eq!(text, "the name vif2.0 for vif1.0 is taken", "{}", stage.name),
-            other => panic!("{}: {other:?}", stage.name),
+            Err(Error::Busy(text)) => assert_eq!(text, "the name vif2.0 for vif1.0 is taken", "{}", fixture.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
         match change(LinkChanges {
             mac: Some(FE),
@@ -191,7 +196,7 @@ fn an_error_names_the_change_that_failed() {
             ..LinkChanges::default()
         }) {
             Err(Error::Invalid { key: "mtu", cause }) => assert_eq!(cause, "1000000 is out of the range of vif1.0"),
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
         let multicast = Mac([1, 0, 0, 0, 0, 1]);
         match change(LinkChanges {
@@ -200,17 +205,17 @@ fn an_error_names_the_change_that_failed() {
             ..LinkChanges::default()
         }) {
             Err(Error::Invalid { key: "mac", .. }) => {}
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
-        let secret = link(stage, "secret").index;
+        let secret = link(fixture, "secret").index;
         match change(LinkChanges {
             master: Some(Some(secret)),
             ..LinkChanges::default()
         }) {
             Err(Error::Denied(text)) => assert_eq!(text, "the bridge secret is not granted"),
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
-        let card = link(stage, "vif2.0").index;
+        let card = link(fixture, "vif2.0").index;
         assert!(
             change(LinkChanges {
                 master: Some(Some(card)),
@@ -225,26 +230,26 @@ fn an_error_names_the_change_that_failed() {
             }),
             Err(Error::NotFound(_))
         ));
-        stage.unplug("vif1.0");
+        fixture.unplug("vif1.0");
         match change(LinkChanges {
             up: Some(true),
             ..LinkChanges::default()
         }) {
             Err(Error::NotFound(_)) => {}
-            other => panic!("{}: {other:?}", stage.name),
+            other => panic!("{}: {other:?}", fixture.name),
         }
     });
 }
 
 #[test]
 fn addresses_and_routes_come_and_go_and_a_repeat_is_no_error() {
-    in_network(|stage| {
-        let network = &stage.system.network;
+    in_network(|fixture| {
+        let network = &fixture.system.network;
         let grant = network_grant(&[]);
-        stage.card("vif1.0");
-        stage.card("vif2.0");
-        let index = link(stage, "vif1.0").index;
-        let other = link(stage, "vif2.0").index;
+        fixture.card("vif1.0");
+        fixture.card("vif2.0");
+        let index = link(fixture, "vif1.0").index;
+        let other = link(fixture, "vif2.0").index;
         for index in [index, other] {
             network
                 .change(
@@ -285,18 +290,18 @@ fn addresses_and_routes_come_and_go_and_a_repeat_is_no_error() {
         assert!(
             matches!(network.add_route(&grant, other, &routes[0]), Err(Error::Busy(_))),
             "{}",
-            stage.name
+            fixture.name
         );
-        assert_eq!(stage.routes("vif1.0"), 3, "{}", stage.name);
-        assert_eq!(stage.addresses("vif1.0"), ["10.0.0.1/24", "2001:db8::1/64"]);
+        assert_eq!(fixture.routes("vif1.0"), 3, "{}", fixture.name);
+        assert_eq!(fixture.addresses("vif1.0"), ["10.0.0.1/24", "2001:db8::1/64"]);
         for route in &routes {
             network.remove_route(&grant, index, route).unwrap();
             network.remove_route(&grant, index, route).unwrap();
         }
-        assert_eq!(stage.routes("vif1.0"), 0, "{}", stage.name);
+        assert_eq!(fixture.routes("vif1.0"), 0, "{}", fixture.name);
         network.remove_address(&grant, index, prefix("10.0.0.1/24")).unwrap();
         network.remove_address(&grant, index, prefix("10.0.0.1/24")).unwrap();
-        assert_eq!(stage.addresses("vif1.0"), ["2001:db8::1/64"]);
+        assert_eq!(fixture.addresses("vif1.0"), ["2001:db8::1/64"]);
         network
             .change(
                 &grant,
@@ -307,8 +312,8 @@ fn addresses_and_routes_come_and_go_and_a_repeat_is_no_error() {
                 },
             )
             .unwrap();
-        assert_eq!(stage.addresses("vif1.0"), [""; 0]);
-        stage.unplug("vif1.0");
+        assert_eq!(fixture.addresses("vif1.0"), [""; 0]);
+        fixture.unplug("vif1.0");
         network.remove_address(&grant, index, prefix("10.0.0.1/24")).unwrap();
         network.remove_route(&grant, index, &routes[0]).unwrap();
         assert!(matches!(
@@ -319,21 +324,21 @@ fn addresses_and_routes_come_and_go_and_a_repeat_is_no_error() {
 }
 
 #[test]
-fn links_are_told_as_they_appear_and_are_renamed() {
-    in_network(|stage| {
-        let network = &stage.system.network;
-        stage.card("old");
+fn new_and_renamed_links_are_reported() {
+    in_network(|fixture| {
+        let network = &fixture.system.network;
+        fixture.card("old");
         let appearances = network.appearances().unwrap();
         let next = || appearances.recv_timeout(Duration::from_secs(5)).unwrap();
-        stage.card("vif1.0");
+        fixture.card("vif1.0");
         let mut seen = vec![next()];
         // The other end of a pair appears as well.
         if seen[0] != Some(name("vif1.0")) {
             seen.push(next());
         }
-        assert!(seen.contains(&Some(name("vif1.0"))), "{}: {seen:?}", stage.name);
+        assert!(seen.contains(&Some(name("vif1.0"))), "{}: {seen:?}", fixture.name);
         while appearances.recv_timeout(Duration::from_millis(100)).is_ok() {}
-        let index = link(stage, "vif1.0").index;
+        let index = link(fixture, "vif1.0").index;
         let changes = LinkChanges {
             name: Some(name("renamed")),
             up: Some(true),
@@ -341,20 +346,20 @@ fn links_are_told_as_they_appear_and_are_renamed() {
         };
         network.change(&network_grant(&[]), index, &changes).unwrap();
         assert_eq!(next(), Some(name("renamed")));
-        stage.unplug("renamed");
+        fixture.unplug("renamed");
         assert!(appearances.recv_timeout(Duration::from_millis(100)).is_err());
-        stage.card("renamed");
+        fixture.card("renamed");
         assert!(next().is_some());
     });
 }
 
 #[test]
-fn a_card_of_a_bridge_is_told_once() {
+fn bridge_port_is_reported_once() {
     in_namespace(|| {
-        let stage = Stage::linux();
-        let appearances = stage.system.network.appearances().unwrap();
-        stage.bridge("xenbr0");
-        stage.card("vif1.0");
+        let fixture = Fixture::linux();
+        let appearances = fixture.system.network.appearances().unwrap();
+        fixture.bridge("xenbr0");
+        fixture.card("vif1.0");
         ip("link set vif1.0 master xenbr0");
         ip("link set vif1.0 nomaster");
         ip("link set vif1.0 mtu 1400");
@@ -366,14 +371,14 @@ fn a_card_of_a_bridge_is_told_once() {
 }
 
 #[test]
-fn a_thousand_cards_at_once_lose_no_name_unsaid() {
+fn thousand_links_at_once_lose_no_name_silently() {
     in_namespace(|| {
-        let stage = Stage::linux();
-        let appearances = stage.system.network.appearances().unwrap();
+        let fixture = Fixture::linux();
+        let appearances = fixture.system.network.appearances().unwrap();
         let script: String = (0..500)
             .map(|n| format!("link add vif{n}.0 type veth peer name p{n}\n"))
             .collect();
-        let batch = stage.path("batch");
+        let batch = fixture.path("batch");
         std::fs::write(&batch, script).unwrap();
         ip(&format!("-batch {batch}"));
         std::thread::sleep(Duration::from_millis(300));

@@ -1,7 +1,7 @@
 //! Helper programs: the shell, with scripts that behave and scripts that do not.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod stage;
+mod fixture;
 
 use std::{
     fs,
@@ -9,18 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stage::{Stage, process_grant, tag};
+use fixture::{Fixture, process_grant, tag};
 use xenplug_system::{
     Error, Platform,
-    process::{HelperProcess, Output, SAID_MAX},
+    process::{HelperProcess, OUTPUT_MAX, Output},
     simulated::Program,
 };
 
 const LONG: Duration = Duration::from_secs(20);
 
 /// Runs a script to its end.
-fn run(stage: &Stage, script: &str, test: &str) -> Result<Output, Error> {
-    run_for(&stage.system, script, test, LONG)
+fn run(fixture: &Fixture, script: &str, test: &str) -> Result<Output, Error> {
+    run_for(&fixture.system, script, test, LONG)
 }
 
 fn run_for(system: &Platform, script: &str, test: &str, limit: Duration) -> Result<Output, Error> {
@@ -72,43 +72,43 @@ fn alive(pid: &str) -> bool {
 }
 
 #[test]
-fn a_helper_runs_to_its_end_and_tells_how_it_ended() {
-    for stage in Stage::all() {
+fn helper_runs_to_its_end_and_reports_its_code() {
+    for fixture in Fixture::all() {
         let output = Output {
             code: 3,
             stdout: b"out\n".into(),
             stderr: b"err\n".into(),
         };
-        stage.shell(Program::Ends(output.clone()));
+        fixture.shell(Program::Ends(output.clone()));
         assert_eq!(
-            run(&stage, "echo out; echo err >&2; exit 3", "run"),
+            run(&fixture, "echo out; echo err >&2; exit 3", "run"),
             Ok(output),
             "{}",
-            stage.name
+            fixture.name
         );
     }
 }
 
 #[test]
-fn what_is_not_granted_is_not_run() {
-    for stage in Stage::all() {
+fn ungranted_helper_is_not_run() {
+    for fixture in Fixture::all() {
         let grant = process_grant("sh", &["-c", "exit 0"]);
         let denied = |helper: &str, arguments: &[&str]| {
             let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-            let ran = stage
+            let ran = fixture
                 .system
                 .process
                 .run(&grant, helper, &arguments, &tag("denied"), LONG);
             assert!(
                 matches!(ran, Err(Error::Denied(_))),
                 "{}: {helper} {arguments:?}: {ran:?}",
-                stage.name
+                fixture.name
             );
-            let started = stage.system.process.start(&grant, helper, &arguments, &tag("denied"));
+            let started = fixture.system.process.start(&grant, helper, &arguments, &tag("denied"));
             assert!(
                 matches!(started, Err(Error::Denied(_))),
                 "{}: {helper} {arguments:?}",
-                stage.name
+                fixture.name
             );
         };
         denied("bash", &["-c", "exit 0"]);
@@ -121,38 +121,38 @@ fn what_is_not_granted_is_not_run() {
 }
 
 #[test]
-fn a_helper_that_is_missing_is_said_to_be() {
+fn missing_helper_is_reported() {
     use xenplug_system::grant::{HelperRule, Operator, ProcessGrant};
-    for stage in Stage::all() {
+    for fixture in Fixture::all() {
         let rule = HelperRule {
             name: "none".into(),
-            path: stage.path("none").into(),
+            path: fixture.path("none").into(),
             args: Vec::new(),
         };
         let grant = ProcessGrant::new(&Operator::of_configuration(), vec![rule]);
-        match stage.system.process.run(&grant, "none", &[], &tag("missing"), LONG) {
-            Err(Error::NotFound(text)) => assert!(text.contains(&stage.path("none")), "{text}"),
-            other => panic!("{}: {other:?}", stage.name),
+        match fixture.system.process.run(&grant, "none", &[], &tag("missing"), LONG) {
+            Err(Error::NotFound(text)) => assert!(text.contains(&fixture.path("none")), "{text}"),
+            other => panic!("{}: {other:?}", fixture.name),
         }
         assert!(matches!(
-            stage.system.process.start(&grant, "none", &[], &tag("missing")),
+            fixture.system.process.start(&grant, "none", &[], &tag("missing")),
             Err(Error::NotFound(_))
         ));
     }
 }
 
 #[test]
-fn a_helper_that_goes_on_is_found_and_ended_also_by_another_daemon() {
-    for stage in Stage::all() {
-        stage.shell(Program::Stays);
+fn background_helper_is_found_and_ended_by_the_next_daemon() {
+    for fixture in Fixture::all() {
+        fixture.shell(Program::Stays);
         let script = "while :; do sleep 1; done";
-        let one = start(&stage.system, script, "find");
-        let two = start(&stage.system, script, "find");
-        let other = start(&stage.system, script, "other");
+        let one = start(&fixture.system, script, "find");
+        let two = start(&fixture.system, script, "find");
+        let other = start(&fixture.system, script, "other");
         for kept in [&one.1, &two.1, &other.1] {
-            assert!(stage.system.process.running(kept), "{}", stage.name);
+            assert!(fixture.system.process.running(kept), "{}", fixture.name);
         }
-        let daemon = stage.another();
+        let daemon = fixture.another();
         // What a helper is only just becoming has no name yet.
         let start = Instant::now();
         let mut found = daemon.process.find(&tag("find")).unwrap();
@@ -161,46 +161,46 @@ fn a_helper_that_goes_on_is_found_and_ended_also_by_another_daemon() {
         }
         let mut expected = [one.1.clone(), two.1.clone()];
         expected.sort_by_key(|kept| kept.pid);
-        assert_eq!(found, expected, "{}", stage.name);
+        assert_eq!(found, expected, "{}", fixture.name);
         daemon.process.end(&one.1, LONG).unwrap();
         assert!(!daemon.process.running(&one.1));
-        assert!(!stage.system.process.running(&one.1));
+        assert!(!fixture.system.process.running(&one.1));
         assert!(
-            stage.system.process.running(&two.1) && stage.system.process.running(&other.1),
+            fixture.system.process.running(&two.1) && fixture.system.process.running(&other.1),
             "{}",
-            stage.name
+            fixture.name
         );
-        stage.system.process.end(&one.1, LONG).unwrap();
+        fixture.system.process.end(&one.1, LONG).unwrap();
         let reused = HelperProcess {
             started: two.1.started + 1,
             tag: "another's".into(),
             ..two.1.clone()
         };
-        assert!(!stage.system.process.running(&reused));
-        stage.system.process.end(&reused, Duration::ZERO).unwrap();
+        assert!(!fixture.system.process.running(&reused));
+        fixture.system.process.end(&reused, Duration::ZERO).unwrap();
         assert!(
-            stage.system.process.running(&two.1),
+            fixture.system.process.running(&two.1),
             "{}: its number alone is not it",
-            stage.name
+            fixture.name
         );
     }
 }
 
 #[test]
-fn a_helper_that_ends_by_itself_no_longer_runs() {
-    let stage = Stage::linux();
-    let kept = start(&stage.system, "exit 0", "short");
+fn helper_that_ended_by_itself_is_not_running() {
+    let fixture = Fixture::linux();
+    let kept = start(&fixture.system, "exit 0", "short");
     let start = Instant::now();
-    while stage.system.process.running(&kept.1) {
+    while fixture.system.process.running(&kept.1) {
         assert!(start.elapsed() < LONG);
     }
-    assert_eq!(stage.system.process.find(&tag("short")).unwrap(), []);
+    assert_eq!(fixture.system.process.find(&tag("short")).unwrap(), []);
 }
 
 #[test]
-fn what_a_helper_that_goes_on_writes_is_heard_also_by_another_daemon() {
-    let stage = Stage::linux();
-    let path = stage.path("told");
+fn helper_output_is_read_by_the_next_daemon() {
+    let fixture = Fixture::linux();
+    let path = fixture.path("told");
     let script =
         format!("echo one; echo two >&2; echo . >{path}; read line <{path}.go; echo three; echo . >>{path}; sleep 60");
     rustix::fs::mknodat(
@@ -211,11 +211,11 @@ fn what_a_helper_that_goes_on_writes_is_heard_also_by_another_daemon() {
         0,
     )
     .unwrap();
-    let started = start(&stage.system, &script, "heard");
+    let started = start(&fixture.system, &script, "heard");
     written(&path);
-    let said = |system: &Platform, kept: &HelperProcess| String::from_utf8(system.process.said(kept)).unwrap();
-    assert_eq!(said(&stage.system, &started.1), "one\ntwo\n");
-    assert_eq!(said(&stage.system, &started.1), "");
+    let said = |system: &Platform, kept: &HelperProcess| String::from_utf8(system.process.output(kept)).unwrap();
+    assert_eq!(said(&fixture.system, &started.1), "one\ntwo\n");
+    assert_eq!(said(&fixture.system, &started.1), "");
     let next = Platform::linux().unwrap();
     fs::write(format!("{path}.go"), "\n").unwrap();
     while !written(&path).contains(".\n.\n") {}
@@ -230,19 +230,19 @@ fn what_a_helper_that_goes_on_writes_is_heard_also_by_another_daemon() {
 }
 
 #[test]
-fn a_helper_that_nobody_hears_goes_on_and_loses_what_is_too_much() {
-    let stage = Stage::linux();
-    let path = stage.path("told");
+fn unread_helper_goes_on_and_loses_excess_output() {
+    let fixture = Fixture::linux();
+    let path = fixture.path("told");
     let script = format!("dd if=/dev/zero bs=4k count=100 2>/dev/null; echo $? >{path}; sleep 60");
-    let started = start(&stage.system, &script, "unheard");
+    let started = start(&fixture.system, &script, "unheard");
     assert_ne!(written(&path), "0\n", "the pipe takes less than that");
-    assert_eq!(stage.system.process.said(&started.1).len(), SAID_MAX);
-    assert!(stage.system.process.running(&started.1));
+    assert_eq!(fixture.system.process.output(&started.1).len(), OUTPUT_MAX);
+    assert!(fixture.system.process.running(&started.1));
 }
 
 #[test]
-fn a_helper_has_nothing_of_ours() {
-    let stage = Stage::linux();
+fn helper_inherits_nothing_of_the_daemon() {
+    let fixture = Fixture::linux();
     let file = fs::File::open("/proc/self/exe").unwrap();
     // Without the mark that closes it on exec.
     let leak = rustix::io::dup(&file).unwrap();
@@ -250,7 +250,7 @@ fn a_helper_has_nothing_of_ours() {
     assert!(leak.as_raw_fd() > 2);
     let script = "for fd in /proc/$$/fd/*; do readlink $fd; done; echo; cut -d' ' -f1,5,6 /proc/$$/stat; echo $$; \
                   pwd; umask; grep -E 'SigBlk|SigIgn' /proc/self/status; env | sort";
-    let output = run(&stage, script, "clean").unwrap();
+    let output = run(&fixture, script, "clean").unwrap();
     let output = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = output.lines().collect();
     let (fds, rest) = lines.split_at(lines.iter().position(|line| line.is_empty()).unwrap());
@@ -288,16 +288,16 @@ fn a_helper_has_nothing_of_ours() {
 }
 
 #[test]
-fn a_helper_that_is_killed_tells_by_what() {
-    let stage = Stage::linux();
-    assert_eq!(run(&stage, "kill -9 $$", "signal").unwrap().code, 137);
+fn killed_helper_reports_the_signal() {
+    let fixture = Fixture::linux();
+    assert_eq!(run(&fixture, "kill -9 $$", "signal").unwrap().code, 137);
 }
 
 #[test]
-fn a_flood_of_output_is_cut_off_and_does_not_stop_the_helper() {
-    let stage = Stage::linux();
+fn flood_of_output_is_cut_and_does_not_stop_the_helper() {
+    let fixture = Fixture::linux();
     let script = "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 7";
-    let output = run(&stage, script, "flood").unwrap();
+    let output = run(&fixture, script, "flood").unwrap();
     assert_eq!(
         (output.code, output.stdout.len(), output.stderr.len()),
         (7, 65536, 65536)
@@ -305,30 +305,30 @@ fn a_flood_of_output_is_cut_off_and_does_not_stop_the_helper() {
 }
 
 #[test]
-fn a_helper_that_leaves_its_output_to_others_is_not_waited_for() {
-    let stage = Stage::linux();
+fn inherited_output_pipe_is_not_waited_for() {
+    let fixture = Fixture::linux();
     let start = Instant::now();
-    let output = run(&stage, "echo before; (sleep 60) & echo $!", "background").unwrap();
+    let output = run(&fixture, "echo before; (sleep 60) & echo $!", "background").unwrap();
     assert!(start.elapsed() < LONG);
     let text = String::from_utf8(output.stdout).unwrap();
     let (before, pid) = text.split_once('\n').unwrap();
     assert_eq!(before, "before");
     assert!(alive(pid), "what it left running goes on");
-    let left = stage.system.process.find(&tag("background")).unwrap();
+    let left = fixture.system.process.find(&tag("background")).unwrap();
     assert_eq!(left.len(), 1);
-    assert!(!stage.system.process.running(&left[0]));
-    stage.system.process.end(&left[0], Duration::ZERO).unwrap();
+    assert!(!fixture.system.process.running(&left[0]));
+    fixture.system.process.end(&left[0], Duration::ZERO).unwrap();
     assert!(!alive(pid));
-    assert_eq!(stage.system.process.find(&tag("background")).unwrap(), []);
+    assert_eq!(fixture.system.process.find(&tag("background")).unwrap(), []);
 }
 
 #[test]
-fn a_helper_that_takes_too_long_is_ended_with_its_whole_tree() {
-    let stage = Stage::linux();
-    let path = stage.path("pids");
+fn helper_over_its_limit_is_ended_with_its_tree() {
+    let fixture = Fixture::linux();
+    let path = fixture.path("pids");
     let script = format!("trap '' TERM; (sleep 100 & echo $!; wait) >{path} & sleep 100");
     let start = Instant::now();
-    match run_for(&stage.system, &script, "limit", Duration::from_millis(300)) {
+    match run_for(&fixture.system, &script, "limit", Duration::from_millis(300)) {
         Err(Error::Kernel { what, source_text, .. }) => {
             assert_eq!(what, "run the helper \"sh\"");
             assert_eq!(source_text, "it had not ended after 300ms, and was killed");
@@ -337,25 +337,25 @@ fn a_helper_that_takes_too_long_is_ended_with_its_whole_tree() {
     }
     assert!(start.elapsed() < Duration::from_secs(10));
     assert!(!alive(&written(&path)));
-    assert_eq!(stage.system.process.find(&tag("limit")).unwrap(), []);
+    assert_eq!(fixture.system.process.find(&tag("limit")).unwrap(), []);
 }
 
 #[test]
-fn a_helper_may_end_in_its_own_way_first() {
-    let stage = Stage::linux();
-    let path = stage.path("farewell");
+fn helper_may_end_by_itself_after_sigterm() {
+    let fixture = Fixture::linux();
+    let path = fixture.path("farewell");
     let script =
         format!("trap 'echo bye >{path}; exit 0' TERM; echo ready >{path}.ready; while :; do sleep 0.01; done");
-    let kept = start(&stage.system, &script, "grace");
+    let kept = start(&fixture.system, &script, "grace");
     written(&format!("{path}.ready"));
     let start = Instant::now();
-    stage.system.process.end(&kept.1, LONG).unwrap();
+    fixture.system.process.end(&kept.1, LONG).unwrap();
     assert!(start.elapsed() < LONG, "it was not waited for in vain");
     assert_eq!(written(&path), "bye\n");
 }
 
 #[test]
-fn a_helper_that_forks_away_is_ended_with_all_that_it_left() {
+fn daemonized_helper_is_ended_with_its_tree() {
     // Into a session of its own, twice forked; with a fresh environment; deaf to SIGTERM.
     for (name, away) in [
         ("session", "setsid sh -c 'echo $$ >PATH; exec sleep 100' & "),
@@ -369,39 +369,39 @@ fn a_helper_that_forks_away_is_ended_with_all_that_it_left() {
             "setsid sh -c 'trap \"\" TERM; echo $$ >PATH; while :; do sleep 1; done' & ",
         ),
     ] {
-        let stage = Stage::linux();
-        let path = stage.path("pid");
+        let fixture = Fixture::linux();
+        let path = fixture.path("pid");
         let script = away.replace("PATH", &path) + "sleep 100";
-        let kept = start(&stage.system, &script, name);
+        let kept = start(&fixture.system, &script, name);
         let pid = written(&path);
         assert!(alive(&pid), "{name}");
-        stage.system.process.end(&kept.1, Duration::from_millis(50)).unwrap();
+        fixture.system.process.end(&kept.1, Duration::from_millis(50)).unwrap();
         assert!(!alive(&pid), "{name}");
-        assert!(!stage.system.process.running(&kept.1), "{name}");
-        assert_eq!(stage.system.process.find(&tag(name)).unwrap(), [], "{name}");
+        assert!(!fixture.system.process.running(&kept.1), "{name}");
+        assert_eq!(fixture.system.process.find(&tag(name)).unwrap(), [], "{name}");
     }
 }
 
 #[test]
-fn no_zombie_and_no_cgroup_is_left_over() {
+fn no_zombie_and_no_cgroup_remains() {
     use xenplug_system::grant::{HelperRule, Operator, ProcessGrant};
-    let stage = Stage::linux();
+    let fixture = Fixture::linux();
     let parent = own_cgroup();
     // Another daemon on the machine may have left one, which has no member either.
     let foreign = parent.as_ref().map(|parent| Foreign::new(parent));
     let foreign_name = foreign.as_ref().map(Foreign::name);
     let before: Vec<_> = parent.iter().flat_map(|parent| empty_cgroups(parent)).collect();
-    let kept = start(&stage.system, "exit 0", "zombie");
+    let kept = start(&fixture.system, "exit 0", "zombie");
     let pid = kept.1.pid;
     drop(kept);
-    run(&stage, "exit 0", "zombie").unwrap();
+    run(&fixture, "exit 0", "zombie").unwrap();
     let rule = HelperRule {
         name: "no-program".into(),
         path: "/etc/passwd".into(),
         args: Vec::new(),
     };
     let grant = ProcessGrant::new(&Operator::of_configuration(), vec![rule]);
-    let refused = stage.system.process.start(&grant, "no-program", &[], &tag("zombie"));
+    let refused = fixture.system.process.start(&grant, "no-program", &[], &tag("zombie"));
     assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
     let Some(parent) = parent else { return };

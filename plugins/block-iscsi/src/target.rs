@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disks_name_is_as_udev_makes_it() {
+    fn disk_name_is_the_one_of_udev() {
         for (portal, name) in [
             ("10.0.0.1", "ip-10.0.0.1:3260-iscsi-iqn.a:b-lun-0"),
             ("10.0.0.1:860", "ip-10.0.0.1:860-iscsi-iqn.a:b-lun-0"),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_found_by_its_whole_name() {
+    fn target_is_found_by_its_whole_name() {
         let target = Target::parse("iqn=iqn.a:b,portal=10.0.0.1").unwrap();
         assert!(target.is_in("tcp: [1] 10.0.0.1:3260,1 iqn.a:b (non-flash)\n"));
         assert!(target.is_in("10.0.0.1:3260,1 iqn.a:c\n10.0.0.1:3260,1 iqn.a:b\n"));

@@ -2,7 +2,7 @@
 //!
 //! It goes the way of the script of Xen 4.19 and 4.20, step by step (allocate, spawn, attach, open), each undone by the
 //! host, where that of 4.17 and 4.18 runs `tap-ctl create` and looks the process up again by the image's name when the
-//! device goes. A virtual machine and its stub domain use one tapdisk, which ends with the last of them.
+//! device goes. A guest and its stub domain use one tapdisk, which ends with the last of them.
 //!
 //! | node read | meaning |
 //! | --- | --- |

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_tap_ctl_answers_is_read_in_each_of_its_forms() {
+    fn tap_ctl_answers_are_parsed() {
         for (answer, minor) in [
             ("3\n", "3"),
             ("/run/blktap-control/tapdisk/tapdisk-12\n", "12"),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_tells_who_serves_an_image_and_which_number_is_next() {
+    fn tapdisk_list_is_parsed() {
         let list = List(
             "pid=10 minor=0 state=0 args=aio:/srv/a b.img\npid=11 minor=1 state=0x2 args=vhd:/srv/minor=7\n\
              pid=12\nminor=3\n"

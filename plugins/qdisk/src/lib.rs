@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_has_a_format_that_is_served() {
+    fn image_format_must_be_served() {
         let image = |params: &str, values: &[(&str, &str)]| {
             let device = Device::sample("qdisk", &[("params", params)]);
             settings(values)

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_command_reports_its_arguments_and_first_words() {
+    fn failed_command_is_reported_with_arguments_and_output() {
         let command = Command::of("iscsiadm").args(["-m", "node"]).arg("--login");
         assert_eq!(command.expect(ended(0, "out\n", "warning")), Ok("out\n".into()));
         for (stdout, stderr, said) in [
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_undo_says_when_it_is_run_and_when_it_is_done() {
+    fn undo_has_its_conditions_and_settled_codes() {
         let undo = Undo::by(Command::of("ovs-vsctl").args(["del-port", "vif1.0"]));
         assert_eq!((undo.0.after_failure, &*undo.0.settled), (false, &[][..]));
         let undo = undo.settled_by(21).settled_by(2).after_failure();

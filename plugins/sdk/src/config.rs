@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flag_is_true_or_false_or_not_set() {
+    fn flag_is_true_false_or_unset() {
         assert_eq!(parse_flag("mac-filter", None), Ok(false));
         assert_eq!(parse_flag("mac-filter", Some("false")), Ok(false));
         assert_eq!(parse_flag("mac-filter", Some("true")), Ok(true));

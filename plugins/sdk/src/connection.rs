@@ -79,13 +79,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_number_is_written_in_hexadecimal() {
+    fn device_number_is_hexadecimal() {
         assert_eq!(DeviceNumber { major: 253, minor: 16 }.to_string(), "fd:10");
         assert_eq!(DeviceNumber { major: 7, minor: 0 }.to_string(), "7:0");
     }
 
     #[test]
-    fn a_connection_keeps_the_order_of_its_nodes() {
+    fn connection_keeps_the_order_of_its_nodes() {
         let connection = Connection::new()
             .backend("node", "/dev/loop0")
             .backend("physical-device", "7:0");

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_wins_over_what_was_told() {
+    fn node_wins_over_script_argument() {
         let device = Device::sample("vif", &[("bridge", "br0"), ("vifname", "")]).told(
             VifType::Paravirtual,
             &[("bridge", "br1"), ("ip", "10.0.0.1"), ("vifname", "web")],
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_required_node_is_there_and_not_empty() {
+    fn missing_or_empty_required_node_is_refused() {
         let device = Device::sample("vbd", &[("params", "/dev/sda"), ("mode", "")]);
         assert_eq!(device.required("params"), Ok("/dev/sda"));
         assert_eq!(device.required("mode"), Err(Error::invalid("mode", "is empty")));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_optional_node_is_left_out_or_not_empty() {
+    fn empty_optional_node_is_refused() {
         let device = Device::sample("vbd", &[("vifname", "web"), ("bridge", "")]);
         assert_eq!(device.optional("vifname"), Ok(Some("web")));
         assert_eq!(device.optional("ip"), Ok(None));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_is_one_or_zero_or_left_out() {
+    fn flag_is_one_zero_or_absent() {
         let device = Device::sample("vbd", &[("on", "1"), ("off", "0"), ("yes", "yes"), ("empty", "")]);
         assert_eq!(device.flag("on"), Ok(true));
         assert_eq!(device.flag("off"), Ok(false));

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_decides_access_and_sharing() {
+    fn mode_decides_access_and_sharing() {
         for (mode, access, sharing) in [
             ("r", Access::ReadOnly, Sharing::Readers),
             ("w", Access::ReadWrite, Sharing::Alone),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_name_is_below_dev() {
+    fn bare_name_is_below_dev() {
         assert_eq!(absolute("sda1"), "/dev/sda1");
         assert_eq!(absolute("vg0/root"), "/dev/vg0/root");
         assert_eq!(absolute("/srv/disk.img"), "/srv/disk.img");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cdrom_is_read_only_whatever_its_mode() {
+    fn cdrom_is_read_only_whatever_its_mode() {
         let nodes = [("mode", "w"), ("params", "/srv/install.iso"), ("device-type", "cdrom")];
         let disk = disk(&nodes).unwrap();
         assert!(disk.read_only());
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cdrom_that_blkback_could_write_to_is_refused() {
+    fn writable_cdrom_is_refused() {
         let cdrom = |mode| {
             let nodes = [("mode", mode), ("params", "/dev/sr0"), ("device-type", "cdrom")];
             disk(&nodes).unwrap()

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parse_error_is_blamed_on_its_parameter() {
+    fn parse_error_names_its_parameter() {
         assert_eq!("1500".parse::<u32>().or_invalid("mtu"), Ok(1500));
         assert_eq!(
             "x".parse::<u32>().or_invalid("mtu"),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_parameter_that_led_to_it() {
+    fn error_names_its_parameter() {
         assert_eq!(
             Error::Denied("no".into()).of("params"),
             Error::Denied("params: no".into())
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_an_error_of_no_other_case() {
+    fn text_is_an_other_error() {
         fn fails() -> Result<(), Error> {
             Err("the moon is full")?
         }

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_named_is_the_guests() {
+    fn configured_address_is_the_guests() {
         let expected = Ok(("192.0.2.5".to_owned(), "192.0.2.132".to_owned()));
         assert_eq!(addresses(3, &[("ip", "192.0.2.5")], &[("ip", "192.0.2.9")]), expected);
         assert_eq!(addresses(3, &[("ip", "192.0.2.5/24")], &[]), expected);

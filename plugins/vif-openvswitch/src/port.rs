@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bridge_may_have_a_tag_and_trunks() {
+    fn bridge_may_have_tag_and_trunks() {
         for (text, bridge, tag, trunks) in [
             ("ovsbr0", "ovsbr0", "tag=[]", "trunks=[]"),
             ("ovsbr0.5", "ovsbr0", "tag=5", "trunks=[]"),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_external_id_is_one_string_whatever_is_in_it() {
+    fn external_id_is_one_string() {
         for (value, expected) in [
             ("guest-3", r#"external-ids:"k"="guest-3""#),
             (r#"a"b\c d"#, r#"external-ids:"k"="a\"b\\c d""#),

@@ -21,7 +21,7 @@ use xenplug_sdk::{
 };
 use xenplug_vif::{VifSettings, sources};
 
-/// The interface that a machine without a word about it is taken to have (tools/hotplug/Linux/vif-common.sh, `dom0_ip`).
+/// Interface whose address is taken if nobody names another (tools/hotplug/Linux/vif-common.sh, `dom0_ip`).
 const NETDEV: &str = "eth0";
 
 /// Routed vifs.
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_the_interface_wins_over_the_node() {
+    fn script_argument_netdev_wins_over_the_node() {
         for (nodes, told, expected) in [
             (&[][..], &[][..], "eth0"),
             (&[("gatewaydev", "eth1")], &[], "eth1"),

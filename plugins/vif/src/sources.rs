@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_address_nothing_is_restricted() {
+    fn vif_without_address_is_unrestricted() {
         assert_eq!(allowed(&device(&[("mac", "00:16:3e:00:00:01")]), false), Ok(None));
     }
 
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_addresses_holds_nothing_else() {
+    fn address_list_with_other_text_is_refused() {
         for list in [
             "",
             " ",
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hardware_address_can_be_the_only_restriction() {
+    fn mac_can_be_the_only_restriction() {
         let nodes = [("mac", "00:16:3e:00:00:01")];
         let sources = allowed(&device(&nodes), true).unwrap().unwrap();
         assert_eq!(sources.mac.as_deref(), Some("00:16:3e:00:00:01"));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hardware_address_that_is_asked_for_has_to_be_there() {
+    fn missing_mac_for_the_mac_filter_is_refused() {
         assert_eq!(
             allowed(&device(&[("ip", "10.0.0.2")]), true),
             Err(Error::invalid("mac", "is missing"))

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_may_be_left_out() {
+    fn absent_nodes_are_none() {
         assert_eq!(
             settings(&[]),
             Ok(VifSettings {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_may_be_named() {
+    fn all_nodes_are_read() {
         let settings = settings(&[("vifname", "web"), ("mtu", "9000"), ("ip", "10.0.0.2")]).unwrap();
         assert_eq!((settings.name.as_deref(), settings.mtu), (Some("web"), Some(9000)));
         assert_eq!(settings.allowed.clone().unwrap().ipv4, ["10.0.0.2"]);
@@ -117,19 +117,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_not_empty() {
+    fn empty_node_is_refused() {
         for key in ["vifname", "mtu", "ip"] {
             assert_eq!(settings(&[(key, "")]), Err(Error::invalid(key, "is empty")));
         }
     }
 
     #[test]
-    fn an_mtu_of_zero_is_none() {
+    fn mtu_of_zero_is_none() {
         assert_eq!(settings(&[("mtu", "0")]).map(|settings| settings.mtu), Ok(None));
     }
 
     #[test]
-    fn an_mtu_is_a_number() {
+    fn mtu_is_a_number() {
         for mtu in ["large", "-1", "1500 ", "99999999999"] {
             assert!(
                 matches!(settings(&[("mtu", mtu)]), Err(Error::InvalidParams(bad)) if bad.key == "mtu"),

@@ -249,7 +249,7 @@ impl SharedHelpers {
     fn read_output(&self, process: &dyn Process, tag: &str, running: &HelperProcess) {
         let mut table = self.table();
         let Some(helper) = table.get_mut(tag) else { return };
-        for line in helper.output.add(&process.said(running)) {
+        for line in helper.output.add(&process.output(running)) {
             info!(helper = running.helper, pid = running.pid, "{line}");
         }
     }

@@ -70,16 +70,15 @@ impl LookupRoot {
                 granted: true,
             })
         });
-        real.max_by_key(|place| place.directory.components().count())
-            .or_else(|| {
-                let rest = path.strip_prefix(DEV).ok().filter(|_| link.of_dev)?.into();
-                Some(Self {
-                    directory: DEV.into(),
-                    rest,
-                    access: link.access,
-                    granted: false,
-                })
+        real.max_by_key(|root| root.directory.components().count()).or_else(|| {
+            let rest = path.strip_prefix(DEV).ok().filter(|_| link.of_dev)?.into();
+            Some(Self {
+                directory: DEV.into(),
+                rest,
+                access: link.access,
+                granted: false,
             })
+        })
     }
 
     /// The link that was found here.
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_links_target_is_a_path_from_where_the_link_is() {
+    fn link_target_is_relative_to_the_link() {
         for (directory, link, rest, expected) in [
             ("/srv/images", "a.img", "", Some("/srv/images/a.img")),
             ("/srv/images", "../a.img", "", Some("/srv/a.img")),

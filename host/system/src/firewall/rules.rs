@@ -311,13 +311,13 @@ mod tests {
     }
 
     #[test]
-    fn without_sources_nothing_passes() {
+    fn nothing_passes_without_sources() {
         let rules = Rules::of(&Sources::default()).expect("well-formed");
         assert!(rules.frames.iter().all(|rule| rule.verdict == Verdict::Drop));
     }
 
     #[test]
-    fn a_family_without_sources_has_no_rule_that_lets_it_pass() {
+    fn family_without_sources_never_passes() {
         let passing = |sources: &Sources, kind: u16| {
             let rules = Rules::of(sources).expect("well-formed");
             let passing = rules.frames.into_iter().filter(|rule| rule.verdict == Verdict::Pass);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_tested_by_the_bits_that_count() {
+    fn prefix_rule_masks_host_bits() {
         let test = |text: &str| within(Header::Network, 12, text.parse().expect("a prefix"));
         assert_eq!(test("0.0.0.0/0"), []);
         assert_eq!(test("10.0.0.1/32"), [is(Header::Network, 12, &[10, 0, 0, 1])]);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn mixed_up_and_endless_sources_are_refused() {
+    fn mixed_or_excessive_sources_are_refused() {
         let mut mixed = sources(&["10.0.0.1"], &["2001:db8::1"]);
         std::mem::swap(&mut mixed.ipv4, &mut mixed.ipv6);
         assert!(matches!(Rules::of(&mixed), Err(Error::Invalid { key: "ip", .. })));

@@ -11,7 +11,7 @@ fn rule(args: &[&str]) -> HelperRule {
 }
 
 #[test]
-fn a_name_pattern_matches_whole_names_or_beginnings() {
+fn name_pattern_matches_whole_names_or_prefixes() {
     for (pattern, name, expected) in [
         ("xenbr*", "xenbr0", true),
         ("xenbr*", "xenbr", true),
@@ -61,7 +61,7 @@ fn arguments_match_their_patterns_one_by_one() {
 }
 
 #[test]
-fn a_route_is_granted_within_a_prefix_and_not_around_it() {
+fn route_is_granted_within_a_prefix_only() {
     let operator = Operator::of_configuration();
     let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
     let none = NetworkGrant::new(&operator, Vec::new());
@@ -84,7 +84,7 @@ fn a_route_is_granted_within_a_prefix_and_not_around_it() {
 }
 
 #[test]
-fn a_rule_with_a_pattern_covers_the_names_that_fit() {
+fn pattern_rule_covers_matching_names() {
     let rule = |path: &str, access| PathRule {
         path: path.into(),
         access,
@@ -122,7 +122,7 @@ fn a_rule_with_a_pattern_covers_the_names_that_fit() {
 }
 
 #[test]
-fn the_most_specific_rule_counts() {
+fn most_specific_rule_counts() {
     let rule = |path: &str, access| PathRule {
         path: path.into(),
         access,

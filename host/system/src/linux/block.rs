@@ -16,7 +16,7 @@ use crate::{
     sync::lock,
 };
 
-/// Files, block devices and loop devices of this machine.
+/// Files, block devices and loop devices of this host.
 #[derive(Debug, Default)]
 pub(crate) struct LinuxBlock {
     sources: Mutex<HashMap<u64, Arc<OpenSource>>>,

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_message_is_read_back() {
         let mut written = Messages::one(16, NLM_F_ACK, &[1, 2, 3, 4]);
         written.text(3, "vif1.0").nest(18, |messages| {
             messages.text(1, "bridge").attribute(2, &[]);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_or_lies_about_its_length_ends_quietly() {
+    fn truncated_message_is_ignored() {
         let mut written = Messages::one(16, 0, &[0; 16]);
         written.text(3, "vif1.0").attribute(4, &[0; 4]);
         let whole = written.buffer;

@@ -1,8 +1,8 @@
 //! nftables at the ingress of links, by netlink (net/netfilter/nf_tables_api.c).
 //!
-//! All that comes out of a link passes its ingress before a bridge, a route or this machine sees it. Each link has a
+//! All that comes out of a link passes its ingress before a bridge, a route or this host sees it. Each link has a
 //! table of its own, `netdev xenplug-<link>`: the kernel looks through the whole table whenever a rule is added, which
-//! with a thousand cards in one would take milliseconds. What is written is one batch, which the kernel takes as a whole
+//! with a thousand vifs in one would take milliseconds. The rules are written in one batch, which the kernel takes as a whole
 //! or not at all.
 
 mod encode;

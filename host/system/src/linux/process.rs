@@ -1,9 +1,9 @@
-//! Helper programs of this machine.
+//! Helper programs of this host.
 
 mod cgroup;
+mod output;
 mod spawn;
 mod tree;
-mod voice;
 
 use std::{
     collections::HashMap,
@@ -28,8 +28,8 @@ use rustix::{
 
 use self::{
     cgroup::Cgroups,
+    output::OutputPipes,
     tree::{Member, Tree},
-    voice::Voices,
 };
 use super::retry::retry;
 use crate::{
@@ -45,13 +45,13 @@ const OUTPUT: usize = 64 * 1024;
 /// Time that the kernel has to end a process that was sent SIGKILL.
 const DEATH: Duration = Duration::from_secs(5);
 
-/// Helper programs of this machine.
+/// Helper programs of this host.
 #[derive(Debug, Default)]
 pub(crate) struct LinuxProcess {
     cgroups: Cgroups,
     /// Helpers started by this process, which has to reap them.
     children: Mutex<HashMap<u32, Child>>,
-    voices: Voices,
+    output_pipes: OutputPipes,
 }
 
 impl Process for LinuxProcess {
@@ -110,10 +110,10 @@ impl Process for LinuxProcess {
         tag: &str,
     ) -> Result<HelperProcess, Error> {
         let command = grant.command(helper, arguments)?;
-        let (voice, [stdout, stderr]) =
-            voice::pipe().map_err(|error| Error::io(format!("make a pipe for the helper {helper:?}"), &error))?;
+        let (pipe, [stdout, stderr]) =
+            output::pipe().map_err(|error| Error::io(format!("make a pipe for the helper {helper:?}"), &error))?;
         let (child, kept) = self.spawn(&command, tag, stdout.into(), stderr.into())?;
-        self.voices.hear(&kept, voice);
+        self.output_pipes.add(&kept, pipe);
         let mut children = lock(&self.children);
         // Those that ended unasked.
         children.retain(|_, child| matches!(child.try_wait(), Ok(None)));
@@ -126,8 +126,8 @@ impl Process for LinuxProcess {
         Member::of(kept.pid).is_some_and(|member| member.started == kept.started)
     }
 
-    fn said(&self, kept: &HelperProcess) -> Vec<u8> {
-        self.voices.said(kept)
+    fn output(&self, kept: &HelperProcess) -> Vec<u8> {
+        self.output_pipes.output(kept)
     }
 
     fn end(&self, kept: &HelperProcess, grace: Duration) -> Result<(), Error> {
@@ -143,7 +143,7 @@ impl Process for LinuxProcess {
             self.reap(kept.pid);
             if members.is_empty() {
                 self.cgroups.remove(kept.pid);
-                self.voices.forget(kept);
+                self.output_pipes.forget(kept);
                 return Ok(());
             }
             let now = Instant::now();

@@ -42,24 +42,24 @@ pub(super) fn find(grant: &BlockGrant, wanted: &Path, access: Access) -> Result<
     let mut link = None;
     for _ in 0..=MAX_LINKS {
         let canonical = |path: &Path| path.canonicalize().ok();
-        let place =
+        let lookup_root =
             LookupRoot::of(grant, &path, link, canonical).ok_or_else(|| lookup::not_granted(wanted, link.is_some()))?;
-        let step = Step::along(&place).map_err(kernel)?;
+        let step = Step::along(&lookup_root).map_err(kernel)?;
         match FileType::from_raw_mode(step.stat.st_mode) {
             FileType::Symlink => {
                 let directory = step.directory().map_err(kernel)?;
-                link = Some(place.link(step.stat.st_uid == 0 && on_dev(&directory, &step.stat)));
+                link = Some(lookup_root.link(step.stat.st_uid == 0 && on_dev(&directory, &step.stat)));
                 path = step.target(&directory).map_err(kernel)?;
             }
             FileType::RegularFile => {
-                place.permit(wanted, access, false)?;
+                lookup_root.permit(wanted, access, false)?;
                 return Ok(Found {
                     fd: step.fd,
                     stat: step.stat,
                 });
             }
             FileType::BlockDevice => {
-                place.permit(wanted, access, on_dev(&path, &step.stat))?;
+                lookup_root.permit(wanted, access, on_dev(&path, &step.stat))?;
                 return Ok(Found {
                     fd: step.fd,
                     stat: step.stat,
@@ -94,18 +94,18 @@ struct Step {
 
 impl Step {
     /// Goes along a path to its end, or to the first link on it.
-    fn along(place: &LookupRoot) -> Result<Self, Errno> {
-        let open = || fs::open(&place.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    fn along(lookup_root: &LookupRoot) -> Result<Self, Errno> {
+        let open = || fs::open(&lookup_root.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let root = retry_on_intr(open)?;
-        match beneath(&root, &place.rest) {
+        match beneath(&root, &lookup_root.rest) {
             Ok(fd) => Ok(Self {
                 stat: fs::fstat(&fd)?,
                 fd,
                 root,
-                at: place.rest.clone(),
+                at: lookup_root.rest.clone(),
                 rest: PathBuf::new(),
             }),
-            Err(Errno::LOOP) => Self::to_first_link(root, &place.rest),
+            Err(Errno::LOOP) => Self::to_first_link(root, &lookup_root.rest),
             Err(errno) => Err(errno),
         }
     }

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_mountinfo_tells_what_is_mounted_and_how() {
+    fn mountinfo_line_is_parsed() {
         let mount = |line| Mount::parse(line).map(|mount| (mount.major, mount.minor, mount.read_only, mount.point));
         assert_eq!(
             mount("36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue"),

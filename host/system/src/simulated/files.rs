@@ -106,16 +106,16 @@ impl Files {
         let mut path = wanted.to_owned();
         let mut link = None;
         for _ in 0..=MAX_LINKS {
-            let place = LookupRoot::of(grant, &path, link, |path| self.canonical(path))
+            let lookup_root = LookupRoot::of(grant, &path, link, |path| self.canonical(path))
                 .ok_or_else(|| lookup::not_granted(wanted, link.is_some()))?;
             let directory = self
-                .canonical(&place.directory)
+                .canonical(&lookup_root.directory)
                 .ok_or_else(|| lookup::missing(wanted))?;
-            let (at, rest) = self.to_first_link(directory, &place.rest);
+            let (at, rest) = self.to_first_link(directory, &lookup_root.rest);
             match self.nodes.get(&at) {
                 Some(Node::Symlink(target)) => {
                     let directory = at.parent().unwrap_or(Path::new("/"));
-                    link = Some(place.link(at.starts_with(DEV)));
+                    link = Some(lookup_root.link(at.starts_with(DEV)));
                     path = lookup::target(directory, target, &rest).ok_or_else(|| lookup::not_granted(wanted, true))?;
                 }
                 Some(Node::Disk {
@@ -125,7 +125,7 @@ impl Files {
                     read_only,
                 }) => {
                     let is_file = matches!(identity, SourceIdentity::File { .. });
-                    place.permit(wanted, access, !is_file && at.starts_with(DEV))?;
+                    lookup_root.permit(wanted, access, !is_file && at.starts_with(DEV))?;
                     if *read_only && access == Access::ReadWrite {
                         return Err(lookup::read_only(if is_file { "File" } else { "Device" }, wanted));
                     }

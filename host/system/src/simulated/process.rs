@@ -76,7 +76,7 @@ impl Process for SimulatedProcess {
         self.0.world().processes.get(&kept.pid) == Some(kept)
     }
 
-    fn said(&self, _: &HelperProcess) -> Vec<u8> {
+    fn output(&self, _: &HelperProcess) -> Vec<u8> {
         Vec::new()
     }
 

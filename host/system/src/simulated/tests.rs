@@ -21,7 +21,7 @@ fn host() -> (Platform, Arc<SimHost>, BlockGrant) {
 }
 
 #[test]
-fn the_planned_call_fails_and_no_other() {
+fn planned_call_fails_and_no_other() {
     let (system, host, grant) = host();
     let error = Error::Busy("planned".into());
     host.fail(Operation::Open, 2, error.clone());
@@ -38,7 +38,7 @@ fn the_planned_call_fails_and_no_other() {
 }
 
 #[test]
-fn a_snapshot_tells_what_was_left_behind() {
+fn snapshot_shows_leftovers() {
     let (system, host, grant) = host();
     let vif: IfName = "vif1.0".parse().expect("a name");
     let before = host.snapshot();
@@ -67,7 +67,7 @@ fn a_snapshot_tells_what_was_left_behind() {
 }
 
 #[test]
-fn a_dead_daemon_leaves_what_others_have_open() {
+fn loop_device_in_use_survives_its_daemon() {
     let (system, host, grant) = host();
     let source = system
         .block

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_of_cgroup_v2_is_found_among_the_mounts() {
+    fn cgroup_v2_mount_is_found() {
         let whole = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
         assert_eq!(mount_point(whole), Some(Path::new("/sys/fs/cgroup")));
         for other in [

@@ -6,7 +6,7 @@ use super::*;
 use crate::grant::{HelperRule, Operator};
 
 #[test]
-fn without_cgroups_the_whole_tree_is_ended_too() {
+fn helper_tree_is_ended_without_cgroups() {
     let directory = tempfile::tempdir().expect("a directory");
     let written = directory.path().join("pid");
     for (name, away) in [
@@ -22,7 +22,7 @@ fn without_cgroups_the_whole_tree_is_ended_too() {
         let processes = LinuxProcess {
             cgroups: Cgroups::none(),
             children: Mutex::default(),
-            voices: Voices::default(),
+            output_pipes: OutputPipes::default(),
         };
         let arguments = vec!["-c".to_owned(), script];
         let rule = HelperRule {

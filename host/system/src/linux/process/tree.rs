@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_read_whatever_its_name() {
+    fn process_stat_is_parsed_whatever_its_name() {
         let rest = "S 7 42 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9876 0 0";
         for name in ["sh", "a b", ") S 1 1 1", "x) (y"] {
             let member = Member {

@@ -19,7 +19,7 @@ use rustix::{
 
 use super::tree::Member;
 use crate::{
-    process::{HelperProcess, SAID_MAX},
+    process::{HelperProcess, OUTPUT_MAX},
     sync::lock,
 };
 
@@ -37,19 +37,19 @@ fn open(path: &str, access: OFlags) -> io::Result<OwnedFd> {
 
 /// The pipes of helpers that go on, by process, with the time it started.
 #[derive(Debug, Default)]
-pub(super) struct Voices {
+pub(super) struct OutputPipes {
     pipes: Mutex<HashMap<u32, (u64, File)>>,
 }
 
-impl Voices {
+impl OutputPipes {
     /// Keeps the pipe of a helper that was started.
-    pub(super) fn hear(&self, kept: &HelperProcess, pipe: File) {
+    pub(super) fn add(&self, kept: &HelperProcess, pipe: File) {
         lock(&self.pipes).insert(kept.pid, (kept.started, pipe));
     }
 
     /// Takes the output since the last call. A helper whose pipe cannot be opened, as it closed its streams, says
     /// nothing.
-    pub(super) fn said(&self, kept: &HelperProcess) -> Vec<u8> {
+    pub(super) fn output(&self, kept: &HelperProcess) -> Vec<u8> {
         let mut pipes = lock(&self.pipes);
         if pipes.get(&kept.pid).is_none_or(|(started, _)| *started != kept.started) {
             let Some(pipe) = of_earlier_daemon(kept) else {
@@ -57,12 +57,12 @@ impl Voices {
             };
             pipes.insert(kept.pid, (kept.started, pipe));
         }
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         if let Some((_, pipe)) = pipes.get_mut(&kept.pid) {
             // It ends with an error, as there is nothing more for now.
-            let _ = pipe.take(SAID_MAX as u64).read_to_end(&mut said);
+            let _ = pipe.take(OUTPUT_MAX as u64).read_to_end(&mut output);
         }
-        said
+        output
     }
 
     /// Closes the pipe of a helper that has ended.
