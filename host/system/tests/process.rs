@@ -387,7 +387,7 @@ fn no_zombie_and_no_cgroup_remains() {
     use xenplug_system::grant::{HelperRule, Operator, ProcessGrant};
     let fixture = Fixture::linux();
     let parent = own_cgroup();
-    // Another daemon on the machine may have left one, which has no member either.
+    // Another daemon on the host may have left one, which has no member either.
     let foreign = parent.as_ref().map(|parent| Foreign::new(parent));
     let foreign_name = foreign.as_ref().map(Foreign::name);
     let before: Vec<_> = parent.iter().flat_map(|parent| empty_cgroups(parent)).collect();

@@ -30,14 +30,14 @@ impl Command {
         }
     }
 
-    /// With another argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
@@ -87,7 +87,7 @@ impl fmt::Display for Command {
 }
 
 impl Undo {
-    /// By this call, if what it undoes ended with exit code 0: another code says that nothing was done.
+    /// Undoes by this call, if what it undoes ended with exit code 0: another code says that nothing was done.
     pub fn by(command: Command) -> Self {
         Self(process::Undo {
             helper: command.helper,
@@ -97,7 +97,7 @@ impl Undo {
         })
     }
 
-    /// This exit code of it says as well that there is nothing left to undo.
+    /// Adds an exit code of it that says that there is nothing left to undo.
     #[must_use]
     pub fn settled_by(mut self, code: u32) -> Self {
         self.0.settled.push(code);

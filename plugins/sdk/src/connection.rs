@@ -59,14 +59,14 @@ impl Description {
         self
     }
 
-    /// Its [`Handler::disconnect`](crate::Handler::disconnect) does something, and is to be called.
+    /// Declares that its [`Handler::disconnect`](crate::Handler::disconnect) does something, and is to be called.
     pub fn with_disconnect(mut self) -> Self {
         self.disconnects = true;
         self
     }
 }
 
-/// As `physical-device` is written: both numbers in hexadecimal (drivers/block/xen-blkback/xenbus.c,
+/// Formats a value for `physical-device`: both numbers in hexadecimal (drivers/block/xen-blkback/xenbus.c,
 /// `backend_changed`).
 impl std::fmt::Display for DeviceNumber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

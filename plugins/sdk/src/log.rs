@@ -2,22 +2,22 @@
 
 use crate::bindings::xen::hotplug::log;
 
-/// For the handler's author.
+/// Logs for the handler's author.
 pub fn debug(message: &str) {
     log::write(log::Level::Debug, message);
 }
 
-/// For the operator, on a good day.
+/// Logs for the operator, on a good day.
 pub fn info(message: &str) {
     log::write(log::Level::Info, message);
 }
 
-/// For the operator, to look into.
+/// Logs for the operator, to look into.
 pub fn warn(message: &str) {
     log::write(log::Level::Warn, message);
 }
 
-/// For the operator, to act on.
+/// Logs for the operator, to act on.
 pub fn error(message: &str) {
     log::write(log::Level::Error, message);
 }

@@ -29,7 +29,7 @@ impl Addresses {
     }
 }
 
-/// One address; a length behind it is that of its network, and says nothing here.
+/// Parses one address; a length behind it is that of its network, and is ignored.
 fn parse(text: &str) -> Result<Ipv4Addr, Error> {
     let (address, length) = text.split_once('/').unwrap_or((text, "32"));
     let fits = length.parse::<u8>().is_ok_and(|length| length <= 32);
