@@ -63,7 +63,6 @@ impl Command {
     ) -> Result<Output, ResourceError> {
         let (process, grant) = (&access.platform.process, access.process()?);
         grant.command(helper, arguments)?;
-        let instance = resources.header().instance();
         let tag = resources.own_tag();
         let command = undo.command.clone();
         let intent = Self {
@@ -71,7 +70,7 @@ impl Command {
             undo,
             outcome: Outcome::Unknown,
         };
-        access.shared.undo.hold(&command, &instance);
+        access.shared.undo.hold(&command, &tag);
         let ran = resources.acquire(intent, |held| {
             let output = process.run(grant, helper, arguments, &tag, limit)?;
             held.outcome = match output.code == 0 || held.undo.after_failure {
@@ -92,7 +91,7 @@ impl Command {
             resources.forget_last()?;
         }
         if did_nothing {
-            access.shared.undo.release(&command, &instance);
+            access.shared.undo.release(&command, &tag);
         }
         ran.map(|(output, _)| output)
     }
@@ -103,12 +102,12 @@ impl ResourceKind for Command {
         format!("the effect that {} undoes", self.undo.command)
     }
 
-    fn release(&self, owner: &Header, access: HostAccess<'_>) -> Result<(), Error> {
+    fn release(&self, _: &Header, access: HostAccess<'_>) -> Result<(), Error> {
         let (process, command) = (&*access.platform.process, &self.undo.command);
         if self.outcome == Outcome::Nothing {
             return tagged::end(process, &self.tag);
         }
-        if !access.shared.undo.release(command, &owner.instance()) {
+        if !access.shared.undo.release(command, &self.tag) {
             return Ok(());
         }
         // The helper may still be at what is to be undone.
@@ -126,9 +125,9 @@ impl ResourceKind for Command {
         tagged::end(process, &self.tag)
     }
 
-    fn register(&self, owner: &Header, shared: &SharedResources) {
+    fn register(&self, _: &Header, shared: &SharedResources) {
         if self.outcome != Outcome::Nothing {
-            shared.undo.hold(&self.undo.command, &owner.instance());
+            shared.undo.hold(&self.undo.command, &self.tag);
         }
     }
 }
