@@ -11,8 +11,8 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Shipped binaries that the demo runs, and the tool that makes components.
-const SHIPPED: [&str; 2] = ["xenplugd", components::COMPONENTIZE];
+/// The daemon, the one without root, and the tool that makes components.
+const SHIPPED: [&str; 3] = ["xenplugd", "xenplugd-simulated", components::COMPONENTIZE];
 
 /// The demo's own program.
 const DEMO: &str = "xenplug-demo";

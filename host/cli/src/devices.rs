@@ -15,7 +15,7 @@ use xenplug_toolstack::{Error as CallError, Progress, Spec, SpecError, Toolstack
 use xenplug_xenbus::DomId;
 use xenplug_xenstore::Endpoint;
 
-use crate::{USAGE, complain};
+use crate::exit::{USAGE, complain};
 
 /// Long help of `attach`.
 pub(crate) const ATTACH: &str = "\

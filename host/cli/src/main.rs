@@ -1,6 +1,7 @@
 //! xenplug: the operator's command.
 
 mod devices;
+mod exit;
 mod scripts;
 mod status;
 mod watch;
@@ -13,6 +14,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use devices::{Attach, Detach, Prepare};
+use exit::{USAGE, complain};
 use scripts::Scripts;
 use watch::Watch;
 use xenplug_control::{Client, Settings, error_chain};
@@ -70,9 +72,6 @@ enum Failure {
     #[error(transparent)]
     Devices(#[from] devices::Error),
 }
-
-/// Exit code of usage and configuration errors, which is clap's as well.
-const USAGE: u8 = 2;
 
 impl Failure {
     fn exit_code(&self) -> ExitCode {
@@ -140,9 +139,4 @@ fn client(arguments: &Arguments) -> Client {
         None
     });
     Client::new(&settings.unwrap_or_default().socket)
-}
-
-fn complain(text: &str) {
-    // There is nowhere else to report to.
-    let _ = writeln!(io::stderr(), "xenplug: {text}");
 }

@@ -182,7 +182,7 @@ impl Scripts {
                     unreplaced: name::unreplaced(&self.folder),
                     folder: &self.folder,
                     program: &self.shim,
-                    unusable: check_program(&self.shim).err(),
+                    unusable: check_program(&self.shim).err().map(|error| error_chain(&error)),
                     daemon: status(&settings),
                     settings: &settings,
                 };

@@ -18,7 +18,6 @@ mod metrics;
 mod plugins;
 mod request_index;
 mod retry;
-mod simulated;
 mod store_bridge;
 #[cfg(test)]
 mod tests;
@@ -85,14 +84,22 @@ struct Arguments {
     /// Check the configuration and the plugins, and exit.
     #[arg(long)]
     check: bool,
-    /// Serve a simulated host that exists only in memory, to try things out without root. FILE is TOML: `files = [{ path =
-    /// "/srv/a.img", size = "64MiB" }]`, `bridges = ["xenbr0"]`, `links = ["vif3.0"]`.
-    #[arg(long, value_name = "FILE")]
-    simulated: Option<PathBuf>,
 }
 
 /// Runs the program. Its arguments and exit codes are those of `xenplugd --help`.
 pub fn main() -> ExitCode {
+    main_on(|mode| {
+        let platform = Platform::linux()?;
+        Ok(match mode {
+            // The original scripts may set up devices as well.
+            Mode::Dom0 => platform.beside_scripts(),
+            Mode::DriverDomain => platform,
+        })
+    })
+}
+
+/// Runs the program on another platform than this host.
+pub fn main_on(platform: impl FnOnce(Mode) -> anyhow::Result<Platform>) -> ExitCode {
     if std::env::args_os()
         .nth(1)
         .is_some_and(|argument| argument == plugins::load::COMPILE)
@@ -115,7 +122,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&arguments, config) {
+    match run(&arguments, config, platform) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{}", Chain(error.as_ref()));
@@ -124,17 +131,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
-    let platform = match &arguments.simulated {
-        Some(description) => simulated::host(description)?,
-        None => Platform::linux()?,
-    };
+fn run(
+    arguments: &Arguments,
+    config: Config,
+    platform: impl FnOnce(Mode) -> anyhow::Result<Platform>,
+) -> anyhow::Result<()> {
+    let platform = platform(config.mode)?;
     xenplug_system::raise_descriptors()?;
-    // In dom0 the original scripts may set up devices as well.
-    let platform = match config.mode {
-        Mode::Dom0 if arguments.simulated.is_none() => platform.beside_scripts(),
-        Mode::Dom0 | Mode::DriverDomain => platform,
-    };
     let (bridge, questions) = StoreBridge::new(config.mode);
     let shared = Arc::new(SharedResources::new(bridge));
     let loader = Arc::new(Loader::new(&config, platform.clone(), Arc::clone(&shared))?);

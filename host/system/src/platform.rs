@@ -1,12 +1,8 @@
-//! One implementation of each trait, together: Linux, or a simulated host.
+//! One implementation of each trait, together.
 
 use std::sync::Arc;
 
-use crate::{
-    Block, Error, Firewall, Locks, Network, Process, linux,
-    lock::NoScripts,
-    simulated::{SimHost, SimulatedBlock, SimulatedFirewall, SimulatedNetwork, SimulatedProcess},
-};
+use crate::{Block, Error, Firewall, Locks, Network, Process, linux, lock::NoScripts};
 
 /// What devices need of the host.
 #[derive(Clone)]
@@ -41,25 +37,6 @@ impl Platform {
         Self {
             locks: Arc::new(linux::LinuxLocks::default()),
             ..self
-        }
-    }
-
-    /// A simulated host, and the handle by which a test plays the rest of the world on it.
-    pub fn simulated() -> (Self, Arc<SimHost>) {
-        let host = Arc::new(SimHost::default());
-        (host.system(), host)
-    }
-}
-
-impl SimHost {
-    /// Platform of one daemon on this host, like [`Platform::linux`]. A test may make several.
-    pub fn system(self: &Arc<Self>) -> Platform {
-        Platform {
-            block: Arc::new(SimulatedBlock::on(self.clone())),
-            network: Arc::new(SimulatedNetwork(self.clone())),
-            firewall: Arc::new(SimulatedFirewall(self.clone())),
-            process: Arc::new(SimulatedProcess(self.clone())),
-            locks: Arc::new(NoScripts),
         }
     }
 }

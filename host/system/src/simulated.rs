@@ -16,21 +16,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
-    sync::{Mutex, MutexGuard, mpsc::Sender},
+    sync::{Arc, Mutex, MutexGuard, mpsc::Sender},
 };
 
-pub(crate) use self::{
-    block::SimulatedBlock, firewall::SimulatedFirewall, network::SimulatedNetwork, process::SimulatedProcess,
+use self::{
+    block::SimulatedBlock, faults::Faults, files::Files, firewall::SimulatedFirewall, network::SimulatedNetwork,
+    process::SimulatedProcess,
 };
-use self::{faults::Faults, files::Files};
 pub use self::{
     faults::{Operation, Trouble},
     process::Program,
 };
 use crate::{
-    Error,
+    Error, Platform,
     block::LoopDevice,
     firewall::Sources,
+    lock::NoScripts,
     network::{IfName, Link, Prefix, Route},
     process::HelperProcess,
     sync::lock,
@@ -93,7 +94,26 @@ pub struct Snapshot {
     pub sources: usize,
 }
 
+impl Platform {
+    /// A simulated host, and the handle by which a test plays the rest of the world on it.
+    pub fn simulated() -> (Self, Arc<SimHost>) {
+        let host = Arc::new(SimHost::default());
+        (host.system(), host)
+    }
+}
+
 impl SimHost {
+    /// Platform of one daemon on this host, like [`Platform::linux`]. A test may make several.
+    pub fn system(self: &Arc<Self>) -> Platform {
+        Platform {
+            block: Arc::new(SimulatedBlock::on(self.clone())),
+            network: Arc::new(SimulatedNetwork(self.clone())),
+            firewall: Arc::new(SimulatedFirewall(self.clone())),
+            process: Arc::new(SimulatedProcess(self.clone())),
+            locks: Arc::new(NoScripts),
+        }
+    }
+
     /// Makes the `nth` call from now on of an operation fail, 1 being the next one. It has no effect then.
     pub fn fail(&self, operation: Operation, nth: usize, error: Error) {
         self.world().faults.add(operation, nth, error);

@@ -31,7 +31,7 @@ pub struct Config {
     pub directory: PathBuf,
     /// The file's text.
     pub text: String,
-    /// The description of the machine, if the daemon is to plug into one that exists only in memory.
+    /// Description of the host, for a daemon on one that exists only in memory.
     pub simulated: Option<PathBuf>,
     /// The seconds of processor time that the daemon may use, and so may each program that it starts, if that is limited.
     pub processor: Option<u32>,
@@ -339,9 +339,10 @@ pub fn plugins_directory() -> Result<PathBuf> {
 }
 
 fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Result<Command> {
-    let program = match env::var_os("XENPLUGD") {
-        Some(program) => PathBuf::from(program),
-        None => build_directory()?.join("xenplugd"),
+    let program = match (&config.simulated, env::var_os("XENPLUGD")) {
+        (Some(_), _) => build_directory()?.join("xenplugd-simulated"),
+        (None, Some(program)) => PathBuf::from(program),
+        (None, None) => build_directory()?.join("xenplugd"),
     };
     ensure!(
         program.exists(),
@@ -363,8 +364,8 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
         // A thread that cannot begin ends the program, and should at once.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
-    if let Some(machine) = &config.simulated {
-        command.arg("--simulated").arg(machine);
+    if let Some(host) = &config.simulated {
+        command.env("XENPLUG_SIMULATED_HOST", host);
     }
     Ok(command)
 }

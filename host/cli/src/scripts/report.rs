@@ -40,7 +40,7 @@ pub(super) struct Report<'a> {
     pub(super) folder: &'a Path,
     pub(super) program: &'a Path,
     /// Error of the shims' program.
-    pub(super) unusable: Option<super::Error>,
+    pub(super) unusable: Option<String>,
     pub(super) daemon: Result<Status, xenplug_control::Error>,
     pub(super) settings: &'a Settings,
 }
@@ -68,7 +68,7 @@ impl Report<'_> {
             "shim": {
                 "program": self.program,
                 "usable": self.unusable.is_none(),
-                "error": self.unusable.as_ref().map(|error| error_chain(error)),
+                "error": self.unusable,
             },
             "daemon": {
                 "answers": self.daemon.is_ok(),
@@ -112,7 +112,7 @@ impl Report<'_> {
         let _ = writeln!(text, "\nin {}", self.folder.display());
         let _ = match &self.unusable {
             None => writeln!(text, "shim: {}", self.program.display()),
-            Some(error) => writeln!(text, "shim: {}", error_chain(error)),
+            Some(error) => writeln!(text, "shim: {error}"),
         };
         let _ = match &self.daemon {
             Ok(status) if status.mode == "dom0" => writeln!(text, "xenplugd answers"),

@@ -23,13 +23,13 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open},
+    process::{PidfdFlags, Signal, pidfd_open},
 };
 
 use self::{
     cgroup::Cgroups,
     output::OutputPipes,
-    tree::{Member, Tree},
+    tree::{Member, Tree, pid_of},
 };
 use super::retry::retry;
 use crate::{
@@ -267,10 +267,6 @@ fn wait_for(pid: u32, most: Duration) {
         Some(fd) => _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], timespec(most).as_ref()),
         None => sleep(Duration::from_millis(1)),
     }
-}
-
-fn pid_of(pid: u32) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
 fn timespec(duration: Duration) -> Option<Timespec> {

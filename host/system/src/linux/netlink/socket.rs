@@ -214,7 +214,7 @@ pub(in crate::linux) fn subscribe_to_links() -> io::Result<Socket> {
     const RTNLGRP_LINK: u32 = 1;
     let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
     socket.bind_auto()?;
-    // A thousand cards may appear at once.
+    // A thousand vifs may appear at once.
     let size: libc::c_int = 8 << 20;
     let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or_default();
     // SAFETY: the kernel reads one int of that length. That it refuses leaves the default, which is no fault.

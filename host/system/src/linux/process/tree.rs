@@ -5,12 +5,9 @@ use std::{
     fs, io,
 };
 
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{
-    pid_of,
-    spawn::{HELPER, LEADER, TAG},
-};
+use super::spawn::{HELPER, LEADER, TAG};
 use crate::{linux::retry::retry, process::HelperProcess};
 
 /// A process that lives, by an identity that no other has.
@@ -40,6 +37,11 @@ impl Member {
             let _ = pidfd_send_signal(&fd, signal);
         }
     }
+}
+
+/// Converts a process number for the kernel.
+pub(super) fn pid_of(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
 /// When a process started, though it may have ended and not been waited for.

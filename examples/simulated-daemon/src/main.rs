@@ -1,14 +1,20 @@
-//! A simulated host in memory, from a description in a file: to try things out without root.
+//! `xenplugd` on a host that exists only in memory: for the demo without root.
+//!
+//! `XENPLUG_SIMULATED_HOST` names a file that describes the host, in TOML: `files = [{ path = "/srv/a.img", size = "64MiB" }]`,
+//! `bridges = ["xenbr0"]`, `links = ["vif3.0"]`.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::Context;
 use bytesize::ByteSize;
 use serde::Deserialize;
 use xenplug_system::{Platform, network::IfName};
+
+const HOST: &str = "XENPLUG_SIMULATED_HOST";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,8 +35,15 @@ struct File {
     size: ByteSize,
 }
 
+fn main() -> ExitCode {
+    xenplugd::main_on(|_| {
+        let file = env::var_os(HOST).with_context(|| format!("{HOST} is not set"))?;
+        host(Path::new(&file))
+    })
+}
+
 /// Creates the host that a file describes.
-pub(crate) fn host(description: &Path) -> anyhow::Result<Platform> {
+fn host(description: &Path) -> anyhow::Result<Platform> {
     let what = || format!("cannot read the simulated host {}", description.display());
     let text = fs::read_to_string(description).with_context(what)?;
     let description: Description = toml::from_str(&text).with_context(what)?;
