@@ -98,7 +98,7 @@ pub fn run(host: &DemoHost, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     let mut config = Config::standard(directory, &images)?;
     if host.namespace().is_none() {
         let simulated = directory.join("host.toml");
-        let link = Device::card(GUEST, 0).link();
+        let link = Device::vif(GUEST, 0).link();
         let text =
             format!("files = [{{ path = {image:?}, size = \"64MiB\" }}]\nbridges = [{BRIDGE:?}]\nlinks = [{link:?}]\n");
         fs::write(&simulated, text)?;
@@ -120,7 +120,7 @@ pub fn run(host: &DemoHost, directory: &Path, say: &mut dyn FnMut(&str)) -> Resu
     };
     let before = Baseline::of(&scope)?;
 
-    let (disk, vif) = (Device::disk(GUEST, 0), Device::card(GUEST, 0));
+    let (disk, vif) = (Device::disk(GUEST, 0), Device::vif(GUEST, 0));
     for (device, what, nodes) in [(&disk, "disk", Disk::on(&image)), (&vif, "vif", Vif::on(BRIDGE))] {
         timeline.chapter(&format!("Attach a {what} to guest {GUEST}"));
         let connected = format!("{}/state", device.backend());

@@ -37,7 +37,7 @@ pub fn serve(mut store: Store, ready: impl FnOnce()) -> Result<()> {
             let attached = match device.kind {
                 Kind::Vbd | Kind::Vbd3 | Kind::Vscsi => Some(plug_disk(&mut store, &device)?),
                 Kind::Vif => {
-                    plug_card(&mut store, &mut links, &device)?;
+                    plug_vif(&mut store, &mut links, &device)?;
                     None
                 }
             };
@@ -63,7 +63,7 @@ fn plug_disk(store: &mut Store, device: &Device) -> Result<OwnedFd> {
     Ok(attached)
 }
 
-fn plug_card(store: &mut Store, links: &mut link::Links, device: &Device) -> Result<()> {
+fn plug_vif(store: &mut Store, links: &mut link::Links, device: &Device) -> Result<()> {
     let backend = device.backend();
     let bridge = store.read(&format!("{backend}/bridge"))?;
     let (index, mtu) = links.bridge(&bridge)?;

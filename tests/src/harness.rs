@@ -28,7 +28,7 @@ pub use baseline::{Baseline, Scope};
 pub use call::{Answer, Call};
 pub use daemon::{Config, Daemon, plugins_directory};
 pub use debian_root::{DebianRoot, build_directory};
-pub use guest::{Guest, arrives, with_card};
+pub use guest::{Guest, arrives, with_vif};
 pub use helper::{Helper, ISCSIADM, install, rules};
 pub use kernel::Kernel;
 pub use locker::Locker;

@@ -150,7 +150,7 @@ fn baseline_reports_each_kind_of_leak_in_one_line() -> Result<()> {
 #[test]
 fn baseline_reports_lost_items() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
-    let vif = host.attach_card(3, 0)?;
+    let vif = host.attach_vif(3, 0)?;
     host.expect_connected(&vif)?;
     let baseline = host.baseline()?;
     host.namespace().ip(&format!("link set {} nomaster", vif.link()))?;

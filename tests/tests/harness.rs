@@ -153,7 +153,7 @@ fn original_block_script_attaches_a_file() -> Result<()> {
 fn original_vif_bridge_script_adds_a_port() -> Result<()> {
     let mut host = TestHost::new()?;
     let baseline = host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     host.toolstack().build(3)?;
     host.toolstack().attach(&vif, &Vif::on("xenbr0"))?;
     host.expect_state(&vif, "2")?;
@@ -175,7 +175,7 @@ fn floor_program_attaches_a_disk_and_a_vif() -> Result<()> {
     let mut host = TestHost::new()?;
     let baseline = host.baseline()?;
     let floor = Floor::start(&host)?;
-    let (disk, vif) = (Device::disk(3, 0), Device::card(3, 0));
+    let (disk, vif) = (Device::disk(3, 0), Device::vif(3, 0));
     let image = host.image("a.img", 4)?;
     host.toolstack().build(3)?;
     host.toolstack().attach(&disk, &Disk::on(&image))?;
@@ -208,7 +208,7 @@ fn packets_pass_between_guest_and_bridge() -> Result<()> {
     let _floor = Floor::start(&host)?;
     host.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
     host.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
-    let vif = host.attach_card(3, 0)?;
+    let vif = host.attach_vif(3, 0)?;
     host.expect_connected(&vif)?;
     let guest = Guest::of(&host, &vif, &["10.0.0.2/24", "10.0.0.9/24", "fd00::2/64"])?;
     for (from, to) in [

@@ -108,7 +108,7 @@ fn machine_programs_and_scripts_are_never_run() -> Result<()> {
 fn plug_with_the_original_scripts() -> Result<()> {
     let mut host = TestHost::new()?;
     let image = host.image("a.img", 4)?;
-    let (disk, vif) = (Device::disk(3, 0), Device::card(3, 0));
+    let (disk, vif) = (Device::disk(3, 0), Device::vif(3, 0));
     for (device, nodes) in [(disk, Disk::on(&image)), (vif, Vif::on("xenbr0"))] {
         host.attach(&device, &nodes)?;
         host.expect_state(&device, "2")?;

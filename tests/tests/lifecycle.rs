@@ -63,7 +63,7 @@ fn vif_is_attached_and_detached() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     host.namespace().ip("link set xenbr0 mtu 1400")?;
     let baseline = host.baseline()?;
-    let vif = host.attach_card(3, 0)?;
+    let vif = host.attach_vif(3, 0)?;
     host.expect_connected(&vif)?;
     let link = host.namespace().link(&vif.link())?.context("no link")?;
     assert_eq!(link["master"], "xenbr0");
@@ -82,7 +82,7 @@ fn vif_is_attached_and_detached() -> Result<()> {
 fn vif_gets_the_name_that_the_toolstack_requests() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     host.attach(&vif, &Vif::on("xenbr0").with("vifname", "web0"))?;
     host.expect_connected(&vif)?;
     assert_eq!(host.namespace().ports("xenbr0")?, ["web0"]);
@@ -122,7 +122,7 @@ fn fifty_devices_attach_and_detach_at_once() -> Result<()> {
     for guest in 1..=5 {
         for index in 0..5 {
             devices.push(host.attach_disk(guest, index)?);
-            devices.push(host.attach_card(guest, index)?);
+            devices.push(host.attach_vif(guest, index)?);
         }
     }
     for device in &devices {
@@ -158,7 +158,7 @@ fn reattached_device_connects_again() -> Result<()> {
 #[test]
 fn rebooting_guest_keeps_its_devices() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
-    let (disk, vif) = (host.attach_disk(3, 0)?, host.attach_card(3, 0)?);
+    let (disk, vif) = (host.attach_disk(3, 0)?, host.attach_vif(3, 0)?);
     for device in [&disk, &vif] {
         host.expect_connected(device)?;
     }
@@ -182,7 +182,7 @@ fn rebooting_guest_keeps_its_devices() -> Result<()> {
 fn dead_guest_leaves_nothing() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let (disk, vif) = (host.attach_disk(3, 0)?, host.attach_card(3, 0)?);
+    let (disk, vif) = (host.attach_disk(3, 0)?, host.attach_vif(3, 0)?);
     for device in [&disk, &vif] {
         host.expect_connected(device)?;
     }
@@ -199,7 +199,7 @@ fn removed_backend_directory_is_not_recreated() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
     for delay in 0..20 {
-        let (disk, vif) = (host.attach_disk(3, 0)?, host.attach_card(3, 0)?);
+        let (disk, vif) = (host.attach_disk(3, 0)?, host.attach_vif(3, 0)?);
         std::thread::sleep(std::time::Duration::from_micros(200 * delay));
         for device in [&disk, &vif] {
             host.toolstack().forget(device)?;

@@ -33,7 +33,7 @@ fn batch(host: &mut TestHost, size: u32) -> Result<()> {
     let mut devices = Vec::new();
     for index in 0..size / 2 {
         devices.push(host.attach_disk(3, index)?);
-        devices.push(host.attach_card(3, index)?);
+        devices.push(host.attach_vif(3, index)?);
     }
     for device in &devices {
         host.expect_connected(device)?;

@@ -291,7 +291,7 @@ impl DriverDomain {
 
         let image = self.images().join("disk.img");
         self.sh(&format!("truncate -s 4M {}", image.display()))?;
-        let (disk, vif) = (Device::disk(3, 0).served_by(1), Device::card(3, 0).served_by(1));
+        let (disk, vif) = (Device::disk(3, 0).served_by(1), Device::vif(3, 0).served_by(1));
         self.devices = vec![disk, vif];
         self.host.attach(&disk, &Disk::on(&image))?;
         self.host.attach(&vif, &Vif::on("xenbr0"))?;

@@ -136,7 +136,7 @@ fn invalid_device_fails_with_plugin_key_and_cause() -> Result<()> {
         (vif().with("ip", "10.0.0.300"), "ip"),
     ];
     let disks = disks.into_iter().map(|case| (Device::disk(3, 0), "phy", case));
-    let vifs = vifs.into_iter().map(|case| (Device::card(3, 0), "vif-bridge", case));
+    let vifs = vifs.into_iter().map(|case| (Device::vif(3, 0), "vif-bridge", case));
     for (device, plugin, (nodes, key)) in disks.chain(vifs) {
         host.attach(&device, &nodes)?;
         host.expect_failure(&device, "error", &[plugin, key])

@@ -8,7 +8,7 @@ fn connected(nodes: &Nodes) -> Result<(TestHost, Device)> {
     let mut host = TestHost::with_daemon()?;
     host.namespace().ip("address add 10.0.0.1/24 dev xenbr0")?;
     host.namespace().ip("address add fd00::1/64 dev xenbr0 nodad")?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     host.attach(&vif, nodes)?;
     host.expect_connected(&vif)?;
     Ok((host, vif))
@@ -59,7 +59,7 @@ fn guest_with_only_an_ipv4_address_sends_no_ipv6() -> Result<()> {
 fn firewall_rules_of_a_vif_are_removed_with_it() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     host.attach(&vif, &Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
     host.expect_connected(&vif)?;
     ensure!(host.baseline()? != baseline, "there are no rules");

@@ -58,7 +58,7 @@ fn watch_restores_the_terminal() -> Result<()> {
     terminal.expect("the disk", TIMEOUT, shows(&["vbd/3/51712  phy", "connected"]))?;
     terminal.expect("what it holds", TIMEOUT, shows(&["/dev/loop", "3-0.img"]))?;
 
-    let vif = host.attach_card(3, 0)?;
+    let vif = host.attach_vif(3, 0)?;
     terminal.expect("the vif", TIMEOUT, shows(&["vif/3/0", "vif-bridge", "connected"]))?;
     host.detach(&disk)?;
     let told = |text: &str| row(text, &["vbd/3/51712", "-> -"]) && !row(text, &["vbd/3/51712  phy"]);

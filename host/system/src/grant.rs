@@ -212,7 +212,7 @@ impl FirewallGrant {
     }
 }
 
-/// The hooks in a folder: programs that are run for each card, as `/etc/xen/scripts/vif-post.d/*.hook` are.
+/// The hooks in a folder: programs that are run for each vif, as `/etc/xen/scripts/vif-post.d/*.hook` are.
 #[derive(Clone, Debug)]
 pub struct HookGrant {
     folder: PathBuf,

@@ -35,7 +35,7 @@ fn sources(ipv4: &[&str], ipv6: &[&str]) -> Sources {
     }
 }
 
-/// A bridge with the guest's card, and with another on which is seen what came through.
+/// A bridge with the guest's vif, and with another on which is seen what came through.
 struct Net {
     fixture: Fixture,
     guest: Wire,
@@ -51,10 +51,10 @@ impl Net {
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         let fixture = Fixture::linux();
         ip("link add xenbr0 type bridge mcast_snooping 0");
-        for card in ["vif1.0", "out"] {
-            fixture.card(card);
-            ip(&format!("link set {card} master xenbr0 up"));
-            ip(&format!("link set p{card} up"));
+        for vif in ["vif1.0", "out"] {
+            fixture.vif(vif);
+            ip(&format!("link set {vif} master xenbr0 up"));
+            ip(&format!("link set p{vif} up"));
         }
         ip("link set xenbr0 up");
         let net = Self {
@@ -454,7 +454,7 @@ fn rules_bind_a_recreated_vif_until_lifted() {
         let spoofed = Frame::ipv4(MAC, "10.0.0.2", "10.0.0.99", 17).udp(1, 2);
         net.restrict(&sources(&["10.0.0.1"], &[]));
         net.fixture.unplug("vif1.0");
-        net.fixture.card("vif1.0");
+        net.fixture.vif("vif1.0");
         ip("link set vif1.0 master xenbr0 up");
         ip("link set pvif1.0 up");
         let net = Net {
@@ -473,20 +473,20 @@ fn rules_bind_a_recreated_vif_until_lifted() {
 fn rules_come_and_go_and_a_repeat_is_no_error() {
     in_network(|fixture| {
         let firewall = &fixture.system.firewall;
-        for card in ["vif1.0", "vif2.0", "vif3.0"] {
-            fixture.card(card);
-            firewall.lift(&grant(), &name(card)).unwrap();
+        for vif in ["vif1.0", "vif2.0", "vif3.0"] {
+            fixture.vif(vif);
+            firewall.lift(&grant(), &name(vif)).unwrap();
         }
         let sources = sources(&["10.0.0.1"], &["2001:db8::1"]);
-        for card in ["vif1.0", "vif2.0", "vif3.0"] {
-            firewall.restrict(&grant(), &name(card), &sources).unwrap();
-            firewall.restrict(&grant(), &name(card), &sources).unwrap();
+        for vif in ["vif1.0", "vif2.0", "vif3.0"] {
+            firewall.restrict(&grant(), &name(vif), &sources).unwrap();
+            firewall.restrict(&grant(), &name(vif), &sources).unwrap();
         }
         assert_eq!(fixture.restricted(), ["vif1.0", "vif2.0", "vif3.0"], "{}", fixture.name);
         fixture.unplug("vif1.0");
-        for card in ["vif1.0", "vif2.0"] {
-            firewall.lift(&grant(), &name(card)).unwrap();
-            firewall.lift(&grant(), &name(card)).unwrap();
+        for vif in ["vif1.0", "vif2.0"] {
+            firewall.lift(&grant(), &name(vif)).unwrap();
+            firewall.lift(&grant(), &name(vif)).unwrap();
         }
         assert_eq!(fixture.restricted(), ["vif3.0"], "{}", fixture.name);
         // Another daemon, after a restart, knows of none.

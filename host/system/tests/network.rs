@@ -33,7 +33,7 @@ fn link(fixture: &Fixture, text: &str) -> Link {
 #[test]
 fn link_is_found_by_name_and_by_index() {
     in_network(|fixture| {
-        fixture.card("vif1.0");
+        fixture.vif("vif1.0");
         fixture.bridge("xenbr0");
         let vif = link(fixture, "vif1.0");
         assert_eq!(vif.name, name("vif1.0"));
@@ -64,7 +64,7 @@ fn granted_bridge_is_found_by_name_or_as_the_first() {
         for bridge in ["other", "xenbr7", "xenbr1"] {
             fixture.bridge(bridge);
         }
-        fixture.card("xenbr-not");
+        fixture.vif("xenbr-not");
         assert_eq!(network.bridge(&grant, None).unwrap().name, name("xenbr7"));
         assert_eq!(
             network.bridge(&grant, Some(&name("xenbr1"))).unwrap().name,
@@ -95,7 +95,7 @@ fn vif_is_configured_in_one_step_and_restored() {
         let network = &fixture.system.network;
         let grant = network_grant(&["xenbr*"]);
         fixture.bridge("xenbr0");
-        fixture.card("vif1.0");
+        fixture.vif("vif1.0");
         let before = link(fixture, "vif1.0");
         let bridge = link(fixture, "xenbr0").index;
         let changes = LinkChanges {
@@ -143,7 +143,7 @@ fn renamed_link_stays_up() {
     in_network(|fixture| {
         let network = &fixture.system.network;
         let grant = network_grant(&[]);
-        fixture.card("vif1.0");
+        fixture.vif("vif1.0");
         let index = link(fixture, "vif1.0").index;
         network
             .change(
@@ -176,8 +176,8 @@ fn error_names_the_failed_change() {
     in_network(|fixture| {
         let network = &fixture.system.network;
         let grant = network_grant(&["xenbr*"]);
-        fixture.card("vif1.0");
-        fixture.card("vif2.0");
+        fixture.vif("vif1.0");
+        fixture.vif("vif2.0");
         fixture.bridge("secret");
         fixture.bridge("xenbr0");
         let index = link(fixture, "vif1.0").index;
@@ -215,10 +215,10 @@ fn error_names_the_failed_change() {
             Err(Error::Denied(text)) => assert_eq!(text, "the bridge secret is not granted"),
             other => panic!("{}: {other:?}", fixture.name),
         }
-        let card = link(fixture, "vif2.0").index;
+        let vif = link(fixture, "vif2.0").index;
         assert!(
             change(LinkChanges {
-                master: Some(Some(card)),
+                master: Some(Some(vif)),
                 ..LinkChanges::default()
             })
             .is_err()
@@ -246,8 +246,8 @@ fn addresses_and_routes_come_and_go_and_a_repeat_is_no_error() {
     in_network(|fixture| {
         let network = &fixture.system.network;
         let grant = network_grant(&[]);
-        fixture.card("vif1.0");
-        fixture.card("vif2.0");
+        fixture.vif("vif1.0");
+        fixture.vif("vif2.0");
         let index = link(fixture, "vif1.0").index;
         let other = link(fixture, "vif2.0").index;
         for index in [index, other] {
@@ -327,10 +327,10 @@ fn addresses_and_routes_come_and_go_and_a_repeat_is_no_error() {
 fn new_and_renamed_links_are_reported() {
     in_network(|fixture| {
         let network = &fixture.system.network;
-        fixture.card("old");
+        fixture.vif("old");
         let appearances = network.appearances().unwrap();
         let next = || appearances.recv_timeout(Duration::from_secs(5)).unwrap();
-        fixture.card("vif1.0");
+        fixture.vif("vif1.0");
         let mut seen = vec![next()];
         // The other end of a pair appears as well.
         if seen[0] != Some(name("vif1.0")) {
@@ -348,7 +348,7 @@ fn new_and_renamed_links_are_reported() {
         assert_eq!(next(), Some(name("renamed")));
         fixture.unplug("renamed");
         assert!(appearances.recv_timeout(Duration::from_millis(100)).is_err());
-        fixture.card("renamed");
+        fixture.vif("renamed");
         assert!(next().is_some());
     });
 }
@@ -359,7 +359,7 @@ fn bridge_port_is_reported_once() {
         let fixture = Fixture::linux();
         let appearances = fixture.system.network.appearances().unwrap();
         fixture.bridge("xenbr0");
-        fixture.card("vif1.0");
+        fixture.vif("vif1.0");
         ip("link set vif1.0 master xenbr0");
         ip("link set vif1.0 nomaster");
         ip("link set vif1.0 mtu 1400");

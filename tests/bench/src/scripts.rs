@@ -17,7 +17,7 @@ use xenplug_tests::{
 };
 
 const DISK: Device = Device::disk(3, 0);
-const VIF: Device = Device::card(3, 0);
+const VIF: Device = Device::vif(3, 0);
 
 /// A script in a situation, to be measured on its way up and on its way down.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +197,7 @@ pub fn measure(repeat: u32, mut say: impl FnMut(&str)) -> Result<Pairs> {
             side(lab, Who::Original, workload, repeat)?,
             side(lab, Who::Ours, workload, repeat)?,
         );
-        let words = if workload.device.is_card() {
+        let words = if workload.device.is_vif() {
             ["online", "offline"]
         } else {
             ["add", "remove"]
@@ -240,7 +240,7 @@ fn empty_program(lab: &Lab, repeat: u32) -> Result<Pair> {
 fn side(lab: &Lab, who: Who, workload: &Workload, repeat: u32) -> Result<[Duration; 2]> {
     let mut fixture = Fixture::new(lab, who)?;
     workload.setting.iter().try_for_each(|step| fixture.take(step))?;
-    let [up, down] = if workload.device.is_card() {
+    let [up, down] = if workload.device.is_vif() {
         ["online type_if=vif", "offline type_if=vif"]
     } else {
         ["add", "remove"]
@@ -254,7 +254,7 @@ fn side(lab: &Lab, who: Who, workload: &Workload, repeat: u32) -> Result<[Durati
         fixture.take(&Step::Close(workload.device))?;
         downs.push(timed(&mut fixture, workload, &down)?);
         fixture.take(&Step::Forget(workload.device))?;
-        if workload.device.is_card() {
+        if workload.device.is_vif() {
             // As netback does; the originals count on it.
             fixture.take(&Step::Sh("ip link delete vif3.0"))?;
         }

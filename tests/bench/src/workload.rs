@@ -119,7 +119,7 @@ impl Workload {
                     device
                 }
                 Kind::Vif => {
-                    let device = Device::card(guest, index);
+                    let device = Device::vif(guest, index);
                     writeln!(links, "tuntap add {} mode tap", device.link())?;
                     self.toolstack.attach(&device, &Vif::on(BRIDGE))?;
                     device

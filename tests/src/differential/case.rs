@@ -32,7 +32,7 @@ pub enum Step {
     WriteAt(&'static str, &'static str),
     /// Variables in the environment of the scripts that are run from here on, such as `netdev=eth1`.
     Environment(&'static str),
-    /// From here on it is udev that runs the scripts of cards: through `vif-setup` (xen-backend.rules).
+    /// From here on it is udev that runs the scripts of vifs: through `vif-setup` (xen-backend.rules).
     ByUdev,
     /// The script of the device is run with these words, and the original ends with this exit code.
     Run(Device, &'static str, i32),
@@ -46,25 +46,21 @@ pub enum Step {
     Switch,
     /// Another machine on a bridge, with these addresses, such as `10.0.0.1/24`.
     Peer(&'static str, &'static str),
-    /// The guest of a card takes an address, and sends a datagram from there to the peer: address and port of both.
+    /// The guest of a vif takes an address, and sends a datagram from there to the peer: address and port of both.
     Send(Device, &'static str, &'static str),
 }
 
 impl Step {
     /// `block add`, or `vif-bridge online`: the script of the device, and how the original ends.
     pub const fn add(device: Device, code: i32) -> Self {
-        Self::Run(
-            device,
-            if device.is_card() { "online type_if=vif" } else { "add" },
-            code,
-        )
+        Self::Run(device, if device.is_vif() { "online type_if=vif" } else { "add" }, code)
     }
 
     /// `block remove`, or `vif-bridge offline`.
     pub const fn remove(device: Device, code: i32) -> Self {
         Self::Run(
             device,
-            if device.is_card() {
+            if device.is_vif() {
                 "offline type_if=vif"
             } else {
                 "remove"

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::harness::{
     Config, Daemon, Device, Disk, Helper, Kind, Namespace, Nodes, Scsi, Switch, Toolstack, Vif, Xenstored, arrives,
-    detach_below, handlers, with_card,
+    detach_below, handlers, with_vif,
 };
 
 /// The address of the portal, which is for documentation (RFC 5737).
@@ -160,7 +160,7 @@ impl<'a> Fixture<'a> {
             Step::Helper(name) => self.helper(name),
             Step::Switch => self.start_switch(),
             Step::Peer(bridge, addresses) => self.peer(bridge, addresses),
-            Step::Send(card, from, to) => self.send(card, from, to),
+            Step::Send(vif, from, to) => self.send(vif, from, to),
         }
     }
 
@@ -229,7 +229,7 @@ impl<'a> Fixture<'a> {
             Who::Ours => self.lab.stand_ins(),
         };
         let script = folder.join(name);
-        let mut command = self.namespace.command(match self.by_udev && device.is_card() {
+        let mut command = self.namespace.command(match self.by_udev && device.is_vif() {
             true => folder.join("vif-setup"),
             false => script.clone(),
         });
@@ -251,7 +251,7 @@ impl<'a> Fixture<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        if device.is_card() {
+        if device.is_vif() {
             command.env("netdev", "").env("vif", device.link());
             if words.contains("type_if=tap") {
                 command.env("INTERFACE", format!("{}-emu", device.link()));
@@ -300,7 +300,7 @@ impl<'a> Fixture<'a> {
             self.toolstack.build(device.frontend)?;
         }
         self.toolstack.attach(&device, &nodes)?;
-        if device.is_card() && self.namespace.link(&device.link())?.is_none() {
+        if device.is_vif() && self.namespace.link(&device.link())?.is_none() {
             self.namespace.vif(&device.link(), &device.guest_link())?;
         }
         match device.kind {
@@ -366,25 +366,25 @@ impl<'a> Fixture<'a> {
 
     fn peer(&mut self, bridge: &str, addresses: &str) -> Result<()> {
         let peer = Namespace::new()?;
-        self.namespace.vif("peer", "peer-card")?;
+        self.namespace.vif("peer", "peer-vif")?;
         self.namespace.ip(&format!("link set peer master {bridge} up"))?;
-        self.namespace.give("peer-card", &peer)?;
-        peer.ip("link set peer-card up")?;
+        self.namespace.give("peer-vif", &peer)?;
+        peer.ip("link set peer-vif up")?;
         for address in addresses.split_whitespace() {
-            peer.ip(&format!("address add {address} dev peer-card nodad"))?;
+            peer.ip(&format!("address add {address} dev peer-vif nodad"))?;
         }
         self.peer = Some(peer);
         Ok(())
     }
 
-    fn send(&mut self, card: Device, from: &str, to: &str) -> Result<()> {
-        if !self.guests.contains_key(&card) {
-            self.guests.insert(card, with_card(&self.namespace, &card)?);
+    fn send(&mut self, vif: Device, from: &str, to: &str) -> Result<()> {
+        if !self.guests.contains_key(&vif) {
+            self.guests.insert(vif, with_vif(&self.namespace, &vif)?);
         }
-        let (guest, peer) = (&self.guests[&card], self.peer.as_ref().context("no peer")?);
+        let (guest, peer) = (&self.guests[&vif], self.peer.as_ref().context("no peer")?);
         let (sender, receiver): (SocketAddr, SocketAddr) = (from.parse()?, to.parse()?);
         let (length, more) = if sender.is_ipv4() { (24, "") } else { (64, "nodad") };
-        let link = card.guest_link();
+        let link = vif.guest_link();
         guest.ip(&format!("address replace {}/{length} dev {link} {more}", sender.ip()))?;
         let word = if arrives(guest, sender, peer, receiver)? {
             "arrives"

@@ -64,11 +64,11 @@ impl TestHost {
         Ok(disk)
     }
 
-    /// Plugs a card on `xenbr0`.
-    pub fn plug_card(&mut self, guest: u16, index: u32) -> Result<Device> {
-        let card = Device::card(guest, index);
-        self.plug(&card, &Vif::on("xenbr0"))?.done()?;
-        Ok(card)
+    /// Plugs a vif on `xenbr0`.
+    pub fn plug_vif(&mut self, guest: u16, index: u32) -> Result<Device> {
+        let vif = Device::vif(guest, index);
+        self.plug(&vif, &Vif::on("xenbr0"))?.done()?;
+        Ok(vif)
     }
 
     /// Detaches a device as `xl` does: asks for its end, waits for state 6, runs the script, and removes what is left

@@ -1,4 +1,4 @@
-//! The network of a guest, to send packets through its card.
+//! The network of a guest, to send packets through its vif.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use super::{Device, Namespace, TestHost};
 const PORT: u16 = 5000;
 const GUEST_MAC: &str = "00:16:3e:01:02:03";
 
-/// A guest's network, with its card and the addresses it has taken, allowed or not.
+/// A guest's network, with its vif and the addresses it has taken, allowed or not.
 #[derive(Debug)]
 pub struct Guest<'a> {
     machine: &'a TestHost,
@@ -22,11 +22,11 @@ pub struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Gives a guest its card, which takes these addresses.
-    pub fn of(machine: &'a TestHost, card: &Device, addresses: &[&str]) -> Result<Self> {
-        let network = with_card(machine.namespace(), card)?;
+    /// Gives a guest its vif, which takes these addresses.
+    pub fn of(machine: &'a TestHost, vif: &Device, addresses: &[&str]) -> Result<Self> {
+        let network = with_vif(machine.namespace(), vif)?;
         for address in addresses {
-            network.ip(&format!("address add {address} dev {} nodad", card.guest_link()))?;
+            network.ip(&format!("address add {address} dev {} nodad", vif.guest_link()))?;
         }
         Ok(Self { machine, network })
     }
@@ -42,10 +42,10 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// A network of a guest's own, into which its card is moved.
-pub fn with_card(machine: &Namespace, card: &Device) -> Result<Namespace> {
+/// A network of a guest's own, into which its vif is moved.
+pub fn with_vif(machine: &Namespace, vif: &Device) -> Result<Namespace> {
     let network = Namespace::new()?;
-    let link = card.guest_link();
+    let link = vif.guest_link();
     machine.give(&link, &network)?;
     network.ip(&format!("link set {link} address {GUEST_MAC} up"))?;
     Ok(network)

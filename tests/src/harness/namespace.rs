@@ -183,7 +183,7 @@ impl Namespace {
         self.ip(&format!("tuntap add {name} mode tap"))
     }
 
-    /// Makes the pair of a vif and the guest's card: frames that one sends, the other gets.
+    /// Makes the pair of a vif and the guest's vif: frames that one sends, the other gets.
     pub fn vif(&self, name: &str, guest: &str) -> Result<()> {
         self.ip(&format!("link add {name} type veth peer name {guest}"))
     }

@@ -48,7 +48,7 @@ impl Scripts<'_> {
         finish(device, self.spawn(device, ["remove", "offline"])?)
     }
 
-    fn spawn(&self, device: &Device, [disk, card]: [&str; 2]) -> Result<Child> {
+    fn spawn(&self, device: &Device, [disk, vif]: [&str; 2]) -> Result<Child> {
         let script = self.root.script(device.kind.script());
         let mut command = self
             .namespace
@@ -64,7 +64,7 @@ impl Scripts<'_> {
             .env("XENBUS_BASE_PATH", "backend");
         match device.kind {
             Kind::Vif => command
-                .args([card, "type_if=vif"])
+                .args([vif, "type_if=vif"])
                 .env("netdev", "")
                 .env("vif", device.link()),
             _ => command.arg(disk),

@@ -249,9 +249,9 @@ impl TestHost {
         Ok(device)
     }
 
-    /// Attaches a card on `xenbr0` to a guest, which is built if it is not there.
-    pub fn attach_card(&mut self, guest: u16, index: u32) -> Result<Device> {
-        let device = Device::card(guest, index);
+    /// Attaches a vif on `xenbr0` to a guest, which is built if it is not there.
+    pub fn attach_vif(&mut self, guest: u16, index: u32) -> Result<Device> {
+        let device = Device::vif(guest, index);
         self.attach(&device, &Vif::on("xenbr0"))?;
         Ok(device)
     }

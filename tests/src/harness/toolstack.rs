@@ -18,7 +18,7 @@ pub enum Kind {
     Vbd3,
     /// A SCSI device.
     Vscsi,
-    /// A network card.
+    /// A network vif.
     Vif,
 }
 
@@ -62,7 +62,7 @@ pub struct Device {
     pub kind: Kind,
     /// The domain it is for.
     pub frontend: u16,
-    /// Its number: `51712 + 16 * n` for the `n`th disk, `n` for the `n`th card.
+    /// Its number: `51712 + 16 * n` for the `n`th disk, `n` for the `n`th vif.
     pub devid: u32,
 }
 
@@ -101,8 +101,8 @@ impl Device {
         }
     }
 
-    /// The `index`th card of a domain.
-    pub const fn card(frontend: u16, index: u32) -> Self {
+    /// The `index`th vif of a domain.
+    pub const fn vif(frontend: u16, index: u32) -> Self {
         Self {
             backend: 0,
             kind: Kind::Vif,
@@ -117,8 +117,8 @@ impl Device {
         self
     }
 
-    /// Whether it is a card, whose scripts are told `online`.
-    pub const fn is_card(&self) -> bool {
+    /// Whether it is a vif, whose scripts are told `online`.
+    pub const fn is_vif(&self) -> bool {
         matches!(self.kind, Kind::Vif)
     }
 
@@ -164,12 +164,12 @@ impl Device {
         format!("/libxl/{}/device/{}/{}", self.frontend, self.kind, self.devid)
     }
 
-    /// The name that netback gives a card's interface.
+    /// The name that netback gives a vif's interface.
     pub fn link(&self) -> String {
         format!("vif{}.{}", self.frontend, self.devid)
     }
 
-    /// The name that [`super::Kernel`] gives the guest's end of the card.
+    /// The name that [`super::Kernel`] gives the guest's end of the vif.
     pub fn guest_link(&self) -> String {
         format!("guest{}.{}", self.frontend, self.devid)
     }
@@ -234,11 +234,11 @@ impl Scsi {
     }
 }
 
-/// A network card, as in `xl`'s `bridge=BRIDGE`.
+/// A network vif, as in `xl`'s `bridge=BRIDGE`.
 pub struct Vif;
 
 impl Vif {
-    /// A card on a bridge, plugged by `/etc/xen/scripts/vif-bridge`.
+    /// A vif on a bridge, plugged by `/etc/xen/scripts/vif-bridge`.
     pub fn on(bridge: &str) -> Nodes {
         Nodes(vec![])
             .with("script", "/etc/xen/scripts/vif-bridge")

@@ -23,7 +23,7 @@ const RESYNC: Duration = Duration::from_secs(5);
 
 /// Guest with a connected disk and vif.
 fn plugged(host: &mut TestHost, guest: u16) -> Result<[Device; 2]> {
-    let devices = [host.attach_disk(guest, 0)?, host.attach_card(guest, 0)?];
+    let devices = [host.attach_disk(guest, 0)?, host.attach_vif(guest, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
     }
@@ -94,7 +94,7 @@ fn devices_added_during_downtime_connect_at_start() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
     host.daemon_mut()?.kill()?;
-    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+    let devices = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
     host.daemon_mut()?.restart()?;
     for device in &devices {
         host.expect_connected(device)?;
@@ -111,7 +111,7 @@ fn daemon_killed_during_fifty_attaches_connects_all() -> Result<()> {
         let mut devices = Vec::new();
         for index in 0..25 {
             devices.push(host.attach_disk(3, index)?);
-            devices.push(host.attach_card(3, index)?);
+            devices.push(host.attach_vif(3, index)?);
         }
         thread::sleep(Duration::from_millis(3 * round));
         host.daemon_mut()?.kill()?;
@@ -153,7 +153,7 @@ fn live_updated_store_is_served_as_before() -> Result<()> {
     for index in 1..4 {
         // At any moment of what the daemon does with it.
         devices.push(host.attach_disk(3, index)?);
-        devices.push(host.attach_card(3, index)?);
+        devices.push(host.attach_vif(3, index)?);
         host.xenstored().live_update()?;
         let back = Instant::now();
         for device in &devices {
@@ -169,7 +169,7 @@ fn live_updated_store_is_served_as_before() -> Result<()> {
 fn stalled_store_is_waited_for() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+    let devices = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
     host.xenstored().stall()?;
     // At length, longer than the daemon waits for an answer: its connection counts as dead then.
     thread::sleep(match length() {
@@ -293,7 +293,7 @@ fn device_fails_while_the_journal_is_full_and_then_connects() -> Result<()> {
         !run(&host, "sh", &["-c", "cat /dev/zero >$0/full"])?,
         "the file system does not end"
     );
-    let refused = [host.attach_disk(3, 1)?, host.attach_card(3, 1)?];
+    let refused = [host.attach_disk(3, 1)?, host.attach_vif(3, 1)?];
     for device in &refused {
         host.expect_failure(device, "error", &["journal", "No space left"])?;
     }

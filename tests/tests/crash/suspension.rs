@@ -17,7 +17,7 @@ fn comes_and_goes(host: &TestHost) -> Result<[(Device, Nodes); 2]> {
     let image = host.image("3-0.img", 4)?;
     Ok([
         (Device::disk(3, 0).served_by(1), Disk::on(&image)),
-        (Device::card(3, 0).served_by(1), Vif::on("xenbr0")),
+        (Device::vif(3, 0).served_by(1), Vif::on("xenbr0")),
     ])
 }
 
@@ -26,7 +26,7 @@ fn driver_domain_suspended_in_a_transaction_serves_on() -> Result<()> {
     let mut host = TestHost::apart()?;
     host.start_daemon(host.config()?)?;
     let image = host.image("4-0.img", 4)?;
-    let others = [Device::disk(4, 0).served_by(1), Device::card(4, 0).served_by(1)];
+    let others = [Device::disk(4, 0).served_by(1), Device::vif(4, 0).served_by(1)];
     host.attach(&others[0], &Disk::on(&image))?;
     host.attach(&others[1], &Vif::on("xenbr0"))?;
     for other in &others {

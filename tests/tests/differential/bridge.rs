@@ -12,9 +12,9 @@ use xenplug_tests::{
 use super::{DISCONNECTED, USAGE};
 
 /// Guest 3's vifs, and guest 4's.
-const V: Device = Device::card(3, 0);
-const W: Device = Device::card(3, 1);
-const X: Device = Device::card(4, 0);
+const V: Device = Device::vif(3, 0);
+const W: Device = Device::vif(3, 1);
+const X: Device = Device::vif(4, 0);
 
 const BRIDGE: Step = Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up");
 const SECOND: Step = Step::Sh("ip link add xenbr1 type bridge; ip link set xenbr1 up");

@@ -13,7 +13,7 @@ use xenplug_tests::{
 };
 
 const DISK: Device = Device::disk(3, 0);
-const VIF: Device = Device::card(3, 0);
+const VIF: Device = Device::vif(3, 0);
 const BOTH: [Who; 2] = [Who::Original, Who::Ours];
 
 /// A side after some steps.

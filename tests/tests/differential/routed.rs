@@ -9,9 +9,9 @@ use xenplug_tests::{
     harness::Device,
 };
 
-const V: Device = Device::card(3, 0);
-const W: Device = Device::card(3, 1);
-const X: Device = Device::card(300, 2);
+const V: Device = Device::vif(3, 0);
+const W: Device = Device::vif(3, 1);
+const X: Device = Device::vif(300, 2);
 
 const UPLINK: Step = Step::Sh(
     "ip link add eth0 type veth peer name world; ip address add 192.168.7.1/24 dev eth0; \

@@ -11,7 +11,7 @@ use xenplug_tests::{
 
 use super::{DISCONNECTED, USAGE};
 
-const V: Device = Device::card(3, 0);
+const V: Device = Device::vif(3, 0);
 
 const SWITCH: Step = Step::Switch;
 const SCRIPT: (&str, &str) = ("script", "/etc/xen/scripts/vif-openvswitch");

@@ -15,7 +15,7 @@ fn daemon_killed_during_add_fails_the_script_and_libxl_cleans() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
     for delay in 0..12 {
-        let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+        let devices = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
         for device in &devices {
             host.expect_state(device, "2")?;
         }
@@ -49,7 +49,7 @@ fn daemon_killed_during_remove_is_finished_by_its_successor() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
     for delay in 0..20 {
-        let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+        let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
         for device in &devices {
             host.expect_connected(device)?;
         }
@@ -82,7 +82,7 @@ fn daemon_killed_during_remove_is_finished_by_its_successor() -> Result<()> {
 fn connected_devices_are_adopted_by_the_next_daemon() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
-    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
     }
@@ -121,7 +121,7 @@ fn disk_not_yet_opened_by_blkback_is_attached_again_on_restart() -> Result<()> {
 fn dom0_devices_removed_during_downtime_are_released_at_start() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
-    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
     }
@@ -139,7 +139,7 @@ fn dom0_devices_removed_during_downtime_are_released_at_start() -> Result<()> {
 fn dead_guest_leaves_nothing() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
-    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
     }

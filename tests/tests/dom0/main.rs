@@ -39,7 +39,7 @@ fn script_calls_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
     let image = host.image("a.img", 4)?;
-    let (disk, vif) = (Device::disk(3, 0), Device::card(3, 0));
+    let (disk, vif) = (Device::disk(3, 0), Device::vif(3, 0));
     for (device, nodes) in [(disk, Disk::on(&image)), (vif, Vif::on("xenbr0"))] {
         host.plug(&device, &nodes)?.done()?;
         // Before the script ends, not some time after.
@@ -69,7 +69,7 @@ fn script_calls_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
 fn dom0_device_without_script_call_is_not_attached() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
-    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+    let devices = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
     for device in &devices {
         host.expect_state(device, "2")?;
     }
@@ -87,7 +87,7 @@ fn dom0_device_without_script_call_is_not_attached() -> Result<()> {
 #[test]
 fn repeated_add_succeeds_and_changes_nothing() -> Result<()> {
     let mut host = TestHost::dom0()?;
-    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
     }
@@ -146,7 +146,7 @@ fn failed_add_reports_its_cause_and_can_be_retried() -> Result<()> {
     host.call(&disk, "add")?.answer()?.done()?;
     host.expect_connected(&disk)?;
     // A vif, too, and what libxl does after a failure.
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let answer = host.plug(&vif, &Vif::on("xenbr7"))?;
     answer.says("failed", &["vif-bridge", "xenbr7"])?;
     host.end_guest_of_dom0(3, &[disk, vif])?;
@@ -205,7 +205,7 @@ fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
         &["mode", "script"],
     ];
     for gone in states {
-        let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+        let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
         for device in &devices {
             host.expect_connected(device)?;
             for node in gone {
@@ -224,7 +224,7 @@ fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
         expect_nothing_plugged(&host).with_context(|| format!("after {gone:?}"))?;
     }
     // The whole directory is gone.
-    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
     for device in &devices {
         host.toolstack().forget(device)?;
         host.call(device, "remove")?.answer()?.done()?;
@@ -248,7 +248,7 @@ fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
 #[test]
 fn closed_device_is_released_before_its_remove_call() -> Result<()> {
     let mut host = TestHost::dom0()?;
-    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
         host.toolstack().detach(device)?;
@@ -267,7 +267,7 @@ fn closed_device_is_released_before_its_remove_call() -> Result<()> {
 #[test]
 fn rebooting_guest_keeps_its_devices() -> Result<()> {
     let mut host = TestHost::dom0()?;
-    let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+    let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
         write(&mut host, device, "state", "5")?;
@@ -286,7 +286,7 @@ fn dom0_device_attached_repeatedly_connects_each_time() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
     for _ in 0..15 {
-        let devices = [host.plug_disk(3, 0)?, host.plug_card(3, 0)?];
+        let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
         for device in &devices {
             host.unplug(device)?.done()?;
         }
@@ -350,7 +350,7 @@ fn dom0_fifty_devices_attach_and_detach_at_once() -> Result<()> {
     let mut devices = Vec::new();
     for index in 0..25 {
         devices.push(host.attach_disk(3, index)?);
-        devices.push(host.attach_card(3, index)?);
+        devices.push(host.attach_vif(3, index)?);
     }
     for action in ["add", "remove"] {
         let calls: Vec<Call> = devices

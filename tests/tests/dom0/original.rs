@@ -11,9 +11,9 @@ use super::MOMENT;
 fn devices_of_original_scripts_stay_foreign() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
-    let ours = [host.plug_disk(4, 0)?, host.plug_card(4, 0)?];
+    let ours = [host.plug_disk(4, 0)?, host.plug_vif(4, 0)?];
     let image = host.image("theirs.img", 4)?;
-    let theirs = [Device::disk(3, 0), Device::card(3, 0)];
+    let theirs = [Device::disk(3, 0), Device::vif(3, 0)];
     for (device, nodes) in theirs.iter().zip([Disk::on(&image), Vif::on("xenbr0")]) {
         host.attach(device, &nodes)?;
         host.expect_state(device, "2")?;

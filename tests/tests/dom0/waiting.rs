@@ -15,7 +15,7 @@ fn early_add_waits_for_state_and_link() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
     host.stop_kernel();
-    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+    let devices = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
     let [for_disk, for_vif] = [host.call(&devices[0], "add")?, host.call(&devices[1], "add")?];
     thread::sleep(MOMENT);
     for device in &devices {
@@ -62,7 +62,7 @@ fn disconnected_caller_cancels_its_script_call() -> Result<()> {
 fn waiting_add_is_answered_before_libxl_kills_the_script() -> Result<()> {
     let mut host = TestHost::dom0()?;
     host.stop_kernel();
-    let devices = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+    let devices = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
     write(&mut host, &devices[1], "state", "2")?;
     let begun = Instant::now();
     let calls = [host.call(&devices[0], "add")?, host.call(&devices[1], "add")?];

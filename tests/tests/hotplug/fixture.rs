@@ -81,7 +81,7 @@ impl Fixture {
     /// Describes a vif on the host's bridge.
     pub(crate) fn vif(&self) -> Requested {
         Requested {
-            device: Device::card(3, 0).served_by(self.backend),
+            device: Device::vif(3, 0).served_by(self.backend),
             name: "0",
             spec: "mac=00:16:3e:01:02:03,bridge=xenbr0,devid=0".to_owned(),
         }

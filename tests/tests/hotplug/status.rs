@@ -49,7 +49,7 @@ fn is_disconnected(mut round: impl FnMut() -> Result<Option<String>>) -> Result<
 #[test]
 fn driver_domain_status_is_written_after_release() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
-    for attach in [TestHost::attach_disk, TestHost::attach_card] {
+    for attach in [TestHost::attach_disk, TestHost::attach_vif] {
         is_disconnected(|| {
             let device = attach(&mut host, 3, 0)?;
             host.expect_connected(&device)?;
@@ -66,7 +66,7 @@ fn driver_domain_status_is_written_after_release() -> Result<()> {
 #[test]
 fn dom0_status_is_written_after_release() -> Result<()> {
     let mut host = TestHost::dom0()?;
-    for plug in [TestHost::plug_disk, TestHost::plug_card] {
+    for plug in [TestHost::plug_disk, TestHost::plug_vif] {
         let device = plug(&mut host, 3, 0)?;
         host.expect_connected(&device)?;
         let watch = StatusWatch::new(&host, &device)?;

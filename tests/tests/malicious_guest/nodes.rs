@@ -74,7 +74,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Result<Self> {
         let mut host = TestHost::with_daemon()?;
-        let victim = [host.attach_disk(4, 0)?, host.attach_card(4, 0)?];
+        let victim = [host.attach_disk(4, 0)?, host.attach_vif(4, 0)?];
         for device in &victim {
             host.expect_connected(device)?;
         }
@@ -86,7 +86,7 @@ impl Fixture {
     /// Attaches a disk or a vif of the attacker.
     fn device(&self, vif: bool, index: u32) -> Result<(Device, Nodes)> {
         if vif {
-            return Ok((Device::card(3, index), Vif::on("xenbr0")));
+            return Ok((Device::vif(3, index), Vif::on("xenbr0")));
         }
         let image = self.host.image(&format!("3-{index}.img"), 1)?;
         Ok((Device::disk(3, index), Disk::on(&image)))

@@ -52,7 +52,7 @@ fn bridge_vanishing_during_attach_is_a_clean_error() -> Result<()> {
     let mut cases = Cases::default();
     for delay in delays() {
         host.namespace().bridge("xenbr1")?;
-        let vif = Device::card(3, 0);
+        let vif = Device::vif(3, 0);
         host.attach(&vif, &Vif::on("xenbr1"))?;
         thread::sleep(delay);
         host.namespace().ip("link delete xenbr1")?;
@@ -70,12 +70,12 @@ fn link_vanishing_during_attach_blocks_no_other_device() -> Result<()> {
     let baseline = host.baseline()?;
     let mut cases = Cases::default();
     for delay in delays() {
-        let vif = host.attach_card(3, 0)?;
+        let vif = host.attach_vif(3, 0)?;
         host.expect_state(&vif, "2")?;
         thread::sleep(delay);
         // As when the guest crashes, and netback is the first to know; it may not have made the link yet.
         let _ = host.namespace().ip(&format!("link delete {}", vif.guest_link()));
-        let good = host.attach_card(4, 0)?;
+        let good = host.attach_vif(4, 0)?;
         cases.case(&format!("{delay:?}"), host.expect_connected(&good));
         host.toolstack().forget(&vif)?;
         host.end_guest(4, &[good])?;

@@ -87,7 +87,7 @@ fn component_compiling_too_long_is_refused_at_start_and_reload() -> Result<()> {
         let logged = host.daemon().context("it runs")?.log().len();
         host.daemon_mut()?.signal(Signal::HUP)?;
         // While the compiler is at it.
-        let good = [host.attach_disk(3, 0)?, host.attach_card(3, 0)?];
+        let good = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
         for device in &good {
             host.expect_connected(device)?;
         }

@@ -35,7 +35,7 @@ fn host_with(guests: impl IntoIterator<Item = Guest>) -> Result<TestHost> {
 /// A device that a guest is to serve.
 fn device_for(host: &TestHost, guest: &Guest, frontend: u16, index: u32) -> Result<(Device, Nodes)> {
     let (device, nodes) = match guest.grant {
-        Grant::Bridges => (Device::card(frontend, index), Vif::on("xenbr0")),
+        Grant::Bridges => (Device::vif(frontend, index), Vif::on("xenbr0")),
         Grant::Helper => (Device::disk(frontend, index), Disk::on(HELPER.as_ref())),
         Grant::Switch => (Device::disk(frontend, index), Disk::on(SWITCH.as_ref())),
         Grant::Nothing | Grant::Disks => {
@@ -192,7 +192,7 @@ fn spinning_plugin_blocks_nobody_and_stops_with_its_device() -> Result<()> {
         devices.push(device);
     }
     for _ in 0..3 {
-        let good = [host.attach_disk(4, 0)?, host.attach_card(4, 0)?];
+        let good = [host.attach_disk(4, 0)?, host.attach_vif(4, 0)?];
         for device in &good {
             host.expect_connected(device)?;
         }

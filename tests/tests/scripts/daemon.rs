@@ -73,7 +73,7 @@ fn libxl_script_runs_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
     let image = dom0.host.image("a.img", 4)?;
     for (device, nodes) in [
         (Device::disk(3, 0), Disk::on(&image)),
-        (Device::card(3, 0), Vif::on("xenbr0")),
+        (Device::vif(3, 0), Vif::on("xenbr0")),
     ] {
         dom0.host.attach(&device, &nodes)?;
         dom0.host.expect_state(&device, "2")?;
@@ -130,7 +130,7 @@ fn refused_or_unserved_script_run_writes_its_cause_to_the_store() -> Result<()> 
 #[test]
 fn udev_tap_run_attaches_it_without_the_vif_path() -> Result<()> {
     let mut dom0 = Dom0::new()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     dom0.host.attach(&vif, &Vif::on("xenbr0"))?;
     dom0.host.expect_state(&vif, "2")?;
     ensure!(dom0.add(&vif)?.status.success());

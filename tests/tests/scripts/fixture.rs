@@ -261,7 +261,7 @@ pub(crate) fn disk() -> Device {
 }
 
 pub(crate) fn vif() -> Device {
-    Device::card(3, 0)
+    Device::vif(3, 0)
 }
 
 pub(crate) fn program(name: &str) -> Result<PathBuf> {

@@ -64,7 +64,7 @@ pub(crate) const DISK: Subject = Subject {
 pub(crate) const VIF: Subject = Subject {
     host: TestHost::with_daemon,
     attach: |host| {
-        let device = Device::card(3, 0);
+        let device = Device::vif(3, 0);
         // With rules, which unlike the rest of it do not go by themselves.
         host.attach(&device, &Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
         Ok(device)
@@ -121,7 +121,7 @@ fn host_with_uplink() -> Result<TestHost> {
 }
 
 fn attach_vif_of(host: &mut TestHost, script: &str) -> Result<Device> {
-    let device = Device::card(3, 0);
+    let device = Device::vif(3, 0);
     let nodes = Vif::on("xenbr0")
         .without("bridge")
         .with("script", format!("/etc/xen/scripts/{script}"));

@@ -55,7 +55,7 @@ impl Hooked {
 #[test]
 fn dhcp_entry_comes_and_goes_with_its_vif() -> Result<()> {
     let mut hooked = Hooked::new()?;
-    let (first, second) = (Device::card(3, 0), Device::card(3, 1));
+    let (first, second) = (Device::vif(3, 0), Device::vif(3, 1));
     hooked.plug(&first, &[("handle", "0")], json!({}))?;
     hooked.plug(
         &second,
@@ -80,7 +80,7 @@ fn dhcp_entry_comes_and_goes_with_its_vif() -> Result<()> {
 #[test]
 fn dhcp_entry_is_not_written_if_the_vif_says_no() -> Result<()> {
     let mut hooked = Hooked::new()?;
-    hooked.plug(&Device::card(3, 0), &[], json!({ "dhcp": "no" }))?;
+    hooked.plug(&Device::vif(3, 0), &[], json!({ "dhcp": "no" }))?;
     assert_eq!(hooked.entries()?, []);
     Ok(())
 }

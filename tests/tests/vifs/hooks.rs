@@ -73,7 +73,7 @@ fn vif_hooks_run_on_attach_and_detach_with_script_variables() -> Result<()> {
     hooked.put("10-a.hook", HOOK, "755")?;
     hooked.put("30-not-executable.hook", HOOK, "644")?;
     hooked.put("40-another.sh", HOOK, "755")?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     // Nothing in a value is more than text.
     let nodes = Vif::on("xenbr0").with("vifname", "w$(id)").with("ip", "10.0.0.2");
     hooked.host.plug(&vif, &nodes)?.done()?;
@@ -119,7 +119,7 @@ fn vif_hooks_run_on_attach_and_detach_with_script_variables() -> Result<()> {
 fn failing_hook_fails_attach_but_does_not_block_detach() -> Result<()> {
     let mut hooked = Hooked::new()?;
     let baseline = hooked.host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     for (text, words) in [
         (
             "#!/bin/sh\necho no such address >&2\nexit 3\n",
@@ -138,7 +138,7 @@ fn failing_hook_fails_attach_but_does_not_block_detach() -> Result<()> {
     hooked.host.plug(&vif, &Vif::on("xenbr0"))?.done()?;
     // And one that has gone.
     hooked.put("20-gone.hook", HOOK, "755")?;
-    let other = Device::card(3, 1);
+    let other = Device::vif(3, 1);
     hooked.host.plug(&other, &Vif::on("xenbr0"))?.done()?;
     fs::remove_file(hooked.folder.join("20-gone.hook"))?;
     hooked.host.end_guest_of_dom0(3, &[vif, other])?;
@@ -148,7 +148,7 @@ fn failing_hook_fails_attach_but_does_not_block_detach() -> Result<()> {
 #[test]
 fn disabled_hooks_are_not_run() -> Result<()> {
     let mut host = TestHost::dom0()?;
-    let vif = host.plug_card(3, 0)?;
+    let vif = host.plug_vif(3, 0)?;
     let status = host.daemon().context("no daemon")?.status()?;
     ensure!(!status["devices"][0]["held"].to_string().contains("hook"), "{status}");
     host.unplug(&vif)?.done()

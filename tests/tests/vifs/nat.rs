@@ -14,7 +14,7 @@ fn nat_vif_addresses_derive_from_its_domid() -> Result<()> {
         (3, 1, "1", "10.0.3.2", "10.0.3.129"),
         (700, 0, "0", "10.2.188.1", "10.2.188.128"),
     ] {
-        let vif = Device::card(domid, index);
+        let vif = Device::vif(domid, index);
         let nodes = vif_of("vif-nat", &[("handle", handle)]);
         plug(&mut host, "vif-nat", &vif, &nodes, json!({}))?.done()?;
         host.expect_connected(&vif)?;
@@ -23,7 +23,7 @@ fn nat_vif_addresses_derive_from_its_domid() -> Result<()> {
         assert_eq!(network.routes(&vif.link())?, [format!("{guest} src {router}")]);
         assert_eq!(network.setting(&vif.link(), "proxy_arp")?, "1");
     }
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     host.call_of("vif-nat", &vif, "add", json!({}))?.answer()?.done()?;
     remove(&host, "vif-nat", &vif)?;
     let network = host.namespace();
@@ -37,7 +37,7 @@ fn nat_vif_addresses_derive_from_its_domid() -> Result<()> {
 fn nat_guest_sends_only_from_its_configured_address() -> Result<()> {
     let mut host = host()?;
     let baseline = host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-nat", &[("ip", "10.7.0.5/16")]);
     plug(&mut host, "vif-nat", &vif, &nodes, json!({ "ip": "10.8.0.9" }))?.done()?;
     assert_eq!(host.namespace().addresses("vif3.0")?, ["10.7.0.132/32"]);
@@ -52,7 +52,7 @@ fn nat_guest_sends_only_from_its_configured_address() -> Result<()> {
 #[test]
 fn nat_tap_has_no_address_and_the_route_stays_on_the_vif() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     plug(&mut host, "vif-nat", &vif, &vif_of("vif-nat", &[]), json!({}))?.done()?;
     host.namespace().tap("vif3.0-emu")?;
     for action in ["add", "remove"] {
@@ -69,7 +69,7 @@ fn nat_tap_has_no_address_and_the_route_stays_on_the_vif() -> Result<()> {
 #[test]
 fn nat_invalid_address_is_refused() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     for (node, value, word) in [
         ("ip", "10.0.0.200", "no room for the router"),
         ("ip", "10.0.0.1 10.0.0.2", "not one IPv4 address"),

@@ -48,7 +48,7 @@ fn on(bridge: &str) -> Nodes {
 fn ovs_vif_is_a_port_with_its_vlans_and_guest_identity() -> Result<()> {
     let mut switched = Switched::new()?;
     let baseline = switched.host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     for (bridge, tag, trunks, said) in [
         ("ovsbr0", "[]", "[]", "tag=[] trunks=[]"),
         ("ovsbr0.5", "5", "[]", "tag=5 trunks=[]"),
@@ -93,7 +93,7 @@ fn ovs_vif_is_a_port_with_its_vlans_and_guest_identity() -> Result<()> {
 #[test]
 fn ovs_guest_name_is_passed_as_plain_text() -> Result<()> {
     let mut switched = Switched::new()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     switched.host.toolstack().build(3)?;
     // The script splits it at the spaces, and hands the rest to ovs-vsctl as words of their own.
     let name = "a \"b\" -- del-br ovsbr0 / \\ $(id)";
@@ -118,7 +118,7 @@ fn ovs_guest_name_is_passed_as_plain_text() -> Result<()> {
 #[test]
 fn ovs_vif_sends_only_from_its_addresses() -> Result<()> {
     let mut switched = Switched::new()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     // The switch's own sockets see packets before these rules do; its kernel module sees them after.
     let rules = |host: &TestHost| -> Result<String> {
         let mut nft = host.namespace().command("nft");
@@ -140,7 +140,7 @@ fn ovs_vif_sends_only_from_its_addresses() -> Result<()> {
 #[test]
 fn ovs_port_is_removed_after_a_crash_and_a_changed_grant() -> Result<()> {
     let mut switched = Switched::new()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     switched.plug(&vif, &on("ovsbr0"))?.done()?;
     switched.host.namespace().tap("vif3.0-emu")?;
     let tap = |host: &TestHost, action: &str| {
@@ -163,7 +163,7 @@ fn ovs_port_is_removed_after_a_crash_and_a_changed_grant() -> Result<()> {
 #[test]
 fn ovs_refused_port_leaves_nothing() -> Result<()> {
     let mut switched = Switched::new()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     for (nodes, words) in [
         (on("ovsbr0").without("bridge"), ["bridge", "is missing"]),
         (on("ovsbr0.x"), ["bridge", "is not of the form"]),

@@ -10,7 +10,7 @@ use crate::{host, plug, remove, sends_its_own_alone, vif_of};
 fn routed_vif_has_host_address_and_routes_while_attached() -> Result<()> {
     let mut host = host()?;
     let baseline = host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-route", &[("ip", "10.1.0.2 10.2.0.0/16, 2001:db8::2")]);
     plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
     host.expect_connected(&vif)?;
@@ -40,7 +40,7 @@ fn routed_vif_has_host_address_and_routes_while_attached() -> Result<()> {
 #[test]
 fn link_changes_are_undone_though_the_link_stays() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-route", &[("ip", "10.1.0.2"), ("vifname", "web"), ("mtu", "1400")]);
     plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
     assert_eq!(host.namespace().addresses("web")?, ["192.0.2.1/32"]);
@@ -68,7 +68,7 @@ fn link_changes_are_undone_though_the_link_stays() -> Result<()> {
 #[test]
 fn vif_setting_precedence_is_store_then_arguments_then_default() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     // Nodes, script arguments, and the resulting address and route.
     for (nodes, arguments, address, route) in [
         (&[][..], json!({}), "192.0.2.1/32", None),
@@ -108,7 +108,7 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
     let mut host = host()?;
     host.namespace().ip("link add eth9 type veth peer name world-eth9")?;
     let baseline = host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     for (nodes, arguments, words) in [
         (
             &[][..],
@@ -151,7 +151,7 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
 #[test]
 fn invalid_script_arguments_are_refused_at_the_socket() -> Result<()> {
     let host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     for arguments in [
         json!({ "PATH": "/bin" }),
         json!({ "netdev": "" }),

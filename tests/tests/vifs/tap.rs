@@ -28,7 +28,7 @@ fn tap_joins_and_leaves_its_vifs_bridge_by_own_script_calls() -> Result<()> {
     let mut host = host()?;
     let baseline = host.baseline()?;
     host.namespace().ip("link set xenbr0 mtu 1400")?;
-    let vif = host.plug_card(3, 0)?;
+    let vif = host.plug_vif(3, 0)?;
     host.expect_connected(&vif)?;
     let before = host.baseline()?;
     host.namespace().tap("vif3.0-emu")?;
@@ -64,7 +64,7 @@ fn tap_joins_and_leaves_its_vifs_bridge_by_own_script_calls() -> Result<()> {
 #[test]
 fn tap_is_named_after_its_vif_and_publishes_nothing() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let nodes = Vif::on("xenbr0").with("vifname", "web").with("mtu", "1300");
     host.plug(&vif, &nodes)?.done()?;
     host.expect_connected(&vif)?;
@@ -87,7 +87,7 @@ fn tap_is_named_after_its_vif_and_publishes_nothing() -> Result<()> {
 #[test]
 fn failed_tap_reports_its_cause_and_its_vif_stays_connected() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     host.plug(&vif, &Vif::on("xenbr0").with("vifname", "web"))?.done()?;
     host.expect_connected(&vif)?;
     host.namespace().tap("vif3.0-emu")?;
@@ -108,7 +108,7 @@ fn failed_tap_reports_its_cause_and_its_vif_stays_connected() -> Result<()> {
 #[test]
 fn tap_may_come_before_its_vif_and_stay_after_it() -> Result<()> {
     let mut host = host()?;
-    let vif = host.attach_card(3, 0)?;
+    let vif = host.attach_vif(3, 0)?;
     host.expect_state(&vif, "2")?;
     let waits = host.call_of("vif-bridge", &vif, "add", json!({ "emulated": true }))?;
     thread::sleep(MOMENT);
@@ -127,7 +127,7 @@ fn tap_may_come_before_its_vif_and_stay_after_it() -> Result<()> {
 fn tap_outlives_the_daemon_but_not_its_vifs_directory() -> Result<()> {
     let mut host = host()?;
     let baseline = host.baseline()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let nodes = Vif::on("xenbr0").with("ip", "10.0.0.2");
     host.plug(&vif, &nodes)?.done()?;
     host.namespace().tap("vif3.0-emu")?;
@@ -169,7 +169,7 @@ fn tap_outlives_the_daemon_but_not_its_vifs_directory() -> Result<()> {
 #[test]
 fn foreign_tap_is_left_to_its_owner() -> Result<()> {
     let mut host = host()?;
-    let vif = host.attach_card(3, 0)?;
+    let vif = host.attach_vif(3, 0)?;
     // There is none: nothing is to be done.
     tap(&host, &vif, "remove")?.done()?;
     host.namespace().tap("vif3.0-emu")?;
@@ -186,7 +186,7 @@ fn foreign_tap_is_left_to_its_owner() -> Result<()> {
 #[test]
 fn tap_routes_have_priority_over_vif_routes() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-route", &[("ip", "10.1.0.2")]);
     plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
     host.namespace().tap("vif3.0-emu")?;
@@ -210,7 +210,7 @@ fn tap_routes_have_priority_over_vif_routes() -> Result<()> {
 #[test]
 fn nat_tap_is_only_renamed() -> Result<()> {
     let mut host = host()?;
-    let vif = Device::card(3, 0);
+    let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-nat", &[("vifname", "web")]);
     plug(&mut host, "vif-nat", &vif, &nodes, json!({}))?.done()?;
     host.namespace().tap("vif3.0-emu")?;
@@ -261,7 +261,7 @@ fn tap_of_another_domains_vif_is_refused() -> Result<()> {
     let ended = original.output()?;
     ensure!(
         host.namespace().ports("xenbr1")?.is_empty(),
-        "the original found the card: {ended:?}"
+        "the original found the vif: {ended:?}"
     );
 
     let config = host.config()?.replacing("\"driver-domain\"", "\"dom0\"");
@@ -269,7 +269,7 @@ fn tap_of_another_domains_vif_is_refused() -> Result<()> {
     let call = |host: &TestHost, action| {
         host.call_of(
             "vif-bridge",
-            &Device::card(3, 0),
+            &Device::vif(3, 0),
             action,
             json!({ "emulated": true, "backend": VIF }),
         )?

@@ -306,8 +306,8 @@ fn virtual_device_has_libxls_number() {
 /// Formats the nodes of a vif, except for the constant ones.
 fn vif_summary(text: &str) -> String {
     match Vif::parse(text) {
-        Ok(card) => {
-            let nodes = card.backend_nodes(card.devid.unwrap_or(DevId(0))).into_iter();
+        Ok(vif) => {
+            let nodes = vif.backend_nodes(vif.devid.unwrap_or(DevId(0))).into_iter();
             let words = nodes.filter_map(|(name, value)| match (name, &*value) {
                 ("type", "vif")
                 | ("bridge", "xenbr0")
