@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::Workload;
 use xenplug_tests::harness::{Config, Daemon, Device, build_directory};
 
-/// Which one.
+/// Contestant of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Name {
     /// `/etc/xen/scripts/block` and `vif-bridge`.
@@ -32,13 +32,13 @@ impl fmt::Display for Name {
     }
 }
 
-/// One of them, at work on a workload.
+/// Running contestant.
 pub(super) enum Contestant {
-    /// Started anew for each device; those that still run.
+    /// Script processes that still run. A script is started for each device.
     Script(Vec<Child>),
-    /// A process that serves.
+    /// The daemon.
     Daemon(Box<Daemon>),
-    /// Likewise.
+    /// The floor program.
     Floor(Child),
 }
 
@@ -58,24 +58,24 @@ impl Contestant {
                     .context("xenplug-floor")?;
                 let output = floor.stdout.take();
                 let this = Self::Floor(floor);
-                let mut said = String::new();
-                BufReader::new(output.context("it has an output")?).read_line(&mut said)?;
-                ensure!(said == "ready\n", "the floor program does not serve");
+                let mut line = String::new();
+                BufReader::new(output.context("xenplug-floor has no output")?).read_line(&mut line)?;
+                ensure!(line == "ready\n", "xenplug-floor does not serve");
                 this
             }
         })
     }
 
     /// Runs the script as libxl does in state 2. The other contestants watch the state themselves.
-    pub(super) fn set_off(&mut self, workload: &Workload, device: &Device) -> Result<()> {
+    pub(super) fn start_script(&mut self, workload: &Workload, device: &Device) -> Result<()> {
         if let Self::Script(running) = self {
             running.push(workload.scripts().start(device)?);
         }
         Ok(())
     }
 
-    /// Waits for what was set off to end.
-    pub(super) fn come_to_rest(&mut self) -> Result<()> {
+    /// Waits until the started scripts end.
+    pub(super) fn wait_for_scripts(&mut self) -> Result<()> {
         if let Self::Script(running) = self {
             for mut script in running.drain(..) {
                 script.wait()?;
@@ -84,12 +84,12 @@ impl Contestant {
         Ok(())
     }
 
-    /// Itself, if it is the daemon.
+    /// Returns the contestant if it is the daemon.
     pub(super) fn daemon(&mut self) -> Option<&mut Self> {
         matches!(self, Self::Daemon(_)).then_some(self)
     }
 
-    /// The daemon's process.
+    /// Returns the daemon's process.
     pub(super) fn process(&self) -> Option<&Daemon> {
         if let Self::Daemon(daemon) = self {
             Some(daemon)
@@ -98,7 +98,7 @@ impl Contestant {
         }
     }
 
-    /// The daemon's log, for a message.
+    /// Returns the daemon's log, or nothing for another contestant.
     pub(super) fn log(&self) -> String {
         self.process().map(|daemon| daemon.log()).unwrap_or_default()
     }

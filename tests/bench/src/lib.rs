@@ -1,9 +1,9 @@
-//! The stopwatch: how long a plug takes with the original scripts, with the daemon, and with the floor program.
+//! Benchmark of the time to attach devices with the original scripts, with the daemon, and with the floor program.
 //!
 //! All three are measured alike, on one real xenstored: from the write of `state=2` until a watch shows
-//! `hotplug-status=connected`. The scripts are started right after that write, as libxl does when it sees state 2.
-//! Besides, how long a script and its shim take to start and end, and each original beside its shim with all that
-//! they do.
+//! `hotplug-status=connected`. The scripts are started right after that write, as libxl does when it reads state 2.
+//! The benchmark also measures how long a script and its shim take to start and end, and how long each original script
+//! and its shim take for a device.
 
 mod contestant;
 mod plot;
@@ -36,7 +36,7 @@ pub struct Plan {
     pub sizes: Vec<u32>,
     /// Repetitions with a single device.
     pub repeat: u32,
-    /// The most devices that the scripts are measured with; beyond, their time is extrapolated and marked so.
+    /// The most devices that the scripts attach at once. The time for more is extrapolated, and marked so.
     pub scripts_up_to: u32,
     /// True to measure how long a script takes to start.
     pub starts: bool,
@@ -45,7 +45,7 @@ pub struct Plan {
 /// Time for which the idle daemon is observed.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Measures all of the plan in the network namespace that this program is in, with files in a directory of its own.
+/// Measures everything in the plan, in this process's network namespace, with files below `directory`.
 pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<Report> {
     let mut report = Report::default();
     if plan.starts {
@@ -53,7 +53,7 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
     }
     for &kind in &plan.kinds {
         for &name in &plan.contestants {
-            // A store and a process for each, so that nobody inherits the other's heap.
+            // Each has a store and a process of its own, so that none inherits the heap of another.
             let mut workload = Workload::new(kind, directory)?;
             let mut contestant = Contestant::start(name, &workload)?;
             for &size in &plan.sizes {
@@ -82,19 +82,19 @@ pub fn run(plan: &Plan, directory: &Path, mut say: impl FnMut(&str)) -> Result<R
     Ok(report)
 }
 
-/// Measures the idle daemon with the most devices that were attached.
+/// Measures the idle daemon with the largest number of devices of the plan attached.
 fn upkeep(workload: &mut Workload, contestant: &mut Contestant, kind: Kind, plan: &Plan) -> Result<Upkeep> {
     let devices = plan.sizes.iter().copied().max().unwrap_or(1);
-    let plugged = workload.plug(contestant, devices)?;
+    let attached = workload.attach(contestant, devices)?;
     thread::sleep(Duration::from_secs(2));
     let Some(daemon) = contestant.process() else {
-        anyhow::bail!("the daemon is gone")
+        anyhow::bail!("the contestant is not the daemon")
     };
     let (resident, proportional) = daemon.memory()?;
     let before = daemon.processor_ticks()?;
     thread::sleep(IDLE);
     let idle_ticks = daemon.processor_ticks()? - before;
-    workload.clear(contestant, &plugged)?;
+    workload.detach(contestant, &attached)?;
     Ok(Upkeep {
         kind,
         devices,

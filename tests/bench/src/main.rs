@@ -1,5 +1,5 @@
-//! Measures plugging, [`xenplug_bench`]: prints a table, and writes `plug.svg` and `plug.json`.
-#![allow(clippy::print_stdout, reason = "the table is what it is for")]
+//! Program of the benchmark [`xenplug_bench`]: prints a table, and writes `plug.svg` and `plug.json`.
+#![allow(clippy::print_stdout, reason = "the table is the program's output")]
 
 use std::{env, fs, path::PathBuf};
 
@@ -8,10 +8,10 @@ use clap::{Parser, ValueEnum};
 use xenplug_bench::{Name, Plan, measure_scripts, run};
 use xenplug_tests::harness::{Kind, LoopPool, Namespace, build_directory};
 
-/// Set in the run that is inside the private namespace.
+/// Environment variable of the run inside the private namespace.
 const INSIDE: &str = "XENPLUG_BENCH_INSIDE";
 
-/// Measures how long plugging takes: original script, xenplugd, and the floor; and how long a script takes to start.
+/// Measures the time to attach devices with the original scripts, xenplugd and the floor, and a script's start-up time.
 #[derive(Parser)]
 #[command(name = "xenplug-bench")]
 struct Arguments {
@@ -26,7 +26,7 @@ struct Arguments {
     /// Repetitions with a single device.
     #[arg(long, default_value_t = 50)]
     repeat: u32,
-    /// The most devices that the scripts plug at once; beyond that their time is extrapolated.
+    /// The most devices that the scripts attach at once; the time for more is extrapolated.
     #[arg(long, default_value_t = 100)]
     scripts_up_to: u32,
     /// Directory of the plot and the JSON; without it `bench` beside the build directory.
@@ -54,7 +54,7 @@ enum Who {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if env::var_os(INSIDE).is_none() {
-        // All of it runs in there, so that starting a script costs what it costs libxl.
+        // The whole benchmark runs in the namespace, so that a script starts as cheaply as from libxl.
         let namespace = Namespace::new()?;
         let inside = namespace
             .command(env::current_exe()?)
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
         Some(out) => out,
         None => build_directory()?
             .parent()
-            .context("a build directory is in target")?
+            .context("the build directory has no parent")?
             .join("bench"),
     };
     fs::create_dir_all(&out)?;

@@ -1,4 +1,4 @@
-//! The plot of a report: time over the number of devices, both logarithmic, disks and vifs beside each other.
+//! Plot of a report: time over the number of devices, both logarithmic, disks and vifs side by side.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use xenplug_tests::harness::Kind;
 const SIZE: (u32, u32) = (1100, 480);
 
 impl Report {
-    /// Draws it as SVG.
+    /// Draws the plot as SVG.
     pub fn plot(&self, path: &Path) -> Result<()> {
         let area = SVGBackend::new(path, SIZE).into_drawing_area();
         area.fill(&WHITE)?;

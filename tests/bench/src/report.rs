@@ -25,7 +25,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The figure of these runs, of which there is at least one.
+    /// Makes the figure of some runs, of which there is at least one.
     pub(super) fn of(kind: Kind, contestant: Name, devices: u32, mut times: Vec<Duration>) -> Self {
         times.sort();
         let range = (times[0], times[times.len() - 1]);
@@ -72,13 +72,13 @@ pub struct Upkeep {
     pub devices: u32,
     /// Resident memory in KiB.
     pub resident: u64,
-    /// Resident memory in KiB, pages that others share counted in part.
+    /// Resident memory in KiB, with each shared page divided by the number of processes that share it.
     pub proportional: u64,
     /// Processor time in 5 s, in ticks of 10 ms.
     pub idle_ticks: u64,
 }
 
-/// All that was measured in one run of the benchmark.
+/// Measurements of one run of the benchmark.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Times.
@@ -89,7 +89,7 @@ pub struct Report {
     pub starts: Vec<Start>,
 }
 
-/// A target of the project, what was measured, and whether that is enough.
+/// Comparison of a measurement with a target of the project.
 struct Verdict {
     what: String,
     target: &'static str,
@@ -98,7 +98,7 @@ struct Verdict {
 }
 
 impl Report {
-    /// Fills in the sizes that the scripts were not measured with, from the largest one that they were.
+    /// Extrapolates the scripts' time for larger sizes from the largest size that was measured.
     pub(super) fn extrapolate_scripts(&mut self, sizes: &[u32]) {
         for kind in [Kind::Vbd, Kind::Vif] {
             let measured = self
@@ -200,7 +200,7 @@ impl Report {
         verdicts
     }
 
-    /// All of it for programs.
+    /// Returns the report as JSON.
     pub fn json(&self) -> Value {
         let figures = self.figures.iter().map(|figure| {
             json!({

@@ -1,7 +1,7 @@
-//! Each original script beside its shim and the daemon, in one run: how long the toolstack waits for it.
+//! Benchmark of each original script and its shim with the daemon: how long the toolstack waits for them.
 //!
-//! Both are started as libxl starts them, in a namespace that is entered anew for each; how long an empty program takes
-//! there is told, too.
+//! Both are started as libxl starts them, by a command that enters the namespace each time. An empty program is started
+//! and measured in the same way.
 
 use std::{
     fmt,
@@ -19,20 +19,20 @@ use xenplug_tests::{
 const DISK: Device = Device::disk(3, 0);
 const VIF: Device = Device::vif(3, 0);
 
-/// A script in a situation, to be measured on its way up and on its way down.
+/// Script and situation, measured when the device is added and when it is removed.
 #[derive(Clone, Copy, Debug)]
 struct Workload {
     script: &'static str,
     situation: &'static str,
-    /// Once, before.
+    /// Steps that run once, before the first device.
     setting: &'static [Step],
     device: Device,
     nodes: &'static [(&'static str, &'static str)],
-    /// True for the script of Xen 4.20 and not 4.17: the workload runs on Debian 13 alone.
+    /// True for a script that Xen 4.20 has and Xen 4.17 has not: the workload runs on Debian 13 alone.
     newer: bool,
-    /// Additional arguments after `add` and after `remove`.
+    /// Additional arguments after `add` and `remove`.
     more: [&'static str; 2],
-    /// Step that cleans up after the original.
+    /// Step that cleans up what the original leaves after each removal.
     after: Option<Step>,
 }
 
@@ -65,15 +65,15 @@ const BRIDGE: Step = Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr
 const UPLINK: Step =
     Step::Sh("ip link add eth0 type veth peer name world; ip address add 192.168.7.1/24 dev eth0; ip link set eth0 up");
 
-/// A disk of another guest, in the store.
-const fn neighbour(index: u32) -> Step {
+/// Returns the step that writes a disk of another guest into the store.
+const fn other_disk(index: u32) -> Step {
     Step::Device(
         Device::disk(4, index),
         &[("physical-device", "1:1"), ("hotplug-status", "connected")],
     )
 }
 
-const COURSES: &[Workload] = &[
+const WORKLOADS: &[Workload] = &[
     Workload::new("block", "an image file", &[IMAGE], DISK, &[]),
     Workload::new("block", "a block device", &[BLOCK], DISK, &[("params", "$D/dev")]),
     Workload::new(
@@ -81,16 +81,16 @@ const COURSES: &[Workload] = &[
         "a block device, beside 10 disks",
         &[
             BLOCK,
-            neighbour(0),
-            neighbour(1),
-            neighbour(2),
-            neighbour(3),
-            neighbour(4),
-            neighbour(5),
-            neighbour(6),
-            neighbour(7),
-            neighbour(8),
-            neighbour(9),
+            other_disk(0),
+            other_disk(1),
+            other_disk(2),
+            other_disk(3),
+            other_disk(4),
+            other_disk(5),
+            other_disk(6),
+            other_disk(7),
+            other_disk(8),
+            other_disk(9),
         ],
         DISK,
         &[("params", "$D/dev")],
@@ -148,7 +148,7 @@ const COURSES: &[Workload] = &[
             ("params", "iqn=iqn.2026-01.example:$N,portal=192.0.2.1"),
         ],
     ),
-    // It wants to be told what libxl does not tell it. Of another's device it believes that it has disconnected it.
+    // block-nbd takes arguments that libxl does not pass. It reports success although the device stays connected.
     Workload {
         more: [" san.example 2000", " /dev/loop0"],
         after: Some(Step::Sh("rm -f $H/nbd-client.d/nbd*")),
@@ -170,26 +170,26 @@ const COURSES: &[Workload] = &[
     Workload::new("vscsi", "a device", &[], Device::scsi(3), &[]),
 ];
 
-/// Median times of both.
+/// Median times of an original script and its shim.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// Script, action and situation; or the empty program.
+    /// Script, action and situation, or the empty program.
     pub what: String,
-    /// The original.
+    /// Time of the original.
     pub original: Duration,
-    /// The shim, with the daemon behind it; `None` if there is no such thing.
+    /// Time of the shim with the daemon; `None` for the empty program.
     pub ours: Option<Duration>,
 }
 
-/// All that was measured.
+/// Measurements of all scripts.
 #[derive(Clone, Debug, Default)]
 pub struct Pairs(Vec<Pair>);
 
-/// Measures each so often.
+/// Measures each script `repeat` times.
 pub fn measure(repeat: u32, mut say: impl FnMut(&str)) -> Result<Pairs> {
     let lab = &Lab::new()?;
     let mut pairs = vec![empty_program(lab, repeat)?];
-    for workload in COURSES {
+    for workload in WORKLOADS {
         if workload.newer && lab.root().version() < 13 {
             continue;
         }
@@ -236,7 +236,7 @@ fn empty_program(lab: &Lab, repeat: u32) -> Result<Pair> {
     })
 }
 
-/// Up and down, in the median.
+/// Returns the median times to add and to remove a device.
 fn side(lab: &Lab, who: Who, workload: &Workload, repeat: u32) -> Result<[Duration; 2]> {
     let mut fixture = Fixture::new(lab, who)?;
     workload.setting.iter().try_for_each(|step| fixture.take(step))?;
@@ -250,12 +250,12 @@ fn side(lab: &Lab, who: Who, workload: &Workload, repeat: u32) -> Result<[Durati
     for _ in 0..repeat.max(1) {
         fixture.take(&Step::Device(workload.device, workload.nodes))?;
         ups.push(timed(&mut fixture, workload, &up)?);
-        // The daemon has released it when the script comes, as the guest has closed before.
+        // The guest closes the device before libxl runs the script, so the daemon has released it by then.
         fixture.take(&Step::Close(workload.device))?;
         downs.push(timed(&mut fixture, workload, &down)?);
         fixture.take(&Step::Forget(workload.device))?;
         if workload.device.is_vif() {
-            // As netback does; the originals count on it.
+            // netback removes the interface; the originals rely on that.
             fixture.take(&Step::Sh("ip link delete vif3.0"))?;
         }
         workload.after.iter().try_for_each(|step| fixture.take(step))?;

@@ -1,5 +1,5 @@
-//! Time from a script's start to its end when there is nothing to do: a toolstack waits for it besides the
-//! plug itself.
+//! Time from a script's start to its end when the script has nothing to do. The toolstack waits for this in addition to
+//! the work on the device.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use xenplug_tests::harness::{DebianRoot, Device, Disk, Scripts, Toolstack, Xenst
 
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"outcome\":\"done\"}";
 
-/// Times from start to end.
+/// Times from a program's start to its end.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// Program that was started.
@@ -30,12 +30,12 @@ pub struct Start {
     pub is_shim: bool,
 }
 
-/// Measures an empty program, the shim and the original script, each so often.
+/// Measures an empty program, the shim and the original script, `repeat` times each.
 pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
     let shim = build_directory()?.join("xenplug-script");
     let mut starts = Vec::new();
     let mut take = |what, is_shim, run: &mut dyn FnMut() -> Result<()>| -> Result<()> {
-        // The first finds nothing in the page cache.
+        // The first run fills the page cache.
         run()?;
         let mut times = Vec::new();
         for _ in 0..repeat.max(1) {
@@ -67,7 +67,7 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
     let mut toolstack = Toolstack::new(xenstored.connect()?);
     let device = Device::disk(1, 0);
     toolstack.build(1)?;
-    // A disk that is set up already: the script sees that, and has nothing to do.
+    // The script finds `physical-device` set, and has nothing to do.
     toolstack.attach(
         &device,
         &Disk::on(Path::new("/dev/null")).with("physical-device", "7:0"),
@@ -83,14 +83,14 @@ pub(super) fn measure(directory: &Path, repeat: u32) -> Result<Vec<Start>> {
     Ok(starts)
 }
 
-/// A daemon that does nothing but answer, and a shim that asks it.
+/// Fake daemon that answers every call at once, and the shim that calls it.
 struct Daemon {
     script: PathBuf,
     config: PathBuf,
 }
 
 impl Daemon {
-    /// Serves until this program ends.
+    /// Starts a thread that answers calls until this program ends.
     fn start(directory: &Path, shim: &Path) -> Result<Self> {
         let (script, config) = (directory.join("block"), directory.join("xenplugd.toml"));
         fs::write(&script, format!("#!{}\n", shim.display()))?;
@@ -104,7 +104,7 @@ impl Daemon {
                 while let Ok(read @ 1..) = stream.read(&mut request[filled..]) {
                     filled += read;
                     if request[..filled].ends_with(b"}") {
-                        // A caller that is gone counts as failed.
+                        // A caller that has gone fails by itself, and is measured as failed.
                         let _ = stream.write_all(ANSWER);
                         break;
                     }

@@ -1,4 +1,4 @@
-//! The workload that contestants run: a store with guests, files or links for their devices, and the watch.
+//! Workload of the contestants: a store with guests, files or links for their devices, and a watch.
 
 use std::{
     fmt::Write as _,
@@ -20,13 +20,13 @@ use xenplug_tests::{
 
 use super::contestant::Contestant;
 
-/// Most devices of a guest.
+/// Largest number of devices of a guest.
 const PER_GUEST: u32 = 10;
-/// Time that a run may take.
+/// Time limit of a run.
 const LIMIT: Duration = Duration::from_secs(300);
 const BRIDGE: &str = "xenbr0";
 
-/// A store of its own, and what devices of one kind need.
+/// Store, images and bridge for devices of one kind.
 pub(super) struct Workload {
     kind: Kind,
     directory: PathBuf,
@@ -71,7 +71,7 @@ impl Workload {
         self.directory.join("images")
     }
 
-    /// A directory for the daemon alone: on a tmpfs, as `/run` is.
+    /// Returns the daemon's directory. It is on a tmpfs, as `/run` is.
     pub(super) fn daemon_directory(&self) -> PathBuf {
         self.run.path().to_owned()
     }
@@ -84,23 +84,23 @@ impl Workload {
         }
     }
 
-    /// Plugs so many devices at once, measures that, and takes them away again.
+    /// Measures how long `count` devices take to attach at once, and detaches them.
     pub(super) fn run(&mut self, contestant: &mut Contestant, count: u32) -> Result<Duration> {
-        let devices = self.line_up(count)?;
-        let time = self.race(contestant, &devices)?;
-        self.clear(contestant, &devices)?;
+        let devices = self.create_devices(count)?;
+        let time = self.connect(contestant, &devices)?;
+        self.detach(contestant, &devices)?;
         Ok(time)
     }
 
-    /// Plugs so many devices at once and leaves them plugged.
-    pub(super) fn plug(&mut self, contestant: &mut Contestant, count: u32) -> Result<Vec<Device>> {
-        let devices = self.line_up(count)?;
-        self.race(contestant, &devices)?;
+    /// Attaches `count` devices at once.
+    pub(super) fn attach(&mut self, contestant: &mut Contestant, count: u32) -> Result<Vec<Device>> {
+        let devices = self.create_devices(count)?;
+        self.connect(contestant, &devices)?;
         Ok(devices)
     }
 
-    /// Makes the devices, in state 1, and lets everyone come to rest.
-    fn line_up(&mut self, count: u32) -> Result<Vec<Device>> {
+    /// Creates the devices, in state 1, and waits until the contestant is idle.
+    fn create_devices(&mut self, count: u32) -> Result<Vec<Device>> {
         let mut devices = Vec::new();
         let mut links = String::new();
         for number in 0..count {
@@ -132,9 +132,9 @@ impl Workload {
         Ok(devices)
     }
 
-    /// From the first write of `state=2` until a watch has shown all devices connected.
-    fn race(&mut self, contestant: &mut Contestant, devices: &[Device]) -> Result<Duration> {
-        // One watch for all when they are many: the store looks at every watch at every write.
+    /// Returns the time from the first write of `state=2` until a watch has shown all devices connected.
+    fn connect(&mut self, contestant: &mut Contestant, devices: &[Device]) -> Result<Duration> {
+        // Several devices share one watch, because xenstored checks every watch at every write.
         let watched = match devices {
             [device] => format!("{}/hotplug-status", device.backend()),
             _ => format!("/local/domain/0/backend/{}", self.kind),
@@ -148,7 +148,7 @@ impl Workload {
             self.toolstack
                 .store()
                 .write(&format!("{}/state", device.backend()), "2")?;
-            contestant.set_off(self, device)?;
+            contestant.start_script(self, device)?;
         }
         while !waiting.is_empty() {
             let left = LIMIT.saturating_sub(start.elapsed());
@@ -175,13 +175,13 @@ impl Workload {
             }
         }
         let time = start.elapsed();
-        contestant.come_to_rest()?;
+        contestant.wait_for_scripts()?;
         self.watcher.unwatch(&watched, "stopwatch")?;
         Ok(time)
     }
 
-    /// Removes the devices, and waits until nothing of them is left.
-    pub(super) fn clear(&mut self, contestant: &mut Contestant, devices: &[Device]) -> Result<()> {
+    /// Removes the devices, and waits until no loop device or port is left.
+    pub(super) fn detach(&mut self, contestant: &mut Contestant, devices: &[Device]) -> Result<()> {
         for device in devices {
             self.toolstack.forget(device)?;
         }
@@ -194,7 +194,7 @@ impl Workload {
                 while !attached_below(&self.images())?.is_empty() {
                     ensure!(
                         Instant::now() < until,
-                        "loop devices stay attached\n{}",
+                        "loop devices are still attached\n{}",
                         contestant.log()
                     );
                     thread::sleep(Duration::from_millis(2));
@@ -203,7 +203,11 @@ impl Workload {
             Kind::Vif => {
                 if contestant.process().is_some() {
                     while fs::read_dir(format!("/sys/class/net/{BRIDGE}/brif"))?.next().is_some() {
-                        ensure!(Instant::now() < until, "links stay on the bridge\n{}", contestant.log());
+                        ensure!(
+                            Instant::now() < until,
+                            "vifs are still ports of the bridge\n{}",
+                            contestant.log()
+                        );
                         thread::sleep(Duration::from_millis(2));
                     }
                 }
@@ -225,7 +229,7 @@ impl Drop for Workload {
     }
 }
 
-/// Runs these lines of `ip`, in the namespace that this program is in.
+/// Runs lines of commands with `ip -batch`, in this process's namespace.
 fn ip(lines: &str) -> Result<()> {
     let mut ip = Command::new("ip")
         .args(["-batch", "-"])
