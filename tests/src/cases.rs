@@ -7,7 +7,7 @@ use std::env;
 
 use anyhow::{Error, Result, bail};
 
-/// How many cases to run.
+/// Number of cases to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
     /// As many as CI has time for.
@@ -24,10 +24,10 @@ pub fn length() -> Length {
     }
 }
 
-/// How many failures are reported in full.
+/// Number of failures that are reported in full.
 const REPORTED: usize = 5;
 
-/// Counter of the cases of one test. A failed case does not keep the others from running.
+/// Counter of the cases of one test. After a failed case the others still run.
 #[derive(Debug, Default)]
 pub struct Cases {
     passed: usize,
@@ -35,7 +35,7 @@ pub struct Cases {
 }
 
 impl Cases {
-    /// Counts a case; an error is a failed one.
+    /// Counts a case; an error counts as failed.
     pub fn case(&mut self, name: &str, outcome: Result<()>) {
         match outcome {
             Ok(()) => self.passed += 1,
@@ -43,12 +43,12 @@ impl Cases {
         }
     }
 
-    /// Returns true once so many cases have failed that more would add nothing.
+    /// Returns true once `REPORTED` cases have failed, so that a test can stop early.
     pub fn is_lost(&self) -> bool {
         self.failures.len() >= REPORTED
     }
 
-    /// Prints how many cases passed. Fails with the failures, and if there were no cases at all.
+    /// Prints the number of cases that passed. Fails if a case failed, or if there were none.
     #[allow(clippy::print_stdout, reason = "`cargo xtask trials` reads it there")]
     pub fn end(self) -> Result<()> {
         let all = self.passed + self.failures.len();

@@ -1,7 +1,7 @@
-//! The demo: attaches and detaches a disk and a vif step by step, and checks that nothing is left.
+//! Demo: attaches and detaches a disk and a vif step by step, and checks that nothing is left over.
 //!
-//! The daemon with its plugins is real, and as root also the loop device, the bridge and the link, in a private network
-//! namespace. The store is the embedded one; toolstack, kernel and guest are played.
+//! The daemon and its plugins are real. With root the loop device, the bridge and the link are real too, in a private
+//! network namespace. The store is the embedded one; toolstack, kernel and guest are played.
 
 mod timeline;
 
@@ -30,12 +30,12 @@ const BRIDGE: &str = "xenbr0";
 pub enum DemoHost {
     /// This host, with a private network namespace.
     Real(Arc<Namespace>),
-    /// A host in the daemon's memory, and the reason for it.
+    /// A host in the daemon's memory, and why it is not this host.
     Simulated(String),
 }
 
 impl DemoHost {
-    /// Takes this host if it permits that, else a simulated one.
+    /// Returns this host if it has root and namespaces, else a simulated one.
     pub fn find(simulated: bool) -> Self {
         if simulated {
             return Self::Simulated("as asked".to_owned());
@@ -66,7 +66,7 @@ impl fmt::Display for DemoHost {
     }
 }
 
-/// Runs the demo with files in a directory of its own. Fails if anything is left at the end.
+/// Runs the demo with files below `directory`. Fails if anything is left over at the end.
 pub fn run(host: &DemoHost, directory: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
     say(&format!("Xenplug on {host}."));
     say("The store is the embedded one; toolstack, kernel and guest are played. Times are in milliseconds.");

@@ -1,9 +1,10 @@
-//! The floor: the least that an attach can cost. Only the system calls and store requests that cannot be left out, one
-//! after the other, by a program that trusts everybody.
+//! Floor of the benchmark: the least that an attach can cost. The program makes only the system calls and store
+//! requests that cannot be left out, one after the other, and validates nothing.
 //!
-//! It is a server like the daemon, so that the same stopwatch measures both. For a disk: read what is needed, open the
-//! file, attach a loop device, publish in a transaction that reads `state` again. For a vif: look at the bridge, set
-//! the link up as its port in one message, publish likewise. A device whose directory goes is let go.
+//! It is a server like the daemon, so that the benchmark measures both in the same way. For a disk it reads the nodes
+//! that it needs, opens the file, attaches a loop device, and publishes in a transaction that reads `state` again. For
+//! a vif it reads the bridge's index and MTU, sets the link up as a port in one message, and publishes. When a device's
+//! directory goes, it releases the device.
 
 mod link;
 pub(crate) mod loop_device;
@@ -18,7 +19,7 @@ use crate::{
     store::{self, Store},
 };
 
-/// Serves until the store goes away; calls `ready` once all is set up.
+/// Serves until the connection to the store breaks; calls `ready` once the watch is set.
 pub fn serve(mut store: Store, ready: impl FnOnce()) -> Result<()> {
     raise_descriptor_limit()?;
     let mut links = link::Links::open()?;
@@ -35,9 +36,9 @@ pub fn serve(mut store: Store, ready: impl FnOnce()) -> Result<()> {
         let is_state = event.path.ends_with("/state");
         if is_state && !held.contains_key(&device) && store.find(&event.path)?.as_deref() == Some("2") {
             let attached = match device.kind {
-                Kind::Vbd | Kind::Vbd3 | Kind::Vscsi => Some(plug_disk(&mut store, &device)?),
+                Kind::Vbd | Kind::Vbd3 | Kind::Vscsi => Some(connect_disk(&mut store, &device)?),
                 Kind::Vif => {
-                    plug_vif(&mut store, &mut links, &device)?;
+                    connect_vif(&mut store, &mut links, &device)?;
                     None
                 }
             };
@@ -48,7 +49,7 @@ pub fn serve(mut store: Store, ready: impl FnOnce()) -> Result<()> {
     }
 }
 
-fn plug_disk(store: &mut Store, device: &Device) -> Result<OwnedFd> {
+fn connect_disk(store: &mut Store, device: &Device) -> Result<OwnedFd> {
     let backend = device.backend();
     let path = store.read(&format!("{backend}/params"))?;
     let writable = store.read(&format!("{backend}/mode"))?.contains('w');
@@ -63,11 +64,11 @@ fn plug_disk(store: &mut Store, device: &Device) -> Result<OwnedFd> {
     Ok(attached)
 }
 
-fn plug_vif(store: &mut Store, links: &mut link::Links, device: &Device) -> Result<()> {
+fn connect_vif(store: &mut Store, links: &mut link::Links, device: &Device) -> Result<()> {
     let backend = device.backend();
     let bridge = store.read(&format!("{backend}/bridge"))?;
     let (index, mtu) = links.bridge(&bridge)?;
-    // netback announces state 2 before it makes the link. The stopwatch's links are there already.
+    // netback announces state 2 before it creates the link. The benchmark creates its links beforehand.
     while !links.enslave(&device.link(), index, mtu)? {
         thread::sleep(Duration::from_micros(100));
     }
@@ -76,7 +77,7 @@ fn plug_vif(store: &mut Store, links: &mut link::Links, device: &Device) -> Resu
     })
 }
 
-/// Publishes a device that is still in state 2, `hotplug-status` last.
+/// Publishes a device if it is still in state 2, `hotplug-status` last.
 fn publish(
     store: &mut Store,
     backend: &str,
@@ -91,7 +92,7 @@ fn publish(
     })?)
 }
 
-/// A descriptor is held for each disk, and 1000 disks are more than the usual limit.
+/// Raises the limit of descriptors. The program holds one for each disk, and 1000 disks exceed the usual limit.
 fn raise_descriptor_limit() -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

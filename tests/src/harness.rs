@@ -1,8 +1,8 @@
-//! Real parts to run Xenplug on, and players for what is not here: xenstored without Xen, a network namespace, a
-//! toolstack, the kernel's backends.
+//! Harness: real parts to run Xenplug on, and players for what the host lacks: xenstored without Xen, a network
+//! namespace, a toolstack, the kernel's backends.
 //!
-//! A test starts a [`TestHost`], which has all of them, and takes a [`Baseline`] to compare with at its end. Everything
-//! is gone when the `TestHost` is dropped, also when the test fails.
+//! A test starts a [`TestHost`], which has all of them, and compares it at the end with a [`Baseline`] from the
+//! beginning. Dropping the `TestHost` removes everything, also when the test fails.
 
 mod baseline;
 mod call;

@@ -1,5 +1,5 @@
 //! Calls itself until the stack is full.
-#![allow(unconditional_recursion, reason = "what this guest is for")]
+#![allow(unconditional_recursion, reason = "the guest overflows its stack")]
 
 use xenplug_guests::description;
 use xenplug_sdk::{Connection, Description, Device, Error, Handler};
@@ -16,7 +16,7 @@ impl Handler for Guest {
     }
 }
 
-/// Not a tail call: something is left to do on each frame.
+/// Recurses without a tail call: each frame still has an addition to do.
 fn descend(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 32]);
     if depth == u64::MAX {

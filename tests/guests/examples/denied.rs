@@ -1,4 +1,4 @@
-//! Asks for what it was not granted, and hides that.
+//! Opens files that it has no grant for, and hides the errors.
 
 use xenplug_guests::description;
 use xenplug_sdk::{

@@ -1,4 +1,4 @@
-//! Opens what `params` names again and again, and lets nothing go.
+//! Opens the file that `params` names again and again, and closes none.
 
 use xenplug_guests::description;
 use xenplug_sdk::{

@@ -1,4 +1,4 @@
-//! Gives the host a string of 4 MiB, again and again.
+//! Passes a string of 4 MiB to the host, again and again.
 
 use xenplug_guests::description;
 use xenplug_sdk::{

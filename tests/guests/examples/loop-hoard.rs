@@ -1,4 +1,4 @@
-//! Attaches loop devices to what `params` names without end.
+//! Attaches loop devices without end to the file that `params` names.
 
 use xenplug_guests::description;
 use xenplug_sdk::{

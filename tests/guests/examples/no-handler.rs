@@ -1,1 +1,1 @@
-//! Exports nothing: not a handler at all.
+//! Exports nothing, and is no handler.

@@ -1,4 +1,4 @@
-//! Never comes back after it has attached a loop device to what `params` names.
+//! Never returns after it has attached a loop device to the file that `params` names.
 
 use xenplug_guests::description;
 use xenplug_sdk::{

@@ -1,4 +1,4 @@
-//! Never comes back from `connect`.
+//! Never returns from `connect`.
 
 use xenplug_guests::description;
 use xenplug_sdk::{Connection, Description, Device, Error, Handler};

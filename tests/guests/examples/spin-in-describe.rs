@@ -1,4 +1,4 @@
-//! Never says what it is.
+//! Never returns from `describe`.
 
 use xenplug_guests::description;
 use xenplug_sdk::{Connection, Description, Device, Error, Handler};

@@ -1,4 +1,4 @@
-//! Connects, and never comes back from `disconnect`.
+//! Connects, and never returns from `disconnect`.
 
 use xenplug_guests::description;
 use xenplug_sdk::{Connection, Description, Device, Error, Handler};

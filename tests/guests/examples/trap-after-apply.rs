@@ -1,4 +1,4 @@
-//! Traps after it has turned on the helper that `params` names, which the host is to turn off.
+//! Traps after it has turned on the helper that `params` names. The daemon then turns the helper off.
 
 use xenplug_guests::description;
 use xenplug_sdk::{Command, Connection, Description, Device, Error, Handler, Undo};

@@ -1,4 +1,4 @@
-//! Traps after it has attached a loop device to what `params` names.
+//! Traps after it has attached a loop device to the file that `params` names.
 
 use xenplug_guests::description;
 use xenplug_sdk::{

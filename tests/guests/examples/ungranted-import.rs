@@ -1,4 +1,4 @@
-//! Imports helper processes, which no operator grants for the asking.
+//! Imports helper processes without a grant.
 
 use xenplug_guests::description;
 use xenplug_sdk::{Connection, Description, Device, Error, Handler, process};

@@ -1,4 +1,4 @@
-//! Waits in the host for a file that never comes, for longer than it may.
+//! Waits in a host call for a file that never appears, past the deadline.
 
 use xenplug_guests::description;
 use xenplug_sdk::{
@@ -16,7 +16,7 @@ impl Handler for Guest {
     fn connect(device: &Device) -> Result<Connection, Error> {
         let absent = format!("{}.absent", device.required("params")?);
         loop {
-            // Its error is that the time is over; this guest does not take it.
+            // The host call fails when the time is over; this guest ignores the error and calls again.
             let _ = Source::open_when_there(&absent, Access::ReadOnly, 60_000);
         }
     }

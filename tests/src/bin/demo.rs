@@ -1,5 +1,5 @@
-//! The demo, [`xenplug_tests::demo`].
-#![allow(clippy::print_stdout, reason = "showing is what it is for")]
+//! Program of the demo [`xenplug_tests::demo`].
+#![allow(clippy::print_stdout, reason = "the demo prints its steps")]
 
 use anyhow::Result;
 use clap::Parser;

@@ -1,10 +1,10 @@
 //! Runs a program in a root file system of unpacked Debian packages, in a mount namespace of its own.
 //!
-//! The root is an overlay whose upper layer is in memory: the program may write anywhere, and nothing of it stays. From
-//! the machine come `/proc`, `/sys`, `/dev` and the directories that `--bind` names, at the same paths as outside. `/tmp`
-//! is a directory on the machine's disk, because disk images have to be on a real file system. `cargo xtask` passes this
-//! program to cargo as the runner of tests.
-#![allow(clippy::print_stderr, reason = "the message is for the person who waits")]
+//! The root is an overlay whose upper layer is in memory: the program may write anywhere, and nothing of it remains.
+//! From the host come `/proc`, `/sys`, `/dev` and the directories that `--bind` names, at the same paths as outside.
+//! `/tmp` is a directory on the host's disk, because disk images have to be on a real file system. `cargo xtask` passes
+//! this program to cargo as the runner of tests.
+#![allow(clippy::print_stderr, reason = "the message is for the user who runs the tests")]
 
 use std::{
     env, fs,
@@ -23,29 +23,29 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// The search path of root on a Debian.
+/// Search path of root on Debian.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Variables by which the machine's libraries would be loaded, or its shell's settings.
+/// Variables that would load the host's libraries, or apply the settings of its shell.
 const REMOVED: [&str; 6] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "BASH_ENV", "ENV", "CDPATH", "TMPDIR"];
 
 /// Runs a program in a root file system of unpacked Debian packages.
 #[derive(Parser)]
 #[command(name = "xenplug-enter")]
 struct Arguments {
-    /// The root file system, which is not changed.
+    /// Root file system; it is not changed.
     #[arg(long)]
     root: PathBuf,
-    /// An empty directory to mount the copy on, in the namespace.
+    /// Empty directory on which the copy of the root is mounted, in the namespace.
     #[arg(long)]
     mount_point: PathBuf,
-    /// The directory that is `/tmp`.
+    /// Directory that becomes `/tmp`.
     #[arg(long)]
     tmp: PathBuf,
-    /// A directory of the machine's that is visible at the same path.
+    /// Directory of the host that is visible at the same path.
     #[arg(long)]
     bind: Vec<PathBuf>,
-    /// The program, with its arguments.
+    /// Program with its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<std::ffi::OsString>,
 }
@@ -57,9 +57,9 @@ fn main() -> Result<()> {
     command.args(&arguments.command[1..]);
     let visible = arguments.bind.iter().any(|folder| program.starts_with(folder));
     if !geteuid().is_root() {
-        eprintln!("not root: {} runs on the machine's own root", program.display());
+        eprintln!("not root: {} runs in the host's own root", program.display());
     } else if visible {
-        // A documentation test, which rustdoc makes somewhere else, runs outside.
+        // rustdoc builds a documentation test elsewhere; it runs in the host's root.
         let folder = env::current_dir()?;
         enter(&arguments).context("entering the Debian root failed")?;
         env::set_current_dir(&folder).with_context(|| folder.display().to_string())?;
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     Err(Error::new(command.exec()).context(program.display().to_string()))
 }
 
-/// Makes a copy of the root the root of this process.
+/// Changes the root of this process to a copy of the root file system.
 fn enter(arguments: &Arguments) -> Result<()> {
     // SAFETY: this program has one thread and shares no memory; the flag concerns mounts alone.
     #[allow(unsafe_code, reason = "unshare has no safe form")]
@@ -103,13 +103,13 @@ fn enter(arguments: &Arguments) -> Result<()> {
         mount_bind_recursive(folder, &inside).with_context(|| folder.display().to_string())?;
     }
     env::set_current_dir(&root)?;
-    // The old root comes to lie on the new one (pivot_root(2)), and is then detached.
+    // pivot_root stacks the old root on the new one (pivot_root(2)); unmounting detaches it.
     pivot_root(".", ".").context("pivot_root")?;
     unmount(".", UnmountFlags::DETACH)?;
     Ok(env::set_current_dir("/")?)
 }
 
-/// A path as the options of overlayfs take it (fs/overlayfs/params.c of Linux).
+/// Escapes a path for the options of overlayfs (fs/overlayfs/params.c of Linux).
 fn escaped(path: &Path) -> String {
     let text = path.display().to_string();
     text.replace('\\', r"\\").replace(':', r"\:").replace(',', r"\,")

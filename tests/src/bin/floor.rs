@@ -1,5 +1,5 @@
-//! The floor program, [`xenplug_tests::floor`], on the store that `XENSTORED_PATH` names. It says `ready`, and serves.
-#![allow(clippy::print_stdout, reason = "a program says that it is ready")]
+//! Program of the floor [`xenplug_tests::floor`], on the store at `XENSTORED_PATH`. It prints `ready` once it serves.
+#![allow(clippy::print_stdout, reason = "the program prints that it is ready")]
 
 use std::{env, path::Path};
 

@@ -1,9 +1,10 @@
-//! Fake QEMU for disks of the kind `qdisk`: opens a guest's devices as they come, and closes them as they leave (QEMU's
-//! hw/xen/xen-bus.c and hw/block/xen-block.c). It reads no block.
+//! Fake QEMU for disks of the kind `qdisk`: opens a guest's devices when they appear, and closes them when they go
+//! (QEMU's hw/xen/xen-bus.c and hw/block/xen-block.c). It reads no block.
 //!
-//! Started with QEMU's own arguments. `FAKE_QEMU_STORE` is xenstored's socket, `FAKE_QEMU_DOMAIN` the domain that it runs in,
-//! `FAKE_QEMU_STATE` a folder: with a file `never` in it, nothing is taken up, and with one `chatty`, much is written.
-#![allow(clippy::print_stderr, reason = "QEMU's words are what is tested")]
+//! It takes QEMU's own arguments. `FAKE_QEMU_STORE` is xenstored's socket, `FAKE_QEMU_DOMAIN` the domain that it runs
+//! in, `FAKE_QEMU_STATE` a folder. With a file `never` in the folder it opens no device, and with a file `chatty` it
+//! floods its standard error.
+#![allow(clippy::print_stderr, reason = "tests check QEMU's output")]
 
 use std::{
     collections::BTreeSet,
@@ -26,9 +27,9 @@ struct Qemu {
     own: String,
     guest: u16,
     state: PathBuf,
-    /// Disks that it has taken up.
+    /// Disks that are open.
     open: BTreeSet<String>,
-    /// Disks that it could not take up, so that each is reported once.
+    /// Disks that could not be opened, so that each is reported once.
     refused: BTreeSet<String>,
 }
 
@@ -49,13 +50,13 @@ fn main() -> Result<()> {
         open: BTreeSet::new(),
         refused: BTreeSet::new(),
     };
-    let told = format!("{}/device-model/{}/state", qemu.own, qemu.guest);
+    let state = format!("{}/device-model/{}/state", qemu.own, qemu.guest);
     qemu.enumerate()?;
-    qemu.store.write(&told, "running")?;
+    qemu.store.write(&state, "running")?;
     loop {
         thread::sleep(EVERY);
         if qemu.state.join("chatty").exists() {
-            // A pipe that is full loses what comes; that is no error of QEMU's either.
+            // A write to a full pipe is lost, and QEMU does not fail then.
             let _ = stderr().write_all(format!("{}\n", "chatter ".repeat(100)).repeat(100).as_bytes());
         }
         qemu.enumerate()?;
@@ -68,14 +69,14 @@ impl Qemu {
             return Ok(());
         }
         let all = format!("{}/backend/qdisk/{}", self.own, self.guest);
-        // There is none before the first and after the last device.
+        // The directory is absent before the first and after the last device.
         for device in self.store.children(&all).unwrap_or_default() {
-            self.look(&device, &format!("{all}/{device}"))?;
+            self.update(&device, &format!("{all}/{device}"))?;
         }
         Ok(())
     }
 
-    fn look(&mut self, device: &str, backend: &str) -> Result<()> {
+    fn update(&mut self, device: &str, backend: &str) -> Result<()> {
         let state = self.store.find(&format!("{backend}/state"))?.unwrap_or_default();
         let online = self
             .store
@@ -102,7 +103,7 @@ impl Qemu {
         Ok(())
     }
 
-    /// Opens the image, as far as it looks at what it is.
+    /// Opens the image and checks its format.
     fn open(&mut self, backend: &str) -> Result<()> {
         let params = self.store.find(&format!("{backend}/params"))?.unwrap_or_default();
         let (format, path) = params.split_once(':').context("no format")?;

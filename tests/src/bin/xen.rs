@@ -1,6 +1,6 @@
-//! Runs scenarios on real Xen, [`xenplug_tests::xen`], and prints the table.
-#![allow(clippy::print_stdout, reason = "the table is what it is for")]
-#![allow(clippy::print_stderr, reason = "progress is for the person who waits")]
+//! Program that runs scenarios on real Xen ([`xenplug_tests::xen`]) and prints a table of the results.
+#![allow(clippy::print_stdout, reason = "the table is the program's output")]
+#![allow(clippy::print_stderr, reason = "progress goes to the user")]
 
 use std::process::ExitCode;
 
@@ -15,15 +15,15 @@ use xenplug_tests::xen::{self, BackendIn, Side};
 #[derive(Parser)]
 #[command(name = "cargo xtask xen", bin_name = "cargo xtask xen")]
 struct Arguments {
-    /// The scenarios to run, by name; without it all but those that run only by name.
+    /// Names of the scenarios to run; by default, all but those that run only by name.
     scenarios: Vec<String>,
     /// Lists the scenarios, and runs none.
     #[arg(long)]
     list: bool,
-    /// Only where the backends are here.
+    /// Runs only the boots with the backends in this domain.
     #[arg(long, value_enum)]
     place: Option<WhichBackend>,
-    /// Only on this side.
+    /// Runs only this side: Xen's original scripts or Xenplug.
     #[arg(long, value_enum)]
     side: Option<WhichSide>,
     /// Number of rounds of `attach`, `hotplug` and `race`.

@@ -1,4 +1,4 @@
-//! Timeline of what a watcher of the store sees, a line for each event.
+//! Timeline of the store events of a device, one line for each.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     store::Store,
 };
 
-/// Time that a step may take.
+/// Time limit of a step.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Printer of lines with the time since their chapter began.
@@ -32,7 +32,7 @@ impl<'a> Timeline<'a> {
         self.start = Instant::now();
     }
 
-    /// Prints what an actor has done now.
+    /// Prints an action with its actor and the time.
     pub(super) fn step(&mut self, actor: &str, what: &str) {
         let time = self.start.elapsed().as_secs_f64() * 1e3;
         (self.say)(&format!("{time:>10.2}  {actor:<10} {what}"));
@@ -83,7 +83,7 @@ impl<'a> Timeline<'a> {
     }
 }
 
-/// Describes a change of a node of a backend directory: who did what.
+/// Describes a change of a node in a backend directory, with its actor.
 fn explain(device: &Device, node: &str, value: Option<&str>) -> Option<(&'static str, String)> {
     let backend = match device.kind {
         Kind::Vbd => "blkback",

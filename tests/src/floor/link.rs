@@ -1,4 +1,4 @@
-//! A vif as the port of a bridge, in two rtnetlink messages (include/uapi/linux/{rtnetlink,if_link}.h).
+//! Sets a vif up as the port of a bridge, in two rtnetlink messages (include/uapi/linux/{rtnetlink,if_link}.h).
 
 use anyhow::{Context, Result, ensure};
 use rustix::{
@@ -17,10 +17,10 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFF_UP: u32 = 1;
-/// `struct nlmsghdr` and `struct ifinfomsg`.
+/// Size of `struct nlmsghdr` and `struct ifinfomsg` together.
 const HEADERS: usize = 32;
 
-/// A socket to rtnetlink.
+/// Socket to rtnetlink.
 pub(super) struct Links {
     socket: OwnedFd,
     buffer: Vec<u8>,
@@ -36,7 +36,7 @@ impl Links {
         })
     }
 
-    /// The interface number and MTU of a link.
+    /// Returns the interface index and MTU of a link.
     pub(super) fn bridge(&mut self, name: &str) -> Result<(u32, u32)> {
         let reply = self
             .ask(RTM_GETLINK, 0, 0, &[(IFLA_IFNAME, &named(name))])
@@ -54,8 +54,8 @@ impl Links {
         anyhow::bail!("rtnetlink gave no MTU of {name}")
     }
 
-    /// Gives a link the address of a bridge's port, an MTU and its bridge, and sets it up. `false` if there is no such
-    /// link.
+    /// Sets the MAC address of a bridge port, the MTU and the bridge of a link, and sets the link up. Returns false if
+    /// there is no such link.
     pub(super) fn enslave(&mut self, name: &str, bridge: u32, mtu: u32) -> Result<bool> {
         let attributes: [(u16, &[u8]); 4] = [
             (IFLA_IFNAME, &named(name)),

@@ -1,4 +1,4 @@
-//! A loop device on a file, in four system calls (include/uapi/linux/loop.h).
+//! Attaches a loop device to a file, in four system calls (include/uapi/linux/loop.h).
 #![allow(
     unsafe_code,
     reason = "ioctl(); the floor shares nothing with the daemon, whose ioctls are in host/system"
@@ -60,7 +60,7 @@ unsafe impl Ioctl for GetFree {
     }
 }
 
-/// Attaches a free loop device, which goes when the descriptor and its other users do: its number, and the descriptor.
+/// Attaches a free loop device, and returns its number and descriptor. The kernel detaches it at the last close.
 pub(super) fn attach(path: &str, writable: bool) -> std::io::Result<(u32, OwnedFd)> {
     let file = File::options().read(true).write(writable).open(path)?;
     let control = File::open("/dev/loop-control")?;
@@ -83,7 +83,7 @@ pub(super) fn attach(path: &str, writable: bool) -> std::io::Result<(u32, OwnedF
         };
         // SAFETY: LOOP_CONFIGURE reads a struct loop_config, of which LoopConfig has the layout.
         match unsafe { ioctl(&device, Setter::<LOOP_CONFIGURE, _>::new(config)) } {
-            // Somebody else took it in between.
+            // Another process has attached the device in between.
             Err(Errno::BUSY) => {}
             Err(error) => return Err(error.into()),
             Ok(()) => return Ok((number, device.into())),
@@ -91,7 +91,7 @@ pub(super) fn attach(path: &str, writable: bool) -> std::io::Result<(u32, OwnedF
     }
 }
 
-/// Removes a loop device that nobody uses.
+/// Removes an unused loop device.
 pub(crate) fn remove(number: u32) -> std::io::Result<()> {
     let control = File::open("/dev/loop-control")?;
     // SAFETY: LOOP_CTL_REMOVE takes the number itself as its argument.
