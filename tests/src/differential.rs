@@ -1,11 +1,12 @@
-//! The original scripts and ours side by side: each case is run with both, each on a fresh xenstored and in a fresh
-//! namespace, and all that they leave behind is compared.
+//! Differential tests: each case runs with the original scripts and with Xenplug, each on a fresh xenstored and in a
+//! fresh namespace, and everything that they leave behind is compared.
 //!
-//! The originals are those of the rig, run by bash, with one change where Debian's are not Xen's: `handle_iptable` in
-//! vif-common.sh is switched on again ([`Lab`]). Ours are the daemon in dom0's mode and the stand-in, which the kernel
-//! starts as it starts a script. Both are called as libxl calls them.
+//! The originals are those of the Debian root, run by bash. One change is made where Debian's differ from Xen's:
+//! `handle_iptable` in vif-common.sh is enabled again ([`Lab`]). On our side the daemon runs in dom0 mode, and the
+//! kernel starts the shims as it starts a script. Both are called as libxl calls them.
 //!
-//! Not compared are the words of `hotplug-error`, which are each one's own, and what only the daemon has: its journal
+//! Not compared are the texts of `hotplug-error`, which differ, and the daemon's journal and log, which have no
+//! counterpart.
 //! and its log.
 
 mod case;

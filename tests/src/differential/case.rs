@@ -1,62 +1,64 @@
-//! What a case is: a line of a table.
+//! Case of a differential table: its steps and its permitted differences.
 
 use crate::harness::Device;
 
-/// In the place of a node's value: the node is not there.
+/// Value of a node that is absent.
 pub const ABSENT: &str = "<absent>";
 
-/// One situation that the original script and ours are put into.
+/// Situation in which the original script and ours are compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// What it is about. No two of a table have the same.
+    /// Subject of the case, unique in its table.
     pub name: &'static str,
-    /// What happens, in this order.
+    /// Steps, in their order.
     pub steps: &'static [Step],
-    /// What is not the same afterwards, all of it.
+    /// All permitted differences between the results.
     pub differences: &'static [Difference],
 }
 
-/// What happens in a case. In all texts `$D` is the directory of images, which the daemon is granted, `$O` one that it is
-/// not, and `$N` a word that no other case has.
+/// Step of a case. In all texts `$D` is the directory of images, which the daemon is granted, `$O` one that it is not
+/// granted, and `$N` a word that no other case has.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Shell commands, in the namespace.
+    /// Runs shell commands, in the namespace.
     Sh(&'static str),
-    /// The same, only where the original script is tried: what an operator has to set up for it alone.
+    /// Runs shell commands only for the original script: set-up that the daemon does not need.
     ShForOriginal(&'static str),
-    /// A guest's device in state 2, written as `xl` writes it but for these nodes. `\xff` in a value is that byte.
+    /// Creates a guest's device in state 2, written as `xl` writes it but for these nodes. `\xff` in a value is that
+    /// byte.
     Device(Device, &'static [(&'static str, &'static str)]),
-    /// A node of a backend's directory is written, or removed.
+    /// Writes or removes a node of a backend directory.
     Write(Device, &'static str, &'static str),
-    /// Any other node is written, or removed.
+    /// Writes or removes any other node.
     WriteAt(&'static str, &'static str),
-    /// Variables in the environment of the scripts that are run from here on, such as `netdev=eth1`.
+    /// Sets variables in the environment of the scripts that run from here on, such as `netdev=eth1`.
     Environment(&'static str),
-    /// From here on it is udev that runs the scripts of vifs: through `vif-setup` (xen-backend.rules).
+    /// Lets udev run the scripts of vifs from here on, through `vif-setup` (xen-backend.rules).
     ByUdev,
-    /// The script of the device is run with these words, and the original ends with this exit code.
+    /// Runs the script of the device with these arguments. The original ends with this exit code.
     Run(Device, &'static str, i32),
-    /// As when the guest closes and the toolstack takes the device away: `online` 0, `state` 6.
+    /// Writes `online` 0 and `state` 6, as when the guest closes the device and the toolstack detaches it.
     Close(Device),
-    /// The toolstack removes the device's directories.
+    /// Removes the device's directories, as the toolstack does.
     Forget(Device),
-    /// The stand-in for a helper, `tap-ctl` say, with its state in `$H/tap-ctl.d`: without this there is none.
+    /// Installs a fake helper, such as `tap-ctl`, with its state in `$H/tap-ctl.d`. Without this step there is none.
     Helper(&'static str),
-    /// A real Open vSwitch with the bridge `ovsbr0`, and its `ovs-vsctl`.
+    /// Starts a real Open vSwitch with the bridge `ovsbr0`, and installs its `ovs-vsctl`.
     Switch,
-    /// Another machine on a bridge, with these addresses, such as `10.0.0.1/24`.
+    /// Connects another host to a bridge, with these addresses, such as `10.0.0.1/24`.
     Peer(&'static str, &'static str),
-    /// The guest of a vif takes an address, and sends a datagram from there to the peer: address and port of both.
+    /// Sends a datagram from a guest's vif to the peer, from and to these addresses with ports. The guest takes its
+    /// address.
     Send(Device, &'static str, &'static str),
 }
 
 impl Step {
-    /// `block add`, or `vif-bridge online`: the script of the device, and how the original ends.
+    /// Runs the device's script with `add` or `online`. The original ends with `code`.
     pub const fn add(device: Device, code: i32) -> Self {
         Self::Run(device, if device.is_vif() { "online type_if=vif" } else { "add" }, code)
     }
 
-    /// `block remove`, or `vif-bridge offline`.
+    /// Runs the device's script with `remove` or `offline`. The original ends with `code`.
     pub const fn remove(device: Device, code: i32) -> Self {
         Self::Run(
             device,
@@ -70,18 +72,18 @@ impl Step {
     }
 }
 
-/// Something that is not the same with the original and with ours, and may be so.
+/// Permitted difference between the original and ours.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
-    /// Lines that are seen with the original alone. `*` stands for anything.
+    /// Lines of the original alone. `*` matches anything.
     pub original: &'static [&'static str],
-    /// Lines that are seen with ours alone.
+    /// Lines of ours alone.
     pub ours: &'static [&'static str],
-    /// Why that is right.
+    /// Reason why the difference is right.
     pub because: &'static str,
 }
 
-/// Whether a text is as a pattern says, in which `*` stands for anything.
+/// Returns true if a text matches a pattern, in which `*` matches anything.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
@@ -96,7 +98,7 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
     rest.is_empty() || (open && pattern.ends_with('*')) || (open && ends_later(pattern, rest))
 }
 
-/// Whether the last part of a pattern, which was found too early, is at the end as well.
+/// Returns true if the last part of a pattern, which was found earlier in the text, also ends the text.
 fn ends_later(pattern: &str, rest: &str) -> bool {
     pattern.rsplit('*').next().is_some_and(|last| rest.ends_with(last))
 }

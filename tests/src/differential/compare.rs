@@ -1,4 +1,4 @@
-//! Runs cases on both sides and tells what is not as their table says.
+//! Runs cases on both sides, and reports each difference that their table does not permit.
 
 use std::{
     collections::BTreeSet,
@@ -14,25 +14,25 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Case, Difference, Fixture, Lab, Who, case::matches};
 
-/// How many cases run at once: they wait for processes to start and for packets, more than they compute.
+/// Number of cases that run at once. They wait for processes and packets more than they compute.
 const AT_ONCE: usize = 4;
 
-/// How often a side is begun anew when another program took the loop device that the original script was about to use.
+/// Number of retries of a side when another program takes the loop device that the original script was about to use.
 const RETRIES: usize = 20;
 
-/// What a case left behind on one side alone.
+/// Results of a case on one side alone.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Lines that are seen with the original alone.
+    /// Lines of the original alone.
     pub original: BTreeSet<String>,
-    /// Lines that are seen with ours alone.
+    /// Lines of ours alone.
     pub ours: BTreeSet<String>,
     /// Errors and logs, for a reader.
     pub account: String,
 }
 
 impl Report {
-    /// What is not as the table says: differences that it does not list, and those that it lists and are not there.
+    /// Lists the differences that the table does not list, and the listed ones that did not occur.
     fn objections(&self, listed: &[Difference]) -> String {
         let mut text = String::new();
         for (who, lines, patterns) in [
@@ -58,7 +58,7 @@ impl Report {
     }
 }
 
-/// Runs one case with both.
+/// Runs one case with the original and with ours, and returns the differences.
 pub fn compare(lab: &Lab, case: &Case) -> Result<Report> {
     let (original, ours) = (side(lab, case, Who::Original)?, side(lab, case, Who::Ours)?);
     Ok(Report {
@@ -85,7 +85,7 @@ fn side(lab: &Lab, case: &Case, who: Who) -> Result<(BTreeSet<String>, String)> 
     }
 }
 
-/// What is not as the table says of a case, for a reader.
+/// Runs a case, and describes how it deviates from its table.
 fn failure(lab: &Lab, case: &Case) -> Option<String> {
     match compare(lab, case) {
         Ok(report) => {
@@ -96,11 +96,11 @@ fn failure(lab: &Lab, case: &Case) -> Option<String> {
     }
 }
 
-/// Runs all cases of a table, several at once, and fails with all that is not as it says.
+/// Runs all cases of a table, several at once. Fails with all deviations from the table.
 pub fn compare_all(lab: &Lab, cases: &[Case]) -> Result<()> {
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
     ensure!(names.len() == cases.len(), "two cases have the same name");
-    // A table has the machine for itself: more at once would only make daemons slow to start.
+    // One table runs at a time: more cases at once would only make daemons slow to start.
     static TABLE: Mutex<()> = Mutex::new(());
     let _alone = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let next = AtomicUsize::new(0);
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_listed_and_what_is_listed_in_vain_are_told() {
+    fn unlisted_and_absent_differences_are_reported() {
         let report = Report {
             original: BTreeSet::from(["a 1".to_owned()]),
             ours: BTreeSet::from(["b 2".to_owned()]),

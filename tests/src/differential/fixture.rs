@@ -1,4 +1,4 @@
-//! One side of a case: a machine of its own, on which the original script or ours does the work.
+//! Fixture of one side of a case: a host of its own, on which the original script or ours does the work.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,15 +21,15 @@ use crate::harness::{
     detach_below, handlers, with_vif,
 };
 
-/// The address of the portal, which is for documentation (RFC 5737).
+/// Address of the iSCSI portal, reserved for documentation (RFC 5737).
 const PORTAL: &str = "192.0.2.1";
 
-/// Whose script it is.
+/// Side of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// The one that Xen ships.
+    /// The script that Xen ships.
     Original,
-    /// The stand-in, with the daemon behind it.
+    /// The shim, with the daemon.
     Ours,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// The machine: a store, a namespace, no kernel's backends, and for ours the daemon. Fields are dropped in this order.
+/// Host of one side: a store, a namespace without kernel backends, and for ours the daemon. Fields drop in this order.
 #[derive(Debug)]
 pub struct Fixture<'a> {
     lab: &'a Lab,
@@ -61,7 +61,7 @@ pub struct Fixture<'a> {
     environment: Vec<(String, String)>,
     by_udev: bool,
     names: Names,
-    told: Vec<String>,
+    lines: Vec<String>,
     runs: usize,
 }
 
@@ -76,7 +76,7 @@ impl Drop for Sweep {
 }
 
 impl<'a> Fixture<'a> {
-    /// A fresh one.
+    /// Creates a fresh host.
     pub fn new(lab: &'a Lab, who: Who) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("xenplug-side-").tempdir()?;
         let (images, outside) = (directory.path().join("images"), directory.path().join("outside"));
@@ -118,12 +118,12 @@ impl<'a> Fixture<'a> {
             environment: Vec::new(),
             by_udev: false,
             names,
-            told: Vec::new(),
+            lines: Vec::new(),
             runs: 0,
         })
     }
 
-    /// Does one thing of a case.
+    /// Executes a step of a case.
     pub fn take(&mut self, step: &Step) -> Result<()> {
         match *step {
             Step::Sh(commands) => self.shell(commands),
@@ -149,7 +149,7 @@ impl<'a> Fixture<'a> {
                     "`{words}` of the original ends with {ended} and not {code}"
                 );
                 self.runs += 1;
-                self.told.push(format!("run {}, {words}: exit {ended}", self.runs));
+                self.lines.push(format!("run {}, {words}: exit {ended}", self.runs));
                 self.learn()
             }
             Step::Close(device) => {
@@ -164,9 +164,9 @@ impl<'a> Fixture<'a> {
         }
     }
 
-    /// What there is to see.
+    /// Returns the observable state as lines: nodes, loop devices, network, calls of helpers, results of scripts.
     pub fn observed(&mut self) -> Result<BTreeSet<String>> {
-        let mut lines = self.told.clone();
+        let mut lines = self.lines.clone();
         self.learn()?;
         lines.extend(Trace::of(&self.xenstored.trace()?).connections());
         observed::nodes(self.toolstack.store(), &self.names, &mut lines)?;
@@ -181,7 +181,7 @@ impl<'a> Fixture<'a> {
         Ok(observed::counted(lines))
     }
 
-    /// What somebody who looks for a cause wants to know: errors in the store, logs.
+    /// Returns errors in the store and the daemon's log, for the message of a failed case.
     pub fn account(&mut self) -> String {
         let mut text = String::new();
         for device in self.scripts.keys() {
@@ -196,37 +196,37 @@ impl<'a> Fixture<'a> {
         text
     }
 
-    /// Whether another program took the loop device that the original was about to use: it looks for an unused one and
-    /// attaches it later, under a lock that others do not take.
+    /// Returns true if another program took the loop device that the original was about to use. The original finds an
+    /// unused one and attaches it later, under a lock that other programs do not take.
     pub fn lost_the_race(&mut self) -> bool {
         let account = self.account();
         let complains = account.contains("losetup /dev/loop") || account.contains("losetup -r /dev/loop");
         self.who == Who::Original && complains
     }
 
-    /// Where it all happens.
+    /// Returns the host's namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// How many requests the store has served.
+    /// Returns the number of requests that the store has served.
     pub fn requests(&self) -> Result<usize> {
         Ok(Trace::of(&self.xenstored.trace()?).requests())
     }
 
-    /// The script of a device as libxl runs it (`get_hotplug_env` in libxl_linux.c): its exit code.
+    /// Runs the script of a device as libxl does (`get_hotplug_env` in libxl_linux.c), and returns its exit code.
     pub fn run(&mut self, device: &Device, words: &str) -> Result<i32> {
         let mut command = self.script(device, words)?;
         let status = command.status().with_context(|| format!("{command:?}"))?;
         status.code().with_context(|| format!("{command:?}: {status}"))
     }
 
-    /// The command that libxl runs.
+    /// Returns the command by which libxl runs the script of a device.
     pub fn script(&self, device: &Device, words: &str) -> Result<Command> {
         let name = self.scripts.get(device).context("the device is not there")?;
         let folder = match self.who {
             Who::Original => self.lab.originals(),
-            Who::Ours => self.lab.stand_ins(),
+            Who::Ours => self.lab.shims(),
         };
         let script = folder.join(name);
         let mut command = self.namespace.command(match self.by_udev && device.is_vif() {
@@ -239,7 +239,7 @@ impl<'a> Fixture<'a> {
             .current_dir("/")
             .args(words.split_whitespace())
             .env("XENPLUG_CONFIG", self.directory.path().join("xenplugd.toml"))
-            // Where the originals look first, see `Lab`.
+            // The originals search this folder first, see `Lab`.
             .env("XENPLUG_HELPERS", self.helper_folder())
             .env("script", &script)
             .env("XENBUS_TYPE", device.kind.to_string())
@@ -304,7 +304,7 @@ impl<'a> Fixture<'a> {
             self.namespace.vif(&device.link(), &device.guest_link())?;
         }
         match device.kind {
-            // Tapback goes on when it is connected, and libxl does not wait for it (libxl_device.c).
+            // Tapback waits for the script, and libxl does not wait for tapback (libxl_device.c).
             Kind::Vbd3 => Ok(()),
             _ => self.write(&format!("{}/state", device.backend()), "2"),
         }
@@ -321,7 +321,7 @@ impl<'a> Fixture<'a> {
         Ok(())
     }
 
-    /// Makes a helper's stand-in. Before that the machine has none of the name.
+    /// Installs a fake helper. Before that the host has no program of that name.
     fn helper(&mut self, name: &str) -> Result<()> {
         let folder = self.helper_folder();
         let unique = unique(self.directory.path());
@@ -336,13 +336,13 @@ impl<'a> Fixture<'a> {
                 Helper::multipath(&folder, &format!("mpath-{unique}"))?,
             ],
             "nbd-client" => vec![Helper::nbd_client(&folder, 2)?],
-            other => bail!("there is no stand-in for {other}"),
+            other => bail!("there is no fake {other}"),
         };
         self.helpers.extend(made);
         Ok(())
     }
 
-    /// Starts an Open vSwitch that has the bridge `ovsbr0`, and its `ovs-vsctl`.
+    /// Starts an Open vSwitch with the bridge `ovsbr0`, and installs its `ovs-vsctl`.
     fn start_switch(&mut self) -> Result<()> {
         let switch = Switch::start(&self.namespace)?;
         switch.bridge("ovsbr0")?;
@@ -353,7 +353,7 @@ impl<'a> Fixture<'a> {
         Ok(())
     }
 
-    /// Looks what has names of its own by now.
+    /// Learns the numbers and devices that have appeared, so that lines show their names instead.
     fn learn(&mut self) -> Result<()> {
         self.names.learn(self.directory.path())?;
         self.helpers.iter().for_each(|helper| self.names.learn_of(helper));
@@ -391,7 +391,7 @@ impl<'a> Fixture<'a> {
         } else {
             "is dropped"
         };
-        self.told.push(format!("packet from {from} to {to} {word}"));
+        self.lines.push(format!("packet from {from} to {to} {word}"));
         Ok(())
     }
 
@@ -399,7 +399,7 @@ impl<'a> Fixture<'a> {
         self.directory.path().join("images")
     }
 
-    /// A value with directories and bytes in their places.
+    /// Expands directories and bytes in a value.
     fn expanded(&self, value: &str) -> Vec<u8> {
         let (images, outside) = (self.images(), self.directory.path().join("outside"));
         let unique = unique(self.directory.path());
@@ -428,13 +428,13 @@ impl<'a> Fixture<'a> {
     }
 }
 
-/// A word that no other side has.
+/// Returns a word that no other fixture has.
 fn unique(directory: &Path) -> String {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     name.rsplit('-').next().unwrap_or_default().to_lowercase()
 }
 
-/// The daemon as an operator sets it up who has these guests, with one cache for all.
+/// Returns the daemon's configuration, as an operator with such guests would write it. All daemons share one cache.
 pub(super) fn config(lab: &Lab, directory: &Path, images: &Path) -> Result<Config> {
     let config = Config::standard(directory, images)?;
     let own_cache = format!("{:?}", directory.join("cache"));

@@ -1,4 +1,4 @@
-//! What all cases share: copies of the originals, the stand-ins, and the compiled handlers.
+//! Files that all cases share: copies of the originals, the shims, and the compiled plugins.
 
 use std::{
     fs,
@@ -13,19 +13,19 @@ use tempfile::TempDir;
 use super::fixture;
 use crate::harness::{DebianRoot, build_directory};
 
-/// Where the originals look for each other.
+/// Folder in which the originals find each other.
 const FOLDER: &str = "/etc/xen/scripts";
 
-/// What Debian has put into `handle_iptable`, so that it does nothing (Debian bug 894013).
-const SWITCHED_OFF: &str = "  # This function is disabled in Debian packaging. See Debian bug #894013.\n  return 0\n";
+/// Lines that Debian adds to `handle_iptable` to disable it (Debian bug 894013).
+const DISABLED: &str = "  # This function is disabled in Debian packaging. See Debian bug #894013.\n  return 0\n";
 
-/// Where they look for programs before they look where the caller does.
+/// Line of hotplugpath.sh with the folder that the originals search before `PATH`.
 const FIRST_ON_PATH: &str = "\nbindir=\"/usr/bin\"\n";
 
-/// Both folders of scripts, ready to be run by many cases at once.
+/// Folders of the original scripts and of the shims, used by many cases at once.
 ///
-/// The originals are Debian's, with `handle_iptable` as Xen has it; they look for each other in the copy, and find the
-/// chosen `iptables` and the stand-ins of a case's helpers first.
+/// The originals are Debian's, with `handle_iptable` as in Xen. They find each other in the copied folder, and search
+/// the chosen `iptables` and the fake helpers of a case first.
 #[derive(Debug)]
 pub struct Lab {
     directory: TempDir,
@@ -33,24 +33,24 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes the folders, with the scripts of the Debian root. `iptables` is the one that Debian prefers, on nftables.
+    /// Creates the folders, with the scripts of the Debian root and Debian's default `iptables`, the one on nftables.
     pub fn new() -> Result<Self> {
         Self::with_iptables("xtables-nft-multi")
     }
 
-    /// The same, with the `iptables` that this program is.
+    /// Creates the folders with another program as `iptables`.
     pub fn with_iptables(program: &str) -> Result<Self> {
         let root = DebianRoot::find()?;
         let directory = tempfile::Builder::new().prefix("xenplug-differential-").tempdir()?;
         let lab = Self { directory, root };
-        for folder in [lab.originals(), lab.stand_ins(), lab.tools(), lab.cache()] {
+        for folder in [lab.originals(), lab.shims(), lab.tools(), lab.cache()] {
             fs::create_dir(folder)?;
         }
-        let stand_in = build_directory()?.join("xenplug-script");
+        let shim = build_directory()?.join("xenplug-script");
         ensure!(
-            stand_in.exists(),
+            shim.exists(),
             "{} is missing: `cargo xtask build` builds it",
-            stand_in.display()
+            shim.display()
         );
         for name in lab.root.script_names()? {
             let from = lab.root.script(&name);
@@ -58,19 +58,15 @@ impl Lab {
             let text = text.replace(FOLDER, &lab.originals().display().to_string());
             let mode = fs::metadata(&from)?.permissions();
             let text = match &*name {
-                "vif-common.sh" => text.replace(SWITCHED_OFF, ""),
-                // It reads what only bash can.
+                "vif-common.sh" => text.replace(DISABLED, ""),
+                // The script uses syntax of bash.
                 "vscsi" => text.replace("#!/bin/sh\n", "#!/bin/bash\n"),
                 "hotplugpath.sh" => text.replace(FIRST_ON_PATH, &lab.first_on_path()),
                 _ => text,
             };
             write(&lab.originals().join(&name), &text, mode.mode())?;
             if mode.mode() & 0o100 != 0 {
-                write(
-                    &lab.stand_ins().join(&name),
-                    &format!("#!{}\n", stand_in.display()),
-                    0o755,
-                )?;
+                write(&lab.shims().join(&name), &format!("#!{}\n", shim.display()), 0o755)?;
             }
         }
         symlink(Path::new("/usr/sbin").join(program), lab.tools().join("iptables"))?;
@@ -78,7 +74,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Fills the cache, so that not every daemon of those that start at once compiles all handlers.
+    /// Fills the cache, so that daemons that start at once do not all compile the plugins.
     fn compile(&self) -> Result<()> {
         let directory = self.directory.path();
         let config = fixture::config(self, directory, directory)?;
@@ -89,27 +85,27 @@ impl Lab {
             .arg(config.file())
             .output()
             .context("xenplugd --check")?;
-        let said = String::from_utf8_lossy(&done.stdout);
-        ensure!(done.status.success(), "xenplugd --check: {}\n{said}", done.status);
+        let output = String::from_utf8_lossy(&done.stdout);
+        ensure!(done.status.success(), "xenplugd --check: {}\n{output}", done.status);
         Ok(())
     }
 
-    /// The root file system that the cases run in.
+    /// Returns the root file system that the cases run in.
     pub fn root(&self) -> &DebianRoot {
         &self.root
     }
 
-    /// The folder of the originals.
+    /// Returns the folder of the originals.
     pub fn originals(&self) -> PathBuf {
         self.directory.path().join("originals")
     }
 
-    /// The folder of the stand-ins.
-    pub fn stand_ins(&self) -> PathBuf {
-        self.directory.path().join("stand-ins")
+    /// Returns the folder of the shims.
+    pub fn shims(&self) -> PathBuf {
+        self.directory.path().join("shims")
     }
 
-    /// The daemons' cache of compiled components.
+    /// Returns the daemons' cache of compiled components.
     pub(super) fn cache(&self) -> PathBuf {
         self.directory.path().join("cache")
     }
@@ -122,7 +118,7 @@ impl Lab {
         self.directory.path().join("tools")
     }
 
-    /// Lets a command find the chosen `iptables` first.
+    /// Puts the chosen `iptables` first on a command's `PATH`.
     pub(super) fn equip(&self, command: &mut Command) {
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.tools().display()));

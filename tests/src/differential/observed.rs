@@ -1,4 +1,4 @@
-//! What there is to see after a case, as lines that are the same wherever it ran.
+//! Observable state after a case, as lines that are the same wherever the case ran.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,17 +14,17 @@ use crate::{
     store::Store,
 };
 
-/// The hardware address that the scripts give to a port (xen-network-common.sh, `_setup_bridge_port`). All others are
-/// made up by the kernel.
+/// MAC address that the scripts give to a port (xen-network-common.sh, `_setup_bridge_port`). The kernel chooses all
+/// others at random.
 const PORT_MAC: &str = "fe:ff:ff:ff:ff:ff";
 
-/// Names for what has another number or path each time: `$D` for a directory, `<loop of $D/a.img>` for a device.
+/// Names for numbers and paths that differ between runs: `$D` for a directory, `<loop on $D/a.img>` for a device.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     directories: Vec<(String, &'static str)>,
-    /// Path and number of each loop device that has been seen, even if it is no more.
+    /// Names of loop devices by path and by number, also of those that are gone.
     loops: BTreeMap<String, String>,
-    /// Numbers of a helper's, and what they are of.
+    /// Names of a helper's numbers.
     numbers: BTreeMap<String, String>,
 }
 
@@ -36,7 +36,7 @@ impl Names {
         }
     }
 
-    /// A text with names in the place of what they stand for.
+    /// Replaces paths and numbers in a text by their names.
     pub(super) fn plain(&self, text: &str) -> String {
         if let Some(name) = self.loops.get(text) {
             return name.clone();
@@ -48,7 +48,7 @@ impl Names {
         self.numbered(&text)
     }
 
-    /// A text with names in the place of whole numbers.
+    /// Replaces whole numbers in a text by their names.
     fn numbered(&self, text: &str) -> String {
         let mut plain = String::new();
         let mut rest = text;
@@ -62,7 +62,7 @@ impl Names {
         plain + rest
     }
 
-    /// Learns a helper's numbers and devices.
+    /// Learns the numbers and devices of a helper.
     pub(super) fn learn_of(&mut self, helper: &Helper) {
         for line in helper.lines("numbers") {
             if let Some((number, what)) = line.split_once(' ') {
@@ -75,7 +75,7 @@ impl Names {
         }
     }
 
-    /// Looks which loop devices there are on the files below a directory.
+    /// Learns the loop devices on files below a directory.
     pub(super) fn learn(&mut self, directory: &Path) -> Result<()> {
         for one in attached_below(directory)? {
             let file = self.plain(one.backing.trim_end_matches(" (deleted)"));
@@ -96,7 +96,7 @@ impl Names {
     }
 }
 
-/// All nodes of devices and guests.
+/// Adds a line for each node of devices and guests.
 pub(super) fn nodes(store: &mut Store, names: &Names, lines: &mut Vec<String>) -> Result<()> {
     let mut nodes = store.tree("/local/domain")?;
     nodes.extend(store.tree("/vm")?);
@@ -114,7 +114,7 @@ pub(super) fn nodes(store: &mut Store, names: &Names, lines: &mut Vec<String>) -
     Ok(())
 }
 
-/// The loop devices on files below a directory, and what is set of them.
+/// Adds lines for the loop devices on files below a directory, with their settings.
 pub(super) fn loops(directory: &Path, names: &Names, lines: &mut Vec<String>) -> Result<()> {
     for one in attached_below(directory)? {
         let device = one.device.display().to_string();
@@ -143,7 +143,7 @@ fn sysfs(device: &str, file: &str) -> String {
     format!("/sys/block/{}/{file}", device.trim_start_matches("/dev/"))
 }
 
-/// Links, their addresses and the routes. What the kernel does for IPv6 by itself, and at its own time, is left out.
+/// Adds lines for links, addresses and routes. Omits what the kernel does for IPv6 by itself, at its own time.
 pub(super) fn network(namespace: &Namespace, lines: &mut Vec<String>) -> Result<()> {
     for link in namespace.facts("address show")?.as_array().into_iter().flatten() {
         let name = text(&link["ifname"]);
@@ -200,8 +200,8 @@ pub(super) fn network(namespace: &Namespace, lines: &mut Vec<String>) -> Result<
     Ok(())
 }
 
-/// How a helper was called, each call by itself: in which order they make sense, the helper sees to. Calls about other
-/// machines' NBD devices are left out.
+/// Adds a line for each call of a helper, without their order, which the fake helper checks itself. Omits calls about
+/// NBD devices of other hosts.
 pub(super) fn calls(helper: &Helper, names: &Names, lines: &mut Vec<String>) {
     let own = helper.devices();
     for call in helper.calls() {
@@ -214,7 +214,7 @@ pub(super) fn calls(helper: &Helper, names: &Names, lines: &mut Vec<String>) {
     }
 }
 
-/// The ports of the switch's bridge, and what it is told of them.
+/// Adds lines for the ports of the switch's bridge, with their settings.
 pub(super) fn ports(switch: &Switch, lines: &mut Vec<String>) -> Result<()> {
     for port in switch.tell(&["list-ports", "ovsbr0"])?.lines() {
         let get = |table: &str, column: &str| switch.tell(&["get", table, port, column]);
@@ -229,7 +229,7 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Lines as a set: what is there several times says how often.
+/// Returns the lines as a set; a line that occurs several times carries its count.
 pub(super) fn counted(lines: Vec<String>) -> BTreeSet<String> {
     let mut counts = BTreeMap::<String, usize>::new();
     for line in lines {

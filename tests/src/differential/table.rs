@@ -3,7 +3,7 @@
 use super::{Difference, Step};
 use crate::harness::Device;
 
-/// Makes a table of cases, `"name": [steps] => [differences];`, or `"name": [steps];` where nothing differs.
+/// Builds a table of cases, `"name": [steps] => [differences];`, or `"name": [steps];` where nothing differs.
 #[macro_export]
 macro_rules! cases {
     ($($name:literal: [$($step:expr),* $(,)?] $(=> [$($difference:expr),* $(,)?])?;)*) => {
@@ -15,62 +15,62 @@ macro_rules! cases {
     };
 }
 
-/// [`Step::Sh`].
+/// Builds a [`Step::Sh`].
 pub const fn sh(commands: &'static str) -> Step {
     Step::Sh(commands)
 }
 
-/// [`Step::Device`].
+/// Builds a [`Step::Device`].
 pub const fn device(device: Device, nodes: &'static [(&'static str, &'static str)]) -> Step {
     Step::Device(device, nodes)
 }
 
-/// [`Step::Write`].
+/// Builds a [`Step::Write`].
 pub const fn write(device: Device, node: &'static str, value: &'static str) -> Step {
     Step::Write(device, node, value)
 }
 
-/// [`Step::WriteAt`].
+/// Builds a [`Step::WriteAt`].
 pub const fn write_at(path: &'static str, value: &'static str) -> Step {
     Step::WriteAt(path, value)
 }
 
-/// [`Step::Environment`].
+/// Builds a [`Step::Environment`].
 pub const fn environment(variables: &'static str) -> Step {
     Step::Environment(variables)
 }
 
-/// [`Step::Run`].
+/// Builds a [`Step::Run`].
 pub const fn run(device: Device, arguments: &'static str, code: i32) -> Step {
     Step::Run(device, arguments, code)
 }
 
-/// [`Step::add`].
+/// Calls [`Step::add`].
 pub const fn add(device: Device, code: i32) -> Step {
     Step::add(device, code)
 }
 
-/// [`Step::remove`].
+/// Calls [`Step::remove`].
 pub const fn remove(device: Device, code: i32) -> Step {
     Step::remove(device, code)
 }
 
-/// [`Step::Close`].
+/// Builds a [`Step::Close`].
 pub const fn close(device: Device) -> Step {
     Step::Close(device)
 }
 
-/// [`Step::Forget`].
+/// Builds a [`Step::Forget`].
 pub const fn forget(device: Device) -> Step {
     Step::Forget(device)
 }
 
-/// [`Step::Send`].
+/// Builds a [`Step::Send`].
 pub const fn send(device: Device, from: &'static str, to: &'static str) -> Step {
     Step::Send(device, from, to)
 }
 
-/// A difference of these lines of the original and of ours.
+/// Builds a difference of these lines of the original and of ours.
 pub const fn differs(
     original: &'static [&'static str],
     ours: &'static [&'static str],

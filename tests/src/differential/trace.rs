@@ -1,33 +1,33 @@
-//! What xenstored was asked, from its own trace.
+//! Requests to xenstored, from its own trace.
 
 use std::collections::BTreeMap;
 
-/// The nodes that kernel and toolstack act on once a device is connected (drivers/block/xen-blkback/xenbus.c,
+/// Nodes that the kernel and the toolstack use once a device is connected (drivers/block/xen-blkback/xenbus.c,
 /// drivers/net/xen-netback/xenbus.c, and the guest's driver for `mtu`).
-const ACTED_ON: [&str; 4] = ["node", "physical-device", "physical-device-path", "mtu"];
+const USED_NODES: [&str; 4] = ["node", "physical-device", "physical-device-path", "mtu"];
 
-/// What was asked, in its order.
+/// Requests in their order.
 #[derive(Debug)]
-pub struct Trace<'a>(Vec<Asked<'a>>);
+pub struct Trace<'a>(Vec<Request<'a>>);
 
 #[derive(Debug)]
-struct Asked<'a> {
+struct Request<'a> {
     connection: &'a str,
     operation: &'a str,
-    /// Path and value, or whatever the operation takes.
+    /// Arguments of the operation, such as path and value.
     body: &'a str,
 }
 
 impl<'a> Trace<'a> {
-    /// Reads the text of a trace: lines such as `IN 0x55d0 20261125 17:23:53 WRITE (/a/b value`. A value's own lines
-    /// follow it, and are passed over.
+    /// Parses a trace, with lines such as `IN 0x55d0 20261125 17:23:53 WRITE (/a/b value`. Skips the further lines of a
+    /// value of several lines.
     pub fn of(text: &'a str) -> Self {
         let requests = text.lines().filter_map(|line| {
             let mut words = line.strip_prefix("IN ")?.splitn(5, ' ');
             let connection = words.next()?;
             let operation = words.nth(2)?;
             let body = words.next()?.strip_prefix('(')?;
-            Some(Asked {
+            Some(Request {
                 connection,
                 operation,
                 body: body.strip_suffix(')').unwrap_or(body),
@@ -36,31 +36,31 @@ impl<'a> Trace<'a> {
         Self(requests.collect())
     }
 
-    /// How many requests there were.
+    /// Returns the number of requests.
     pub fn requests(&self) -> usize {
         self.0.len()
     }
 
-    /// For each time that a device became connected, what stood in the store by then of that which others act on. A
-    /// transaction's writes are there all at once, when it ends.
+    /// Returns a line for each time that a device became connected, with the nodes of [`USED_NODES`] that existed by
+    /// then. The writes of a transaction appear when it ends.
     pub(super) fn connections(&self) -> Vec<String> {
         let mut open: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let mut written: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut lines = Vec::new();
-        for asked in &self.0 {
-            match asked.operation {
+        for request in &self.0 {
+            match request.operation {
                 "TRANSACTION_START" => {
-                    open.insert(asked.connection, Vec::new());
+                    open.insert(request.connection, Vec::new());
                 }
                 "TRANSACTION_END" => {
-                    let all = open.remove(asked.connection).unwrap_or_default();
-                    if asked.body.starts_with('T') {
-                        take(&mut written, &all, &mut lines);
+                    let all = open.remove(request.connection).unwrap_or_default();
+                    if request.body.starts_with('T') {
+                        apply(&mut written, &all, &mut lines);
                     }
                 }
-                "WRITE" => match open.get_mut(asked.connection) {
-                    Some(all) => all.push(asked.body),
-                    None => take(&mut written, &[asked.body], &mut lines),
+                "WRITE" => match open.get_mut(request.connection) {
+                    Some(all) => all.push(request.body),
+                    None => apply(&mut written, &[request.body], &mut lines),
                 },
                 _ => {}
             }
@@ -69,8 +69,8 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Takes writes that were made at once.
-fn take<'a>(written: &mut BTreeMap<String, Vec<&'a str>>, writes: &[&'a str], lines: &mut Vec<String>) {
+/// Applies writes that became visible at once.
+fn apply<'a>(written: &mut BTreeMap<String, Vec<&'a str>>, writes: &[&'a str], lines: &mut Vec<String>) {
     let mut connected = Vec::new();
     for write in writes {
         let (path, value) = write.split_once(' ').unwrap_or((write, ""));
@@ -79,7 +79,7 @@ fn take<'a>(written: &mut BTreeMap<String, Vec<&'a str>>, writes: &[&'a str], li
         };
         if name == "hotplug-status" && value == "connected" {
             connected.push(device);
-        } else if ACTED_ON.contains(&name) {
+        } else if USED_NODES.contains(&name) {
             written.entry(device).or_default().push(name);
         }
     }
@@ -91,7 +91,7 @@ fn take<'a>(written: &mut BTreeMap<String, Vec<&'a str>>, writes: &[&'a str], li
     }
 }
 
-/// The device, as `vbd/3/51712`, that a node of its backend or frontend belongs to, and the node's name.
+/// Returns the device, as `vbd/3/51712`, whose backend or frontend a node belongs to, and the node's name.
 fn device_and_node(path: &str) -> Option<(String, &str)> {
     let path = path.strip_prefix("/local/domain/").unwrap_or(path);
     let words: Vec<&str> = path.split('/').collect();
@@ -99,7 +99,7 @@ fn device_and_node(path: &str) -> Option<(String, &str)> {
         ["backend", kind, frontend, devid, name] | [_, "backend", kind, frontend, devid, name] => {
             Some((format!("{kind}/{frontend}/{devid}"), name))
         }
-        // The toolstack's own nodes of the frontend are there before.
+        // The toolstack writes its own nodes of the frontend before.
         [frontend, "device", kind, devid, name @ "mtu"] => Some((format!("{kind}/{frontend}/{devid}"), name)),
         _ => None,
     }
