@@ -1,4 +1,4 @@
-//! What a machine has at one time, to find later that it has neither lost nor gained anything.
+//! Baseline of a host, by which a test checks at its end that nothing was lost and nothing is left over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,40 +15,40 @@ use serde_json::Value;
 use super::{Daemon, Namespace, TestHost, attached_below, kernel, namespace::output};
 use crate::store::Store;
 
-/// Where to look.
+/// Parts of the host that a baseline covers.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    /// Loop devices on files below it count.
+    /// Directory whose files' loop devices are covered.
     pub directory: &'a Path,
-    /// The store.
+    /// Socket of xenstored.
     pub socket: PathBuf,
-    /// The domain whose backends, and requests for them, count.
+    /// Domain whose backends and device requests are covered.
     pub domain: u16,
-    /// Its links count.
+    /// Namespace whose links, addresses, routes, rules and processes are covered.
     pub namespace: Option<&'a Namespace>,
-    /// Whether this process runs in a [`DebianRoot`](super::DebianRoot), which has `nft` and xenstored: elsewhere rules and
-    /// watches do not count.
+    /// True if this process runs in a [`DebianRoot`](super::DebianRoot), which has `nft` and xenstored. Rules and
+    /// watches are covered only there.
     pub in_debian: bool,
-    /// Its descriptors, children and journal count.
+    /// Daemon whose descriptors, children and journal are covered.
     pub daemon: Option<&'a Daemon>,
 }
 
-/// What a machine has, by what it is about: a value for each key.
+/// State of a host by subject: a value for each key.
 ///
-/// Loop devices on the test's files; links, whose ports they are, addresses and routes; nftables rules; nodes of devices
-/// and watches; processes of the network; the daemon's descriptors, children and journal.
+/// The subjects are loop devices on the test's files; links with their bridges, addresses and routes; nftables rules;
+/// nodes of devices, and watches; processes in the namespace; the daemon's descriptors, children and journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Baseline(BTreeMap<&'static str, Facts>);
 
 type Facts = BTreeMap<String, String>;
 
-/// Facts that are what they are, without a value.
+/// Makes facts without values.
 fn set(keys: impl IntoIterator<Item = String>) -> Facts {
     keys.into_iter().map(|key| (key, String::new())).collect()
 }
 
 impl Baseline {
-    /// What there is now.
+    /// Takes the baseline of the current state.
     pub fn of(scope: &Scope<'_>) -> Result<Self> {
         let loops = attached_below(scope.directory)?.into_iter();
         let loops = loops.map(|one| (one.device.display().to_string(), one.backing));
@@ -78,27 +78,27 @@ impl Baseline {
         Ok(Self(all))
     }
 
-    /// Waits until the machine is as it was, and fails with the difference if it does not come to be so in time.
-    pub fn assert_same(&self, machine: &TestHost) -> Result<()> {
-        self.assert(machine, Self::clone)
+    /// Waits until the host is as it was. Fails with the difference after 10 s.
+    pub fn assert_same(&self, host: &TestHost) -> Result<()> {
+        self.assert(host, Self::clone)
     }
 
-    /// The same, but that another loop device may have been free.
-    pub fn assert_alike(&self, machine: &TestHost) -> Result<()> {
-        self.assert(machine, Self::unnumbered)
+    /// Does the same as [`Baseline::assert_same`], but allows other numbers of loop devices.
+    pub fn assert_alike(&self, host: &TestHost) -> Result<()> {
+        self.assert(host, Self::unnumbered)
     }
 
-    fn assert(&self, machine: &TestHost, view: fn(&Self) -> Self) -> Result<()> {
-        let difference = self.viewed_after(&machine.scope(), Duration::from_secs(10), view)?;
+    fn assert(&self, host: &TestHost, view: fn(&Self) -> Self) -> Result<()> {
+        let difference = self.viewed_after(&host.scope(), Duration::from_secs(10), view)?;
         ensure!(
             difference.is_empty(),
             "not as before:\n{difference}{}",
-            machine.daemon_log()
+            host.daemon_log()
         );
         Ok(())
     }
 
-    /// What there is, but for the numbers of loop devices.
+    /// Returns the baseline without the numbers of loop devices.
     fn unnumbered(&self) -> Self {
         let without = |text: &str| match text.strip_prefix("/dev/loop") {
             Some(number) if number.parse::<u32>().is_ok() => "/dev/loop*".to_owned(),
@@ -114,13 +114,13 @@ impl Baseline {
         Self(self.0.iter().map(|(about, all)| (*about, facts(all))).collect())
     }
 
-    /// The difference that is left after so long, or nothing as soon as there is none.
-    pub fn difference_after(&self, scope: &Scope<'_>, patience: Duration) -> Result<String> {
-        self.viewed_after(scope, patience, Self::clone)
+    /// Waits until there is no difference, and returns the one that remains after `timeout`.
+    pub fn difference_after(&self, scope: &Scope<'_>, timeout: Duration) -> Result<String> {
+        self.viewed_after(scope, timeout, Self::clone)
     }
 
-    fn viewed_after(&self, scope: &Scope<'_>, patience: Duration, view: fn(&Self) -> Self) -> Result<String> {
-        let until = Instant::now() + patience;
+    fn viewed_after(&self, scope: &Scope<'_>, timeout: Duration, view: fn(&Self) -> Self) -> Result<String> {
+        let until = Instant::now() + timeout;
         let before = view(self);
         loop {
             let difference = before.difference(&view(&Self::of(scope)?));
@@ -131,7 +131,7 @@ impl Baseline {
         }
     }
 
-    /// A line for each thing that has gone (`-`), come (`+`) or changed (`~`) since.
+    /// Returns a line for each fact that was removed (`-`), added (`+`) or changed (`~`) since.
     fn difference(&self, now: &Self) -> String {
         let nothing = Facts::new();
         let mut text = String::new();
@@ -139,7 +139,7 @@ impl Baseline {
         for about in abouts {
             let facts = |of: &'_ Self| of.0.get(about).unwrap_or(&nothing).clone();
             let (before, after) = (facts(self), facts(now));
-            // That a process has ended by itself, such as one of a player's, is no loss.
+            // A process that ended by itself, such as one of a player, is no loss.
             let gone = before
                 .iter()
                 .filter(|(key, _)| about != "process" && !after.contains_key(*key));
@@ -157,7 +157,7 @@ impl Baseline {
     }
 }
 
-/// A link, with what is known to have been changed by a daemon.
+/// Returns a link's name and the settings that a daemon may change.
 fn link(link: &Value) -> (String, String) {
     let up = link["flags"]
         .as_array()
@@ -171,7 +171,7 @@ fn link(link: &Value) -> (String, String) {
     (link["ifname"].as_str().unwrap_or_default().to_owned(), facts)
 }
 
-/// The addresses of a link, but for those that it gives itself as soon as it has a carrier.
+/// Returns the addresses of a link, except those that the kernel sets when the link has a carrier.
 fn addresses(link: &Value) -> impl Iterator<Item = String> {
     let all = link["addr_info"].as_array().into_iter().flatten();
     let given = all.filter(|one| one["scope"] != "link");
@@ -185,7 +185,7 @@ fn addresses(link: &Value) -> impl Iterator<Item = String> {
     })
 }
 
-/// The routes that somebody has made: those that come with links and addresses go with them.
+/// Returns the routes that a program has added. The kernel's own go with their links and addresses.
 fn routes(namespace: &Namespace) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for family in ["-4", "-6"] {
@@ -200,7 +200,7 @@ fn routes(namespace: &Namespace) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The processes in a network, but for who holds it and the daemon itself.
+/// Returns the processes in a namespace, except its holder and the daemon.
 fn processes(namespace: &Namespace, daemon: Option<&Daemon>) -> Result<Facts> {
     let all = namespace.processes()?.into_iter();
     let others = all.filter(|(process, _)| daemon.is_none_or(|daemon| *process != daemon.pid()));
@@ -213,7 +213,7 @@ fn rules(namespace: &Namespace) -> Result<Facts> {
     Ok(set(lines.filter(|line| line.len() > 1)))
 }
 
-/// The nodes of devices. Empty parents may stay: libxl removes them, or does not.
+/// Returns the nodes of devices. Empty parents do not count, because libxl does not always remove them.
 fn nodes(store: &mut Store, domain: u16) -> Result<Facts> {
     let mut nodes = store.tree(&format!("/local/domain/{domain}/backend"))?;
     nodes.extend(store.tree(&format!("/hotplug/domain/{domain}"))?);
@@ -222,13 +222,14 @@ fn nodes(store: &mut Store, domain: u16) -> Result<Facts> {
     Ok(nodes.into_iter().collect())
 }
 
-/// What is watched, and how often. xenstored does not list its watches, but it reports its memory, with what is in it.
+/// Returns the watched paths with their counts. xenstored does not list its watches, but its memory report contains
+/// them.
 fn watches(store: &mut Store, socket: &Path) -> Result<Facts> {
     let report = socket.with_file_name("memory");
-    // xenstored appends to what is there.
+    // xenstored appends to an existing file.
     let _ = fs::remove_file(&report);
     store.control(&["memreport", &report.display().to_string()])?;
-    // Below each watch its path and its token.
+    // The report lists the path and the token of a watch below it.
     let mut all: Vec<Vec<String>> = Vec::new();
     let mut depth = None;
     for line in fs::read_to_string(&report)?.lines() {
@@ -243,10 +244,10 @@ fn watches(store: &mut Store, socket: &Path) -> Result<Facts> {
             depth = None;
         }
     }
-    // A test may stop the played kernel.
+    // The watches of the played kernel do not count, because a test may stop it.
     all.retain(|watch| !watch.iter().any(|word| word == kernel::TOKEN));
     let mut counts = BTreeMap::<String, usize>::new();
-    // Tokens of libxenstore's clients look like paths, and are as good to tell watches apart.
+    // Tokens of libxenstore's clients look like paths. They are counted too, which does no harm.
     for path in all.into_iter().flatten().filter(|word| word.starts_with(['/', '@'])) {
         *counts.entry(path).or_default() += 1;
     }
@@ -256,11 +257,12 @@ fn watches(store: &mut Store, socket: &Path) -> Result<Facts> {
         .collect())
 }
 
-/// The names of the daemon's records, where the daemon has them: the directory may be mounted for it alone.
+/// Returns the names of the daemon's records. They are read in the daemon's mount namespace, where the directory may be
+/// mounted.
 fn records(daemon: &Daemon) -> Vec<String> {
     let journal = daemon.config().run_directory().join("journal");
-    let seen = format!("/proc/{}/root{}", daemon.pid(), journal.display());
-    let entries = fs::read_dir(seen).into_iter().flatten().flatten();
+    let directory = format!("/proc/{}/root{}", daemon.pid(), journal.display());
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.contains(".record")).collect()
 }

@@ -1,4 +1,4 @@
-//! The daemon as a process: started with a configuration, waited for, asked, ended.
+//! The daemon as a process: starts it with a configuration, waits until it serves, queries and ends it.
 
 use std::{
     collections::BTreeMap,
@@ -17,28 +17,30 @@ use serde_json::Value;
 
 use super::{Namespace, build_directory};
 
-/// How long the daemon may take to say that it serves: it may have to compile its plugins first.
+/// Time limit for the daemon to report that it serves. It may have to compile its plugins first.
 const START: Duration = Duration::from_secs(30);
-/// How many descriptors it may have that are no files: its own 10 or so, and a netlink socket for each of 32 threads.
+/// Largest number of descriptors that are no files: the daemon's own 10 or so, and a netlink socket for each of 32
+/// threads.
 const POOLED: usize = 48;
-/// How long it may take to end.
+/// Time limit for the daemon to end.
 const END: Duration = Duration::from_secs(10);
 
-/// The daemon's configuration, as text that a test may change, with directories of its own.
+/// Configuration of the daemon, as text that a test may change, with directories of its own.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the file and the daemon's directories are.
+    /// Directory of the file and of the daemon's directories.
     pub directory: PathBuf,
-    /// The file's text.
+    /// Text of the file.
     pub text: String,
-    /// Description of the host, for a daemon on one that exists only in memory.
+    /// Description of a host that exists only in memory.
     pub simulated: Option<PathBuf>,
-    /// The seconds of processor time that the daemon may use, and so may each program that it starts, if that is limited.
+    /// Limit of processor time in seconds, for the daemon and for each program that it starts.
     pub processor: Option<u32>,
 }
 
 impl Config {
-    /// The plugins `phy`, for files in a directory, and `vif-bridge`, for bridges named `xenbr*`.
+    /// Returns the standard configuration: the plugins `phy`, for files in a directory, and `vif-bridge`, for bridges
+    /// named `xenbr*`.
     pub fn standard(directory: &Path, images: &Path) -> Result<Self> {
         let plugins = plugins_directory()?;
         let text = format!(
@@ -76,25 +78,25 @@ firewall = true
         })
     }
 
-    /// With a part of its text replaced. The part must be there.
+    /// Replaces a part of the text. The part must be there.
     pub fn replacing(mut self, part: &str, by: &str) -> Self {
         assert!(self.text.contains(part), "the configuration has no {part:?}");
         self.text = self.text.replace(part, by);
         self
     }
 
-    /// With more text at its end.
+    /// Appends text.
     pub fn with(mut self, more: &str) -> Self {
         self.text.push_str(more);
         self
     }
 
-    /// Where the daemon keeps its control socket and journal.
+    /// Returns the directory of the daemon's control socket and journal.
     pub fn run_directory(&self) -> PathBuf {
         self.directory.join("run")
     }
 
-    /// The file's path.
+    /// Returns the path of the file.
     pub fn file(&self) -> PathBuf {
         self.directory.join("xenplugd.toml")
     }
@@ -106,18 +108,18 @@ firewall = true
     }
 }
 
-/// A running `xenplugd`. Dropped, it is asked to end, and killed if it does not.
+/// Running `xenplugd`. Dropping it sends SIGTERM, and SIGKILL if the process does not end.
 #[derive(Debug)]
 pub struct Daemon {
     command: Command,
     config: Config,
     process: Child,
-    /// Where it says that it serves, until it has.
+    /// Socket on which the daemon reports that it serves; `None` once it has.
     notify: Option<UnixDatagram>,
 }
 
 impl Daemon {
-    /// Starts it and waits until it says that it serves. An error has its log.
+    /// Starts the daemon and waits until it serves. An error contains the daemon's log.
     pub fn start(socket: &Path, namespace: Option<&Namespace>, config: Config) -> Result<Self> {
         config.write()?;
         let mut command = command(socket, namespace, &config)?;
@@ -132,7 +134,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it with a configuration or in a place where it is to fail, and gives what it said.
+    /// Starts the daemon where it has to refuse, and returns its output.
     pub fn refused(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Result<Output> {
         config.write()?;
         let mut process = command(socket, namespace, config)?
@@ -145,22 +147,22 @@ impl Daemon {
             None => {
                 process.kill()?;
                 process.wait()?;
-                bail!("the daemon did not refuse: it runs");
+                bail!("the daemon runs, and should have refused");
             }
         }
     }
 
-    /// The configuration it was started with.
+    /// Returns the configuration that the daemon was started with.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(rustix::process::Signal::TERM)?;
         match ended_within(&mut self.process, END)? {
@@ -169,25 +171,25 @@ impl Daemon {
         }
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// How it has ended, if it has.
+    /// Returns the exit status if the daemon has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.process.try_wait()?)
     }
 
-    /// Starts it again as it was, after it has ended.
+    /// Starts the daemon again with its configuration, after it has ended, and waits until it serves.
     pub fn restart(&mut self) -> Result<()> {
         self.launch()?;
         self.await_service()
     }
 
-    /// The same, without waiting until it serves.
+    /// Starts the daemon again, without waiting until it serves.
     pub fn launch(&mut self) -> Result<()> {
         self.config.write()?;
         let (process, notify) = spawn(&mut self.command, &self.config)?;
@@ -195,7 +197,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits until it serves.
+    /// Waits until the daemon serves. Fails if it ends or takes too long.
     fn await_service(&mut self) -> Result<()> {
         let until = Instant::now() + START;
         while !self.serves()? {
@@ -204,14 +206,14 @@ impl Daemon {
             }
             if Instant::now() > until {
                 self.kill()?;
-                bail!("the daemon did not say within {START:?} that it serves\n{}", self.log());
+                bail!("the daemon does not serve after {START:?}\n{}", self.log());
             }
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
 
-    /// Whether it has said that it serves: `READY=1`.
+    /// Returns true if the daemon has reported that it serves, by `READY=1`.
     pub fn serves(&mut self) -> Result<bool> {
         let mut message = [0; 512];
         while let Some(notify) = &self.notify {
@@ -230,22 +232,22 @@ impl Daemon {
         Ok(true)
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the daemon.
     pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
         let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).context("a process has an id")?;
         Ok(rustix::process::kill_process(pid, signal)?)
     }
 
-    /// All that it has logged, over its restarts.
+    /// Returns the daemon's log, across restarts.
     pub fn log(&self) -> String {
         log(&self.config)
     }
 
-    /// What `xenplug status --json` says.
+    /// Returns the output of `xenplug status --json`.
     pub fn status(&self) -> Result<Value> {
         let done = Command::new(build_directory()?.join("xenplug"))
             .args(["status", "--json"])
-            // Which says where the socket is.
+            // The configuration names the socket.
             .env("XENPLUG_CONFIG", self.config.file())
             .output()
             .context("xenplug status")?;
@@ -257,14 +259,14 @@ impl Daemon {
         Ok(serde_json::from_slice(&done.stdout)?)
     }
 
-    /// What it holds open on behalf of devices: files, loop and block devices, with how often each. Of others
-    /// (sockets, epoll) it keeps a pool, one for each worker thread at the most; more than that are told, too.
+    /// Returns the files, loop and block devices that the daemon has open for devices, with their counts. The daemon
+    /// pools other descriptors (sockets, epoll), at most one for each worker thread; more than that are returned too.
     pub fn descriptors(&self) -> Result<BTreeMap<String, String>> {
         const LASTING: [&str; 5] = ["/dev/null", "/dev/loop-control", "/dev/pts", "/dev", "/"];
         let mut files = BTreeMap::<String, usize>::new();
         let mut others = 0;
         for entry in fs::read_dir(format!("/proc/{}/fd", self.pid()))? {
-            // One that was just closed is not open.
+            // The descriptor was closed in between.
             let Ok(target) = fs::read_link(entry?.path()) else {
                 continue;
             };
@@ -285,7 +287,7 @@ impl Daemon {
         Ok(all)
     }
 
-    /// Its memory in KiB: resident (`VmRSS`), and its share of it (`Pss`).
+    /// Returns the daemon's memory in KiB: resident (`VmRSS`), and with shared pages in part (`Pss`).
     pub fn memory(&self) -> Result<(u64, u64)> {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
         let field = |name: &str| {
@@ -302,7 +304,7 @@ impl Daemon {
         Ok((field("Rss:")?, field("Pss:")?))
     }
 
-    /// The processor time it has used, user and system, in clock ticks (of 10 ms).
+    /// Returns the processor time that the daemon has used, user and system, in clock ticks (of 10 ms).
     pub fn processor_ticks(&self) -> Result<u64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
@@ -327,13 +329,13 @@ impl Drop for Daemon {
     }
 }
 
-/// Where the components are: `XENPLUG_PLUGINS`, else beside what this program was built into.
+/// Returns the directory of the components: `XENPLUG_PLUGINS`, else `plugins` beside the build directory.
 pub fn plugins_directory() -> Result<PathBuf> {
     Ok(match env::var_os("XENPLUG_PLUGINS") {
         Some(plugins) => PathBuf::from(plugins),
         None => build_directory()?
             .parent()
-            .context("target/release is in target")?
+            .context("the build directory has no parent")?
             .join("plugins"),
     })
 }
@@ -361,7 +363,7 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
         .arg("--config")
         .arg(config.file())
         .env("XENSTORED_PATH", socket)
-        // A thread that cannot begin ends the program, and should at once.
+        // A thread that cannot start ends the program. A backtrace would delay that.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
     if let Some(host) = &config.simulated {
@@ -370,7 +372,7 @@ fn command(socket: &Path, namespace: Option<&Namespace>, config: &Config) -> Res
     Ok(command)
 }
 
-/// Starts the daemon. It and where it says that it serves.
+/// Starts the daemon. Returns the process, and the socket on which the daemon reports that it serves.
 fn spawn(command: &mut Command, config: &Config) -> Result<(Child, UnixDatagram)> {
     let notify = config.directory.join("notify");
     let _ = fs::remove_file(&notify);

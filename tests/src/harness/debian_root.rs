@@ -1,4 +1,4 @@
-//! The Debian root file system that a test runs in, and where our own binaries are.
+//! Debian root file system that a test runs in, and the directory of our own binaries.
 
 use std::{
     env, fs,
@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The root file system of unpacked Debian packages that is this process's own: xenstored, the `xenstore-*` tools, the
-/// original scripts, and all programs that these and the tests run.
+/// Root file system of this process, made of unpacked Debian packages: xenstored, the `xenstore-*` tools, the original
+/// scripts, and all programs that these and the tests run.
 #[derive(Clone, Debug)]
 pub struct DebianRoot {
     version: u32,
@@ -17,7 +17,7 @@ pub struct DebianRoot {
 }
 
 impl DebianRoot {
-    /// Finds it by `XENPLUG_DEBIAN`, which `xenplug-enter` sets.
+    /// Finds the root by `XENPLUG_DEBIAN`, which `xenplug-enter` sets.
     pub fn find() -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
@@ -41,17 +41,17 @@ impl DebianRoot {
         })
     }
 
-    /// The number of the release: 12 has Xen 4.17, 13 has Xen 4.20.
+    /// Returns the number of the release: 12 has Xen 4.17, 13 has Xen 4.20.
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// The library to preload into xenstored.
+    /// Returns the library to preload into xenstored.
     pub fn preload(&self) -> &Path {
         &self.preload
     }
 
-    /// xenstored itself, whatever the version of Xen in its path.
+    /// Returns the path of xenstored, which contains the version of Xen.
     pub fn xenstored(&self) -> Result<PathBuf> {
         fs::read_dir("/usr/lib")?
             .filter_map(|entry| Some(entry.ok()?.path().join("bin/xenstored")))
@@ -59,17 +59,17 @@ impl DebianRoot {
             .context("no xenstored in /usr/lib/xen-*/bin")
     }
 
-    /// An original hotplug script, such as `block`.
+    /// Returns the path of an original hotplug script, such as `block`.
     pub fn script(&self, name: &str) -> PathBuf {
         self.scripts().join(name)
     }
 
-    /// The folder of the original scripts.
+    /// Returns the folder of the original scripts.
     pub fn scripts(&self) -> PathBuf {
         "/etc/xen/scripts".into()
     }
 
-    /// The folder of the original scripts in the root of a release, which may be another one.
+    /// Returns the folder of the original scripts in the root of a release, which may be another one.
     pub fn scripts_of(&self, version: u32) -> Result<PathBuf> {
         let own = env::var_os("XENPLUG_DEBIAN").map(PathBuf::from).unwrap_or_default();
         let folder = own.with_file_name(format!("debian-{version}")).join("etc/xen/scripts");
@@ -81,7 +81,7 @@ impl DebianRoot {
         Ok(folder)
     }
 
-    /// The names of all files in the folder of the original scripts, sorted.
+    /// Returns the names of all files in the folder of the original scripts, sorted.
     pub fn script_names(&self) -> Result<Vec<String>> {
         let folder = self.scripts();
         let mut names = Vec::new();
@@ -92,13 +92,13 @@ impl DebianRoot {
         Ok(names)
     }
 
-    /// A program of the root, such as `usr/bin/xenstore-ls`.
+    /// Returns a command that runs a program of the root, such as `usr/bin/xenstore-ls`.
     pub fn command(&self, program: &str) -> Command {
         Command::new(Path::new("/").join(program))
     }
 }
 
-/// The directory that this program was built into, such as `target/release`: the others are beside it.
+/// Returns the directory that this program was built into, such as `target/release`, with the other programs.
 pub fn build_directory() -> Result<PathBuf> {
     let program = env::current_exe()?;
     let directory = program.parent().context("a program is in a directory")?;

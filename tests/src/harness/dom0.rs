@@ -1,5 +1,5 @@
-//! Plays libxl where the backends are in its own domain: it runs the script itself, at its time, and removes the
-//! directories itself (libxl_device.c, `device_backend_callback`, `device_hotplug`, `device_hotplug_done`).
+//! Played libxl with the backends in its own domain: it runs the scripts and removes the directories itself, in libxl's
+//! order (libxl_device.c, `device_backend_callback`, `device_hotplug`, `device_hotplug_done`).
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call, Config, Device, Disk, Kind, Nodes, TestHost, Vif};
 
-/// How long libxl waits for the backend before a script (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`).
+/// Time that libxl waits for the backend before it runs a script (`LIBXL_INIT_TIMEOUT`, `LIBXL_DESTROY_TIMEOUT`).
 const BACKEND: Duration = Duration::from_secs(10);
 
 impl TestHost {
-    /// All, with the daemon in dom0's mode.
+    /// Starts a host with the daemon in dom0 mode.
     pub fn dom0() -> Result<Self> {
         Self::dom0_with("")
     }
 
-    /// All, with the daemon in dom0's mode and more in its configuration.
+    /// Starts a host with the daemon in dom0 mode, and more text in its configuration.
     pub fn dom0_with(more: &str) -> Result<Self> {
-        let mut machine = Self::new()?;
-        machine.start_daemon(machine.config_of_dom0()?.with(more))?;
-        Ok(machine)
+        let mut host = Self::new()?;
+        host.start_daemon(host.config_of_dom0()?.with(more))?;
+        Ok(host)
     }
 
-    /// The standard configuration, in dom0's mode.
+    /// Returns the standard configuration, in dom0 mode.
     pub fn config_of_dom0(&self) -> Result<Config> {
         Ok(self.config()?.replacing("\"driver-domain\"", "\"dom0\""))
     }
 
-    /// Calls the daemon as the stand-in for a script does; `more` is what it says besides script, action and device.
+    /// Calls the daemon as the shim of a script does. `more` has arguments besides script, action and device.
     pub fn call_of(&self, script: &str, device: &Device, action: &str, more: Value) -> Result<Call> {
         let mut body = json!({
             "script": script,
@@ -42,12 +42,13 @@ impl TestHost {
         Call::with(&body.to_string(), &self.control_socket()?)
     }
 
-    /// Calls the daemon about a device, `add` or `remove`.
+    /// Calls the daemon about a device, with `add` or `remove`.
     pub fn call(&self, device: &Device, action: &str) -> Result<Call> {
         Call::about(device, action, &self.control_socket()?)
     }
 
-    /// Attaches a device as `xl` does: writes it, waits for state 2, and runs the script. Tapback goes on only after that.
+    /// Attaches a device as `xl` does: writes it, waits for state 2, and runs the script. Tapback leaves state 1 only
+    /// after the script.
     pub fn plug(&mut self, device: &Device, nodes: &Nodes) -> Result<Answer> {
         self.attach(device, nodes)?;
         if device.kind != Kind::Vbd3 {
@@ -56,7 +57,7 @@ impl TestHost {
         self.call(device, "add")?.answer()
     }
 
-    /// Plugs a disk on a new image of its own.
+    /// Attaches a disk on a new image.
     pub fn plug_disk(&mut self, guest: u16, index: u32) -> Result<Device> {
         let image = self.image(&format!("{guest}-{index}.img"), 4)?;
         let disk = Device::disk(guest, index);
@@ -64,15 +65,15 @@ impl TestHost {
         Ok(disk)
     }
 
-    /// Plugs a vif on `xenbr0`.
+    /// Attaches a vif on `xenbr0`.
     pub fn plug_vif(&mut self, guest: u16, index: u32) -> Result<Device> {
         let vif = Device::vif(guest, index);
         self.plug(&vif, &Vif::on("xenbr0"))?.done()?;
         Ok(vif)
     }
 
-    /// Detaches a device as `xl` does: asks for its end, waits for state 6, runs the script, and removes what is left
-    /// whatever the script said.
+    /// Detaches a device as `xl` does: requests it, waits for state 6, runs the script, and removes the directories
+    /// regardless of the script's answer.
     pub fn unplug(&mut self, device: &Device) -> Result<Answer> {
         self.toolstack().detach(device)?;
         let state = format!("{}/state", device.backend());
@@ -86,7 +87,7 @@ impl TestHost {
         answer
     }
 
-    /// Unplugs what a guest has and removes the guest.
+    /// Detaches a guest's devices and removes the guest.
     pub fn end_guest_of_dom0(&mut self, guest: u16, devices: &[Device]) -> Result<()> {
         for device in devices {
             self.unplug(device)?.done()?;

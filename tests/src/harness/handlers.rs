@@ -1,10 +1,10 @@
-//! Tables of the configuration for the handlers that the standard one does without, as an operator grants them.
+//! Configuration tables of plugins that the standard configuration lacks, with the grants of an operator.
 
 use std::path::Path;
 
 use super::{Helper, rules};
 
-/// `vif-route` and `vif-nat`: guests in 10.0.0.0/8 and 2001:db8::/32, behind `eth*`.
+/// Tables of `vif-route` and `vif-nat`, for guests in 10.0.0.0/8 and 2001:db8::/32 behind `eth*`.
 pub const ROUTED: &str = r#"
 [plugin.vif-route]
 component = "vif-route.wasm"
@@ -24,7 +24,7 @@ routes = ["10.0.0.0/8"]
 firewall = true
 "#;
 
-/// `vscsi`, which needs nothing.
+/// Table of `vscsi`, which needs no grant.
 pub const VSCSI: &str = r#"
 [plugin.vscsi]
 component = "vscsi.wasm"
@@ -32,7 +32,7 @@ kinds = ["vscsi"]
 scripts = ["vscsi"]
 "#;
 
-/// `vif-openvswitch` with this `ovs-vsctl`, for bridges named `ovsbr*`.
+/// Returns the table of `vif-openvswitch` with this `ovs-vsctl`, for bridges named `ovsbr*`.
 pub fn openvswitch(vsctl: &Path) -> String {
     let remove = ["--timeout=30", "--", "--if-exists", "del-port", "*"];
     let mut add = remove.to_vec();
@@ -54,7 +54,7 @@ process = [{}]
     )
 }
 
-/// `block-dummy`, for images in a directory.
+/// Returns the table of `block-dummy`, for images in a directory.
 pub fn block_dummy(images: &Path) -> String {
     format!(
         r#"
@@ -69,7 +69,7 @@ loop = true
     )
 }
 
-/// `block-tap`, for images in a directory, with the `tap-ctl` in the folder of helpers.
+/// Returns the table of `block-tap`, for images in a directory, with the `tap-ctl` in the folder of helpers.
 pub fn block_tap(helpers: &Path, images: &Path) -> String {
     let image = format!("*:{}/*", images.display());
     let open = ["open", "-p", "*", "-m", "*", "-a", &image];
@@ -101,7 +101,7 @@ process = [{rules}]
     )
 }
 
-/// `block-iscsi`, with `iscsiadm` and `multipath` in the folder of helpers.
+/// Returns the table of `block-iscsi`, with `iscsiadm` and `multipath` in the folder of helpers.
 pub fn block_iscsi(helpers: &Path) -> String {
     let iscsiadm = rules(
         &helpers.join("iscsiadm"),
@@ -126,7 +126,7 @@ process = [{iscsiadm}, {multipath}]
     )
 }
 
-/// `block-nbd`, with the `nbd-client` in the folder of helpers.
+/// Returns the table of `block-nbd`, with the `nbd-client` in the folder of helpers.
 pub fn block_nbd(helpers: &Path) -> String {
     let rules = rules(
         &helpers.join("nbd-client"),

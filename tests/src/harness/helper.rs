@@ -1,5 +1,5 @@
-//! Programs that stand in for helpers which need what is not here (a kernel module, a tapdisk): shell scripts that keep
-//! state as the real ones do, answer as they do, and write down how they were called.
+//! Fake helpers, for programs that need what the host lacks (a kernel module, a tapdisk). They are shell scripts that
+//! keep state and answer as the real programs do, and record how they were called.
 
 use std::{
     fs,
@@ -10,16 +10,16 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// `iscsiadm`'s stand-in, but for the line that says where its state is.
+/// Text of the fake `iscsiadm`, without the line that sets its folder.
 pub const ISCSIADM: &str = include_str!("helper/iscsiadm.sh");
 
-/// What tapdisk's stand-in is, as /proc shows it.
+/// Command line of the fake tapdisk, as /proc shows it.
 const TAPDISK: &[u8] = b"sleep\x0086421\0";
 
-/// The first NBD device that a stand-in takes, and one that none is beyond: more than the kernel's module makes.
+/// Numbers of the fake NBD devices. They are beyond the devices that the kernel's module creates.
 const NBD: std::ops::Range<u32> = 60..256;
 
-/// A stand-in for a helper. What it made outside of its folder goes with it.
+/// Fake helper. Dropping it removes what it made outside of its folder.
 #[derive(Debug)]
 pub struct Helper {
     name: &'static str,
@@ -28,7 +28,8 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Writes one into a folder, with its state beside it. Its text finds that in `$here`, the arguments in `$*`.
+    /// Writes a fake helper into a folder, with its state beside it. The text finds the state in `$here` and the
+    /// arguments in `$*`.
     pub fn new(folder: &Path, name: &'static str, text: &str) -> Result<Self> {
         let helper = Self {
             name,
@@ -44,12 +45,12 @@ impl Helper {
         Ok(helper)
     }
 
-    /// `tap-ctl`.
+    /// Writes a fake `tap-ctl`.
     pub fn tap_ctl(folder: &Path) -> Result<Self> {
         Self::new(folder, "tap-ctl", include_str!("helper/tap-ctl.sh"))
     }
 
-    /// `iscsiadm`, of a portal that has these targets.
+    /// Writes a fake `iscsiadm` for a portal that has these targets.
     pub fn iscsiadm(folder: &Path, portal: &str, targets: &[&str]) -> Result<Self> {
         let helper = Self::new(folder, "iscsiadm", ISCSIADM)?;
         let lines = targets.iter().map(|target| format!("{portal}:3260,1 {target}\n"));
@@ -58,14 +59,14 @@ impl Helper {
         Ok(helper)
     }
 
-    /// `multipath`, with a device of this name.
+    /// Writes a fake `multipath` with a device of this name.
     pub fn multipath(folder: &Path, device: &str) -> Result<Self> {
         let helper = Self::new(folder, "multipath", include_str!("helper/multipath.sh"))?;
         fs::write(helper.file("name"), device)?;
         Ok(helper)
     }
 
-    /// `nbd-client`, with so many devices: loop devices by another name, which [`Helper::devices`] tells.
+    /// Writes a fake `nbd-client` with this number of devices: loop devices under other names, see [`Helper::devices`].
     pub fn nbd_client(folder: &Path, devices: usize) -> Result<Self> {
         let helper = Self::new(folder, "nbd-client", include_str!("helper/nbd-client.sh"))?;
         let mut numbers = NBD;
@@ -76,7 +77,7 @@ impl Helper {
             let attached = losetup.args(["--find", "--show"]).arg(image).output()?;
             let device = String::from_utf8(attached.stdout)?;
             let minor = device.trim().trim_start_matches("/dev/loop");
-            // The numbers are the whole machine's: one is taken by making its node.
+            // All processes of the host share the numbers; creating the node reserves one.
             let made = numbers.find(|number| {
                 let mut mknod = Command::new("mknod");
                 mknod.args([&format!("/dev/nbd{number}"), "b", "7", minor]);
@@ -93,43 +94,43 @@ impl Helper {
         Ok(helper)
     }
 
-    /// The paths of its devices.
+    /// Returns the paths of the helper's devices.
     pub fn devices(&self) -> Vec<String> {
         self.lines("devices")
     }
 
-    /// How many devices a machine with these has.
+    /// Returns the number of NBD devices of a host that has the fake ones.
     pub const fn nbd_devices() -> u32 {
         NBD.end
     }
 
-    /// A file of its state.
+    /// Returns the path of a file of the helper's state.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The lines of a file of its state; none if there is no such file.
+    /// Returns the lines of a file of the helper's state; none if there is no such file.
     pub fn lines(&self, name: &str) -> Vec<String> {
         let text = fs::read_to_string(self.file(name)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// What it is called.
+    /// Returns the helper's name.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Its rules in the configuration, one for each list of patterns.
+    /// Returns the helper's rules in the configuration, one for each list of patterns.
     pub fn rules(&self, patterns: &[&[&str]]) -> String {
         rules(&self.program, patterns)
     }
 
-    /// How it was called, in order.
+    /// Returns the arguments of each call, in order.
     pub fn calls(&self) -> Vec<String> {
         self.lines("calls")
     }
 
-    /// Forgets how it was called.
+    /// Clears the record of calls.
     pub fn forget_calls(&self) -> Result<()> {
         Ok(fs::write(self.file("calls"), "")?)
     }
@@ -149,7 +150,7 @@ impl Drop for Helper {
         }
         for path in self.lines("made") {
             let _ = fs::remove_file(&path);
-            // Its folders as far as they are empty: others' may be in there too.
+            // Only empty folders are removed, because other fake helpers may use them too.
             let mut folders = Path::new(&path).ancestors().skip(1);
             while let Some(folder) = folders.next().filter(|folder| *folder != Path::new("/dev")) {
                 if fs::remove_dir(folder).is_err() {
@@ -160,7 +161,7 @@ impl Drop for Helper {
     }
 }
 
-/// The rules of a helper in the configuration, one for each list of patterns.
+/// Returns the rules of a helper in the configuration, one for each list of patterns.
 pub fn rules(program: &Path, patterns: &[&[&str]]) -> String {
     let name = program.file_name().unwrap_or_default();
     let rules = patterns
@@ -169,8 +170,8 @@ pub fn rules(program: &Path, patterns: &[&[&str]]) -> String {
     rules.collect::<Vec<_>>().join(", ")
 }
 
-/// Writes a program. Another one does: a file that this one has open for writing does not start, and what other threads
-/// start inherits it for a moment.
+/// Writes a program by another program. The kernel does not execute a file that this process has open for writing, and
+/// a process that another thread starts inherits the descriptor for a moment.
 pub fn install(path: &Path, text: &str) -> Result<()> {
     let mut install = Command::new("install")
         .args(["--mode=755", "/dev/stdin"])
@@ -178,7 +179,10 @@ pub fn install(path: &Path, text: &str) -> Result<()> {
         .stdin(Stdio::piped())
         .spawn()
         .context("install (coreutils)")?;
-    Write::write_all(&mut install.stdin.take().context("it has an input")?, text.as_bytes())?;
+    Write::write_all(
+        &mut install.stdin.take().context("install has no input")?,
+        text.as_bytes(),
+    )?;
     let status = install.wait()?;
     ensure!(status.success(), "install {}: {status}", path.display());
     Ok(())

@@ -1,8 +1,9 @@
-//! Plays the kernel's backends, blkback and netback, and the guest's frontends that answer them at once.
+//! Played kernel: the backends blkback and netback, and a guest's frontends that answer them at once.
 //!
-//! After drivers/block/xen-blkback/xenbus.c and drivers/net/xen-netback/xenbus.c: state 2 when probed; blkback opens the
-//! device as soon as `physical-device` appears and holds it until it is closed; netback makes the link after it has
-//! announced state 2, holds state 4 back until `hotplug-status` is `connected`, and removes the link with the device.
+//! It follows drivers/block/xen-blkback/xenbus.c and drivers/net/xen-netback/xenbus.c. A probed backend enters state 2.
+//! blkback opens the device as soon as `physical-device` appears, and holds it until it is closed. netback creates the
+//! link after it has announced state 2, delays state 4 until `hotplug-status` is `connected`, and removes the link with
+//! the device.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +22,13 @@ use anyhow::{Context, Result};
 use super::{Device, Kind, Namespace};
 use crate::store::{self, Store};
 
-/// The token of its watch.
+/// Token of the played kernel's watch.
 pub(super) const TOKEN: &str = "kernel";
 
-/// How long the kernel sleeps at most before it sees that it is to stop.
+/// Longest sleep before the played kernel checks whether it has to stop.
 const NAP: Duration = Duration::from_millis(50);
 
-/// The backends of one machine. They let go of everything when this is dropped.
+/// Backends of one host. Dropping the value releases all their devices.
 #[derive(Debug)]
 pub struct Kernel {
     stop: Arc<AtomicBool>,
@@ -35,8 +36,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Starts the backends of a domain. Links appear in the namespace; without one the machine is a simulated one, and only states
-    /// are written. A store that goes away is connected to again.
+    /// Starts the backends of a domain. Links appear in the namespace; without one the host is simulated, and only
+    /// states are written. After the connection to the store breaks, the backends connect again.
     pub fn start(socket: &Path, domain: u16, namespace: Option<&Arc<Namespace>>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (socket, namespace, stopped) = (socket.to_owned(), namespace.cloned(), Arc::clone(&stop));
@@ -73,13 +74,13 @@ impl Drop for Kernel {
 }
 
 struct Backends {
-    /// Where they are in the store.
+    /// Their directory in the store.
     top: String,
     namespace: Option<Arc<Namespace>>,
     held: BTreeMap<Device, Held>,
 }
 
-/// What the kernel holds for a device.
+/// Resources that the kernel holds for a device.
 #[derive(Default)]
 struct Held {
     disk: Option<File>,
@@ -87,7 +88,7 @@ struct Held {
 }
 
 impl Backends {
-    #[allow(clippy::print_stderr, reason = "the test's own output is the only place for it")]
+    #[allow(clippy::print_stderr, reason = "a player reports errors in the test's output")]
     fn complain(&self, error: &anyhow::Error) {
         eprintln!("the played kernel: {error:#}");
     }
@@ -101,7 +102,7 @@ impl Backends {
                 None => self.devices(&mut store)?,
             };
             for device in devices {
-                if let Err(error) = self.look_at(&mut store, device) {
+                if let Err(error) = self.advance(&mut store, device) {
                     self.complain(&error.context(device.backend()));
                 }
             }
@@ -109,7 +110,7 @@ impl Backends {
         Ok(())
     }
 
-    /// All devices in the store, and those held.
+    /// Returns all devices in the store, and those with held resources.
     fn devices(&self, store: &mut Store) -> Result<Vec<Device>> {
         let mut devices: Vec<Device> = self.held.keys().copied().collect();
         for kind in ["vbd", "vbd3", "vif"] {
@@ -126,15 +127,15 @@ impl Backends {
         Ok(devices)
     }
 
-    /// Brings one device on, as far as the store lets it.
-    fn look_at(&mut self, store: &mut Store, device: Device) -> Result<()> {
+    /// Advances a device as far as its nodes permit.
+    fn advance(&mut self, store: &mut Store, device: Device) -> Result<()> {
         let backend = device.backend();
         let node = |store: &mut Store, name: &str| store.find(&format!("{backend}/{name}"));
         let Some(state) = node(store, "state")? else {
-            return self.let_go(device, true);
+            return self.release(device, true);
         };
         match state.as_str() {
-            // Tapback goes on when tapdisk is there.
+            // Tapback leaves state 1 once tapdisk runs.
             "1" if device.kind == Kind::Vbd3 && node(store, "hotplug-status")?.as_deref() != Some("connected") => {}
             "1" => {
                 self.held.entry(device).or_default();
@@ -156,7 +157,7 @@ impl Backends {
                         }
                         None => false,
                     },
-                    // Their backends are processes.
+                    // Their backends wait for the status alone.
                     Kind::Vbd3 | Kind::Vscsi => node(store, "hotplug-status")?.as_deref() == Some("connected"),
                     Kind::Vif => {
                         self.make_link(device)?;
@@ -168,12 +169,12 @@ impl Backends {
                 }
             }
             "5" => {
-                self.let_go(device, false)?;
+                self.release(device, false)?;
                 switch(store, &device, "5", "6")?;
             }
             "6" => {
                 let online = node(store, "online")?;
-                self.let_go(device, online.as_deref() != Some("1"))?;
+                self.release(device, online.as_deref() != Some("1"))?;
             }
             _ => {}
         }
@@ -189,8 +190,9 @@ impl Backends {
         Ok(())
     }
 
-    /// Closes the disk; and for good, removes the link. By the guest's end, since the other may have been renamed.
-    fn let_go(&mut self, device: Device, for_good: bool) -> Result<()> {
+    /// Closes the disk. With `for_good` it also removes the link, by the guest's end, because the daemon may have
+    /// renamed the other end.
+    fn release(&mut self, device: Device, for_good: bool) -> Result<()> {
         let Some(held) = self.held.get_mut(&device) else {
             return Ok(());
         };
@@ -206,7 +208,7 @@ impl Backends {
     }
 }
 
-/// Moves a backend from one state to another, if it is there and in that state.
+/// Changes a backend from one state to another. Returns false if it is not in the first.
 fn switch(store: &mut Store, device: &Device, from: &str, to: &str) -> Result<bool, store::Error> {
     let path = format!("{}/state", device.backend());
     store.transaction(|store| {

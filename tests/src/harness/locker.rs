@@ -1,4 +1,4 @@
-//! Somebody who has a lock of the original scripts.
+//! Process that holds a lock of the original scripts.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::TestHost;
 
-/// Somebody who has a lock of locking.sh, by that file itself.
+/// Process that holds a lock, claimed by the original locking.sh.
 #[derive(Debug)]
 pub struct Locker {
     shell: Child,
@@ -17,14 +17,14 @@ pub struct Locker {
 }
 
 impl Locker {
-    /// Claims it.
-    pub fn claim(machine: &TestHost, name: &str) -> Result<Self> {
-        let locking = machine.debian().script("locking.sh");
+    /// Claims a lock.
+    pub fn claim(host: &TestHost, name: &str) -> Result<Self> {
+        let locking = host.debian().script("locking.sh");
         let text = format!(
             "set -e; . {}; claim_lock {name}; echo claimed; read line; release_lock {name}",
             locking.display()
         );
-        let mut shell = machine
+        let mut shell = host
             .namespace()
             .command("bash")
             .args(["-c", &text])
@@ -33,13 +33,13 @@ impl Locker {
             .spawn()
             .context("bash")?;
         let input = shell.stdin.take().context("no input")?;
-        let mut said = String::new();
-        BufReader::new(shell.stdout.take().context("no output")?).read_line(&mut said)?;
-        ensure!(said == "claimed\n", "locking.sh says {said:?}");
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().context("no output")?).read_line(&mut line)?;
+        ensure!(line == "claimed\n", "locking.sh printed {line:?}");
         Ok(Self { shell, input })
     }
 
-    /// Releases it.
+    /// Releases the lock.
     pub fn release(mut self) -> Result<()> {
         self.input.write_all(b"go\n")?;
         let status = self.shell.wait()?;

@@ -1,4 +1,4 @@
-//! The machine's loop devices, as far as they are on files of a test.
+//! Loop devices of the host on files of a test.
 
 use std::{
     collections::BTreeSet,
@@ -12,16 +12,16 @@ use anyhow::Result;
 use super::namespace::output;
 use crate::floor::loop_device;
 
-/// A loop device and the file behind it.
+/// Loop device with its backing file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loop {
-    /// Such as `/dev/loop7`.
+    /// Path of the device, such as `/dev/loop7`.
     pub device: PathBuf,
-    /// The path as sysfs gives it, with ` (deleted)` at its end once the file is.
+    /// Path of the file as sysfs shows it, with ` (deleted)` at the end once the file is deleted.
     pub backing: String,
 }
 
-/// The loop devices on files below a directory. Others on this machine are not ours to look at.
+/// Returns the loop devices on files below a directory. Other loop devices of the host are foreign.
 pub fn attached_below(directory: &Path) -> Result<Vec<Loop>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/block")? {
@@ -41,8 +41,8 @@ pub fn attached_below(directory: &Path) -> Result<Vec<Loop>> {
     Ok(found)
 }
 
-/// The path of a backing file. Once the mount namespace that opened the file is gone, the kernel names the file by its
-/// path below the mount, which is `/tmp` (`xenplug-enter`).
+/// Returns the path of a backing file. Once the mount namespace that opened the file is gone, the kernel shows its path
+/// below the mount, which is `/tmp` (`xenplug-enter`).
 fn whole(backing: &str, directory: &Path) -> String {
     let below = directory.strip_prefix("/tmp").map(|below| Path::new("/").join(below));
     match below {
@@ -51,7 +51,7 @@ fn whole(backing: &str, directory: &Path) -> String {
     }
 }
 
-/// Detaches them all.
+/// Detaches all loop devices on files below a directory.
 pub fn detach_below(directory: &Path) -> Result<()> {
     for one in attached_below(directory)? {
         output(Command::new("losetup").arg("-d").arg(one.device))?;
@@ -59,13 +59,13 @@ pub fn detach_below(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The loop devices that a machine has, used or not. Dropped, it removes the unused ones that came since: the kernel
-/// makes them when all are in use, and never fewer.
+/// Loop devices of the host, used or not. Dropping the value removes unused ones that were added since: the kernel adds
+/// devices when all are in use, and removes none.
 #[derive(Debug)]
 pub struct LoopPool(BTreeSet<u32>);
 
 impl LoopPool {
-    /// Those there are now.
+    /// Lists the current loop devices.
     pub fn now() -> Result<Self> {
         Ok(Self(numbers()?))
     }
@@ -74,7 +74,7 @@ impl LoopPool {
 impl Drop for LoopPool {
     fn drop(&mut self) {
         for number in numbers().unwrap_or_default().difference(&self.0) {
-            // One in use stays.
+            // A device in use stays.
             let _ = loop_device::remove(*number);
         }
     }
