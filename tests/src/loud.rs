@@ -4,6 +4,6 @@ use std::io::{Write, stderr};
 
 /// Writes a line to the process's own standard error.
 pub fn say(text: &str) {
-    // Nobody to tell is no reason to fail.
+    // A closed standard error is no reason to fail.
     let _ = writeln!(stderr(), "{text}");
 }

@@ -1,17 +1,17 @@
-//! The commands of the README, which tests run and scenarios on real Xen begin with.
+//! Commands of the README, which tests run and scenarios on real Xen begin with.
 
 use anyhow::{Result, ensure};
 
-/// A command of the README.
+/// Command of the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command<'a> {
-    /// The heading above it, without its `#`s.
+    /// Heading above the command, without its `#`s.
     pub section: &'a str,
-    /// The command.
+    /// Text of the command.
     pub line: &'a str,
 }
 
-/// The commands in the README's blocks of shell, in their order.
+/// Returns the commands in the README's shell blocks, in their order.
 pub fn commands(readme: &str) -> Result<Vec<Command<'_>>> {
     let mut commands = Vec::new();
     let mut block = None;

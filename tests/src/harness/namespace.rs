@@ -1,4 +1,4 @@
-//! A private network namespace, with mounts of its own where the network or the scripts look.
+//! Private network namespace, with mounts of its own for files of the network and the scripts.
 
 use std::{
     collections::BTreeMap,
@@ -14,20 +14,20 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-/// What the holder does before it waits for its end: `/sys` shows the namespace's links, and what scripts write below
-/// `/run` and `/var/log` is gone with the namespace.
+/// Commands of the holder process before it waits for its end. `/sys` shows the namespace's links, and files that
+/// scripts write below `/run` and `/var/log` go with the namespace.
 const SET_UP: &str = "mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log && \
                       mkdir -p /var/log/xen && ip link set lo up && echo ready && exec cat";
 
-/// A network and mount namespace. A process holds it that ends when its standard input does, so nothing stays behind,
-/// not even when this program is killed.
+/// Network and mount namespace. Its holder process ends when its standard input closes, so nothing is left over even
+/// when this program is killed.
 #[derive(Debug)]
 pub struct Namespace {
     holder: Child,
 }
 
 impl Namespace {
-    /// A namespace with a loopback interface that is up.
+    /// Creates a namespace with a loopback interface that is up.
     pub fn new() -> Result<Self> {
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private", "sh", "-c", SET_UP])
@@ -35,20 +35,20 @@ impl Namespace {
             .stdout(Stdio::piped())
             .spawn()
             .context("unshare (util-linux)")?;
-        let mut said = String::new();
+        let mut line = String::new();
         if let Some(output) = holder.stdout.take() {
-            BufReader::new(output).read_line(&mut said)?;
+            BufReader::new(output).read_line(&mut line)?;
         }
         let namespace = Self { holder };
         ensure!(
-            said == "ready\n",
-            "a network namespace cannot be made here (it takes root, and a machine that lets it)"
+            line == "ready\n",
+            "a network namespace cannot be created (it takes root, and a host that permits it)"
         );
         Ok(namespace)
     }
 
-    /// A command to run in it. The process that starts is the program itself, in this program's
-    /// working directory.
+    /// Returns a command that runs in the namespace. nsenter executes the program itself, in this program's working
+    /// directory.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -64,13 +64,13 @@ impl Namespace {
         command
     }
 
-    /// The processes in its network, with their names; but for the holder.
+    /// Returns the processes in the network namespace, except the holder, with their names.
     pub fn processes(&self) -> Result<BTreeMap<u32, String>> {
         let network = |process: u32| fs::read_link(format!("/proc/{process}/ns/net"));
         let own = network(self.holder.id())?;
         let numbers = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
         let inside = numbers.filter(|process| {
-            // One that has ended in between is in no network.
+            // A process that has ended in between is in no namespace.
             *process != self.holder.id() && network(*process).is_ok_and(|network| network == own)
         });
         let named = inside.map(|process| {
@@ -80,22 +80,22 @@ impl Namespace {
         Ok(named.collect())
     }
 
-    /// Runs `ip` with these words.
+    /// Runs `ip` with arguments that are separated by spaces.
     pub fn ip(&self, words: &str) -> Result<()> {
         output(self.command("ip").args(words.split_whitespace())).map(drop)
     }
 
-    /// What `ip -j -d` says.
+    /// Returns the output of `ip -j -d` with these arguments.
     pub fn facts(&self, words: &str) -> Result<Value> {
-        let said = output(self.command("ip").args(["-j", "-d"]).args(words.split_whitespace()))?;
-        Ok(if said.trim().is_empty() {
+        let text = output(self.command("ip").args(["-j", "-d"]).args(words.split_whitespace()))?;
+        Ok(if text.trim().is_empty() {
             Value::Array(Vec::new())
         } else {
-            serde_json::from_str(&said)?
+            serde_json::from_str(&text)?
         })
     }
 
-    /// What `ip -j -d link` says of one link, or `None` if there is none of that name.
+    /// Returns the output of `ip -j -d link` for one link, or `None` if there is no link of that name.
     pub fn link(&self, name: &str) -> Result<Option<Value>> {
         let Value::Array(links) = self.facts("link show")? else {
             bail!("`ip -j link` gave no list")
@@ -103,7 +103,7 @@ impl Namespace {
         Ok(links.into_iter().find(|link| link["ifname"] == name))
     }
 
-    /// The names of a bridge's ports.
+    /// Returns the names of a bridge's ports.
     pub fn ports(&self, bridge: &str) -> Result<Vec<String>> {
         let Value::Array(links) = self.facts("link show")? else {
             bail!("`ip -j link` gave no list")
@@ -115,22 +115,22 @@ impl Namespace {
             .collect())
     }
 
-    /// Makes a bridge that is up.
+    /// Creates a bridge that is up.
     pub fn bridge(&self, name: &str) -> Result<()> {
         self.ip(&format!("link add {name} type bridge"))?;
         self.ip(&format!("link set {name} up"))
     }
 
-    /// Moves a link from here into another namespace.
+    /// Moves a link into another namespace.
     pub fn give(&self, link: &str, other: &Namespace) -> Result<()> {
         self.ip(&format!("link set {link} netns {}", other.holder.id()))
     }
 
-    /// Does something with this network around it: sockets that it makes are in here, also later.
+    /// Calls a function in this network namespace. Sockets that it creates stay in the namespace.
     pub fn within<T: Send>(&self, body: impl FnOnce() -> T + Send) -> Result<T> {
         let network = File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
         thread::scope(|scope| {
-            // A thread of its own, which ends in the other network.
+            // The thread ends in the namespace; this one stays outside.
             let inside = scope.spawn(move || {
                 move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
                 Ok(body())
@@ -139,13 +139,13 @@ impl Namespace {
         })
     }
 
-    /// A setting of a link's in `/proc/sys/net/ipv4/conf`.
+    /// Returns a setting of a link in `/proc/sys/net/ipv4/conf`.
     pub fn setting(&self, link: &str, name: &str) -> Result<String> {
         let path = format!("/proc/sys/net/ipv4/conf/{link}/{name}");
         Ok(output(self.command("cat").arg(path))?.trim().to_owned())
     }
 
-    /// The addresses of a link, IPv6 ones that it gives itself left out.
+    /// Returns the addresses of a link, except link-local ones.
     pub fn addresses(&self, link: &str) -> Result<Vec<String>> {
         let facts = self.facts(&format!("address show dev {link}"))?;
         let all = facts[0]["addr_info"].as_array().into_iter().flatten();
@@ -155,7 +155,7 @@ impl Namespace {
             .collect())
     }
 
-    /// The routes through a link that were made for it, such as `10.0.0.2 src 192.0.2.1 metric 2`.
+    /// Returns the routes through a link, except the kernel's own, such as `10.0.0.2 src 192.0.2.1 metric 2`.
     pub fn routes(&self, link: &str) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         for family in ["-4", "-6"] {
@@ -178,12 +178,12 @@ impl Namespace {
         Ok(lines)
     }
 
-    /// Makes a tap that is down, as QEMU does.
+    /// Creates a tap that is down, as QEMU does.
     pub fn tap(&self, name: &str) -> Result<()> {
         self.ip(&format!("tuntap add {name} mode tap"))
     }
 
-    /// Makes the pair of a vif and the guest's vif: frames that one sends, the other gets.
+    /// Creates a vif and the guest's end of it, as a veth pair.
     pub fn vif(&self, name: &str, guest: &str) -> Result<()> {
         self.ip(&format!("link add {name} type veth peer name {guest}"))
     }
@@ -196,18 +196,18 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs a command to its end; its standard output, or an error with all that it said.
+/// Runs a command and returns its standard output. An error contains all of its output.
 pub(super) fn output(command: &mut Command) -> Result<String> {
     let done = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("{command:?}"))?;
-    let said = String::from_utf8_lossy(&done.stdout);
+    let text = String::from_utf8_lossy(&done.stdout);
     ensure!(
         done.status.success(),
-        "{command:?}: {}\n{said}{}",
+        "{command:?}: {}\n{text}{}",
         done.status,
         String::from_utf8_lossy(&done.stderr)
     );
-    Ok(said.into_owned())
+    Ok(text.into_owned())
 }

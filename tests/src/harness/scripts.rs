@@ -7,25 +7,25 @@ use anyhow::{Context, Result, ensure};
 use super::{DebianRoot, Device, Kind, Namespace, Xenstored};
 use crate::store::Store;
 
-/// How often a script may lose a race for a loop device.
-const RACES: usize = 5;
+/// Number of retries after a script has lost a race for a loop device.
+const RETRIES: usize = 5;
 
-/// The original scripts, in a namespace where what they leave in `/run` and `/var/log` goes with it.
+/// Original scripts, in a namespace in which their files below `/run` and `/var/log` are private.
 #[derive(Clone, Copy, Debug)]
 pub struct Scripts<'a> {
-    /// Where they are.
+    /// Root file system that contains the scripts.
     pub root: &'a DebianRoot,
-    /// The store they speak to.
+    /// Store that the scripts use.
     pub xenstored: &'a Xenstored,
-    /// Where to run them; `None` if this program is in there itself.
+    /// Namespace of the scripts; `None` if this program runs in it.
     pub namespace: Option<&'a Namespace>,
 }
 
 impl Scripts<'_> {
-    /// `block add` or `vif-bridge online`, to its end. `block` looks for a free loop device and takes it later: where
-    /// another test's came in between, it is run once more.
+    /// Runs `block add` or `vif-bridge online`. `block` finds a free loop device and takes it later: the script runs
+    /// again if another test has taken the device in between.
     pub fn plug(&self, device: &Device) -> Result<()> {
-        for _ in 0..RACES {
+        for _ in 0..RETRIES {
             if finish(device, self.start(device)?).is_ok() {
                 return Ok(());
             }
@@ -38,12 +38,12 @@ impl Scripts<'_> {
         finish(device, self.start(device)?)
     }
 
-    /// The same, started and not waited for.
+    /// Starts `block add` or `vif-bridge online`.
     pub fn start(&self, device: &Device) -> Result<Child> {
         self.spawn(device, ["add", "online"])
     }
 
-    /// `block remove` or `vif-bridge offline`, to its end.
+    /// Runs `block remove` or `vif-bridge offline`.
     pub fn unplug(&self, device: &Device) -> Result<()> {
         finish(device, self.spawn(device, ["remove", "offline"])?)
     }

@@ -1,5 +1,5 @@
-//! A real Open vSwitch with its userspace datapath, which needs nothing of the kernel but packet sockets: in a namespace,
-//! with a database of its own.
+//! Real Open vSwitch in a namespace, with a database of its own. It has the userspace datapath, which needs only packet
+//! sockets of the kernel.
 
 use std::{
     fs,
@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 use super::{Namespace, install, namespace::output};
 
-/// The tables of its database.
+/// Schema of the switch's database.
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
-/// How long its parts may take to start.
+/// Time limit for each daemon of the switch to start.
 const START: Duration = Duration::from_secs(20);
 
-/// A switch. It ends when this is dropped.
+/// Running switch. Dropping it ends the processes.
 #[derive(Debug)]
 pub struct Switch {
     processes: Vec<Child>,
@@ -29,13 +29,13 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts one without bridges.
+    /// Starts a switch without bridges.
     pub fn start(namespace: &Namespace) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("ovs-").tempdir()?;
         let at = |name: &str| directory.path().join(name).display().to_string();
         output(Command::new("ovsdb-tool").args(["create", &at("conf.db"), SCHEMA]))?;
 
-        // As an operator might name it: a program that knows where the switch is, and here also notes what it is told.
+        // A wrapper as an operator might name it, with the switch's socket; here it also records its arguments.
         let vsctl = directory.path().join("ovs-vsctl");
         let text = format!(
             "#!/bin/sh\nfor word; do printf '%s ' \"$word\"; done >> {called}\necho >> {called}\n\
@@ -76,23 +76,23 @@ impl Switch {
         Ok(switch)
     }
 
-    /// The helper that speaks to it: `ovs-vsctl`.
+    /// Returns the path of the switch's `ovs-vsctl`.
     pub fn vsctl(&self) -> &Path {
         &self.vsctl
     }
 
-    /// Speaks to it, and gives what it said.
+    /// Runs `ovs-vsctl` and returns its output.
     pub fn tell(&self, words: &[&str]) -> Result<String> {
-        output(Command::new(&self.vsctl).arg("--timeout=10").args(words)).map(|said| said.trim().to_owned())
+        output(Command::new(&self.vsctl).arg("--timeout=10").args(words)).map(|text| text.trim().to_owned())
     }
 
-    /// Makes a bridge with the userspace datapath.
+    /// Creates a bridge with the userspace datapath.
     pub fn bridge(&self, name: &str) -> Result<()> {
         self.tell(&["add-br", name, "--", "set", "bridge", name, "datapath_type=netdev"])
             .map(drop)
     }
 
-    /// What its helper was called with since the last time, a line each; what tests said to it is left out.
+    /// Returns the arguments of each call of `ovs-vsctl` since the last time, without those of tests.
     pub fn called(&self) -> Result<Vec<String>> {
         let path = self.path("called");
         let text = fs::read_to_string(&path)?;
@@ -105,7 +105,7 @@ impl Switch {
         self.directory.path().join(name).display().to_string()
     }
 
-    /// Waits until a daemon serves.
+    /// Waits until the daemon that was started last serves.
     fn wait(&mut self, name: &str) -> Result<()> {
         let (served, until) = (self.path(&format!("{name}.ctl")), Instant::now() + START);
         let log = self.path(&format!("{name}.log"));

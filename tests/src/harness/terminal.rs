@@ -1,4 +1,4 @@
-//! A terminal with a program on it: what a person sees there, and what they type.
+//! Terminal with a program on it: reads the screen and types on the keyboard.
 #![allow(
     unsafe_code,
     reason = "rustix opens no terminal without a feature that wasmtime is not built with"
@@ -22,22 +22,22 @@ use vt100::Parser;
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The terminal. Its program ends with it.
+/// Terminal with a running program. Dropping it kills the program.
 pub struct Terminal {
     child: Child,
     keyboard: File,
-    /// Kept open, so that its settings can be read when the program has ended.
+    /// The program's end, open so that its settings can be read after the program has ended.
     line: OwnedFd,
     before: Termios,
     parser: Arc<Mutex<Parser>>,
 }
 
 impl Terminal {
-    /// Runs a program on a terminal of that size.
+    /// Runs a program on a terminal of this size.
     pub fn run(program: &Command, rows: NonZero<u16>, columns: NonZero<u16>) -> Result<Self> {
         let (keyboard, line) = open(rows.get(), columns.get())?;
         let before = tcgetattr(&line)?;
-        // In a session of its own, as what is typed reaches only those whose terminal it is.
+        // The program has a session of its own, because the kernel sends the signals of keys to the terminal's session.
         let mut command = Command::new("setsid");
         command
             .arg("--ctty")
@@ -59,7 +59,7 @@ impl Terminal {
         let (mut output, shown) = (keyboard.try_clone()?, Arc::clone(&parser));
         thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // It ends when nobody has the terminal open any longer.
+            // The loop ends when no process has the terminal open any longer.
             while let Ok(count @ 1..) = output.read(&mut bytes) {
                 shown
                     .lock()
@@ -76,14 +76,14 @@ impl Terminal {
         })
     }
 
-    /// What stands on it.
+    /// Returns the text on the screen.
     pub fn text(&self) -> String {
         self.parser().screen().contents()
     }
 
-    /// Waits until what stands there is as expected, and gives it.
-    pub fn expect(&self, what: &str, patience: Duration, is: impl Fn(&str) -> bool) -> Result<String> {
-        let until = Instant::now() + patience;
+    /// Waits until the text on the screen satisfies a condition, and returns it.
+    pub fn expect(&self, what: &str, timeout: Duration, is: impl Fn(&str) -> bool) -> Result<String> {
+        let until = Instant::now() + timeout;
         loop {
             let text = self.text();
             if is(&text) {
@@ -96,26 +96,26 @@ impl Terminal {
         }
     }
 
-    /// Types.
+    /// Types a text.
     pub fn types(&mut self, text: &str) -> Result<()> {
         Ok(self.keyboard.write_all(text.as_bytes())?)
     }
 
-    /// Waits for the program's end.
-    pub fn ends(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let until = Instant::now() + patience;
+    /// Waits until the program ends.
+    pub fn ends(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        let until = Instant::now() + timeout;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() > until {
-                bail!("the program goes on:\n{}", self.text());
+                bail!("the program is still running:\n{}", self.text());
             }
             thread::sleep(PAUSE);
         }
     }
 
-    /// Whether it is as it was: its settings, the screen that it had, and a cursor.
+    /// Returns true if the settings, the main screen and the cursor are as before the program.
     pub fn is_restored(&self) -> Result<bool> {
         let (now, before) = (tcgetattr(&self.line)?, &self.before);
         let modes = |of: &Termios| (of.input_modes, of.output_modes, of.control_modes, of.local_modes);
@@ -131,13 +131,13 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The program may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A new terminal: the side of its user, and that of programs.
+/// Opens a new terminal. Returns the user's end and the program's end.
 fn open(rows: u16, columns: u16) -> io::Result<(File, OwnedFd)> {
     let size = libc::winsize {
         ws_row: rows,
@@ -146,12 +146,12 @@ fn open(rows: u16, columns: u16) -> io::Result<(File, OwnedFd)> {
         ws_ypixel: 0,
     };
     let (mut user, mut line) = (-1, -1);
-    // SAFETY: the pointers are to values that live until it returns, or null, which means that nothing is asked for.
+    // SAFETY: the pointers are to values that live until the call returns, or null where openpty permits it.
     let opened = unsafe { libc::openpty(&mut user, &mut line, ptr::null_mut(), ptr::null(), &size) };
     if opened != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it has just opened both, and nobody else has them.
+    // SAFETY: openpty has just opened both descriptors, and nothing else owns them.
     let (user, line) = unsafe { (OwnedFd::from_raw_fd(user), OwnedFd::from_raw_fd(line)) };
     for end in [&user, &line] {
         rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;

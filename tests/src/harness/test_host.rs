@@ -1,4 +1,4 @@
-//! A driver domain in one value: store, namespace, players and daemon, that a test starts and forgets.
+//! Driver domain for one test: store, namespace, players and daemon in one value.
 
 use std::{
     fs::{self, File},
@@ -17,19 +17,19 @@ use super::{
 };
 use crate::store::Store;
 
-/// How long a device may take to come to what a test expects.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time limit for a device to reach the state that a test expects.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many lines of the daemon's log a message has at most.
+/// Largest number of lines of the daemon's log in a message.
 const LOG: usize = 40;
 
-/// A driver domain: real xenstored, a namespace with the bridge `xenbr0`, the played kernel and toolstack, and when
-/// started the daemon. The fields are dropped in this order.
+/// Driver domain: real xenstored, a namespace with the bridge `xenbr0`, the played kernel and toolstack, and the daemon
+/// once it is started. The fields are dropped in this order.
 ///
-/// Its backends are in domain 0, and its daemon may do everything in the store, unless it is [`TestHost::apart`].
+/// The backends are in domain 0, and the daemon may do everything in the store, unless the host is [`TestHost::apart`].
 #[derive(Debug)]
 pub struct TestHost {
-    /// The domain of the backends.
+    /// Domain of the backends.
     domain: u16,
     daemon: Option<Daemon>,
     xenbus: Option<Xenbus>,
@@ -43,18 +43,18 @@ pub struct TestHost {
 }
 
 impl TestHost {
-    /// All but the daemon.
+    /// Starts a host without the daemon.
     pub fn new() -> Result<Self> {
         Self::of(0)
     }
 
-    /// All but the daemon, with the backends in a domain of their own, which may do in the store what a driver domain of
-    /// libxl's may, and is prepared to be asked.
+    /// Starts a host without the daemon, with the backends in a domain of their own. That domain has the rights in the
+    /// store that libxl gives to a driver domain, and is prepared for device requests.
     pub fn apart() -> Result<Self> {
-        let machine = Self::of(1)?;
-        let done = machine.xenplug(&["prepare", "1"])?.output()?;
+        let host = Self::of(1)?;
+        let done = host.xenplug(&["prepare", "1"])?.output()?;
         ensure!(done.status.success(), "xenplug prepare: {done:?}");
-        Ok(machine)
+        Ok(host)
     }
 
     fn of(domain: u16) -> Result<Self> {
@@ -85,38 +85,38 @@ impl TestHost {
         })
     }
 
-    /// All, with the daemon in its standard configuration.
+    /// Starts a host with the daemon in its standard configuration.
     pub fn with_daemon() -> Result<Self> {
-        let mut machine = Self::new()?;
-        machine.start_daemon(machine.config()?)?;
-        Ok(machine)
+        let mut host = Self::new()?;
+        host.start_daemon(host.config()?)?;
+        Ok(host)
     }
 
-    /// The standard configuration for this machine.
+    /// Returns the standard configuration for this host.
     pub fn config(&self) -> Result<Config> {
         Config::standard(self.directory.path(), &self.images())
     }
 
-    /// Starts the daemon, in place of the one that may run.
+    /// Starts the daemon, and ends the one that may run.
     pub fn start_daemon(&mut self, config: Config) -> Result<()> {
         self.daemon = None;
         self.daemon = Some(Daemon::start(&self.store(), Some(&self.namespace), config)?);
         Ok(())
     }
 
-    /// The store, as the domain of the backends sees it: for one at a time, if that is a domain of its own.
+    /// Returns the socket of the store for the domain of the backends. A domain of its own has one client at a time.
     pub fn store(&self) -> PathBuf {
         self.xenbus
             .as_ref()
             .map_or_else(|| self.xenstored.socket(), Xenbus::socket)
     }
 
-    /// The xenbus of the domain of the backends, if that is a domain of its own.
+    /// Returns the xenbus of the domain of the backends, unless that is domain 0.
     pub fn xenbus(&self) -> Result<&Xenbus> {
         self.xenbus.as_ref().context("the backends are in domain 0")
     }
 
-    /// `xenplug` in dom0.
+    /// Returns a command that runs `xenplug` in dom0.
     pub fn xenplug(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(build_directory()?.join("xenplug"));
         command
@@ -127,28 +127,28 @@ impl TestHost {
         Ok(command)
     }
 
-    /// Starts the daemon where it is to refuse, and gives what it said.
+    /// Starts the daemon where it has to refuse, and returns its output.
     pub fn refused_daemon(&self, config: &Config) -> Result<std::process::Output> {
         Daemon::refused(&self.xenstored.socket(), Some(&self.namespace), config)
     }
 
-    /// The daemon, if it was started.
+    /// Returns the daemon, if it was started.
     pub fn daemon(&self) -> Option<&Daemon> {
         self.daemon.as_ref()
     }
 
-    /// The daemon, to end and restart it.
+    /// Returns the daemon, to end and restart it.
     pub fn daemon_mut(&mut self) -> Result<&mut Daemon> {
-        self.daemon.as_mut().context("this machine has no daemon")
+        self.daemon.as_mut().context("the host has no daemon")
     }
 
-    /// The daemon's control socket.
+    /// Returns the path of the daemon's control socket.
     pub fn control_socket(&self) -> Result<PathBuf> {
-        let daemon = self.daemon.as_ref().context("this machine has no daemon")?;
+        let daemon = self.daemon.as_ref().context("the host has no daemon")?;
         Ok(daemon.config().run_directory().join("control.sock"))
     }
 
-    /// The end of the daemon's log, for a message.
+    /// Returns the end of the daemon's log, for a message.
     pub fn daemon_log(&self) -> String {
         let Some(daemon) = &self.daemon else {
             return String::new();
@@ -164,7 +164,7 @@ impl TestHost {
         self.kernel = None;
     }
 
-    /// Starts it again. What the one before held it let go.
+    /// Starts the played kernel again. The one before has released everything.
     pub fn start_kernel(&mut self) -> Result<()> {
         self.kernel = Some(Kernel::start(
             &self.xenstored.socket(),
@@ -174,48 +174,48 @@ impl TestHost {
         Ok(())
     }
 
-    /// The played toolstack.
+    /// Returns the played toolstack.
     pub fn toolstack(&mut self) -> &mut Toolstack {
         &mut self.toolstack
     }
 
-    /// The namespace.
+    /// Returns the host's network namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// The store.
+    /// Returns xenstored.
     pub fn xenstored(&self) -> &Xenstored {
         &self.xenstored
     }
 
-    /// The store, to end and restart it.
+    /// Returns xenstored, to end and restart it.
     pub fn xenstored_mut(&mut self) -> &mut Xenstored {
         &mut self.xenstored
     }
 
-    /// Gives the toolstack a new connection, after the store was restarted.
+    /// Gives the toolstack a new connection, after a restart of xenstored.
     pub fn reconnect(&mut self) -> Result<()> {
         self.toolstack = Toolstack::new(self.xenstored.connect()?);
         Ok(())
     }
 
-    /// A new connection to the store.
+    /// Opens a new connection to the store.
     pub fn connect(&self) -> Result<Store> {
         self.xenstored.connect()
     }
 
-    /// The root file system that the test runs in.
+    /// Returns the root file system that the test runs in.
     pub fn debian(&self) -> &DebianRoot {
         &self.root
     }
 
-    /// Keeps a helper, and what that makes, until its own end.
+    /// Stores a fake helper until the end of the host, so that its devices exist as long.
     pub fn keep(&mut self, helper: Helper) {
         self.helpers.push(helper);
     }
 
-    /// The original scripts, on this machine.
+    /// Returns the original scripts, on this host.
     pub fn scripts(&self) -> Scripts<'_> {
         Scripts {
             root: &self.root,
@@ -224,24 +224,24 @@ impl TestHost {
         }
     }
 
-    /// A directory of this machine's own, removed at its end.
+    /// Returns the host's own directory, removed at its end.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The directory of disk images, which the standard configuration grants.
+    /// Returns the directory of disk images, which the standard configuration grants.
     pub fn images(&self) -> PathBuf {
         self.directory.path().join("images")
     }
 
-    /// Makes a sparse disk image of so many MiB.
+    /// Creates a sparse disk image of this size in MiB.
     pub fn image(&self, name: &str, mebibytes: u64) -> Result<PathBuf> {
         let path = self.images().join(name);
         File::create(&path)?.set_len(mebibytes << 20)?;
         Ok(path)
     }
 
-    /// Attaches a disk on a new image to a guest, which is built if it is not there.
+    /// Attaches a disk on a new image to a guest, and builds the guest if it is absent.
     pub fn attach_disk(&mut self, guest: u16, index: u32) -> Result<Device> {
         let image = self.image(&format!("{guest}-{index}.img"), 4)?;
         let device = Device::disk(guest, index);
@@ -249,14 +249,14 @@ impl TestHost {
         Ok(device)
     }
 
-    /// Attaches a vif on `xenbr0` to a guest, which is built if it is not there.
+    /// Attaches a vif on `xenbr0` to a guest, and builds the guest if it is absent.
     pub fn attach_vif(&mut self, guest: u16, index: u32) -> Result<Device> {
         let device = Device::vif(guest, index);
         self.attach(&device, &Vif::on("xenbr0"))?;
         Ok(device)
     }
 
-    /// Attaches a device to a guest, which is built if it is not there.
+    /// Attaches a device to a guest, and builds the guest if it is absent.
     pub fn attach(&mut self, device: &Device, nodes: &Nodes) -> Result<()> {
         if !self.toolstack.store().is_introduced(device.frontend)? {
             self.toolstack.build(device.frontend)?;
@@ -264,13 +264,13 @@ impl TestHost {
         self.toolstack.attach(device, nodes)
     }
 
-    /// Waits until a device is connected: published, and the played kernel in state 4.
+    /// Waits until a device is published and the played kernel is in state 4.
     pub fn expect_connected(&self, device: &Device) -> Result<()> {
         self.expect_status(device, "connected")?;
         self.expect_state(device, "4")
     }
 
-    /// Waits until a device has failed with a status and a `hotplug-error` that says all of these.
+    /// Waits until a device has failed with a status and a `hotplug-error` that contains all of these words.
     pub fn expect_failure(&self, device: &Device, status: &str, words: &[&str]) -> Result<()> {
         self.expect_status(device, status)?;
         let error = self.node(device, "hotplug-error")?.unwrap_or_default();
@@ -280,7 +280,7 @@ impl TestHost {
         }
     }
 
-    /// Detaches a device, and waits for its end as libxl does: at most 10 s for the backend to go.
+    /// Detaches a device, and waits as libxl does: at most 10 s until the backend directory is gone.
     pub fn detach(&mut self, device: &Device) -> Result<()> {
         self.toolstack.detach(device)?;
         self.toolstack
@@ -288,7 +288,7 @@ impl TestHost {
             .with_context(|| self.daemon_log())
     }
 
-    /// Detaches what a guest has and removes the guest.
+    /// Detaches a guest's devices and removes the guest.
     pub fn end_guest(&mut self, guest: u16, devices: &[Device]) -> Result<()> {
         for device in devices {
             self.toolstack.detach(device)?;
@@ -301,12 +301,12 @@ impl TestHost {
         self.toolstack.bury(guest)
     }
 
-    /// What the machine has now.
+    /// Takes a baseline of the host.
     pub fn baseline(&self) -> Result<Baseline> {
         Baseline::of(&self.scope())
     }
 
-    /// Where to look for what the machine has.
+    /// Returns the parts of the host that a baseline covers.
     pub fn scope(&self) -> Scope<'_> {
         Scope {
             directory: self.directory.path(),
@@ -318,7 +318,7 @@ impl TestHost {
         }
     }
 
-    /// Waits until a device's `hotplug-status` is as expected. Another outcome or none is an error that says why.
+    /// Waits until a device's `hotplug-status` is as expected. An error names the cause of another outcome.
     pub fn expect_status(&self, device: &Device, status: &str) -> Result<()> {
         self.expect_node(device, "hotplug-status", status)
     }
@@ -328,11 +328,11 @@ impl TestHost {
         self.expect_node(device, "state", state)
     }
 
-    /// Waits until a node of a backend has a value.
+    /// Waits until a node in a backend directory has a value.
     pub fn expect_node(&self, device: &Device, name: &str, expected: &str) -> Result<()> {
         let mut store = self.connect()?;
         let path = format!("{}/{name}", device.backend());
-        if let Err(found) = store.wait(&path, PATIENCE, |value| value == Some(expected))? {
+        if let Err(found) = store.wait(&path, TIMEOUT, |value| value == Some(expected))? {
             let cause = store.find(&format!("{}/hotplug-error", device.backend()))?;
             bail!(
                 "{path} is {found:?} and not {expected:?}; hotplug-error: {cause:?}\n{}",
@@ -342,7 +342,7 @@ impl TestHost {
         Ok(())
     }
 
-    /// The value of a node of a backend.
+    /// Returns the value of a node in a backend directory.
     pub fn node(&self, device: &Device, name: &str) -> Result<Option<String>> {
         Ok(self.connect()?.find(&format!("{}/{name}", device.backend()))?)
     }
@@ -350,7 +350,7 @@ impl TestHost {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
-        // Those who hold loop devices first; then what nobody lets go of by itself.
+        // The daemon and the kernel hold loop devices; the rest would stay attached.
         self.daemon = None;
         self.kernel = None;
         let _ = detach_below(self.directory.path());

@@ -1,6 +1,6 @@
-//! Plays libxl: writes what `xl` would write for a domain and its devices, and waits as it would.
+//! Played libxl: writes the nodes of `xl` for a domain and its devices, and waits as it does.
 //!
-//! After libxl_disk.c, libxl_nic.c and libxl_device.c (`libxl__device_generic_add`,
+//! It follows libxl_disk.c, libxl_nic.c and libxl_device.c (`libxl__device_generic_add`,
 //! `libxl__initiate_device_generic_remove`) of Xen 4.17.
 
 use std::{fmt, path::Path, time::Duration};
@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::store::{self, Store};
 
-/// The kind of a backend.
+/// Kind of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A disk.
@@ -18,7 +18,7 @@ pub enum Kind {
     Vbd3,
     /// A SCSI device.
     Vscsi,
-    /// A network vif.
+    /// A vif.
     Vif,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// The script that is run for it unless another is named.
+    /// Returns the script that runs for the kind unless the device names another.
     pub fn script(self) -> &'static str {
         match self {
             Kind::Vbd => "block",
@@ -44,7 +44,7 @@ impl Kind {
         }
     }
 
-    /// The kind of its frontend: a guest does not see who serves its disk.
+    /// Returns the kind of the frontend: the guest of a disk does not see which backend serves it.
     fn frontend(self) -> Kind {
         match self {
             Kind::Vbd3 => Kind::Vbd,
@@ -53,21 +53,21 @@ impl Kind {
     }
 }
 
-/// Which device of which domain.
+/// Device of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
-    /// The domain that serves it.
+    /// Domain of the backend.
     pub backend: u16,
-    /// Its kind.
+    /// Kind of the backend.
     pub kind: Kind,
-    /// The domain it is for.
+    /// Domain of the frontend.
     pub frontend: u16,
-    /// Its number: `51712 + 16 * n` for the `n`th disk, `n` for the `n`th vif.
+    /// Device number: `51712 + 16 * n` for the `n`th disk, `n` for the `n`th vif.
     pub devid: u32,
 }
 
 impl Device {
-    /// The `index`th disk of a domain: `xvda`, `xvdb`, ... up to `xvdp`, and extended numbers from there
+    /// Returns the `index`th disk of a domain: `xvda`, `xvdb`, ... up to `xvdp`, and extended numbers from there
     /// (docs/man/xen-vbd-interface.7).
     pub const fn disk(frontend: u16, index: u32) -> Self {
         let devid = if index < 16 {
@@ -83,7 +83,7 @@ impl Device {
         }
     }
 
-    /// The same disk, served by tapdisk.
+    /// Returns the `index`th disk of a domain, served by tapdisk.
     pub const fn tap(frontend: u16, index: u32) -> Self {
         Self {
             kind: Kind::Vbd3,
@@ -91,7 +91,7 @@ impl Device {
         }
     }
 
-    /// A SCSI device of a domain.
+    /// Returns the SCSI device of a domain.
     pub const fn scsi(frontend: u16) -> Self {
         Self {
             backend: 0,
@@ -101,7 +101,7 @@ impl Device {
         }
     }
 
-    /// The `index`th vif of a domain.
+    /// Returns the `index`th vif of a domain.
     pub const fn vif(frontend: u16, index: u32) -> Self {
         Self {
             backend: 0,
@@ -111,19 +111,19 @@ impl Device {
         }
     }
 
-    /// The same, served by another domain than dom0.
+    /// Moves the backend to another domain than dom0.
     pub const fn served_by(mut self, backend: u16) -> Self {
         self.backend = backend;
         self
     }
 
-    /// Whether it is a vif, whose scripts are told `online`.
+    /// Returns true for a vif, whose script runs with `online` rather than `add`.
     pub const fn is_vif(&self) -> bool {
         matches!(self.kind, Kind::Vif)
     }
 
-    /// The device in a path of the backend's domain, such as `/local/domain/1/backend/vbd/3/51712/state`, or dom0's
-    /// `backend/vbd/3/51712/state`.
+    /// Finds the device in a path of the backend's domain, such as `/local/domain/1/backend/vbd/3/51712/state`, or
+    /// dom0's `backend/vbd/3/51712/state`.
     pub fn of_path(path: &str) -> Option<Self> {
         let (above, below) = path.split_once("backend/")?;
         let mut words = below.split('/');
@@ -145,7 +145,7 @@ impl Device {
         })
     }
 
-    /// Its backend directory.
+    /// Returns the backend directory.
     pub fn backend(&self) -> String {
         format!(
             "/local/domain/{}/backend/{}/{}/{}",
@@ -153,58 +153,58 @@ impl Device {
         )
     }
 
-    /// Its frontend directory.
+    /// Returns the frontend directory.
     pub fn frontend(&self) -> String {
         let kind = self.kind.frontend();
         format!("/local/domain/{}/device/{kind}/{}", self.frontend, self.devid)
     }
 
-    /// The toolstack's own copy, which neither guest nor driver domain can write.
+    /// Returns the toolstack's own directory of the device, which neither guest nor driver domain can write.
     pub fn copy(&self) -> String {
         format!("/libxl/{}/device/{}/{}", self.frontend, self.kind, self.devid)
     }
 
-    /// The name that netback gives a vif's interface.
+    /// Returns the name that netback gives a vif's interface.
     pub fn link(&self) -> String {
         format!("vif{}.{}", self.frontend, self.devid)
     }
 
-    /// The name that [`super::Kernel`] gives the guest's end of the vif.
+    /// Returns the name that [`super::Kernel`] gives the guest's end of the vif.
     pub fn guest_link(&self) -> String {
         format!("guest{}.{}", self.frontend, self.devid)
     }
 }
 
-/// What `xl` would write into the backend directory, to be changed before it is written: bad values, missing ones.
+/// Nodes that `xl` writes into a backend directory. A test may change or remove some.
 #[derive(Clone, Debug)]
 pub struct Nodes(Vec<(&'static str, Vec<u8>)>);
 
 impl Nodes {
-    /// The value of a node.
+    /// Returns the value of a node.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         let found = self.0.iter().find(|(other, _)| *other == name);
         found.map(|(_, value)| value.as_slice())
     }
 
-    /// With another value for a node, or one more node.
+    /// Sets a node.
     pub fn with(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
         self.0.retain(|(other, _)| *other != name);
         self.0.push((name, value.into()));
         self
     }
 
-    /// Without a node.
+    /// Removes a node.
     pub fn without(mut self, name: &str) -> Self {
         self.0.retain(|(other, _)| *other != name);
         self
     }
 }
 
-/// A disk, as in `xl`'s `phy:PARAMS,xvda,MODE`.
+/// Disk, as in `xl`'s `phy:PARAMS,xvda,MODE`.
 pub struct Disk;
 
 impl Disk {
-    /// A writable disk on a file or block device, plugged by `/etc/xen/scripts/block`.
+    /// Returns the nodes of a writable disk on a file or block device, with the script `/etc/xen/scripts/block`.
     pub fn on(params: &Path) -> Nodes {
         use std::os::unix::ffi::OsStrExt;
         Nodes(vec![])
@@ -225,7 +225,7 @@ impl Disk {
 pub struct Scsi;
 
 impl Scsi {
-    /// One of a machine's own, plugged by `/etc/xen/scripts/vscsi`.
+    /// Returns the nodes of a host's SCSI device, with the script `/etc/xen/scripts/vscsi`.
     pub fn of(device: &str) -> Nodes {
         Nodes(vec![])
             .with("script", "/etc/xen/scripts/vscsi")
@@ -234,11 +234,11 @@ impl Scsi {
     }
 }
 
-/// A network vif, as in `xl`'s `bridge=BRIDGE`.
+/// Vif, as in `xl`'s `bridge=BRIDGE`.
 pub struct Vif;
 
 impl Vif {
-    /// A vif on a bridge, plugged by `/etc/xen/scripts/vif-bridge`.
+    /// Returns the nodes of a vif on a bridge, with the script `/etc/xen/scripts/vif-bridge`.
     pub fn on(bridge: &str) -> Nodes {
         Nodes(vec![])
             .with("script", "/etc/xen/scripts/vif-bridge")
@@ -250,7 +250,7 @@ impl Vif {
     }
 }
 
-/// Plays libxl, on a connection of its own.
+/// Played libxl, on a connection of its own.
 #[derive(Debug)]
 pub struct Toolstack {
     store: Store,
@@ -258,17 +258,17 @@ pub struct Toolstack {
 }
 
 impl Toolstack {
-    /// A toolstack on this connection.
+    /// Creates a toolstack on a connection.
     pub fn new(store: Store) -> Self {
         Self { store, built: 0 }
     }
 
-    /// Its connection.
+    /// Returns the toolstack's connection.
     pub fn store(&mut self) -> &mut Store {
         &mut self.store
     }
 
-    /// Builds a domain: its directories, its `vm`, and its introduction. No two have the same UUID.
+    /// Builds a domain: creates its directories and its `vm` with a unique UUID, and introduces it.
     pub fn build(&mut self, domid: u16) -> Result<()> {
         self.built += 1;
         let uuid = format!("{:08x}-0000-4000-8000-{domid:012x}", self.built);
@@ -289,7 +289,7 @@ impl Toolstack {
         Ok(self.store.introduce(domid)?)
     }
 
-    /// Adds a device in one transaction, its backend in state 1.
+    /// Adds a device in one transaction, with its backend in state 1.
     pub fn attach(&mut self, device: &Device, nodes: &Nodes) -> Result<()> {
         let Device {
             backend: server,
@@ -340,7 +340,7 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Asks for a device to go: `online=0`, and `state=5` unless it is closed already.
+    /// Requests the removal of a device: `online=0`, and `state=5` unless it is closed already.
     pub fn detach(&mut self, device: &Device) -> Result<()> {
         let backend = device.backend();
         self.store.transaction(|store| {
@@ -357,9 +357,9 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Waits until the driver domain has removed the backend directory, and removes what is left of the device.
+    /// Waits until the driver domain has removed the backend directory, and removes the device's other nodes.
     ///
-    /// libxl waits 10 s; an error tells the state it found then, and leaves all as it is.
+    /// libxl waits 10 s. An error names the state after that time, and nothing is removed.
     pub fn finish(&mut self, device: &Device, within: Duration) -> Result<()> {
         let backend = device.backend();
         if let Err(state) = self
@@ -371,13 +371,13 @@ impl Toolstack {
         self.forget(device)
     }
 
-    /// Removes all of a device at once, as after a failed attach or with `xl destroy`.
+    /// Removes all nodes of a device at once, as after a failed attach or with `xl destroy`.
     pub fn forget(&mut self, device: &Device) -> Result<()> {
         self.store.transaction(|store| {
             for path in [device.backend(), device.frontend(), device.copy()] {
                 store.remove(&path)?;
             }
-            // The parents that a driver domain cannot remove, once they are empty (libxl__xs_path_cleanup).
+            // libxl removes empty parents, which a driver domain cannot remove (libxl__xs_path_cleanup).
             for path in [device.backend(), device.copy()] {
                 let mut path = path.as_str();
                 for _ in 0..2 {
@@ -393,7 +393,7 @@ impl Toolstack {
         Ok(())
     }
 
-    /// Removes a domain that has ended, and tells the store. Its backends are left to who serves them.
+    /// Removes a domain that has ended, and releases it. Its backend directories are left to the driver domain.
     pub fn bury(&mut self, domid: u16) -> Result<()> {
         let vm = self.store.find(&format!("/local/domain/{domid}/vm"))?;
         for path in [
@@ -407,7 +407,7 @@ impl Toolstack {
             self.store.remove(&path)?;
         }
         match self.store.release(domid) {
-            // It had noticed by itself.
+            // xenstored had noticed the end by itself.
             Err(error) if error.is("ENOENT") => Ok(()),
             done => Ok(done?),
         }

@@ -1,9 +1,9 @@
-//! A domain's own way to xenstored: the page that they share, and the event channel, offered as a socket.
+//! Xenbus of a domain, offered as a socket: the page that the domain shares with xenstored, and the event channel.
 //!
-//! Through it a program has the rights of that domain and no more. Plays a guest kernel's /dev/xen/xenbus
-//! (drivers/xen/xenbus/xenbus_{comms,dev_frontend}.c), for one program at a time: whole messages go into the ring, and what
-//! a program leaves behind, its watches and transactions, goes when it does. The page is that of
-//! xen/include/public/io/xs_wire.h, `struct xenstore_domain_interface`, in a file that xenstored has mapped.
+//! A program that uses it has the rights of that domain and no more. It plays a guest kernel's /dev/xen/xenbus
+//! (drivers/xen/xenbus/xenbus_{comms,dev_frontend}.c), for one program at a time. Whole messages go into the ring. The
+//! watches and transactions of a program end with its connection. The page is `struct xenstore_domain_interface` of
+//! xen/include/public/io/xs_wire.h, in a file that xenstored has mapped.
 
 mod suspension;
 
@@ -30,23 +30,23 @@ use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use suspension::{Known, Schedule, WATCH};
 
-/// The size of the page, and of each of its two rings.
+/// Size of the page, and of each of its two rings.
 const PAGE: u64 = 4096;
 const RING: u32 = 1024;
-/// Where in the page the rings are, and their indices: consumer, producer.
+/// Offsets in the page of the rings and of their indices: consumer, producer.
 const REQUESTS: Ring = Ring { at: 0, indices: 2048 };
 const RESPONSES: Ring = Ring {
     at: 1024,
     indices: 2056,
 };
 
-/// A message's header: type, request, transaction, length.
+/// Size of a message's header: type, request, transaction, length.
 const HEADER: usize = 16;
-/// `XS_RESET_WATCHES`: all watches and transactions of the domain end.
+/// `XS_RESET_WATCHES`, which ends all watches and transactions of the domain.
 const RESET_WATCHES: u32 = 21;
-/// What no client names a request.
+/// Request id of our own requests. No client uses it.
 const OWN_REQUEST: u32 = 0xffff_fff0;
-/// How long it waits at most before it sees that it is to stop.
+/// Longest sleep before the thread checks whether it has to stop.
 const NAP: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ struct Ring {
     indices: u64,
 }
 
-/// A domain's xenbus. It ends when this is dropped.
+/// Xenbus of a domain. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Xenbus {
     socket: PathBuf,
@@ -65,7 +65,7 @@ pub struct Xenbus {
 }
 
 impl Xenbus {
-    /// That of a domain that is not introduced yet. `domains` is the directory of the preloaded library.
+    /// Starts the xenbus of a domain that is not introduced yet. `domains` is the directory of the preloaded library.
     pub(super) fn start(domains: &Path, domid: u16) -> Result<Self> {
         let name = domid.to_string();
         for directory in ["page", "wake", "xenbus"] {
@@ -90,7 +90,7 @@ impl Xenbus {
             bell: domains.join(format!("{domid}.bell")),
             stop: Arc::clone(&stop),
             schedule: Arc::clone(&schedule),
-            heard: Vec::new(),
+            partial: Vec::new(),
             known: Known::default(),
         };
         let thread = thread::Builder::new()
@@ -104,18 +104,18 @@ impl Xenbus {
         })
     }
 
-    /// The socket, for `XENSTORED_PATH`.
+    /// Returns the path of the socket, for `XENSTORED_PATH`.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
     }
 
-    /// Has the domain suspended, and resumed at once, before that one of the requests that its program makes in
-    /// transactions from now on: 1 is the next.
+    /// Suspends and resumes the domain before the `nth` request in a transaction that its program makes from now on; 1
+    /// is the next.
     pub fn suspend_before(&self, nth: usize) {
         self.schedule.set(nth);
     }
 
-    /// Whether that has happened.
+    /// Returns true if the suspension has happened.
     pub fn suspended(&self) -> bool {
         self.schedule.is_over()
     }
@@ -130,7 +130,7 @@ impl Drop for Xenbus {
     }
 }
 
-/// The domain's end of the page.
+/// Domain's end of the page.
 struct Line {
     page: File,
     wake: UnixDatagram,
@@ -138,17 +138,17 @@ struct Line {
     stop: Arc<AtomicBool>,
     schedule: Arc<Schedule>,
     known: Known,
-    /// The beginning of a message that xenstored has not said to its end.
-    heard: Vec<u8>,
+    /// Beginning of a message from xenstored whose rest has not arrived.
+    partial: Vec<u8>,
 }
 
 impl Line {
-    #[allow(clippy::print_stderr, reason = "the test's own output is the only place for it")]
+    #[allow(clippy::print_stderr, reason = "a player reports errors in the test's output")]
     fn serve(&mut self, listener: &UnixListener) {
         while !self.stop.load(Relaxed) {
             match listener.accept() {
                 Ok((client, _)) => {
-                    // Its end, whatever ended it.
+                    // An error ends the connection like the client's own end.
                     let _ = self.connect(client);
                     if let Err(error) = self.hang_up() {
                         eprintln!("the played xenbus: {error}");
@@ -164,33 +164,33 @@ impl Line {
         }
     }
 
-    /// Passes messages on, until the client goes.
+    /// Passes messages in both directions, until the client disconnects.
     fn connect(&mut self, mut client: UnixStream) -> io::Result<()> {
-        let mut said = Vec::new();
-        let mut room = [0; 4096];
+        let mut received = Vec::new();
+        let mut buffer = [0; 4096];
         while !self.stop.load(Relaxed) {
             if ready(&client, Some(&self.wake))? {
-                let length = client.read(&mut room)?;
+                let length = client.read(&mut buffer)?;
                 if length == 0 {
                     return Ok(());
                 }
-                said.extend_from_slice(&room[..length]);
-                while let Some(message) = whole(&mut said) {
+                received.extend_from_slice(&buffer[..length]);
+                while let Some(message) = take_message(&mut received) {
                     self.request(&message, &client)?;
                 }
             }
-            self.hear(Some(&client))?;
+            self.receive(Some(&client))?;
         }
         Ok(())
     }
 
-    /// Ends what a client has left behind, and takes all that is still meant for it.
+    /// Ends a client's watches and transactions, and discards the messages for it.
     fn hang_up(&mut self) -> io::Result<()> {
         self.known = Known::default();
         self.ask(RESET_WATCHES, b"\0", None)
     }
 
-    /// Takes a request of the program's.
+    /// Handles a request of the program.
     fn request(&mut self, message: &[u8], mut client: &UnixStream) -> io::Result<()> {
         if self.schedule.is_due(message) {
             self.known.suspended();
@@ -201,18 +201,18 @@ impl Line {
         }
         match self.known.request(message) {
             Some(answer) => client.write_all(&answer),
-            None => self.say(message, Some(client)),
+            None => self.send(message, Some(client)),
         }
     }
 
-    /// Asks for something of its own, and waits until that is done.
+    /// Sends a request of our own, and waits for the answer.
     fn ask(&mut self, operation: u32, body: &[u8], client: Option<&UnixStream>) -> io::Result<()> {
         let words = [operation, OWN_REQUEST, 0, body.len() as u32];
         let mut message: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
         message.extend_from_slice(body);
-        self.say(&message, client)?;
+        self.send(&message, client)?;
         while !self.stop.load(Relaxed) {
-            if self.hear(client)? {
+            if self.receive(client)? {
                 return Ok(());
             }
             ready(&self.wake, None)?;
@@ -220,16 +220,16 @@ impl Line {
         Ok(())
     }
 
-    /// Puts a message into the ring, and takes what comes meanwhile.
-    fn say(&mut self, mut message: &[u8], client: Option<&UnixStream>) -> io::Result<()> {
+    /// Writes a message into the ring, and receives replies meanwhile.
+    fn send(&mut self, mut message: &[u8], client: Option<&UnixStream>) -> io::Result<()> {
         while !message.is_empty() && !self.stop.load(Relaxed) {
             let (consumed, produced) = self.indices(REQUESTS)?;
-            let room = (RING - produced.wrapping_sub(consumed)) as usize;
+            let free = (RING - produced.wrapping_sub(consumed)) as usize;
             let offset = produced % RING;
-            let length = message.len().min(room).min((RING - offset) as usize);
+            let length = message.len().min(free).min((RING - offset) as usize);
             if length == 0 {
                 ready(&self.wake, None)?;
-                self.hear(client)?;
+                self.receive(client)?;
                 continue;
             }
             self.page
@@ -242,8 +242,8 @@ impl Line {
         Ok(())
     }
 
-    /// Takes what is in the ring and passes on what is whole. Whether the answer to the own request was among it.
-    fn hear(&mut self, client: Option<&UnixStream>) -> io::Result<bool> {
+    /// Reads the ring and passes complete messages to the client. Returns true if one answered our own request.
+    fn receive(&mut self, client: Option<&UnixStream>) -> io::Result<bool> {
         while self.wake.recv(&mut [0; 8]).is_ok() {}
         let mut answered = false;
         loop {
@@ -258,8 +258,8 @@ impl Line {
             let consumed = consumed.wrapping_add(length);
             self.page.write_all_at(&consumed.to_ne_bytes(), RESPONSES.indices)?;
             fs::write(&self.bell, "")?;
-            self.heard.extend_from_slice(&part);
-            while let Some(message) = whole(&mut self.heard) {
+            self.partial.extend_from_slice(&part);
+            while let Some(message) = take_message(&mut self.partial) {
                 if word(&message, 1) == OWN_REQUEST {
                     answered = true;
                 } else if let Some(mut client) = client {
@@ -270,7 +270,7 @@ impl Line {
         }
     }
 
-    /// Consumer and producer.
+    /// Returns the indices of consumer and producer.
     fn indices(&self, ring: Ring) -> io::Result<(u32, u32)> {
         let mut both = [0; 8];
         self.page.read_exact_at(&mut both, ring.indices)?;
@@ -278,8 +278,8 @@ impl Line {
     }
 }
 
-/// Takes the first message, if all of it is there.
-fn whole(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
+/// Removes the first message, if it is complete.
+fn take_message(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
     let length = (bytes.len() >= HEADER).then(|| HEADER + word(bytes, 3) as usize)?;
     (bytes.len() >= length).then(|| bytes.drain(..length).collect())
 }
@@ -289,7 +289,7 @@ fn word(bytes: &[u8], index: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Waits a little for the one or the other. Whether it is the one.
+/// Waits up to [`NAP`] for either descriptor. Returns true if the first is ready.
 fn ready(one: &impl AsFd, other: Option<&UnixDatagram>) -> io::Result<bool> {
     let mut descriptors = vec![PollFd::new(one, PollFlags::IN)];
     descriptors.extend(other.map(|other| PollFd::new(other, PollFlags::IN)));

@@ -1,4 +1,4 @@
-//! Debian's own xenstored, unmodified, with the preloaded library in the place of Xen.
+//! Debian's own xenstored, unmodified, with the preloaded library instead of Xen.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{DebianRoot, Xenbus};
 use crate::store::Store;
 
-/// A running xenstored with a directory and socket of its own. It ends when this is dropped.
+/// Running xenstored with a directory and socket of its own. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Xenstored {
     root: DebianRoot,
@@ -24,12 +24,12 @@ pub struct Xenstored {
 }
 
 impl Xenstored {
-    /// Starts one whose store is as after the boot of dom0.
+    /// Starts xenstored, with a store as after the boot of dom0.
     pub fn start(root: &DebianRoot) -> Result<Self> {
         Self::launch(root, false)
     }
 
-    /// The same, and it notes all that it is asked in [`Xenstored::trace`].
+    /// Starts xenstored with a trace of all requests, see [`Xenstored::trace`].
     pub fn traced(root: &DebianRoot) -> Result<Self> {
         Self::launch(root, true)
     }
@@ -48,39 +48,39 @@ impl Xenstored {
         Ok(xenstored)
     }
 
-    /// The socket, for `XENSTORED_PATH`.
+    /// Returns the path of the socket, for `XENSTORED_PATH`.
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub fn connect(&self) -> Result<Store> {
         Store::connect(&self.socket()).with_context(|| format!("xenstored at {}", self.socket().display()))
     }
 
-    /// Lets a command find this store.
+    /// Sets the environment of a command so that it uses this store.
     pub fn equip(&self, command: &mut Command) {
         command.env("XENSTORED_PATH", self.socket());
     }
 
-    /// One of the store's tools, such as `xenstore-ls`.
+    /// Returns a command that runs a tool of the store, such as `xenstore-ls`.
     pub fn tool(&self, name: &str) -> Command {
         let mut command = self.root.command(&format!("usr/bin/{name}"));
         self.equip(&mut command);
         command
     }
 
-    /// The xenbus of a domain that is not introduced yet.
+    /// Starts the xenbus of a domain that is not introduced yet.
     pub fn xenbus(&self, domid: u16) -> Result<Xenbus> {
         Xenbus::start(&self.directory.path().join("domains"), domid)
     }
 
-    /// Ends a domain as the hypervisor would: xenstored finds out by itself, and tells with `@releaseDomain`.
+    /// Ends a domain as the hypervisor does: xenstored finds out by itself, and fires `@releaseDomain`.
     pub fn kill_domain(&self, domid: u16) -> Result<()> {
         fs::write(self.domain_file(domid), "dead").context("declaring a domain dead")
     }
 
-    /// Lets a domain of this number live (again).
+    /// Declares a domain alive again.
     pub fn revive_domain(&self, domid: u16) -> Result<()> {
         match fs::remove_file(self.domain_file(domid)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
@@ -92,37 +92,37 @@ impl Xenstored {
         self.directory.path().join("domains").join(domid.to_string())
     }
 
-    /// Kills it without warning. Its store is lost with it, as it is on a real machine.
+    /// Kills xenstored. Its store is lost, as on a real host.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// Starts it again after [`Xenstored::kill`], with an empty store.
+    /// Starts xenstored again after [`Xenstored::kill`], with an empty store.
     pub fn restart(&mut self) -> Result<()> {
         self.process = spawn(&self.root, self.directory.path(), self.traced)?;
         self.boot()
     }
 
-    /// Has it replaced by a new one of the same program that goes on with its store and its connections, as when its
-    /// package is upgraded (docs/designs/xenstore-migration.md).
+    /// Performs a live update, as an upgrade of the package does: a new process of the same program takes over the
+    /// store and the connections (docs/designs/xenstore-migration.md).
     pub fn live_update(&self) -> Result<()> {
         let mut store = self.connect()?;
         let program = self.root.xenstored()?.display().to_string();
         store.control(&["live-update", "-f", &program])?;
         let answer = store.control(&["live-update", "-s", "-t", "60"])?;
         ensure!(answer == "OK", "live update: {answer}");
-        // The program that was started in its place is told so.
+        // The new program has an option that shows the update.
         let line = fs::read_to_string(format!("/proc/{}/cmdline", self.process.id()))?;
         ensure!(
             line.split('\0').any(|word| word == "-U" || word == "--live-update"),
-            "it was not updated: {line:?}"
+            "xenstored was not updated: {line:?}"
         );
         Ok(())
     }
 
-    /// Stops it from answering, for as long as it takes until [`Xenstored::resume`].
+    /// Stops the process, so that it answers nothing until [`Xenstored::resume`].
     pub fn stall(&self) -> Result<()> {
         Ok(rustix::process::kill_process(
             self.pid()?,
@@ -130,7 +130,7 @@ impl Xenstored {
         )?)
     }
 
-    /// Lets it answer again.
+    /// Continues the stopped process.
     pub fn resume(&self) -> Result<()> {
         Ok(rustix::process::kill_process(
             self.pid()?,
@@ -138,7 +138,7 @@ impl Xenstored {
         )?)
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn process_id(&self) -> u32 {
         self.process.id()
     }
@@ -147,18 +147,18 @@ impl Xenstored {
         rustix::process::Pid::from_raw(self.process.id().cast_signed()).context("a process has an id")
     }
 
-    /// What it was asked and has answered, if it was started to note that.
+    /// Returns the trace of requests and answers, if xenstored was started with one.
     pub fn trace(&self) -> Result<String> {
         let trace = fs::read(self.directory.path().join("trace")).context("xenstored's trace")?;
         Ok(String::from_utf8_lossy(&trace).into_owned())
     }
 
-    /// What xenstored has complained about.
+    /// Returns the output of xenstored.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Waits until it serves, and writes what `xen-init-dom0` writes.
+    /// Waits until xenstored serves, and writes the nodes of `xen-init-dom0`.
     fn boot(&self) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(10);
         let mut store = loop {
@@ -182,7 +182,7 @@ impl Drop for Xenstored {
 }
 
 fn spawn(root: &DebianRoot, directory: &Path, traced: bool) -> Result<Child> {
-    // A socket file that outlived a kill would let a client connect to nobody.
+    // A client could connect to a socket file that is left over after a kill.
     let _ = fs::remove_file(directory.join("socket"));
     let log = File::options().create(true).append(true).open(directory.join("log"))?;
     let mut command = Command::new(root.xenstored()?);

@@ -1,6 +1,6 @@
-//! What a guest kernel does when its domain was suspended and is somewhere else, while programs use its xenbus: it ends
-//! the transactions of before, which its xenstored does not know, and sets all watches again
-//! (drivers/xen/xenbus/xenbus_dev_frontend.c, `xenbus_write_transaction`; xenbus_xs.c, `xs_resume`).
+//! Suspension of a domain whose programs use its xenbus. The resumed guest kernel ends the transactions from before,
+//! which the new xenstored does not know, and sets all watches again (drivers/xen/xenbus/xenbus_dev_frontend.c,
+//! `xenbus_write_transaction`; xenbus_xs.c, `xs_resume`).
 
 use std::{
     collections::BTreeSet,
@@ -16,22 +16,22 @@ const TRANSACTION_START: u32 = 6;
 const TRANSACTION_END: u32 = 7;
 const ERROR: u32 = 16;
 
-/// When the domain is suspended next.
+/// Countdown of requests until the domain is suspended.
 #[derive(Debug, Default)]
 pub(super) struct Schedule(Mutex<Option<usize>>);
 
 impl Schedule {
-    /// Before that one of the requests that are made in transactions from now on: 1 is the next.
+    /// Suspends the domain before the `nth` request in a transaction from now on; 1 is the next.
     pub(super) fn set(&self, nth: usize) {
         *self.requests() = Some(nth);
     }
 
-    /// Whether it is not to be suspended any more.
+    /// Returns true if no suspension is scheduled.
     pub(super) fn is_over(&self) -> bool {
         self.requests().is_none()
     }
 
-    /// A request: whether the domain is suspended before it.
+    /// Counts a request. Returns true if the domain is suspended before it.
     pub(super) fn is_due(&self, request: &[u8]) -> bool {
         if word(request, 2) == 0 {
             return false;
@@ -53,23 +53,23 @@ impl Schedule {
     }
 }
 
-/// What the kernel knows of its program.
+/// State that the guest kernel has of its program.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Its watches: the body of the message that sets each.
+    /// Watches, as the bodies of the requests that set them.
     pub(super) watches: Vec<Vec<u8>>,
-    /// Its transactions that xenstored knows, and those from before the domain was suspended.
+    /// Transactions that xenstored knows, and those from before the suspension.
     open: BTreeSet<u32>,
     lost: BTreeSet<u32>,
 }
 
 impl Known {
-    /// The domain was suspended.
+    /// Marks the open transactions as lost, because the domain was suspended.
     pub(super) fn suspended(&mut self) {
         self.lost.append(&mut self.open);
     }
 
-    /// Takes note of a request. What the driver itself answers it with, if it does.
+    /// Records a request. Returns the answer if the kernel's driver gives it itself.
     pub(super) fn request(&mut self, message: &[u8]) -> Option<Vec<u8>> {
         let (transaction, body) = (word(message, 2), &message[HEADER..]);
         match word(message, 0) {
@@ -87,7 +87,7 @@ impl Known {
         None
     }
 
-    /// Takes note of what xenstored says.
+    /// Records a reply of xenstored.
     pub(super) fn reply(&mut self, message: &[u8]) {
         if word(message, 0) == TRANSACTION_START {
             let number = String::from_utf8_lossy(&message[HEADER..]);
@@ -96,7 +96,7 @@ impl Known {
     }
 }
 
-/// A message in answer to another.
+/// Makes a reply to a request.
 fn reply(request: &[u8], operation: u32, body: &[u8]) -> Vec<u8> {
     let words = [operation, word(request, 1), word(request, 2), body.len() as u32];
     let mut message: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
