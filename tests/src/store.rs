@@ -1,7 +1,7 @@
 //! Synchronous xenstore client over a Unix socket, for players, the floor program and the benchmark.
 //!
-//! One request is under way at a time; watch events that arrive meanwhile are kept in order. The protocol is that of
-//! Xen's docs/misc/xenstore.txt and xen/include/public/io/xs_wire.h.
+//! One request is pending at a time. Watch events that arrive meanwhile are queued in their order. The protocol is that
+//! of Xen's docs/misc/xenstore.txt and xen/include/public/io/xs_wire.h.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -75,13 +75,13 @@ const PAYLOAD_MAX: usize = 4096;
 /// Watch event: the node may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The node, as the watch named it (relative or absolute), or a special one such as `@releaseDomain`.
+    /// Node, as the watch named it (relative or absolute), or a special one such as `@releaseDomain`.
     pub path: String,
-    /// The watch's token.
+    /// Token of the watch.
     pub token: String,
 }
 
-/// A connection to a store, as dom0.
+/// Connection to a store, as dom0.
 #[derive(Debug)]
 pub struct Store {
     socket: UnixStream,
@@ -102,7 +102,7 @@ impl Store {
         })
     }
 
-    /// The value of a node, invalid UTF-8 replaced.
+    /// Reads the value of a node, with invalid UTF-8 replaced.
     pub fn read(&mut self, path: &str) -> Result<String, Error> {
         let value = self.request(Operation::Read, &[path.as_bytes(), b"\0"], path)?;
         Ok(String::from_utf8_lossy(&value).into_owned())
@@ -115,7 +115,7 @@ impl Store {
         Ok(String::from_utf8_lossy(&answer).trim_end_matches('\0').to_owned())
     }
 
-    /// The value of a node, or `None` if there is no such node.
+    /// Reads the value of a node, or returns `None` if there is no such node.
     pub fn find(&mut self, path: &str) -> Result<Option<String>, Error> {
         match self.read(path) {
             Ok(value) => Ok(Some(value)),
@@ -124,19 +124,19 @@ impl Store {
         }
     }
 
-    /// Writes a node, and makes it and its parents where they are missing.
+    /// Writes a node, and creates it and its parents where they are missing.
     pub fn write(&mut self, path: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.request(Operation::Write, &[path.as_bytes(), b"\0", value.as_ref()], path)
             .map(drop)
     }
 
-    /// Makes a node with an empty value.
+    /// Creates a node with an empty value.
     pub fn make(&mut self, path: &str) -> Result<(), Error> {
         self.request(Operation::Mkdir, &[path.as_bytes(), b"\0"], path)
             .map(drop)
     }
 
-    /// Removes a node and all below it. One that is not there is no error.
+    /// Removes a node and all below it. An absent node is no error.
     pub fn remove(&mut self, path: &str) -> Result<(), Error> {
         match self.request(Operation::Rm, &[path.as_bytes(), b"\0"], path) {
             Err(error) if !error.is("ENOENT") => Err(error),
@@ -144,7 +144,7 @@ impl Store {
         }
     }
 
-    /// The names of a node's children; of a node that is not there, none.
+    /// Lists the names of a node's children; none if the node is absent.
     pub fn children(&mut self, path: &str) -> Result<Vec<String>, Error> {
         let names = match self.request(Operation::Directory, &[path.as_bytes(), b"\0"], path) {
             Ok(names) => names,
@@ -155,10 +155,10 @@ impl Store {
         Ok(strings(&names))
     }
 
-    /// A list of children that does not fit into one reply: each part says the node's generation first, and an empty
-    /// part is the last. The list may change between the parts, and then it is read again.
+    /// Lists the children of a node in parts, because they do not fit into one reply. Each part starts with the node's
+    /// generation, and an empty part is the last. If the list changes between two parts, it is read again.
     fn children_by_part(&mut self, path: &str) -> Result<Vec<u8>, Error> {
-        'anew: loop {
+        'again: loop {
             let (mut names, mut generation) = (Vec::new(), None);
             loop {
                 let offset = names.len().to_string();
@@ -166,7 +166,7 @@ impl Store {
                 let part = self.request(Operation::DirectoryPart, &body, path)?;
                 let end = part.iter().position(|byte| *byte == 0).unwrap_or(part.len());
                 if *generation.get_or_insert_with(|| part[..end].to_vec()) != part[..end] {
-                    continue 'anew;
+                    continue 'again;
                 }
                 let part = part.get(end + 1..).unwrap_or_default();
                 names.extend_from_slice(part);
@@ -177,7 +177,7 @@ impl Store {
         }
     }
 
-    /// All nodes at and below a path, with their values.
+    /// Reads all nodes at and below a path.
     pub fn tree(&mut self, path: &str) -> Result<BTreeMap<String, String>, Error> {
         let mut nodes = BTreeMap::new();
         let mut open = vec![path.to_owned()];
@@ -193,7 +193,7 @@ impl Store {
         Ok(nodes)
     }
 
-    /// The permissions of a node, such as `n0`, `r3`; the first names the owner.
+    /// Reads the permissions of a node, such as `n0`, `r3`; the first names the owner.
     pub fn permissions(&mut self, path: &str) -> Result<Vec<String>, Error> {
         Ok(strings(&self.request(
             Operation::GetPerms,
@@ -211,14 +211,14 @@ impl Store {
 
     /// Runs a transaction, and retries it when another client's change conflicts.
     ///
-    /// xenstored tells that at the end (`EAGAIN`), or in the middle: a removal of nodes of which somebody else has
-    /// removed some since fails with `EIO` or `EINVAL`. libxl does not look at that, and hears `EAGAIN` at the end.
+    /// xenstored reports a conflict at the end (`EAGAIN`), or before: the removal of nodes of which another client has
+    /// removed some since fails with `EIO` or `EINVAL`. libxl ignores that error, and gets `EAGAIN` at the end.
     pub fn transaction<T>(&mut self, mut body: impl FnMut(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         loop {
             self.begin()?;
             let result = body(self);
-            let in_the_middle = |error: &Error| error.is("EIO") || error.is("EINVAL");
-            let commit = result.as_ref().map_or_else(in_the_middle, |_| true);
+            let before_the_end = |error: &Error| error.is("EIO") || error.is("EINVAL");
+            let commit = result.as_ref().map_or_else(before_the_end, |_| true);
             match (self.end(commit), result) {
                 (Err(error), _) if commit && error.is("EAGAIN") => continue,
                 (Err(error), Ok(_)) => return Err(error),
@@ -235,7 +235,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the transaction; `EAGAIN` if it was for nothing.
+    /// Ends the transaction; `EAGAIN` if it conflicted.
     pub fn end(&mut self, commit: bool) -> Result<(), Error> {
         let done = self.request(Operation::TransactionEnd, &[if commit { b"T\0" } else { b"F\0" }], "");
         self.transaction = 0;
@@ -252,7 +252,7 @@ impl Store {
         .map(drop)
     }
 
-    /// Ends a watch. Events of it that are already here stay.
+    /// Ends a watch. Events of it that are already queued stay.
     pub fn unwatch(&mut self, path: &str, token: &str) -> Result<(), Error> {
         self.request(
             Operation::Unwatch,
@@ -262,7 +262,7 @@ impl Store {
         .map(drop)
     }
 
-    /// The next event of any watch, or `None` if there is none within the time.
+    /// Returns the next event of any watch, or `None` if there is none within the time.
     pub fn event(&mut self, within: Duration) -> Result<Option<Event>, Error> {
         if let Some(event) = self.events.pop_front() {
             return Ok(Some(event));
@@ -286,14 +286,14 @@ impl Store {
         &mut self,
         path: &str,
         within: Duration,
-        right: impl Fn(Option<&str>) -> bool,
+        accepts: impl Fn(Option<&str>) -> bool,
     ) -> Result<Result<Option<String>, Option<String>>, Error> {
         let until = Instant::now() + within;
         let token = format!("wait:{path}");
         self.watch(path, &token)?;
         let outcome = loop {
             let value = self.find(path)?;
-            if right(value.as_deref()) {
+            if accepts(value.as_deref()) {
                 break Ok(value);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -327,7 +327,7 @@ impl Store {
         Ok(answer.starts_with(b"T"))
     }
 
-    /// One request and its reply's payload.
+    /// Sends a request and returns the payload of its reply.
     fn request(&mut self, operation: Operation, body: &[&[u8]], path: &str) -> Result<Vec<u8>, Error> {
         let length: usize = body.iter().map(|part| part.len()).sum();
         let transaction = if matches!(operation, Operation::Watch | Operation::Unwatch) {
@@ -358,7 +358,7 @@ impl Store {
         }
     }
 
-    /// Receives one message: its type; its payload is in `frame`, or among the events.
+    /// Receives one message and returns its type. The payload is in `frame`, or among the events.
     fn receive(&mut self) -> Result<u32, Error> {
         let mut header = [0; 16];
         self.socket.read_exact(&mut header)?;
@@ -388,7 +388,7 @@ impl Store {
     }
 }
 
-/// Text that ends with NUL, several times.
+/// Splits texts that end with NUL.
 fn strings(bytes: &[u8]) -> Vec<String> {
     bytes
         .split(|byte| *byte == 0)

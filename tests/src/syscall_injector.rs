@@ -1,7 +1,8 @@
-//! Steps through the system calls of a running process: notes them, kills the process at one of them, or lets one fail.
+//! Syscall injector: steps through the system calls of a running process, records them, and at one of them kills the
+//! process or makes the call fail.
 //!
-//! Calls of all threads are counted together. A point is a call by its [`Call`] name, so that it is the same one in every
-//! run, however the threads take turns. Processes that it starts are not followed.
+//! Calls of all threads are counted together. A point is a call by its [`Call`] name, so that it is the same in every
+//! run, however the kernel schedules the threads. Processes that the process starts are not followed.
 
 mod call;
 mod faults;
@@ -36,13 +37,13 @@ const WAKE: Signal = Signal::WINCH;
 /// Fault to inject at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Injection {
-    /// SIGKILL to the process before the kernel makes the call.
+    /// Kills the process before the kernel makes the call.
     KillBefore,
-    /// SIGKILL after it was made, before the process knows.
+    /// Kills the process after the call was made, before the process gets its result.
     KillAfter,
-    /// The call is not made, and fails.
+    /// Skips the call, and returns an error.
     Fail(Errno),
-    /// The call is made, and is told to have failed.
+    /// Makes the call, and returns an error.
     FailAfter(Errno),
 }
 
@@ -55,7 +56,7 @@ pub struct Point {
     pub injection: Injection,
 }
 
-/// A process that is being stepped through, until this is dropped or told to end.
+/// Traced process. Dropping the value ends the tracing.
 #[derive(Debug)]
 pub struct SyscallInjector {
     process: Pid,
@@ -67,25 +68,25 @@ pub struct SyscallInjector {
 struct Shared {
     stop: AtomicBool,
     hit: AtomicBool,
-    noted: Mutex<Noted>,
+    record: Mutex<Record>,
 }
 
 #[derive(Debug, Default)]
-struct Noted {
+struct Record {
     calls: Vec<Call>,
-    /// When the last call began that is not pure.
+    /// Start of the last call that is not pure.
     last: Option<Instant>,
 }
 
 impl Shared {
-    fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SyscallInjector {
-    /// Steps through the calls that a process makes from now on. Files below `home` are named from there, as they would
-    /// be in another run.
+    /// Steps through the calls that a process makes from now on. Files below `home` are named relative to it, so that
+    /// they have the same names in every run.
     pub fn begin(process: u32, home: &Path, point: Option<Point>) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let (ready, seized) = mpsc::channel();
@@ -97,11 +98,11 @@ impl SyscallInjector {
             counts: BTreeMap::new(),
             inside: BTreeMap::new(),
         };
-        // ptrace obeys the thread alone that has seized, and lets go of all when that ends.
+        // The kernel accepts ptrace requests only from the thread that has seized, and detaches all when it ends.
         let tracer = thread::Builder::new().name("tracer".to_owned()).spawn(move || {
             let seized = tracer.seize();
             let failed = seized.is_err();
-            // Nobody hears it only if the one that asked has gone.
+            // Sending fails only if the starting thread has gone.
             let _ = ready.send(seized);
             if failed { Ok(()) } else { tracer.run() }
         })?;
@@ -119,23 +120,23 @@ impl SyscallInjector {
         self.shared.hit.load(SeqCst)
     }
 
-    /// Returns true if no impure call was made for so long.
+    /// Returns true if no impure call was made for this time.
     pub fn quiet_for(&self, time: Duration) -> bool {
-        self.shared.noted().last.is_none_or(|last| last.elapsed() > time)
+        self.shared.record().last.is_none_or(|last| last.elapsed() > time)
     }
 
-    /// Lets the process run as it was. The calls that it made, in order.
+    /// Detaches from the process, which runs on. Returns its calls, in order.
     pub fn end(mut self) -> Result<Vec<Call>> {
-        self.let_go()?;
-        Ok(std::mem::take(&mut self.shared.noted().calls))
+        self.detach()?;
+        Ok(std::mem::take(&mut self.shared.record().calls))
     }
 
-    fn let_go(&mut self) -> Result<()> {
+    fn detach(&mut self) -> Result<()> {
         let Some(tracer) = self.tracer.take() else {
             return Ok(());
         };
         self.shared.stop.store(true, SeqCst);
-        // One that has ended has no tracer that waits.
+        // If the process has ended, the tracer does not wait for a signal.
         let _ = kill_process(self.process, WAKE);
         tracer.join().map_err(|_| anyhow!("the tracer panicked"))?
     }
@@ -143,7 +144,7 @@ impl SyscallInjector {
 
 impl Drop for SyscallInjector {
     fn drop(&mut self) {
-        let _ = self.let_go();
+        let _ = self.detach();
     }
 }
 
@@ -153,12 +154,12 @@ struct Tracer {
     point: Option<Point>,
     shared: Arc<Shared>,
     counts: BTreeMap<Call, usize>,
-    /// The threads that are in a call, and what is to happen at its exit.
+    /// Threads that are in a call, and the injection at its exit.
     inside: BTreeMap<pid_t, Option<Injection>>,
 }
 
 impl Tracer {
-    /// Does something to each thread; one that has just ended, or is another's, is left out.
+    /// Acts on each thread. Skips threads that have just ended.
     fn each_thread(&self, act: impl Fn(pid_t) -> io::Result<()>) -> io::Result<()> {
         for entry in fs::read_dir(format!("/proc/{}/task", self.process))? {
             let thread = entry?.file_name().to_string_lossy().parse::<pid_t>();
@@ -167,7 +168,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Those that they begin from here on are seized along with them.
+    /// Seizes all threads. Threads that they start later are seized with them.
     fn seize(&self) -> io::Result<()> {
         self.each_thread(ptrace::seize)
     }
@@ -187,16 +188,16 @@ impl Tracer {
             // An injection that began at a call's entry has to end at its exit.
             if self.shared.stop.load(SeqCst) && self.inside.values().all(Option::is_none) {
                 ptrace::detach(thread, signal).or_else(is_gone)?;
-                return Ok(self.let_go()?);
+                return Ok(self.detach()?);
             }
             ptrace::go_on(thread, signal).or_else(is_gone)?;
         }
         Ok(())
     }
 
-    /// Lets go of all threads, each of which has to stop for it once more. The end of the tracer would do that, too, but
-    /// after it has been joined: who waits for the process as its parent would take such a stop for its end.
-    fn let_go(&self) -> io::Result<()> {
+    /// Detaches from all threads, each of which has to stop once more for that. The end of the tracer would detach them
+    /// too, but only after the join: the parent that waits for the process would take such a stop for its end.
+    fn detach(&self) -> io::Result<()> {
         self.each_thread(ptrace::interrupt)?;
         while let Some((thread, stop)) = ptrace::wait(self.process)? {
             match stop {
@@ -208,7 +209,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Handles the entry or the exit of a call. True: the process was killed.
+    /// Handles the entry or the exit of a call. Returns true if the process was killed.
     fn at_call(&mut self, thread: pid_t) -> io::Result<bool> {
         let registers = Registers::of(thread)?;
         let injection = match self.inside.remove(&thread) {
@@ -237,7 +238,7 @@ impl Tracer {
         Ok(matches!(injection, Some(Injection::KillBefore | Injection::KillAfter)))
     }
 
-    /// Notes a call, and says what is to happen to it.
+    /// Records a call, and returns the injection at it.
     fn enter(&mut self, registers: &Registers) -> Option<Injection> {
         let mut call = Call::of(self.process, registers, &self.home);
         let count = self.counts.entry(call.clone()).or_default();
@@ -245,16 +246,16 @@ impl Tracer {
         call.nth = *count;
         let point = self.point.as_ref().filter(|point| point.call == call);
         let injection = point.map(|point| point.injection);
-        let mut noted = self.shared.noted();
+        let mut record = self.shared.record();
         if why_pure(&call).is_none() {
-            noted.last = Some(Instant::now());
+            record.last = Some(Instant::now());
         }
-        noted.calls.push(call);
+        record.calls.push(call);
         injection
     }
 }
 
-/// The signal that a thread is to get after a stop, or 0.
+/// Returns the signal to deliver to a thread after a stop, or 0.
 fn to_deliver(stop: Stop) -> c_int {
     match stop {
         Stop::Signal(signal) if signal != WAKE.as_raw() => signal,
@@ -262,7 +263,7 @@ fn to_deliver(stop: Stop) -> c_int {
     }
 }
 
-/// A thread may be killed at any time, also while it stands still.
+/// Ignores `ESRCH`, because a thread may be killed at any time, also while it is stopped.
 fn is_gone(error: io::Error) -> io::Result<()> {
     if error.raw_os_error() == Some(libc::ESRCH) {
         Ok(())

@@ -1,5 +1,4 @@
-//! A system call, named so that it is the same one in every run: by what it is, what it is about, and the how manieth
-//! of these.
+//! System call with a name that is the same in every run: the call's name, its target, and its number among equal ones.
 
 use std::{fmt, fs, os::unix::fs::FileExt, path::Path};
 
@@ -7,14 +6,14 @@ use libc::{c_long, pid_t};
 
 use super::ptrace::Registers;
 
-/// A system call of the daemon's.
+/// System call of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Call {
-    /// Its name, such as `openat`.
+    /// Name, such as `openat`.
     pub name: String,
-    /// The file that it is about, if it is about one, numbers left out that differ between runs: `socket`, `/dev/loop`.
+    /// File of the call, if any, without numbers that differ between runs: `socket`, `/dev/loop`.
     pub target: String,
-    /// Which one of those since stepping began: 1 is the first.
+    /// Number among equal calls since the start of the tracing: 1 is the first.
     pub nth: usize,
 }
 
@@ -25,12 +24,12 @@ impl fmt::Display for Call {
 }
 
 impl Call {
-    /// Returns true if the daemon makes such a call for each process, and this is one of many.
+    /// Returns true if the daemon makes such a call for each process of the host, and this is not one of the first two.
     pub fn is_of_another_process(&self) -> bool {
         self.target.starts_with("/proc//") && self.nth > 2
     }
 
-    /// The call that a thread is about to make, as the first of its sort. Files below `home` are named from there.
+    /// Returns the call that a thread is about to make, with number 1. Files below `home` are named relative to it.
     pub(super) fn of(process: pid_t, registers: &Registers, home: &Path) -> Self {
         let (name, about) = name(registers.number());
         let arguments = registers.arguments();
@@ -44,7 +43,7 @@ impl Call {
         let target = target.strip_prefix(&*home.to_string_lossy()).unwrap_or(&target);
         Self {
             name,
-            target: lasting(target),
+            target: without_numbers(target),
             nth: 1,
         }
     }
@@ -55,13 +54,13 @@ impl Call {
 enum About {
     Nothing,
     Descriptor,
-    /// The argument of this number is a path.
+    /// Path, in the argument of this number.
     Path(usize),
-    /// The third argument says whether it waits.
+    /// Child process; the third argument has the flag not to wait.
     Child,
 }
 
-/// The calls that have a name here. Those of others are told by their numbers.
+/// Defines the names and targets of calls. Other calls get their numbers as names.
 macro_rules! calls {
     ($($about:expr => $($number:ident)*;)*) => {
         fn name(number: c_long) -> (String, About) {
@@ -88,7 +87,7 @@ calls! {
         SYS_unlinkat;
 }
 
-/// Returns a descriptor's target. Non-blocking sockets are marked: their calls are not interrupted.
+/// Returns a descriptor's target. Non-blocking sockets are marked, because signals do not interrupt their calls.
 fn descriptor(process: pid_t, number: u64) -> String {
     // Descriptors are ints, whatever the upper half of the register holds.
     let number = number as u32;
@@ -105,10 +104,10 @@ fn descriptor(process: pid_t, number: u64) -> String {
     open
 }
 
-/// A path in the process's memory.
+/// Reads a path in the process's memory.
 fn path(process: pid_t, address: u64) -> Option<String> {
     let memory = fs::File::open(format!("/proc/{process}/mem")).ok()?;
-    // It may end with the page.
+    // The mapping may end with the page.
     let mut bytes = vec![0; 4096 - (address % 4096) as usize];
     memory.read_exact_at(&mut bytes, address).ok()?;
     if !bytes.contains(&0) {
@@ -120,9 +119,8 @@ fn path(process: pid_t, address: u64) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
 }
 
-/// Without the numbers of what the kernel numbers as it likes: sockets and pipes, loop devices, processes, descriptors in
-/// paths.
-fn lasting(target: &str) -> String {
+/// Removes numbers that the kernel assigns: of sockets and pipes, loop devices, processes, and descriptors in paths.
+fn without_numbers(target: &str) -> String {
     if let Some((kind, _)) = target.split_once(":[").filter(|_| !target.starts_with("anon_inode")) {
         return kind.to_owned();
     }
@@ -154,7 +152,7 @@ mod tests {
             ("socket that does not wait:[5]", "socket that does not wait"),
             ("/run/vbd-3-51712.record", "/run/vbd-3-51712.record"),
         ] {
-            assert_eq!(lasting(target), expected);
+            assert_eq!(without_numbers(target), expected);
         }
     }
 }

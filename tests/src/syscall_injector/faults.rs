@@ -6,7 +6,7 @@ use libc::c_int;
 
 use super::{Call, Injection};
 
-/// An error of the kernel's.
+/// Error of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the kernel's own")]
 pub enum Errno {
@@ -39,25 +39,26 @@ impl fmt::Display for Errno {
     }
 }
 
-/// The ways in which a call can fail. None: it cannot, or no program bears it.
+/// Returns the faults of a call. None: it cannot fail, or no program can handle its failure.
 pub fn faults(call: &Call) -> Vec<Injection> {
     let on = |part: &str| call.target.contains(part);
     let may: &[Errno] =
         match call.name.as_str() {
-            // Wakers within the process: their counters neither block nor overflow.
+            // Wakers of threads: their counters neither block nor overflow.
             "read" | "write" if on("eventfd") => &[],
-            // It has closed the descriptor all the same, whatever it says: the fault comes after the call.
+            // The kernel closes the descriptor even if it returns an error, so the fault comes after the call.
             "close" => return [EINTR, EIO, ENOSPC].map(Injection::FailAfter).to_vec(),
             "wait4" if on("does not wait") => &[],
-            // A futex is woken without fail, and who waits for one is the standard library.
+            // A futex always wakes, and only the standard library waits for one.
             "epoll_wait" | "poll" | "ppoll" | "clock_nanosleep" | "waitid" | "wait4" | "flock" => &[EINTR],
-            // EINTR where opening waits for another who has the device open; EIO and ENOMEM of the file system.
+            // EINTR occurs where open waits for another process that has the device open; EIO and ENOMEM come from the
+            // file system.
             "open" | "openat" | "openat2" => &[EINTR, ENOMEM, EMFILE, ENOSPC, EIO, EPERM],
             "socket" | "pipe2" | "pidfd_open" => &[ENOMEM, EMFILE, EPERM],
             "read" | "pread64" | "recvfrom" | "recvmsg" => &[EINTR, ENOMEM, EIO],
             "write" | "writev" | "pwrite64" | "sendto" | "sendmsg" if on("socket") => &[EINTR, ENOMEM, EPERM],
             "write" | "writev" | "pwrite64" => &[EINTR, ENOMEM, ENOSPC, EIO, EPERM],
-            // Those of loop devices wait for their locks until they are killed, and for no other signal
+            // Those of loop devices wait for their locks killably, and no other signal interrupts them
             // (drivers/block/loop.c, `loop_global_lock_killable`).
             "ioctl" => &[ENOMEM, ENOSPC, EIO, EPERM],
             "epoll_ctl" => &[ENOMEM, ENOSPC],
@@ -70,7 +71,7 @@ pub fn faults(call: &Call) -> Vec<Injection> {
             | "fchmod" => &[ENOMEM, ENOSPC, EIO, EPERM],
             "execve" => &[ENOMEM, EIO, EPERM],
             "kill" | "pidfd_send_signal" => &[EPERM],
-            // Asking for what the process is and has, and its own settings, cannot fail so.
+            // Queries of the process and its own settings do not fail with these errors.
             _ => &[],
         };
     may.iter().map(|errno| Injection::Fail(*errno)).collect()

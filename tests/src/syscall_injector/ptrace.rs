@@ -1,27 +1,27 @@
-//! ptrace(2), as far as stepping through system calls needs it, on x86-64.
+//! Wrapper of ptrace(2) for stepping through system calls on x86-64.
 #![allow(unsafe_code, reason = "neither rustix nor the standard library has ptrace")]
 
 use std::{io, mem::MaybeUninit, ptr};
 
 use libc::{c_int, c_long, pid_t};
 
-/// Bits of a stop's status below the event; they are the signal.
+/// Number of bits of a stop's status below the event; they hold the signal.
 const EVENT: c_int = 16;
 
-/// Why a thread stands still, or that it does no more.
+/// Reason why a thread has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// At the entry or the exit of a system call.
+    /// Entry or exit of a system call.
     Call,
-    /// Something that it does not notice: it was seized, or has begun another thread.
+    /// Event that is invisible to the thread: it was seized, or has started another thread.
     Event,
-    /// A signal is about to be delivered.
+    /// Signal that is about to be delivered.
     Signal(c_int),
-    /// The thread has ended; it was not reaped.
+    /// End of the thread; it was not reaped.
     Ended,
 }
 
-/// The system call that a thread stands in.
+/// Registers of a thread in a system call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registers(libc::user_regs_struct);
 
@@ -37,7 +37,7 @@ impl Registers {
                 registers.as_mut_ptr(),
             )
         })?;
-        // SAFETY: it was written, as there was no error.
+        // SAFETY: the kernel has written the value, as there was no error.
         Ok(Self(unsafe { registers.assume_init() }))
     }
 
@@ -49,13 +49,13 @@ impl Registers {
         [self.0.rdi, self.0.rsi, self.0.rdx]
     }
 
-    /// At the entry: the kernel is not to make the call.
+    /// Skips the call, at its entry.
     pub(super) fn skip(mut self, thread: pid_t) -> io::Result<()> {
         self.0.orig_rax = u64::MAX;
         self.set(thread)
     }
 
-    /// At the exit: what the call returns.
+    /// Sets the call's result to an error, at its exit.
     pub(super) fn fail(mut self, thread: pid_t, errno: c_int) -> io::Result<()> {
         self.0.rax = i64::from(-errno).cast_unsigned();
         self.set(thread)
@@ -67,7 +67,7 @@ impl Registers {
     }
 }
 
-/// Makes this thread the tracer of another, and of those that it will begin, and lets it stop.
+/// Makes this thread the tracer of another thread and of the threads that it starts, and stops it.
 pub(super) fn seize(thread: pid_t) -> io::Result<()> {
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE;
     // SAFETY: the request touches no memory of ours.
@@ -75,27 +75,27 @@ pub(super) fn seize(thread: pid_t) -> io::Result<()> {
     interrupt(thread)
 }
 
-/// Lets a thread stop.
+/// Stops a thread.
 pub(super) fn interrupt(thread: pid_t) -> io::Result<()> {
     // SAFETY: the request touches no memory of ours.
     check(unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0_usize, 0_usize) })
 }
 
-/// Lets a stopped thread run on as if it had never been traced, with a signal unless that is 0.
+/// Detaches from a stopped thread, with a signal unless that is 0.
 pub(super) fn detach(thread: pid_t, signal: c_int) -> io::Result<()> {
     // SAFETY: the request touches no memory of ours.
     check(unsafe { libc::ptrace(libc::PTRACE_DETACH, thread, 0_usize, signal as usize) })
 }
 
-/// Lets a stopped thread go on to its next system call's entry or exit, with a signal unless that is 0.
+/// Continues a stopped thread to the next entry or exit of a system call, with a signal unless that is 0.
 pub(super) fn go_on(thread: pid_t, signal: c_int) -> io::Result<()> {
     // SAFETY: the request touches no memory of ours.
     check(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0_usize, signal as usize) })
 }
 
-/// Waits for the next stop of a thread of which this one is the tracer. None: there is no such thread any more.
+/// Waits for the next stop of a thread of this tracer. Returns `None` if there is no such thread any more.
 ///
-/// The process itself is left for its parent to reap, also when that is this process.
+/// The process itself is not reaped, even if this process is its parent.
 pub(super) fn wait(process: pid_t) -> io::Result<Option<(pid_t, Stop)>> {
     let all = libc::__WALL | libc::__WNOTHREAD;
     loop {
@@ -114,7 +114,7 @@ pub(super) fn wait(process: pid_t) -> io::Result<Option<(pid_t, Stop)>> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             done => done?,
         }
-        // SAFETY: it is all zeroes or was written, and the kernel writes si_pid for a child.
+        // SAFETY: the value is all zeroes or was written, and the kernel writes si_pid for a child.
         let thread = unsafe { info.assume_init().si_pid() };
         // SAFETY: as above.
         let code = unsafe { info.assume_init() }.si_code;
@@ -125,7 +125,7 @@ pub(super) fn wait(process: pid_t) -> io::Result<Option<(pid_t, Stop)>> {
         let mut status = 0;
         // SAFETY: waitpid writes one int.
         if check(c_long::from(unsafe { libc::waitpid(thread, &raw mut status, all) })).is_err() {
-            // It was killed in between.
+            // The thread was killed in between.
             continue;
         }
         return Ok(Some((thread, stop(status))));

@@ -1,8 +1,8 @@
-//! The calls that change nothing outside of the process: to be killed at one is to be killed at the next one that does.
+//! Pure calls, which change nothing outside of the process: a kill at one equals a kill at the next impure one.
 
 use super::Call;
 
-/// Why a call is one of them, if it is.
+/// Returns the reason why a call is pure, if it is.
 pub fn why_pure(call: &Call) -> Option<&'static str> {
     let on = |part: &str| call.target.contains(part);
     Some(match call.name.as_str() {
