@@ -1,11 +1,12 @@
-//! Real Xen, on any machine: Debian's Xen under qemu's emulation, with dom0, a driver domain and small guests.
+//! Scenarios on real Xen, on any host: Debian's Xen under qemu's emulation, with dom0, a driver domain and small
+//! guests.
 //!
-//! A *scenario* is a shell script in `tests/xen/scenarios`. It runs in dom0, with what `tests/xen/lib.sh` has for it,
+//! A *scenario* is a shell script in `tests/xen/scenarios`. It runs in dom0, with the functions of `tests/xen/lib.sh`,
 //! in two *places* (the backends in dom0, or in a driver domain) and for two *sides*: theirs, Xen's original scripts
 //! and `xl devd`, and ours. One boot for each place and side runs its scenarios one after the other.
 //!
-//! What comes out is in a folder for each boot: `results`, `consoles/`, `store-trace` with times, `logs/<scenario>/` with
-//! the daemon's log and the store as it was, `serial`, `run.log`.
+//! Each boot has a folder of results: `results`, `consoles/`, `store-trace` with times, `logs/<scenario>/` with the
+//! daemon's log and the store's content, `serial`, `run.log`.
 
 mod archive;
 mod boot;
@@ -26,21 +27,21 @@ pub use boot::{Outcome, Ran};
 pub use parts::Parts;
 pub use report::table;
 
-/// Where the backends are.
+/// Domain of the backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackendIn {
-    /// In a domain of their own, served by `xl devd` or xenplugd.
+    /// Driver domain, with `xl devd` or xenplugd.
     DriverDomain,
-    /// Beside the toolstack, which runs the scripts.
+    /// dom0, where the toolstack runs the scripts.
     Dom0,
 }
 
-/// Who attaches the devices.
+/// Software that connects the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// `xl devd` and the original scripts.
     Theirs,
-    /// xenplugd and its stand-ins.
+    /// xenplugd and its shims.
     Ours,
 }
 
@@ -48,7 +49,7 @@ impl BackendIn {
     /// Both, in the order of the table.
     pub const ALL: [Self; 2] = [Self::DriverDomain, Self::Dom0];
 
-    /// Its name in scripts and on the command line.
+    /// Returns its name in scripts and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::DriverDomain => "driver-domain",
@@ -61,7 +62,7 @@ impl Side {
     /// Both, in the order of the table.
     pub const ALL: [Self; 2] = [Self::Theirs, Self::Ours];
 
-    /// Its name in scripts and on the command line.
+    /// Returns its name in scripts and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Theirs => "theirs",
@@ -70,33 +71,33 @@ impl Side {
     }
 }
 
-/// A script of `tests/xen/scenarios`.
+/// Script of `tests/xen/scenarios`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// The file's name without `.sh`.
+    /// Name of the file, without `.sh`.
     pub name: String,
-    /// Its first line: what it shows.
+    /// Title, from the first line.
     pub title: String,
-    /// Where it runs: everywhere, unless a line says `# Only in: PLACE`.
+    /// Places where it runs: both, unless a line says `# Only in: PLACE`.
     pub places: Vec<BackendIn>,
-    /// Whether it runs only if it is asked for by name: a line says `# Only by name.`.
+    /// True if it runs only when it is named on the command line: a line says `# Only by name.`.
     pub by_name: bool,
-    /// Whether domains have QEMU, which makes all of them larger and slower: a line says `# With QEMU.`.
+    /// True if domains have QEMU, which makes all of them larger and slower: a line says `# With QEMU.`.
     pub qemu: bool,
 }
 
-/// The folder with the scripts.
+/// Returns the folder with the scripts.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("xen")
 }
 
-/// Those that run unless others are named.
+/// Returns the scenarios that run by default.
 pub fn usual_scenarios() -> Result<Vec<Scenario>> {
     let all = scenarios()?.into_iter();
     Ok(all.filter(|scenario| !scenario.by_name).collect())
 }
 
-/// All scenarios, in the order of their names.
+/// Returns all scenarios, in the order of their names.
 pub fn scenarios() -> Result<Vec<Scenario>> {
     let mut scenarios = Vec::new();
     let folder = folder().join("scenarios");
@@ -114,7 +115,7 @@ impl Scenario {
     fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)?;
         let title = text.lines().next().and_then(|line| line.strip_prefix("# "));
-        let title = title.context("its first line is no comment that says what it shows")?;
+        let title = title.context("its first line is no comment with a title")?;
         let says = |line: &str| text.lines().any(|one| one == line);
         let only_in = text.lines().find_map(|line| line.strip_prefix("# Only in: "));
         let is_meant = |place: &BackendIn| only_in.is_none_or(|name| place.name() == name);
@@ -130,16 +131,16 @@ impl Scenario {
     }
 }
 
-/// Runs scenarios in these places and on these sides, with as many rounds as said where they do something in rounds.
-/// `tell` hears of each scenario as it ends.
+/// Runs scenarios in these places and on these sides. `rounds` replaces the number of rounds of those that repeat
+/// something. `on_end` is called with each scenario as it ends.
 ///
-/// One machine is emulated at a time: it wants two processors, and with fewer domains were seen to stall.
+/// One host is emulated at a time: it needs two processors, and with fewer its domains have stalled.
 pub fn run(
     scenarios: &[Scenario],
     places: &[BackendIn],
     sides: &[Side],
     rounds: Option<u32>,
-    tell: &dyn Fn(&Ran),
+    on_end: &dyn Fn(&Ran),
 ) -> Result<Vec<Ran>> {
     let parts = Parts::find()?;
     boot::assemble(&parts, scenarios.iter().any(|scenario| scenario.qemu))?;
@@ -154,14 +155,14 @@ pub fn run(
                     scenarios,
                     rounds,
                 };
-                report.extend(boot.run(&parts, tell)?);
+                report.extend(boot.run(&parts, on_end)?);
             }
         }
     }
     Ok(report)
 }
 
-/// Whether all that was run on our side passed.
+/// Returns true if no scenario failed on our side.
 pub fn ours_passed(report: &[Ran]) -> bool {
     let mut ours = report.iter().filter(|ran| ran.side == Side::Ours);
     ours.all(|ran| !matches!(ran.outcome, Outcome::Failed(_)))

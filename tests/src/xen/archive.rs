@@ -1,4 +1,4 @@
-//! A root file system for the kernel to unpack into memory: a cpio archive in the "newc" format
+//! Archive of a root file system that the kernel unpacks into memory: cpio in the "newc" format
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst` of Linux).
 
 use std::{
@@ -18,7 +18,7 @@ enum Content {
     Link(String),
 }
 
-/// What the root holds, by path. Folders that a path needs come with it.
+/// Content of the root by path. The parent folders of a path are added with it.
 #[derive(Default)]
 pub(super) struct Archive {
     entries: BTreeMap<PathBuf, Content>,
@@ -29,7 +29,7 @@ impl Archive {
         self.insert(path.into(), Content::Folder);
     }
 
-    /// A file of this machine's, with its permissions.
+    /// Adds a file of this host, with its permissions.
     pub(super) fn file(&mut self, path: impl Into<PathBuf>, from: &Path) {
         self.insert(path.into(), Content::File(from.to_owned()));
     }
@@ -51,7 +51,7 @@ impl Archive {
         self.entries.insert(path, content);
     }
 
-    /// Writes it. A folder sorts before what is in it, as the kernel wants it.
+    /// Writes the archive. A folder sorts before its content, as the kernel requires.
     pub(super) fn write(&self, to: &Path) -> Result<()> {
         let mut out = io::BufWriter::new(fs::File::create(to).with_context(|| to.display().to_string())?);
         for (inode, (path, content)) in self.entries.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! One boot of Xen: from power on to the last scenario, within a time limit, with nothing left afterwards.
+//! One boot of Xen: from power on to the last scenario, within a time limit. Nothing of it runs on afterwards.
 
 use std::{
     fs,
@@ -12,80 +12,80 @@ use anyhow::{Context, Result, ensure};
 
 use super::{BackendIn, Parts, Scenario, Side, root};
 
-/// How long domains may take to come up.
+/// Time limit for the domains to come up.
 const START: Duration = Duration::from_secs(600);
-/// How long nothing may be heard of a scenario. It ends with its boot, as nothing else would be sure to end it.
+/// Longest silence of a scenario. After it the boot ends, because nothing else ends a hung scenario for certain.
 const SILENCE: Duration = Duration::from_secs(600);
 
-/// A machine that is to be switched on.
+/// Plan of a boot.
 pub(super) struct Boot<'a> {
-    /// Where its backends are.
+    /// Domain of the backends.
     pub place: BackendIn,
-    /// Who attaches its devices.
+    /// Software that connects the devices.
     pub side: Side,
-    /// What it runs, in this order.
+    /// Scenarios, in their order.
     pub scenarios: Vec<&'a Scenario>,
-    /// How often the scenarios repeat what they repeat; each as it likes without it.
+    /// Number of rounds of the scenarios that repeat something; by default each has its own.
     pub rounds: Option<u32>,
 }
 
-/// How a scenario went.
+/// Result of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// As it should.
+    /// Success.
     Passed,
-    /// Otherwise: why.
+    /// Failure, with its cause.
     Failed(String),
-    /// There is nothing of the kind on that side: why.
+    /// The scenario does not apply to the side, for this reason.
     Absent(String),
 }
 
-/// A scenario that was run.
+/// Scenario with its result.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// Its name.
+    /// Name of the scenario.
     pub scenario: String,
-    /// Where.
+    /// Domain of the backends.
     pub place: BackendIn,
-    /// By whom.
+    /// Software that connected the devices.
     pub side: Side,
-    /// How it ended.
+    /// Result.
     pub outcome: Outcome,
-    /// Seconds, with what it set up and took down.
+    /// Seconds that it took, with its set-up and clean-up.
     pub seconds: f64,
-    /// Its steps, and the seconds of each.
+    /// Steps, with the seconds of each.
     pub steps: Vec<(String, f64)>,
-    /// What it counted, by what it looked for.
+    /// Counts, by their names.
     pub counts: Vec<(String, String)>,
-    /// What it saw on the way, by what it looked for.
+    /// Observations, by their names.
     pub found: Vec<(String, String)>,
 }
 
-/// Puts together what boots are made of. Once, before the first.
+/// Assembles the files of all boots. It runs once, before the first.
 pub(super) fn assemble(parts: &Parts, qemu: bool) -> Result<()> {
     root::assemble(parts, &Parts::workplace()?.join("parts"), qemu)
 }
 
-/// The emulator, which ends with this value.
+/// Emulator process. Dropping it kills the process.
 struct Emulator(Child);
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Boot<'_> {
-    /// Where its logs are.
+    /// Returns the folder of the boot's logs.
     pub(super) fn folder(&self) -> Result<PathBuf> {
         Ok(Parts::workplace()?.join(format!("{}-{}", self.place.name(), self.side.name())))
     }
 
-    /// Boots and runs all scenarios. `tell` hears of each as it ends. One that hangs ends the boot, and is told as
-    /// failed, like those that come after it.
-    pub(super) fn run(&self, parts: &Parts, tell: &dyn Fn(&Ran)) -> Result<Vec<Ran>> {
+    /// Boots and runs all scenarios, and calls `on_end` with each as it ends. A scenario that hangs ends the boot. It
+    /// counts as failed, like those after it.
+    pub(super) fn run(&self, parts: &Parts, on_end: &dyn Fn(&Ran)) -> Result<Vec<Ran>> {
         let out = self.folder()?;
         match fs::remove_dir_all(&out) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("earlier logs"),
@@ -106,36 +106,37 @@ impl Boot<'_> {
         let mut reader = Reader::new(self, out.join("results"));
         let mut limit = Instant::now() + START;
         let end = loop {
-            if reader.read(tell)? {
+            if reader.read(on_end)? {
                 limit = Instant::now() + SILENCE;
             }
             if reader.over {
                 break None;
             }
             if let Some(status) = emulator.0.try_wait()? {
-                reader.read(tell)?;
-                break (!reader.over).then(|| format!("the machine went off ({status})"));
+                reader.read(on_end)?;
+                break (!reader.over).then(|| format!("the emulated host stopped ({status})"));
             }
             if Instant::now() > limit {
-                break Some("it hung, and was switched off".to_owned());
+                break Some("it hung, and the emulated host was killed".to_owned());
             }
             sleep(Duration::from_millis(200));
         };
-        // Its logs are on their way until it goes off.
-        let patience = Instant::now() + Duration::from_secs(10);
-        while end.is_none() && emulator.0.try_wait()?.is_none() && Instant::now() < patience {
+        // dom0 writes its logs until the host stops.
+        let until = Instant::now() + Duration::from_secs(10);
+        while end.is_none() && emulator.0.try_wait()?.is_none() && Instant::now() < until {
             sleep(Duration::from_millis(100));
         }
         drop(emulator);
-        Ok(reader.finish(end.as_deref(), tell))
+        Ok(reader.finish(end.as_deref(), on_end))
     }
 
-    /// qemu's command line. A Nehalem has no AVX, whose state the emulation corrupts when PV domains switch.
+    /// Returns qemu's command line. The processor is a Nehalem, which has no AVX: the emulation corrupts the state of
+    /// AVX when PV domains switch.
     fn command(&self, parts: &Parts, out: &Path) -> Result<std::process::Command> {
         let from = Parts::workplace()?.join("parts");
         let path = |name: &str| from.join(name).display().to_string();
         ensure!(!path("").contains(','), "qemu takes no path with a comma: {}", path(""));
-        // Its end comes with ours, however that comes.
+        // The kernel kills qemu when this process ends, for whatever reason.
         let mut qemu = std::process::Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL"]).arg(parts.emulator()?);
         parts.equip(&mut qemu);
@@ -184,7 +185,7 @@ impl Boot<'_> {
     }
 }
 
-/// Follows what dom0 writes into `results`: lines of words parted by tabs.
+/// Follows the lines that dom0 writes into `results`: words separated by tabs.
 struct Reader<'a> {
     boot: &'a Boot<'a>,
     file: PathBuf,
@@ -206,8 +207,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes what is new; whether there was any.
-    fn read(&mut self, tell: &dyn Fn(&Ran)) -> Result<bool> {
+    /// Reads new lines. Returns true if there were any.
+    fn read(&mut self, on_end: &dyn Fn(&Ran)) -> Result<bool> {
         let text = String::from_utf8_lossy(&fs::read(&self.file)?).into_owned();
         let new = text.get(self.taken..).unwrap_or_default();
         let whole = new.rfind('\n').map_or(0, |at| at + 1);
@@ -230,7 +231,7 @@ impl<'a> Reader<'a> {
                             "77" => Outcome::Absent((*text).trim_end_matches([';', ' ']).to_owned()),
                             _ => Outcome::Failed((*text).trim_end_matches([';', ' ']).to_owned()),
                         };
-                        tell(&ran);
+                        on_end(&ran);
                         self.ran.push(ran);
                     }
                 }
@@ -241,19 +242,19 @@ impl<'a> Reader<'a> {
         Ok(whole > 0)
     }
 
-    /// What ran, and what did not because of `why`.
-    fn finish(mut self, why: Option<&str>, tell: &dyn Fn(&Ran)) -> Vec<Ran> {
+    /// Returns the results of all scenarios. Those that did not run failed because of `why`.
+    fn finish(mut self, why: Option<&str>, on_end: &dyn Fn(&Ran)) -> Vec<Ran> {
         if let Some(ran) = self.current.take() {
             self.ran.push(ran);
             if let Some(last) = self.ran.last_mut() {
                 last.outcome = Outcome::Failed(why.unwrap_or("it did not end").to_owned());
-                tell(last);
+                on_end(last);
             }
         }
         for scenario in self.boot.scenarios.iter().skip(self.ran.len()) {
             let mut ran = self.boot.begun(&scenario.name);
             ran.outcome = Outcome::Failed(format!("not run: {}", why.unwrap_or("the domains did not come up")));
-            tell(&ran);
+            on_end(&ran);
             self.ran.push(ran);
         }
         self.ran

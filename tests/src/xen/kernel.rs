@@ -1,4 +1,4 @@
-//! The kernel, unpacked once here: every domain that is made would unpack it again, for seconds under emulation.
+//! Kernel of all domains, unpacked once: each domain would unpack it again, for seconds under emulation.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::parts::Parts;
 
-/// Takes the kernel's image out of the bzImage that Debian ships (Documentation/arch/x86/boot.rst of Linux: the payload
-/// lies where the header says, behind the real-mode code).
+/// Extracts the kernel's image from the bzImage that Debian ships. The header gives the offset of the payload behind
+/// the real-mode code (Documentation/arch/x86/boot.rst of Linux).
 pub(super) fn unpack(parts: &Parts, to: &Path) -> Result<()> {
     let packed = parts.only("boot", "vmlinuz-")?;
     let whole = fs::read(&packed).with_context(|| packed.display().to_string())?;
@@ -19,18 +19,18 @@ pub(super) fn unpack(parts: &Parts, to: &Path) -> Result<()> {
     );
     let packed = to.with_extension("xz");
     fs::write(&packed, payload)?;
-    // What follows the stream is its length when unpacked (scripts/Makefile.lib, `size_append`).
+    // The length of the unpacked image follows the stream (scripts/Makefile.lib, `size_append`).
     let image = filter(parts.command("xz")?.args(["--single-stream", "-dc"]), &packed)?;
     ensure!(image.starts_with(b"\x7fELF"), "{} holds no ELF file", packed.display());
     fs::write(to, image)?;
     Ok(fs::remove_file(packed)?)
 }
 
-/// What a program makes of a file.
+/// Returns the output of a program that reads a file.
 pub(super) fn filter(program: &mut Command, file: &Path) -> Result<Vec<u8>> {
     let done = program.arg(file).output().with_context(|| format!("{program:?}"))?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "{program:?}: {}", said.trim());
+    let errors = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{program:?}: {}", errors.trim());
     Ok(done.stdout)
 }
 

@@ -1,4 +1,4 @@
-//! The foreign programs that boots are made of: Debian packages, unpacked.
+//! Programs of others that boots consist of: Debian packages, unpacked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +11,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::harness::build_directory;
 
-/// The unpacked packages: Xen, its tools, a kernel, qemu, and a small userland.
+/// Unpacked packages: Xen, its tools, a kernel, qemu, and a small userland.
 #[derive(Clone, Debug)]
 pub struct Parts {
     folder: PathBuf,
 }
 
 impl Parts {
-    /// Finds them by `XENPLUG_XEN`, which `cargo xtask xen` and `cargo xtask test` set after unpacking.
+    /// Finds the packages by `XENPLUG_XEN`, which `cargo xtask xen` and `cargo xtask test` set after unpacking.
     pub fn find() -> Result<Self> {
         let folder = env::var_os("XENPLUG_XEN").map(PathBuf::from).context(
             "XENPLUG_XEN is not set: use `cargo xtask xen` or `cargo xtask test`, which unpack Xen and qemu and set it",
@@ -26,17 +26,17 @@ impl Parts {
         Ok(Self { folder })
     }
 
-    /// The emulator, or an error that names what is missing.
+    /// Returns the emulator's path, or an error that names what is missing.
     pub fn emulator(&self) -> Result<PathBuf> {
         self.program("qemu-system-x86_64")
     }
 
-    /// Where dom0's root, the guest's and the kernel are put together.
+    /// Returns the folder in which the kernel and the roots of dom0 and of guests are assembled.
     pub fn workplace() -> Result<PathBuf> {
         Ok(build_directory()?.with_file_name("xen"))
     }
 
-    /// The only file in `folder` whose name begins so.
+    /// Returns the last file in `folder` whose name begins with `prefix`.
     pub(super) fn only(&self, folder: &str, prefix: &str) -> Result<PathBuf> {
         let folder = self.folder.join(folder);
         let mut found: Vec<_> = fs::read_dir(&folder)
@@ -53,10 +53,10 @@ impl Parts {
             .with_context(|| format!("no {prefix}* in {}", folder.display()))
     }
 
-    /// A program by its name: from the packages, or else the machine's own.
+    /// Returns the path of a program: from the packages, or else the host's own.
     pub(super) fn program(&self, name: &str) -> Result<PathBuf> {
         let xen = self.only("usr/lib", "xen-4")?.join("bin");
-        // Where there is a wrapper that looks for the running Xen's version, the program itself is in Xen's folder.
+        // Xen's folder comes first, because programs in `usr` may be wrappers that look for the running Xen's version.
         let of = |root: &Path| ["usr/bin", "usr/sbin", "bin", "sbin"].map(|folder| root.join(folder));
         let mut folders = std::iter::once(xen).chain(of(&self.folder)).chain(of(Path::new("/")));
         folders
@@ -64,24 +64,24 @@ impl Parts {
             .with_context(|| format!("no program {name}"))
     }
 
-    /// Something else of the packages, such as `etc/xen/scripts`.
+    /// Returns the path of another file of the packages, such as `etc/xen/scripts`.
     pub(super) fn file(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
-    /// A command among the packages, with their libraries.
+    /// Returns a command of the packages, with their libraries.
     pub(super) fn command(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(self.program(name)?);
         self.equip(&mut command);
         Ok(command)
     }
 
-    /// Lets a command find the packages' libraries.
+    /// Sets the library path of a command to the packages' libraries.
     pub(super) fn equip(&self, command: &mut Command) {
         command.env("LD_LIBRARY_PATH", self.library_path());
     }
 
-    /// The libraries that a program is linked to, and the loader.
+    /// Returns the libraries that a program is linked to, and the loader.
     pub(super) fn libraries(&self, program: &Path) -> Result<BTreeSet<PathBuf>> {
         let loader = "/lib64/ld-linux-x86-64.so.2";
         let output = Command::new(loader)
@@ -89,9 +89,13 @@ impl Parts {
             .arg(program)
             .output()
             .with_context(|| loader.to_owned())?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(!said.contains("shared object file"), "{}: {said}", program.display());
-        // A static program has none, and a script neither.
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !errors.contains("shared object file"),
+            "{}: {errors}",
+            program.display()
+        );
+        // Static programs and scripts have no libraries.
         let listed = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut libraries = BTreeSet::new();
         for line in listed.lines() {
@@ -108,7 +112,7 @@ impl Parts {
             .join(":")
     }
 
-    /// Kernel modules with those they need, by their path below `lib/modules`.
+    /// Returns kernel modules and their dependencies, by their path below `lib/modules`.
     pub(super) fn modules(&self, names: &[&str]) -> Result<BTreeMap<PathBuf, PathBuf>> {
         let all = self.folder.join("lib/modules");
         let mut by_name = BTreeMap::new();
@@ -144,7 +148,7 @@ fn find_modules(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<
     Ok(())
 }
 
-/// The modules that a module's `.modinfo` section says it depends on.
+/// Returns the dependencies in a module's `.modinfo` section.
 fn needs(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {

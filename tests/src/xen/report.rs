@@ -1,11 +1,11 @@
-//! What came out, as a table: scenario by scenario, theirs beside ours.
+//! Table of results: scenario by scenario, theirs beside ours.
 
 use std::fmt::Write as _;
 
 use super::{BackendIn, Outcome, Ran, Scenario, Side};
 
-/// The table: a row for each scenario and place, below it a row for each step and each count; then what was found and what
-/// failed.
+/// Returns the table: a row for each scenario and place, with rows for its steps and counts below; then the
+/// observations and the failures.
 pub fn table(scenarios: &[Scenario], report: &[Ran]) -> String {
     let of = |scenario: &str, place, side| {
         report
@@ -49,7 +49,7 @@ pub fn table(scenarios: &[Scenario], report: &[Ran]) -> String {
     format!("{}{remarks}", lines(&head, &rows))
 }
 
-/// The names, each once, in the order in which they come first.
+/// Returns each name once, in the order of the first occurrences.
 fn names<'a, T: 'a>(named: impl Iterator<Item = &'a (String, T)>) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in named {
@@ -71,7 +71,7 @@ fn cell(ran: Option<&Ran>) -> String {
     }
 }
 
-/// The time of a step; the median and the number, of one that was repeated.
+/// Returns the time of a step, or the median and number of a repeated step.
 fn step_times(ran: &Ran, step: &str) -> String {
     let mut times: Vec<f64> = ran
         .steps
@@ -89,20 +89,20 @@ fn step_times(ran: &Ran, step: &str) -> String {
 
 fn remark(remarks: &mut String, ran: &Ran) {
     let heading = format!("{}, {}, {}", ran.place.name(), ran.scenario, ran.side.name());
-    let said = match &ran.outcome {
+    let result = match &ran.outcome {
         Outcome::Passed => None,
         Outcome::Failed(why) => Some(format!("failed: {why}")),
         Outcome::Absent(why) => Some(format!("does not apply: {why}")),
     };
-    if said.is_none() && ran.found.is_empty() {
+    if result.is_none() && ran.found.is_empty() {
         return;
     }
     let _ = writeln!(remarks, "\n{heading}");
     for (name, text) in &ran.found {
         let _ = writeln!(remarks, "    {name}: {text}");
     }
-    if let Some(said) = said {
-        let _ = writeln!(remarks, "    {said}");
+    if let Some(result) = result {
+        let _ = writeln!(remarks, "    {result}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two roots: one for dom0 and the driver domain, and a small one for guests.
+//! Root file systems: one for dom0 and the driver domain, and a small one for guests.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     readme,
 };
 
-/// What scripts expect of a Debian; busybox has the rest.
+/// Programs that scripts expect of Debian; busybox has the rest.
 const PROGRAMS: &[&str] = &[
     // bash, coreutils, sed, grep, mawk, diffutils
     "bash",
@@ -111,16 +111,16 @@ const MODULES: &[&str] = &[
 ];
 const GUEST_MODULES: &[&str] = &["xen-blkfront", "xen-netfront"];
 
-/// Debian's QEMU for Xen, below the root.
+/// Path of Debian's QEMU for Xen, below the root.
 const QEMU: &str = "usr/libexec/xen-qemu-system-i386";
 
-/// Where users have the checkout that they install from, below the root.
+/// Path of the checkout that users install from, below the root.
 const CLONE: &str = "srv/xenplug";
 
-/// What they install of its binaries.
+/// Binaries that users install.
 const BUILT: &[&str] = &["xenplugd", "xenplug", "xenplug-script"];
 
-/// Puts kernel, hypervisor, roots and scripts into a folder, from which every boot takes them.
+/// Writes kernel, hypervisor, roots and scripts into the folder that every boot uses.
 pub(super) fn assemble(parts: &Parts, into: &Path, qemu: bool) -> Result<()> {
     fs::create_dir_all(into).with_context(|| into.display().to_string())?;
     kernel::unpack(parts, &into.join("vmlinux"))?;
@@ -145,7 +145,7 @@ pub(super) fn assemble(parts: &Parts, into: &Path, qemu: bool) -> Result<()> {
     Ok(())
 }
 
-/// The commands with which the README installs Xenplug: the binaries, then what the domain needs besides.
+/// Returns the README's commands that install Xenplug: the binaries, then the files that the domain needs besides.
 fn installation(readme: &str, place: BackendIn) -> Result<String> {
     let sections = match place {
         BackendIn::DriverDomain => ["Binaries and plugins", "In a driver domain"],
@@ -163,12 +163,12 @@ fn installation(readme: &str, place: BackendIn) -> Result<String> {
     Ok(script + "xenplugd --check\n")
 }
 
-/// The checkout.
+/// Returns the checkout's path.
 fn clone() -> PathBuf {
     folder().join("../..")
 }
 
-/// Copies a folder of scripts, over what an earlier run left.
+/// Copies a folder of scripts, and replaces files of an earlier run.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -192,7 +192,7 @@ fn root(parts: &Parts, into: &Path) -> Result<Archive> {
     root.link("usr/bin/sh", "bash");
     add_busybox(&mut root, parts)?;
     root.file("etc/xen/xl.conf", &parts.file("etc/xen/xl.conf"));
-    // Where Xen's programs look for each other.
+    // Xen's programs find each other in this folder.
     let xen = parts.only("usr/lib", "xen-4")?;
     let xen = xen.file_name().unwrap_or_default().to_string_lossy();
     root.link(&format!("usr/lib/{xen}/bin"), "../../bin");
@@ -219,7 +219,7 @@ fn guest(parts: &Parts) -> Result<Archive> {
     Ok(root)
 }
 
-/// As Debian has it: `/bin` and the like are links into `/usr`.
+/// Returns a root with Debian's layout: `/bin` and the like are links into `/usr`.
 fn base() -> Archive {
     let mut root = Archive::default();
     for folder in [
@@ -261,11 +261,11 @@ fn add_program(root: &mut Archive, parts: &Parts, path: &str, from: &Path) -> Re
     Ok(())
 }
 
-/// QEMU, which serves disks of the kind `qdisk`, and what makes images for it.
+/// Adds QEMU, which serves disks of the kind `qdisk`, and `qemu-img`, which creates images.
 fn add_qemu(root: &mut Archive, parts: &Parts) -> Result<()> {
     add_program(root, parts, QEMU, &parts.file(QEMU))?;
     add_program(root, parts, "usr/bin/qemu-img", &parts.program("qemu-img")?)?;
-    // It reads the keys of a keyboard, also where it shows no screen.
+    // QEMU loads a keymap even without a display.
     let keymaps = "usr/share/qemu/keymaps";
     for keymap in fs::read_dir(parts.file(keymaps)).context("the keymaps of qemu-system-data")? {
         let keymap = keymap?;
@@ -277,7 +277,7 @@ fn add_qemu(root: &mut Archive, parts: &Parts) -> Result<()> {
     Ok(())
 }
 
-/// busybox, under all names that are not taken.
+/// Adds busybox, under all names that are free.
 fn add_busybox(root: &mut Archive, parts: &Parts) -> Result<()> {
     let busybox = parts.program("busybox")?;
     root.file("usr/bin/busybox", &busybox);
@@ -298,7 +298,7 @@ fn add_modules(root: &mut Archive, parts: &Parts, names: &[&str]) -> Result<()> 
     Ok(())
 }
 
-/// The stand-in for `iscsiadm`, for both sides: there is no target to log in to.
+/// Adds the fake `iscsiadm`, for both sides, because there is no target to log in to.
 fn add_iscsi(root: &mut Archive, into: &Path) -> Result<()> {
     let program = into.join("iscsiadm");
     harness::install(&program, &format!("#!/bin/sh\nhere=/run/iscsi\n{ISCSIADM}"))?;
@@ -306,11 +306,12 @@ fn add_iscsi(root: &mut Archive, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The built project, where a clone would have it after `cargo xtask build`: scenarios install it as the README says.
+/// Adds the built project, at the paths that `cargo xtask build` gives it in a clone: scenarios install it as the
+/// README says.
 fn add_product(root: &mut Archive, parts: &Parts, into: &Path) -> Result<()> {
     let release = build_directory()?;
     for name in BUILT {
-        // Memory is what the root lives in: without the debugging information.
+        // The root is in memory, so the programs go without debugging information.
         let program = into.join(name);
         let stripped = Command::new("strip")
             .arg("--strip-debug")

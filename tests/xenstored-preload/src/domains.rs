@@ -81,7 +81,7 @@ extern "C" fn xc_interface_close(_xch: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xc_domain_getinfo(_xch: *mut c_void, first: u32, _max: c_uint, info: *mut DomainInfo) -> c_int {
     let Some(flags) = flags(first) else { return 0 };
-    // SAFETY: the caller passes room for a whole xc_dominfo_t, which is larger than its beginning.
+    // SAFETY: the caller passes memory for a whole xc_dominfo_t, which is larger than its beginning.
     unsafe {
         info.write(DomainInfo {
             domid: first,

@@ -63,8 +63,8 @@ extern "C" fn xenevtchn_pending(_xce: *mut c_void) -> c_int {
     }
     // SAFETY: the descriptor is open from xenevtchn_open or xenevtchn_fdopen on, until the process ends.
     let instance = unsafe { BorrowedFd::borrow_raw(fd) };
-    let mut room = [MaybeUninit::uninit(); 4096];
-    let mut events = inotify::Reader::new(instance, &mut room);
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(instance, &mut buffer);
     let mut port = FIRST_PORT;
     while let Ok(event) = events.next() {
         let rings = event

@@ -26,7 +26,7 @@ unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_
     answer(opened(path, flags, mode))
 }
 
-/// `open64(2)`: the same on a 64-bit machine.
+/// `open64(2)`, which equals `open(2)` on 64-bit hosts.
 ///
 /// # Safety
 /// `path` points to a string that ends with NUL.
@@ -37,8 +37,8 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> 
     answer(opened(path, flags, mode))
 }
 
-/// Opens a file of the test in the place of `/proc/xen/xsd_port` and `/proc/xen/xsd_kva` (or `/dev/xen/xenbus_backend`),
-/// and any other file as usual. rustix calls the kernel itself, and not the `open` above.
+/// Opens a file of the test instead of `/proc/xen/xsd_port` and `/proc/xen/xsd_kva` (or `/dev/xen/xenbus_backend`), and
+/// any other file as usual. rustix calls the kernel itself, and not the `open` above.
 fn opened(path: &CStr, flags: c_int, mode: c_uint) -> Result<OwnedFd> {
     let name = path.to_bytes().rsplit(|byte| *byte == b'/').next();
     match name {

@@ -1,4 +1,4 @@
-//! Hypervisor interface for an unmodified C xenstored on a machine without Xen, by way of `LD_PRELOAD`.
+//! Hypervisor interface for an unmodified C xenstored on a host without Xen, by way of `LD_PRELOAD`.
 //!
 //! xenstored uses Xen for three things: the list of domains (libxenctrl), the event of a change of it (the event channel
 //! of `VIRQ_DOM_EXC`), and the page that it shares with each domain (libxengnttab). With this library every domain exists

@@ -10,7 +10,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::{domains, handle};
 
-/// Size of a grant, which is independent of the machine's page size (xen/include/public/arch-x86/xen.h).
+/// Size of a grant, which is independent of the host's page size (xen/include/public/arch-x86/xen.h).
 pub(crate) const PAGE: usize = 4096;
 
 #[unsafe(no_mangle)]
@@ -28,8 +28,8 @@ extern "C" fn xengnttab_set_max_grants(_xgt: *mut c_void, _count: u32) -> c_int 
     0
 }
 
-/// Maps the page of the domain, or a new page of zeros: to xenstored, a domain that has sent nothing yet. Returns NULL
-/// without memory.
+/// Maps the page of the domain, or a new page of zeros, which xenstored takes for a domain that has sent nothing yet.
+/// Returns NULL without memory.
 #[unsafe(no_mangle)]
 extern "C" fn xengnttab_map_grant_ref(_xgt: *mut c_void, domid: u32, _reference: u32, _prot: c_int) -> *mut c_void {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
