@@ -1,10 +1,10 @@
-//! Arguments of `cargo xtask`, parsed without a library, so that xtask itself compiles in seconds.
+//! Arguments of `cargo xtask`, parsed without a library so that xtask itself compiles in seconds.
 
 use anyhow::{Context, Result, bail};
 
 use crate::{suite, trials};
 
-/// The tasks: name, arguments, and what each does.
+/// Name, arguments and description of each task.
 const TASKS: [(&str, &str, &str); 9] = [
     (
         "setup",
@@ -47,7 +47,7 @@ const TASKS: [(&str, &str, &str); 9] = [
     ),
 ];
 
-/// A task with its arguments.
+/// Task with its arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     Setup,
@@ -63,7 +63,7 @@ pub(crate) enum Task {
     Demo(Vec<String>),
     Xen(Vec<String>),
     Bench(Vec<String>),
-    /// A text to print.
+    /// Text to print.
     Help(String),
 }
 

@@ -1,4 +1,4 @@
-//! The test binaries, as cargo builds them, and the tests in them.
+//! Test binaries, as cargo builds them, and their tests.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,17 +14,17 @@ use crate::{
     workspace::Workspace,
 };
 
-/// One test binary.
+/// Test binary.
 pub(crate) struct Binary {
-    /// The name of the target, such as `differential`, or of the library or program whose unit tests it has.
+    /// Name of the target, such as `differential`, or of the library or program with the unit tests.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
-    /// Its package's folder, where cargo would run it.
+    /// Folder of the package, in which cargo runs the binary.
     pub(crate) folder: PathBuf,
 }
 
 impl Binary {
-    /// A command that runs it as cargo would, in the root of a release.
+    /// Returns a command that runs the binary as cargo does, in the root of a release.
     pub(crate) fn command(&self, workspace: &Workspace, release: Release) -> Result<Command> {
         let mut command = workspace.command_in(release, &self.program)?;
         workspace.with_parts(&mut command);
@@ -35,12 +35,12 @@ impl Binary {
         Ok(command)
     }
 
-    /// The names of its tests.
+    /// Lists the names of the binary's tests.
     pub(crate) fn tests(&self, workspace: &Workspace) -> Result<Vec<String>> {
         let mut list = self.command(workspace, roots::PRIMARY)?;
-        let said = terminal::read(list.args(["--list", "--format=terse"]))
+        let output = terminal::read(list.args(["--list", "--format=terse"]))
             .with_context(|| self.program.display().to_string())?;
-        let tests = said.lines().filter_map(|line| line.strip_suffix(": test"));
+        let tests = output.lines().filter_map(|line| line.strip_suffix(": test"));
         Ok(tests.map(str::to_owned).collect())
     }
 }
@@ -49,12 +49,12 @@ impl Binary {
 pub(crate) fn build(workspace: &Workspace) -> Result<Vec<Binary>> {
     let mut cargo = workspace.test_command();
     cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]);
-    let said = terminal::read(&mut cargo)?;
-    let messages = said.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let output = terminal::read(&mut cargo)?;
+    let messages = output.lines().filter_map(|line| serde_json::from_str(line).ok());
     Ok(messages.filter_map(|message| built(&message)).collect())
 }
 
-/// The test binary that one of cargo's messages is about, if it is about one.
+/// Returns the test binary of a message from cargo, if the message reports one.
 fn built(message: &Value) -> Option<Binary> {
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;

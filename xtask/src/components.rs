@@ -12,20 +12,20 @@ use crate::{
     progress::{self, Units},
     terminal,
     wasm::Toolchain,
-    workspace::{HANDLERS, Workspace},
+    workspace::{SHIPPED_PLUGINS, Workspace},
 };
 
-/// The program that makes components, built with the release binaries.
+/// Program that makes components, built with the release binaries.
 pub(crate) const COMPONENTIZE: &str = "xenplug-componentize";
 
-/// The package of the tests' misbehaving guests.
+/// Package of the tests' misbehaving guests.
 const GUESTS: &str = "xenplug-guests";
 
 /// Builds every component: plugins to `target/plugins/NAME.wasm`, the tests' misbehaving guests to
-/// `target/plugins/guests/NAME.wasm`. [`COMPONENTIZE`] is there already.
+/// `target/plugins/guests/NAME.wasm`. It requires [`COMPONENTIZE`].
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    let modules = compile(workspace, HANDLERS, true)?;
-    encode_plugins(workspace, &modules, HANDLERS)?;
+    let modules = compile(workspace, SHIPPED_PLUGINS, true)?;
+    encode_plugins(workspace, &modules, SHIPPED_PLUGINS)?;
     encode_guests(workspace, &modules)
 }
 
@@ -68,8 +68,8 @@ fn encode_plugins(workspace: &Workspace, modules: &Path, names: &[&str]) -> Resu
     Ok(())
 }
 
-/// Makes a component of each example of the guests' package, and of each guest in WebAssembly text, which does what Rust
-/// cannot be made to do.
+/// Makes a component of each example of the guests' package, and of each guest in WebAssembly text, for behaviour that
+/// Rust cannot express.
 fn encode_guests(workspace: &Workspace, modules: &Path) -> Result<()> {
     let folder = workspace.plugins().join("guests");
     let mut built = 0;
@@ -89,13 +89,13 @@ fn encode_guests(workspace: &Workspace, modules: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a component of a module, and returns what it imports.
+/// Makes a component of a module, and returns its imports.
 fn encode(workspace: &Workspace, module: &Path, component: &Path) -> Result<String> {
     let mut program = Command::new(workspace.target.join("release").join(COMPONENTIZE));
     terminal::read(program.arg(workspace.root.join("wit")).args([module, component]))
 }
 
-/// The files of a folder that end so, sorted.
+/// Lists the files of a folder with this extension, sorted.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;

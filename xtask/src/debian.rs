@@ -1,5 +1,5 @@
-//! Debian packages, fetched by apt and unpacked into a directory of the project's own. Nothing on the machine changes,
-//! nothing of the machine counts as installed, and no maintainer script runs.
+//! Debian packages, fetched by apt and unpacked into a directory of the project. Nothing on the host changes, packages
+//! of the host do not count as installed, and no maintainer script runs.
 
 use std::{
     fs,
@@ -13,38 +13,38 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{terminal, workspace::Workspace};
 
-/// The file in an unpacked root that names its packages.
+/// File in an unpacked root that names its packages.
 const STAMP: &str = ".packages";
 
-/// Directories that are links into `/usr` on Debian. No package of Debian 12 ships the links.
+/// Directories that are links into `/usr` on Debian. No package of Debian 12 contains the links.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// How often the download's progress is printed.
+/// Interval of the notes on the progress of a download.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Apt with package lists, sources and downloads in a folder of the workspace.
 pub(crate) struct Apt {
     folder: PathBuf,
-    /// A release of Debian, of which nothing counts as installed. `None` for the machine's own release and packages: then
-    /// dependencies that the machine has are not fetched.
+    /// Release of Debian, of which nothing counts as installed. `None` for the host's own release and packages: then
+    /// dependencies that the host has are not fetched.
     release: Option<&'static str>,
 }
 
 impl Apt {
-    /// Takes the packages of a release from where the machine has Debian's own. Fails on a machine that is no Debian.
+    /// Selects the packages of a release, from the archive that the host uses. Fails on a host that is no Debian.
     pub(crate) fn of_release(workspace: &Workspace, release: &'static str) -> Result<Self> {
         Self::of(workspace, Some(release))
     }
 
-    /// Takes packages that are to run on the machine's own root.
-    pub(crate) fn of_machine(workspace: &Workspace) -> Result<Self> {
+    /// Selects packages that run in the host's own root.
+    pub(crate) fn of_host(workspace: &Workspace) -> Result<Self> {
         Self::of(workspace, None)
     }
 
     fn of(workspace: &Workspace, release: Option<&'static str>) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "dpkg-deb", "tar"] {
             if !on_path(program) {
-                bail!("this machine has no {program}: only Debian and its derivatives can fetch these packages");
+                bail!("the host has no {program}: only Debian and its derivatives can fetch these packages");
             }
         }
         let apt = Self {
@@ -58,8 +58,8 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Unpacks packages and all that they depend on into `root`, except those that `needless` names. A root that was
-    /// unpacked from the same list stays as it is. `finish` does what maintainer scripts would have done.
+    /// Unpacks packages and their dependencies into `root`, except those that `needless` names. A root that was
+    /// unpacked from the same list stays as it is. `finish` does the work of maintainer scripts.
     pub(crate) fn unpack(
         &self,
         packages: &[&str],
@@ -98,7 +98,7 @@ impl Apt {
         Ok(())
     }
 
-    /// The package with the highest version between `prefix` and `suffix`, such as `xen-utils-4.17`.
+    /// Returns the package with the highest version between `prefix` and `suffix`, such as `xen-utils-4.17`.
     pub(crate) fn newest(&self, prefix: &str, suffix: &str) -> Result<String> {
         let number = |name: &str| -> Option<Vec<u32>> {
             let middle = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
@@ -113,7 +113,7 @@ impl Apt {
             .to_owned())
     }
 
-    /// The dependency of a package whose name starts with `prefix`.
+    /// Returns the dependency of a package whose name starts with `prefix`.
     pub(crate) fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
         self.fetch_lists()?;
         let depends = terminal::read(self.apt("apt-cache").args(["depends", package]))?;
@@ -124,7 +124,7 @@ impl Apt {
             .to_owned())
     }
 
-    /// Downloads the archives. Package lists that are out of date name archives that are gone: then new lists are
+    /// Downloads the archives. Outdated package lists name archives that no longer exist: after a failure new lists are
     /// fetched, once.
     fn download(&self, packages: &[&str], needless: fn(&str) -> bool) -> Result<Vec<PathBuf>> {
         self.fetch_lists()?;
@@ -152,25 +152,25 @@ impl Apt {
         let (names, sizes): (Vec<_>, Vec<_>) = files.unzip();
         let size = sizes.iter().sum::<u64>();
         terminal::note(&format!(
-            "fetch {} packages of {}, {}; nothing is installed on this machine",
+            "fetch {} packages of {}, {}; nothing is installed on this host",
             names.len(),
             self.source(),
             megabytes(size)
         ));
         let mut download = self.apt("apt-get");
-        // Each by its name, without dependencies: those are in the list.
+        // `download` takes no dependencies along; the list has them already.
         download
             .args(["-qq", "download"])
             .args(&names)
             .current_dir(self.archives())
             .stdout(Stdio::null());
         let mut download = download.spawn().context("apt-get")?;
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         let status = loop {
             match download.try_wait()? {
                 Some(status) => break status,
-                None if told.elapsed() > PROGRESS => {
-                    told = Instant::now();
+                None if reported.elapsed() > PROGRESS => {
+                    reported = Instant::now();
                     let done = folder_size(&self.archives()) + folder_size(&self.archives().join("partial"));
                     terminal::note(&format!("{} of {}", megabytes(done), megabytes(size)));
                 }
@@ -192,7 +192,7 @@ impl Apt {
         Ok(archives)
     }
 
-    /// `apt-get install`, which is not to be run without an option that keeps it from installing.
+    /// Returns `apt-get install`. Callers add an option that prevents the installation.
     fn install(&self, packages: &[&str]) -> Command {
         let mut apt = self.apt("apt-get");
         apt.args(["-qq", "--yes", "--no-install-recommends", "install"])
@@ -220,11 +220,11 @@ impl Apt {
         terminal::run(self.apt("apt-get").args(["-qq", "update"]))
     }
 
-    /// Where the packages are from, for messages.
+    /// Returns the origin of the packages, for messages.
     fn source(&self) -> String {
         match self.release {
             Some(release) => format!("Debian {release}"),
-            None => "the machine's release".to_owned(),
+            None => "the host's release".to_owned(),
         }
     }
 
@@ -232,8 +232,8 @@ impl Apt {
         self.folder.join("archives")
     }
 
-    /// A program of apt's with options that keep it within our folder. As root apt changes to a user who cannot write
-    /// there, unless it is told otherwise.
+    /// Returns a program of apt with options that confine it to our folder. The option for the user is needed because
+    /// apt under root otherwise changes to a user who cannot write there.
     fn apt(&self, program: &str) -> Command {
         let path = |name: &str| self.folder.join(name).display().to_string();
         let mut options = vec![
@@ -261,7 +261,7 @@ impl Apt {
     }
 }
 
-/// The address from which the machine has Debian's packages.
+/// Returns the address of the Debian archive that the host uses.
 fn origin() -> Result<String> {
     let known = terminal::read(Command::new("apt-get").args([
         "indextargets",
@@ -277,7 +277,7 @@ fn origin() -> Result<String> {
         .context("apt knows no archive of Debian's")
 }
 
-/// Extracts an archive. A directory does not replace a link to one, which keeps `/lib` in `/usr`.
+/// Extracts an archive. tar keeps links to directories, so that `/lib` stays in `/usr`.
 fn extract(archive: &Path, root: &Path) -> Result<()> {
     let mut unpack = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -295,14 +295,14 @@ fn extract(archive: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The line `package=version` for an archive.
+/// Returns the line `package=version` of an archive.
 fn version(archive: &Path) -> Result<String> {
     let mut show = Command::new("dpkg-deb");
     show.args(["--show", "--showformat", "${Package}=${Version}\n"]);
     terminal::read(show.arg(archive))
 }
 
-/// Whether a program is to be found by its name.
+/// Returns true if `PATH` has a program of this name.
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: builds only what the demo needs, and runs it.
+//! Task `cargo xtask demo`: builds only the binaries and plugins of the demo, and runs it.
 
 use std::{process::Command, thread};
 
@@ -11,19 +11,19 @@ use crate::{
     workspace::Workspace,
 };
 
-/// The daemon, the one without root, and the tool that makes components.
+/// Daemon, daemon on a simulated host, and the tool that makes components.
 const SHIPPED: [&str; 3] = ["xenplugd", "xenplugd-simulated", components::COMPONENTIZE];
 
-/// The demo's own program.
+/// Program of the demo.
 const DEMO: &str = "xenplug-demo";
 
-/// Plugins that the demo attaches a disk and a vif with.
+/// Plugins that connect the demo's disk and vif.
 const PLUGINS: [&str; 2] = ["phy", "vif-bridge"];
 
 /// CPU time of a build in an empty target directory, in minutes.
 const COLD_BUILD: usize = 10;
 
-/// Builds what is missing, and attaches a disk and a vif and detaches them.
+/// Builds missing binaries and plugins, and runs the demo.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     terminal::step("Demo: build the daemon and two plugins, then attach a disk and a vif to a guest, and detach them");
     let built = SHIPPED
@@ -48,7 +48,7 @@ pub(crate) fn build_shipped(workspace: &Workspace, names: &[&str]) -> Result<()>
     build(|| workspace.build_shipped(), names)
 }
 
-/// Builds these binaries alone, with the features of a build of all, so that such a build finds them compiled.
+/// Builds these binaries alone, with the features of a build of all, so that such a build reuses them.
 fn build(all: impl Fn() -> Command, names: &[&str]) -> Result<()> {
     terminal::step(&format!("Build {}", names.join(", ")));
     let build = || {

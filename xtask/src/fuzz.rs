@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{terminal, workspace::Workspace};
 
-/// Compiler flags for coverage counters (LLVM's `SanitizerCoverage`), those of cargo-fuzz.
+/// Compiler flags for coverage counters (LLVM's `SanitizerCoverage`), as cargo-fuzz sets them.
 const COUNTERS: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -37,8 +37,8 @@ struct Outcome {
     entries: usize,
 }
 
-/// Fuzzes some targets, or all, each for so many seconds. With `keep` what was found worth it goes into the corpora of
-/// the repository.
+/// Fuzzes some targets, or all, each for this number of seconds. With `keep` useful inputs go into the corpora of the
+/// repository.
 pub(crate) fn run(workspace: &Workspace, targets: &[String], seconds: u64, keep: bool) -> Result<()> {
     let all = names(workspace)?;
     if let Some(unknown) = targets.iter().find(|target| !all.contains(target)) {
@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, targets: &[String], seconds: u64, keep:
     Ok(())
 }
 
-/// The targets, by their files.
+/// Lists the targets by their files.
 fn names(workspace: &Workspace) -> Result<Vec<String>> {
     let folder = workspace.root.join("fuzz/targets");
     let files = fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
@@ -81,7 +81,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
     cargo
         .current_dir(workspace.root.join("fuzz"))
-        // With a target named, what runs while building is compiled without.
+        // With `--target`, cargo compiles build scripts and macros without the counters.
         .args(["build", "--release", "--locked", "--target", host])
         .env("CARGO_ENCODED_RUSTFLAGS", COUNTERS.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", &folder);
@@ -89,13 +89,15 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder.join(host).join("release"))
 }
 
-/// A target with its folders.
+/// Fuzzing target with its folders.
 struct Target<'a> {
     name: &'a str,
     program: PathBuf,
-    /// The repository's corpus, and the growing one.
-    kept: PathBuf,
+    /// Corpus in the repository.
+    corpus: PathBuf,
+    /// Corpus that grows while fuzzing.
     growing: PathBuf,
+    /// Inputs that violate a property.
     found: PathBuf,
 }
 
@@ -104,11 +106,11 @@ impl<'a> Target<'a> {
         let target = Self {
             name,
             program: programs.join(name),
-            kept: workspace.root.join("fuzz/corpus").join(name),
+            corpus: workspace.root.join("fuzz/corpus").join(name),
             growing: workspace.target.join("fuzz/corpus").join(name),
             found: workspace.target.join("fuzz/found").join(name),
         };
-        for folder in [&target.kept, &target.growing, &target.found] {
+        for folder in [&target.corpus, &target.growing, &target.found] {
             fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
         }
         Ok(target)
@@ -116,7 +118,7 @@ impl<'a> Target<'a> {
 
     fn fuzz(&self, seconds: u64) -> Result<Outcome> {
         let output = Command::new(&self.program)
-            .args([&self.growing, &self.kept])
+            .args([&self.growing, &self.corpus])
             .args(LIMITS)
             .args(["-print_final_stats=1", &format!("-max_total_time={seconds}")])
             .arg(format!("-artifact_prefix={}/", self.found.display()))
@@ -139,21 +141,21 @@ impl<'a> Target<'a> {
             executions: number("stat::number_of_executed_units:").with_context(missing)?,
             edges: number(" cov: ").with_context(missing)?,
             features: number(" ft: ").with_context(missing)?,
-            entries: fs::read_dir(&self.kept)?.count(),
+            entries: fs::read_dir(&self.corpus)?.count(),
         })
     }
 
-    /// Puts the smallest inputs that reach all that is reached into the repository's corpus.
+    /// Adds the smallest inputs that reach all new coverage to the repository's corpus.
     fn keep(&self) -> Result<()> {
         let mut merge = Command::new(&self.program);
         merge
             .args(["-set_cover_merge=1", "-max_len=512"])
-            .args([&self.kept, &self.growing]);
+            .args([&self.corpus, &self.growing]);
         terminal::run(&mut merge)
     }
 }
 
-#[allow(clippy::print_stdout, reason = "it is what was asked for")]
+#[allow(clippy::print_stdout, reason = "the table is the task's output")]
 fn table(outcomes: &[Outcome], seconds: u64) {
     println!("| target | executions | edges | features | corpus | seconds |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");

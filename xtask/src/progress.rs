@@ -1,4 +1,4 @@
-//! Progress of a build on one line of the terminal, in the place of cargo's hundreds.
+//! Progress of a build on one line of the terminal, instead of cargo's hundreds.
 
 use std::{
     io::{BufRead, BufReader, IsTerminal, stderr},
@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use crate::terminal;
 
-/// How often the line changes on a terminal, and how often one is written elsewhere.
+/// Interval at which the line changes on a terminal, and at which a line is written elsewhere.
 const ON_A_TERMINAL: Duration = Duration::from_millis(250);
 const ELSEWHERE: Duration = Duration::from_secs(10);
 
-/// How many units a build has.
+/// Number of units of a build.
 #[derive(Clone, Copy)]
 pub(crate) enum Units {
     Known(usize),
@@ -25,7 +25,7 @@ pub(crate) enum Units {
 }
 
 impl Units {
-    /// Asks cargo for the graph of a build. Cargo has this from its unstable side, so its absence is no error.
+    /// Asks cargo for the graph of a build. cargo's option is unstable, so its absence is no error.
     pub(crate) fn of(mut cargo: Command) -> Self {
         cargo
             .args(["--quiet", "-Zunstable-options", "--unit-graph"])
@@ -38,7 +38,7 @@ impl Units {
     }
 }
 
-/// Runs a cargo that builds, and shows how far it is. Warnings and errors of the compiler are shown as ever.
+/// Runs a build by cargo, and shows its progress. The compiler's warnings and errors are shown as usual.
 pub(crate) fn run(cargo: &mut Command, units: Units) -> Result<()> {
     cargo.args(["--quiet", "--message-format", "json-render-diagnostics"]);
     let mut child = cargo
@@ -63,13 +63,13 @@ pub(crate) fn run(cargo: &mut Command, units: Units) -> Result<()> {
     Ok(())
 }
 
-/// Shows what has been finished until cargo ends.
+/// Shows the finished units until cargo ends.
 fn show(finished: &mpsc::Receiver<String>, units: Units) {
     let is_terminal = stderr().is_terminal();
     let interval = if is_terminal { ON_A_TERMINAL } else { ELSEWHERE };
-    let begun = Instant::now();
+    let start = Instant::now();
     let (mut done, mut last) = (0, String::new());
-    let mut shown = begun;
+    let mut shown = start;
     loop {
         let left = interval.saturating_sub(shown.elapsed());
         match finished.recv_timeout(left) {
@@ -79,12 +79,12 @@ fn show(finished: &mpsc::Receiver<String>, units: Units) {
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                terminal::progress(&line(done, units, &last, begun.elapsed()), is_terminal);
+                terminal::progress(&line(done, units, &last, start.elapsed()), is_terminal);
                 shown = Instant::now();
             }
         }
     }
-    terminal::progress(&line(done, units, "", begun.elapsed()), is_terminal);
+    terminal::progress(&line(done, units, "", start.elapsed()), is_terminal);
     if is_terminal {
         terminal::end_of_progress();
     }
@@ -103,7 +103,7 @@ fn line(done: usize, units: Units, last: &str, took: Duration) -> String {
     format!("{of} built, {} s{last}", took.as_secs())
 }
 
-/// Returns the crate that a message of cargo's says is finished: compiled, or its build script run.
+/// Returns the crate that cargo's message reports as finished: compiled, or its build script run.
 fn unit(message: &Value) -> Option<&str> {
     match message["reason"].as_str()? {
         "compiler-artifact" => message["target"]["name"].as_str(),

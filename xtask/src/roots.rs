@@ -1,8 +1,8 @@
-//! The root file systems that tests and benchmarks run in, and the parts for boots of real Xen: Debian packages,
-//! unpacked under `target`.
+//! Root file systems for tests and benchmarks, and the parts for boots of real Xen: Debian packages, unpacked under
+//! `target`.
 //!
-//! A test sees no program of the machine's: `xenplug-enter` makes one of the roots the root of the process. Only the
-//! kernel, the Rust toolchain and the checkout are the machine's.
+//! `xenplug-enter` makes one of the roots the root of a test's process, so that the test sees no program of the host.
+//! Only the kernel, the Rust toolchain and the checkout are the host's.
 
 use std::{
     fs,
@@ -14,32 +14,32 @@ use anyhow::{Context, Result};
 
 use crate::{debian::Apt, terminal, workspace::Workspace};
 
-/// A release of Debian with its version of Xen.
+/// Release of Debian with its version of Xen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Release {
-    /// The number, such as 12.
+    /// Number, such as 12.
     pub(crate) number: u32,
-    /// The suite in the archive.
+    /// Suite in the archive.
     suite: &'static str,
 }
 
-/// Debian 12 has Xen 4.17. All tests run in this root.
+/// Debian 12, with Xen 4.17. All tests run in this root.
 pub(crate) const PRIMARY: Release = Release {
     number: 12,
     suite: "bookworm",
 };
 
-/// Debian 13 has Xen 4.20. The tests that compare with Xen's scripts and store run in this root as well.
+/// Debian 13, with Xen 4.20. The tests that compare with Xen's scripts and store run in this root as well.
 pub(crate) const NEWER: Release = Release {
     number: 13,
     suite: "trixie",
 };
 
-/// The packages of a root, beside Xen's tools. What they depend on comes with them.
+/// Packages of a root, in addition to Xen's tools. Their dependencies come with them.
 const PACKAGES: &[&str] = &[
     "xen-utils-common",
     "xenstore-utils",
-    // What a Debian always has.
+    // Debian's essential packages.
     "base-files",
     "base-passwd",
     "bash",
@@ -60,13 +60,13 @@ const PACKAGES: &[&str] = &[
     "sed",
     "tar",
     "util-linux",
-    // What Xen's scripts call.
+    // Programs of Xen's scripts.
     "bridge-utils",
     "iproute2",
     "iptables",
     "net-tools",
     "openvswitch-switch",
-    // What the tests call.
+    // Programs of the tests.
     "binutils",
     "curl",
     "e2fsprogs",
@@ -76,7 +76,7 @@ const PACKAGES: &[&str] = &[
     "xz-utils",
 ];
 
-/// Where the root of a release is.
+/// Returns the folder of a release's root.
 pub(crate) fn folder(workspace: &Workspace, release: Release) -> PathBuf {
     workspace.target.join(format!("debian-{}", release.number))
 }
@@ -93,7 +93,7 @@ pub(crate) fn set_up(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Says what cannot run without what could not be fetched. Under `CI=true` that is an error.
+/// Warns about tests that cannot run because a download failed. Under `CI=true` the failure is an error.
 fn require(fetched: Result<()>, lost: &str) -> Result<()> {
     match fetched {
         Err(error) if std::env::var("CI").as_deref() == Ok("true") => Err(error.context(lost.to_owned())),
@@ -112,7 +112,7 @@ fn fetch(workspace: &Workspace, release: Release) -> Result<()> {
         .into_iter()
         .chain(PACKAGES.iter().copied())
         .collect();
-    // Services are started by hand, and tools in Python and Perl are not used.
+    // The tests start services themselves, and use no tools in Python and Perl.
     let needless = |name: &str| {
         ["systemd", "udev", "python", "perl"]
             .iter()
@@ -121,7 +121,8 @@ fn fetch(workspace: &Workspace, release: Release) -> Result<()> {
     apt.unpack(&packages, needless, &folder(workspace, release), finish)
 }
 
-/// Makes what maintainer scripts make: users, links that were `alternatives`, and links from old places to new ones.
+/// Does the work of maintainer scripts: creates users, the links of `alternatives`, and links from old paths to new
+/// ones.
 fn finish(root: &Path) -> Result<()> {
     let files = [
         ("etc/passwd", "usr/share/base-passwd/passwd.master"),
@@ -144,7 +145,7 @@ fn finish(root: &Path) -> Result<()> {
     ];
     for (link, target) in links {
         match symlink(target, root.join(link)) {
-            // The package of some release ships it.
+            // The packages of one release contain the link.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             made => made.with_context(|| link.to_owned())?,
         }
@@ -155,12 +156,12 @@ fn finish(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where Xen, a kernel, qemu and a small userland are unpacked, for boots of real Xen.
+/// Returns the folder of Xen, a kernel, qemu and a small userland, for boots of real Xen.
 pub(crate) fn xen_folder(workspace: &Workspace) -> PathBuf {
     workspace.target.join("xen-parts")
 }
 
-/// Unpacks what boots of real Xen need.
+/// Unpacks the packages for boots of real Xen.
 pub(crate) fn set_up_xen(workspace: &Workspace) -> Result<()> {
     terminal::step("Xen, a kernel and qemu for the scenarios");
     require(fetch_xen(workspace), "the scenarios on real Xen cannot run")
@@ -194,7 +195,7 @@ fn fetch_xen(workspace: &Workspace) -> Result<()> {
         "xz-utils",
         "bsdutils",
     ];
-    // The C library is that of the root in which the emulator is started.
+    // The emulator uses the C library of the root in which it runs.
     let needless = |name: &str| {
         [
             "libc6",

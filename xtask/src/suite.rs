@@ -1,5 +1,5 @@
-//! All tests: natively in the root of Debian 12, those that compare with Xen's own parts in that of Debian 13 as well,
-//! and on real Xen beside them.
+//! Test suite: all tests natively in the root of Debian 12, those that compare with Xen's own parts in that of Debian
+//! 13 as well, and on real Xen at the same time.
 
 mod account;
 
@@ -22,36 +22,37 @@ use crate::{
     workspace::Workspace,
 };
 
-/// The test that boots real Xen. It runs beside all others.
+/// Test that boots real Xen. It runs at the same time as all others.
 const XEN: &str = "xen";
 
-/// The tests that measure time or memory. They run before Xen boots, because an emulator beside them would disturb them.
+/// Tests that measure time or memory. They run before Xen boots, because an emulator at the same time would disturb
+/// them.
 const QUIET: &[&str] = &["load", "malicious_plugin"];
 
-/// The tests that compare with Xen's scripts and store. They run in the roots of both releases.
+/// Tests that compare with Xen's scripts and store. They run in the roots of both releases.
 const OF_BOTH_RELEASES: &[&str] = &["differential", "stores"];
 
-/// The simulated histories of `--quick`, of 1,000.
+/// Number of simulated histories with `--quick`; without it, 1,000.
 const QUICK_SEEDS: &str = "50";
 
-/// What to test.
+/// Selection of tests.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// Leaves out real Xen and most of the simulated histories: for the time between two edits.
+    /// True to skip real Xen and most of the simulated histories, for a quick run between two edits.
     pub(crate) quick: bool,
-    /// Arguments for `cargo test`, which then runs what they name and nothing else, in the root of Debian 12 or the one
-    /// that XENPLUG_RELEASE names.
+    /// Arguments for `cargo test`. If there are any, only the tests that they name run, in the root of Debian 12 or of
+    /// the release in XENPLUG_RELEASE.
     pub(crate) cargo: Vec<String>,
 }
 
 impl Arguments {
-    /// Whether real Xen runs.
+    /// Returns true if tests on real Xen run.
     pub(crate) fn needs_xen(&self) -> bool {
         !self.quick && (self.cargo.is_empty() || self.cargo.iter().any(|argument| argument == XEN))
     }
 }
 
-/// Runs the tests. An error if one of them failed.
+/// Runs the tests. Fails if one of them failed.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     if !arguments.cargo.is_empty() {
         let release = match std::env::var("XENPLUG_RELEASE").as_deref() {
@@ -79,7 +80,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         Some(binary) if !suite.quick => Some(suite.start_xen(binary)?),
         _ => None,
     };
-    // The emulator keeps two processors busy at times, and its guests have time-outs.
+    // The emulator uses two processors at times, and its guests have timeouts.
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .saturating_sub(1)
@@ -150,7 +151,7 @@ impl Suite<'_> {
     }
 }
 
-/// The boots of real Xen, under way.
+/// Running boots of real Xen.
 struct Xen {
     process: Child,
     log: PathBuf,
@@ -182,13 +183,13 @@ impl Xen {
 
 impl Drop for Xen {
     fn drop(&mut self) {
-        // After an error of ours it still runs; otherwise it has ended.
+        // The process still runs if another test program could not be started.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Runs a test program, shows its output and takes account of it.
+/// Runs a test program, and shows and reads its output.
 fn watch(name: String, command: &mut Command) -> Result<Run> {
     let (began, before) = (Instant::now(), account::processor_time()?);
     let mut run = Run::new(name);

@@ -1,4 +1,4 @@
-//! Output on the terminal, and the commands that are run for it.
+//! Output on the terminal, and commands whose output goes there.
 #![allow(clippy::print_stderr, reason = "this module is where xtask prints")]
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Prints the step that begins.
+/// Prints the title of a step that begins.
 pub(crate) fn step(what: &str) {
     eprintln!("==> {what}");
 }
@@ -18,7 +18,7 @@ pub(crate) fn note(what: &str) {
     eprintln!("    {what}");
 }
 
-/// Prints that something is missing, so that it is not overlooked among other lines.
+/// Prints a warning that stands out among other lines.
 pub(crate) fn warning(what: &str) {
     eprintln!("!!! WARNING: {what}");
 }
@@ -28,16 +28,16 @@ pub(crate) fn failure(why: &str) {
     eprintln!("error: {why}");
 }
 
-/// Prints what was asked for, to standard output.
-#[allow(clippy::print_stdout, reason = "it is what was asked for")]
+/// Prints the output of a task, to standard output.
+#[allow(clippy::print_stdout, reason = "a task's output goes to standard output")]
 pub(crate) fn answer(text: &str) {
     println!("{text}");
 }
 
-/// Prints how far a step is: over the line before on a terminal, else on a line of its own.
+/// Prints the progress of a step: over the line before on a terminal, else on a line of its own.
 pub(crate) fn progress(what: &str, is_terminal: bool) {
     if is_terminal {
-        // To the line's begin, and what was there is erased.
+        // The sequence moves to the start of the line and erases it.
         eprint!("\r\x1b[K    {what}");
         let _ = stderr().flush();
     } else {
@@ -61,7 +61,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end for its standard output.
+/// Runs a command to its end, and returns its standard output.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let Output { status, stdout, .. } = command
         .stderr(Stdio::inherit())

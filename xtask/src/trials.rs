@@ -30,11 +30,11 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Options of the fault suite.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// At length: hours rather than minutes.
+    /// True to run all cases: hours rather than minutes.
     pub(crate) long: bool,
-    /// The table as JSON, on standard output.
+    /// True to print the table as JSON, on standard output.
     pub(crate) json: bool,
-    /// Rows such as T14, or parts of tests' names; all without any.
+    /// Rows such as T14, or parts of tests' names. Without any, all rows run.
     pub(crate) filters: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Runs one test in its binary, with its complaints on the terminal.
+/// Runs one test of a binary, with its standard error on the terminal.
 fn run_test(workspace: &Workspace, binary: &Binary, full: &str, long: bool) -> Result<Outcome> {
     let mut test = binary.command(workspace, roots::PRIMARY)?;
     test.args([full, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
@@ -102,7 +102,7 @@ fn run_test(workspace: &Workspace, binary: &Binary, full: &str, long: bool) -> R
     Ok(Outcome::of(&stdout, done.status.success(), begun.elapsed()))
 }
 
-/// Runs something long, and prints from time to time for how long it has run.
+/// Calls a long-running function, and prints its running time at intervals.
 fn reporting_progress<T>(begun: Instant, what: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         let (over, is_over) = mpsc::channel::<()>();

@@ -1,4 +1,4 @@
-//! A Rust toolchain that can compile for `wasm32-unknown-unknown`.
+//! Rust toolchain that can compile for `wasm32-unknown-unknown`.
 
 use std::{
     env, fs,
@@ -14,10 +14,12 @@ use crate::{debian::Apt, terminal, workspace::Workspace};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Long enough for a slow line (the target is some 20 MB), short enough to notice a network that answers nothing.
+/// Time limit of a download: long enough for a slow line (the target is some 20 MB), short enough to notice a network
+/// that does not answer.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(180);
 
-/// Compiler of the components. `XENPLUG_WASM_TOOLCHAIN=rustup` or `=debian` decides; by default the one that works.
+/// Compiler of the components. `XENPLUG_WASM_TOOLCHAIN=rustup` or `=debian` selects it; by default it is the first that
+/// works.
 pub(crate) enum Toolchain {
     /// The toolchain that runs xtask, which has the target: rustup's, or a distribution's.
     Own,
@@ -60,7 +62,7 @@ impl Toolchain {
         }
     }
 
-    /// A cargo that compiles for the target.
+    /// Returns a cargo command that compiles for the target.
     pub(crate) fn cargo(&self, workspace: &Workspace) -> Command {
         let mut cargo = match self {
             Self::Own => workspace.cargo(),
@@ -86,7 +88,7 @@ impl Toolchain {
             .current_dir(&workspace.root)
             .args(["target", "add", TARGET])
             .spawn();
-        within(DOWNLOAD_LIMIT, rustup.context("this machine has no rustup")?)?;
+        within(DOWNLOAD_LIMIT, rustup.context("the host has no rustup")?)?;
         if !holds_core(Path::new(folder.trim())) {
             bail!("rustup has another toolchain than the one in use");
         }
@@ -96,7 +98,7 @@ impl Toolchain {
     fn debian(workspace: &Workspace) -> Result<Self> {
         terminal::step(&format!("Fetch a compiler for {TARGET} from Debian"));
         let folder = workspace.target.join("rust-web");
-        Apt::of_machine(workspace)?.unpack(
+        Apt::of_host(workspace)?.unpack(
             &["rustc-web", "cargo-web", "rust-web-src", "lld"],
             |_| false,
             &folder,
@@ -106,7 +108,8 @@ impl Toolchain {
     }
 }
 
-/// Debian builds no standard library for the target: cargo makes it, an unstable feature.
+/// Returns Debian's cargo. Debian ships no compiled standard library for the target, so cargo compiles it by an
+/// unstable feature.
 fn debian_cargo(workspace: &Workspace, folder: &Path) -> Command {
     let mut cargo = Command::new(folder.join("usr/bin/cargo"));
     cargo
@@ -119,7 +122,7 @@ fn debian_cargo(workspace: &Workspace, folder: &Path) -> Command {
             folder.join("usr/bin/wasm-ld"),
         )
         .args(["-Zbuild-std=std,panic_abort"]);
-    // These are rustup's, of the toolchain that runs xtask.
+    // rustup sets these for the toolchain that runs xtask.
     for name in [
         "RUSTUP_TOOLCHAIN",
         "CARGO",
@@ -132,7 +135,7 @@ fn debian_cargo(workspace: &Workspace, folder: &Path) -> Command {
     cargo
 }
 
-/// The library folders of the unpacked packages: `usr/lib/<triple>`, and LLVM's own.
+/// Returns the library folders of the unpacked packages: `usr/lib/<triple>`, and LLVM's own.
 fn library_path(folder: &Path) -> std::ffi::OsString {
     let mut folders = Vec::new();
     for parent in [folder.join("usr/lib"), folder.join("lib")] {
@@ -155,7 +158,7 @@ fn holds_core(folder: &Path) -> bool {
     })
 }
 
-/// Waits for a command, and ends it when its time is over.
+/// Waits for a command, and kills it after the time limit.
 fn within(limit: Duration, mut child: Child) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -165,7 +168,7 @@ fn within(limit: Duration, mut child: Child) -> Result<()> {
             None if start.elapsed() > limit => {
                 child.kill()?;
                 child.wait()?;
-                bail!("rustup was still at it after {} s", limit.as_secs());
+                bail!("rustup did not finish in {} s", limit.as_secs());
             }
             None => thread::sleep(Duration::from_millis(100)),
         }

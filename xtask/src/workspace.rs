@@ -1,4 +1,4 @@
-//! Where things are, and what cargo does with them. Everything native is built in one profile, so that wasmtime is
+//! Paths of the workspace, and its builds by cargo. Everything native is built in one profile, so that wasmtime is
 //! compiled once.
 
 use std::{
@@ -15,8 +15,8 @@ use crate::{
     terminal,
 };
 
-/// The handlers that are shipped, by the name of their package.
-pub(crate) const HANDLERS: &[&str] = &[
+/// Packages of the plugins that are shipped.
+pub(crate) const SHIPPED_PLUGINS: &[&str] = &[
     "phy",
     "qdisk",
     "block-dummy",
@@ -36,12 +36,12 @@ const TEST_PROGRAMS: &[&str] = &["xenplug-bench", "xenplug-tests", "xenstored-pr
 /// Libraries that only tests use.
 const TEST_LIBRARIES: &[&str] = &["xenplug-properties", "xenplug-store-server"];
 
-/// Packages that exist to be components. A native build of them serves their unit tests alone.
+/// Returns the packages that become components. A native build of them serves only their unit tests.
 pub(crate) fn wasm_packages() -> impl Iterator<Item = &'static str> {
-    HANDLERS.iter().copied().chain(["xenplug-guests"])
+    SHIPPED_PLUGINS.iter().copied().chain(["xenplug-guests"])
 }
 
-/// The checkout that xtask was built from.
+/// Checkout that xtask was built from.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
@@ -53,7 +53,7 @@ impl Workspace {
             .parent()
             .context("xtask's folder has no parent")?
             .to_path_buf();
-        // As cargo reads it: relative to where it was started.
+        // cargo takes a relative path from its working directory.
         let target = match env::var_os("CARGO_TARGET_DIR") {
             Some(folder) => std::path::absolute(folder)?,
             None => root.join("target"),
@@ -61,12 +61,12 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
-    /// Where the finished components go.
+    /// Returns the folder of the finished components.
     pub(crate) fn plugins(&self) -> PathBuf {
         self.target.join("plugins")
     }
 
-    /// The cargo that runs xtask.
+    /// Returns a command of the cargo that runs xtask.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
         cargo.current_dir(&self.root);
@@ -79,9 +79,9 @@ impl Workspace {
         terminal::run(&mut self.build_test_programs())
     }
 
-    /// A build of all shipped binaries. It has no packages for tests: cargo unites the features that the packages of one
-    /// build ask for, and those of tests are not for shipped binaries. It has all others, so that every build of some of
-    /// these binaries has the same features, and wasmtime is compiled once.
+    /// Returns a build of all shipped binaries. It leaves out the packages for tests: cargo unites the features of all
+    /// packages of a build, and shipped binaries must not have those of tests. It contains all others, so that every
+    /// build of some of these binaries has the same features, and wasmtime is compiled once.
     pub(crate) fn build_shipped(&self) -> Command {
         let mut cargo = self.cargo();
         cargo.args(["build", "--release", "--workspace"]);
@@ -94,7 +94,7 @@ impl Workspace {
         cargo
     }
 
-    /// A build of the programs that only tests, the demo and benchmarks run.
+    /// Returns a build of the programs that only tests, the demo and benchmarks run.
     pub(crate) fn build_test_programs(&self) -> Command {
         let mut cargo = self.cargo();
         cargo.args(["build", "--release"]);
@@ -104,7 +104,7 @@ impl Workspace {
         cargo
     }
 
-    /// `cargo test` with these arguments, in the root of a release.
+    /// Runs `cargo test` with these arguments, in the root of a release.
     pub(crate) fn test(&self, release: Release, arguments: &[String]) -> Result<()> {
         terminal::step("Run the tests");
         let mut cargo = self.test_command();
@@ -117,26 +117,27 @@ impl Workspace {
         terminal::run(self.with_parts(cargo.arg("--no-fail-fast").args(arguments)))
     }
 
-    /// `cargo test` for all packages. The guests are all examples and no test: natively they would only be linked.
+    /// Returns `cargo test` for all packages except the guests, which have no tests: a native build would only link
+    /// them.
     pub(crate) fn test_command(&self) -> Command {
         let mut cargo = self.cargo();
         cargo.args(["test", "--release", "--workspace", "--exclude", "xenplug-guests"]);
         cargo
     }
 
-    /// Runs one of the binaries that `build_binaries` built, on the machine's own root.
+    /// Runs one of the binaries that `build_binaries` built, in the host's own root.
     pub(crate) fn run_binary(&self, name: &str, arguments: &[String]) -> Result<()> {
         let mut binary = Command::new(self.target.join("release").join(name));
         terminal::run(self.with_parts(binary.args(arguments)))
     }
 
-    /// The same in the Debian root, where there is one.
+    /// Runs one of the binaries in the Debian root, or in the host's own where that root could not be fetched.
     pub(crate) fn run_binary_in_root(&self, name: &str, arguments: &[String]) -> Result<()> {
         let mut binary = self.command_in(roots::PRIMARY, &self.target.join("release").join(name))?;
         terminal::run(self.with_parts(binary.args(arguments)))
     }
 
-    /// A command in the root of a release, or on the machine's own where that root could not be fetched.
+    /// Returns a command in the root of a release, or in the host's own where that root could not be fetched.
     pub(crate) fn command_in(&self, release: Release, program: &Path) -> Result<Command> {
         Ok(match self.enter(release)? {
             Some(enter) => {
@@ -148,8 +149,8 @@ impl Workspace {
         })
     }
 
-    /// The words that, before a program and its arguments, run it in the root of a release; `None` where that root could
-    /// not be fetched.
+    /// Returns the command line to put before a program so that it runs in the root of a release; `None` where that
+    /// root could not be fetched.
     fn enter(&self, release: Release) -> Result<Option<Vec<String>>> {
         let root = roots::folder(self, release);
         if !root.is_dir() {
@@ -174,7 +175,7 @@ impl Workspace {
         Ok(Some(words))
     }
 
-    /// Tells a program where the components are, and the parts for real Xen if they could be fetched.
+    /// Sets the variables for the folder of the components, and for the parts of real Xen if they could be fetched.
     pub(crate) fn with_parts<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("XENPLUG_PLUGINS", self.plugins());
         let xen = roots::xen_folder(self);

@@ -1,8 +1,8 @@
-//! `xenplug-componentize WIT MODULE COMPONENT`: makes a component of a core module, and prints what it imports.
+//! `xenplug-componentize WIT MODULE COMPONENT`: makes a component of a core module, and prints its imports.
 //!
-//! It is a program of its own so that `cargo xtask` starts at once: these crates take long to compile, and the workspace
+//! It is a separate program so that `cargo xtask` starts at once: its crates take long to compile, and the workspace
 //! shares them with wasmtime.
-#![allow(clippy::print_stdout, reason = "xtask reads the imports there")]
+#![allow(clippy::print_stdout, reason = "xtask reads the imports from standard output")]
 
 use std::{env, fs, path::Path};
 
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Reads a module. One in WebAssembly text gets what wit-bindgen adds for Rust: the world that it is for.
+/// Reads a module. A module in WebAssembly text gets the world of plugins, as wit-bindgen adds it for Rust.
 fn read(wit: &Path, module: &Path) -> Result<Vec<u8>> {
     if module.extension().is_none_or(|extension| extension != "wat") {
         return Ok(fs::read(module)?);
@@ -40,7 +40,7 @@ fn read(wit: &Path, module: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Lists a component's imports: the manifest that the operator grants. Interfaces of types alone grant nothing.
+/// Lists a component's imports, which the operator grants. Interfaces of types alone grant nothing.
 fn imports(component: &[u8]) -> Result<Vec<String>> {
     let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
         bail!("not a component");
@@ -52,12 +52,12 @@ fn imports(component: &[u8]) -> Result<Vec<String>> {
     Ok(imports.map(|(key, _)| resolve.name_world_key(key)).collect())
 }
 
-/// Writes a file unless it has these bytes already, so that the daemon's compiled copy of it stays valid.
+/// Writes a file unless it has these bytes already, so that the daemon's cached copy stays valid.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    let folder = path.parent().context("a component goes into a folder")?;
+    let folder = path.parent().context("the component's path has no folder")?;
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let partial = path.with_extension("partial");
     fs::write(&partial, bytes).with_context(|| format!("write {}", partial.display()))?;

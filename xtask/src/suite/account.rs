@@ -1,4 +1,4 @@
-//! How the test programs ended, and what they took.
+//! Results and times of the test programs.
 
 use std::{fs, process::ExitStatus, time::Duration};
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::terminal;
 
-/// How many of the slowest programs are listed.
+/// Number of the slowest programs that are listed.
 const LISTED: usize = 15;
 
-/// One test program's run.
+/// Run of a test program.
 #[derive(Debug)]
 pub(super) struct Run {
     name: String,
@@ -32,7 +32,7 @@ impl Run {
         }
     }
 
-    /// Reads a line of output: `test result: ok. 3 passed; 0 failed; ...` counts.
+    /// Reads a line of output, and counts the tests of `test result: ok. 3 passed; 0 failed; ...`.
     pub(super) fn read(&mut self, line: &str) {
         let Some((_, counts)) = line.split_once("test result: ") else {
             return;
@@ -52,7 +52,7 @@ impl Run {
     }
 }
 
-/// All runs.
+/// Runs of all test programs.
 #[derive(Default)]
 pub(super) struct Account(Vec<Run>);
 
@@ -80,7 +80,7 @@ impl Account {
         terminal::step(&self.summary(took));
     }
 
-    /// The closing line.
+    /// Returns the closing line.
     fn summary(&self, took: Duration) -> String {
         let sum = |of: fn(&Run) -> u64| self.0.iter().map(of).sum::<u64>();
         let word = if self.succeeded() { "Passed" } else { "FAILED" };
@@ -97,7 +97,7 @@ impl Account {
         self.0.iter().all(|run| run.succeeded)
     }
 
-    /// An error if one failed.
+    /// Fails if a test program failed.
     pub(super) fn result(&self) -> Result<()> {
         if !self.succeeded() {
             bail!("tests failed");
@@ -106,7 +106,7 @@ impl Account {
     }
 }
 
-/// The processor time of all ended children (`cutime` and `cstime` in proc(5), in ticks of 10 ms).
+/// Returns the processor time of all ended children (`cutime` and `cstime` in proc(5), in ticks of 10 ms).
 pub(super) fn processor_time() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat")?;

@@ -1,5 +1,5 @@
 //! Table of the fault suite's results.
-#![allow(clippy::print_stdout, reason = "the table is what was asked for")]
+#![allow(clippy::print_stdout, reason = "the table is the task's output")]
 
 use std::{fmt, iter::Sum, time::Duration};
 
@@ -105,7 +105,7 @@ impl Row {
     }
 }
 
-/// Writes it to standard output. A test that stands in several rows is counted in each, and once in `tests`.
+/// Prints the table. A test that is in several rows counts in each, and once in `tests`.
 pub(super) fn show(rows: &[Row], tests: Vec<Outcome>, as_json: bool) {
     if as_json {
         println!("{:#}", Value::from(rows.iter().map(Row::json).collect::<Vec<_>>()));
