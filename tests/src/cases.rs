@@ -10,9 +10,9 @@ use anyhow::{Error, Result, bail};
 /// Number of cases to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// As many as CI has time for.
+    /// Subset that CI has time for.
     Short,
-    /// All, or far more: `cargo xtask trials --long`.
+    /// All cases, or more random ones: `cargo xtask trials --long`.
     Long,
 }
 

@@ -46,7 +46,7 @@ pub enum Side {
 }
 
 impl BackendIn {
-    /// Both, in the order of the table.
+    /// All places, in the order of the table.
     pub const ALL: [Self; 2] = [Self::DriverDomain, Self::Dom0];
 
     /// Returns its name in scripts and on the command line.
@@ -59,7 +59,7 @@ impl BackendIn {
 }
 
 impl Side {
-    /// Both, in the order of the table.
+    /// All sides, in the order of the table.
     pub const ALL: [Self; 2] = [Self::Theirs, Self::Ours];
 
     /// Returns its name in scripts and on the command line.

@@ -9,7 +9,7 @@ const TASKS: [(&str, &str, &str); 9] = [
     (
         "setup",
         "",
-        "Fetches what building and testing need and is missing: the wasm target, Debian's Xen tools",
+        "Fetches what is missing to build and test: the wasm target, Debian's Xen tools",
     ),
     (
         "components",

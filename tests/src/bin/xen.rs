@@ -10,7 +10,7 @@ use xenplug_tests::xen::{self, BackendIn, Side};
 
 /// Runs scenarios on real Xen under emulation: in a driver domain and in dom0, with the originals and with Xenplug.
 ///
-/// A scenario is a shell script in tests/xen/scenarios. The logs of each boot (consoles, store trace, daemon) stay in
+/// A scenario is a shell script in tests/xen/scenarios. The logs of each boot (consoles, store trace, daemon) are in
 /// target/xen/PLACE-SIDE.
 #[derive(Parser)]
 #[command(name = "cargo xtask xen", bin_name = "cargo xtask xen")]

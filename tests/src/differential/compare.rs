@@ -124,7 +124,7 @@ pub fn compare_all(lab: &Lab, cases: &[Case]) -> Result<()> {
     let texts: Vec<String> = failures.into_iter().map(|(_, text)| text).collect();
     ensure!(
         texts.is_empty(),
-        "{} of {} cases are not as their table says\n{}",
+        "{} of {} cases deviate from their table\n{}",
         texts.len(),
         cases.len(),
         texts.join("\n")

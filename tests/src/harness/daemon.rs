@@ -1,4 +1,4 @@
-//! The daemon as a process: starts it with a configuration, waits until it serves, queries and ends it.
+//! Process of the daemon: starts it with a configuration, waits until it serves, queries it and ends it.
 
 use std::{
     collections::BTreeMap,
