@@ -7,7 +7,6 @@
 //!
 //! Not compared are the texts of `hotplug-error`, which differ, and the daemon's journal and log, which have no
 //! counterpart.
-//! and its log.
 
 mod case;
 mod compare;

@@ -5,7 +5,6 @@
 //! scenarios on real Xen, [`syscall_injector`] faults at single system calls, [`readme`] the README's commands,
 //! [`cases`] the counter of a test's cases, [`loud`] output past the test runner. The harness shares no code with the
 //! daemon, so that a mistake in one does not hide a mistake in the other.
-//! of the one must not hide in the other.
 
 pub mod cases;
 pub mod demo;
