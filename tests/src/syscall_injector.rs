@@ -159,7 +159,7 @@ struct Tracer {
 }
 
 impl Tracer {
-    /// Acts on each thread. Skips threads that have just ended.
+    /// Acts on each thread. Skips threads that have just ended, or that this thread does not trace.
     fn each_thread(&self, act: impl Fn(pid_t) -> io::Result<()>) -> io::Result<()> {
         for entry in fs::read_dir(format!("/proc/{}/task", self.process))? {
             let thread = entry?.file_name().to_string_lossy().parse::<pid_t>();

@@ -247,7 +247,7 @@ fn watches(store: &mut Store, socket: &Path) -> Result<Facts> {
     // The watches of the played kernel do not count, because a test may stop it.
     all.retain(|watch| !watch.iter().any(|word| word == kernel::TOKEN));
     let mut counts = BTreeMap::<String, usize>::new();
-    // Tokens of libxenstore's clients look like paths. They are counted too, which does no harm.
+    // Tokens of libxenstore's clients look like paths. They distinguish watches too, so they are counted.
     for path in all.into_iter().flatten().filter(|word| word.starts_with(['/', '@'])) {
         *counts.entry(path).or_default() += 1;
     }
