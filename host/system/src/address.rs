@@ -26,7 +26,7 @@ pub struct Prefix {
     pub length: u8,
 }
 
-/// Why a text is not what it should be, in words that end a sentence which begins with the text's name.
+/// Reason why a text cannot be parsed. The message continues a sentence that starts with the parameter's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// An empty name.
@@ -40,18 +40,18 @@ pub enum ParseError {
         "{0:?} cannot be the name of a network interface: \"/\", \":\", white space and control characters are not allowed in it, nor are \".\" and \"..\""
     )]
     NameForm(String),
-    /// Not six pairs of hexadecimal digits.
+    /// A text that is not six pairs of hexadecimal digits.
     #[error(
         "{0:?} is not a hardware address, which is six pairs of hexadecimal digits with colons such as 00:16:3e:12:34:56"
     )]
     Mac(String),
-    /// Not an address, or a length that is too large for it.
+    /// A text that is no address, or a length that is too large for it.
     #[error("{0:?} is not an IP address, or one with a prefix length such as 10.0.0.0/24 or 2001:db8::/64")]
     Prefix(String),
 }
 
 impl ParseError {
-    /// The error, as that of the parameter `key`.
+    /// Converts to the error of the parameter `key`.
     pub fn of(&self, key: &'static str) -> Error {
         Error::Invalid {
             key,
@@ -157,7 +157,7 @@ impl fmt::Display for Mac {
 }
 
 impl Prefix {
-    /// The address alone: 32 or 128 bits.
+    /// Returns the prefix of one address: 32 or 128 bits.
     pub fn host(address: IpAddr) -> Self {
         Self {
             address,
@@ -165,7 +165,7 @@ impl Prefix {
         }
     }
 
-    /// The same with the bits after the prefix cleared: 10.0.0.0/24 of 10.0.0.7/24.
+    /// Clears the bits after the prefix: 10.0.0.0/24 for 10.0.0.7/24.
     #[must_use]
     pub fn network(self) -> Self {
         let spare = u32::from(bits(self.address).saturating_sub(self.length));
@@ -179,7 +179,7 @@ impl Prefix {
         }
     }
 
-    /// Tells whether an address is within.
+    /// Tells whether an address is within the prefix.
     pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && Self { address, ..self }.network() == self.network()
     }
@@ -199,7 +199,7 @@ impl FromStr for Prefix {
         };
         let address: IpAddr = address.parse().map_err(|_| refused())?;
         let length = match length {
-            // The standard library would take "+8" too.
+            // The standard library would accept "+8" too.
             Some(length) if !length.bytes().all(|digit| digit.is_ascii_digit()) => return Err(refused()),
             Some(length) => length
                 .parse()
@@ -237,7 +237,7 @@ fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The beginning of a text that may be of any length, for a message.
+/// Cuts a text to 40 characters, so that a guest cannot make a message long.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -11,10 +11,10 @@ use crate::{
     grant::{Access, BlockGrant},
 };
 
-/// An open file or block device: a number for as long as it is open, and the facts of its descriptor.
+/// An open file or block device: its handle, and the facts of its descriptor.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Which one, for [`Block::close`].
+    /// Handle for [`Block::close`], valid while the source is open.
     pub id: u64,
     /// Facts from its descriptor.
     pub facts: SourceFacts,
@@ -23,19 +23,19 @@ pub struct Source {
 /// Facts about a source, read from its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFacts {
-    /// Identity that no other source has.
+    /// Identity, which no other source has.
     pub identity: SourceIdentity,
-    /// The path without symbolic links.
+    /// Path without symbolic links.
     pub path: PathBuf,
     /// Size in bytes.
     pub size: u64,
-    /// For a block device: the kernel's sequence number of the disk.
+    /// The kernel's sequence number of the disk, for a block device.
     pub diskseq: Option<u64>,
     /// A block device set read-only, or a file that nobody may write.
     pub read_only: bool,
 }
 
-/// Identity of a source, whatever path names it: symbolic and hard links lead to the same.
+/// Identity of a source. All symbolic and hard links to a file have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SourceIdentity {
     /// A regular file.
@@ -61,13 +61,13 @@ pub struct LoopOptions {
     pub read_only: bool,
     /// Bypass the page cache.
     pub direct_io: bool,
-    /// Owner, at most 63 bytes: kept by the kernel in `lo_file_name`, so that a loop device attached just before
-    /// a crash can be found again by [`Block::find_loops`].
+    /// Owner, at most 63 bytes. The kernel stores it in `lo_file_name`, so that [`Block::find_loops`] finds a loop
+    /// device that was attached just before a crash.
     pub tag: String,
 }
 
 impl LoopOptions {
-    /// An error unless a source that was opened that way can be attached like this.
+    /// Returns an error unless a source opened with this access can be attached with these options.
     pub(crate) fn check(&self, source: &SourceFacts, opened: Access) -> Result<(), Error> {
         let path = source.path.display();
         if !matches!(source.identity, SourceIdentity::File { .. }) {
@@ -89,8 +89,8 @@ impl LoopOptions {
 }
 
 impl LoopDevice {
-    /// Tells whether it is the recorded device. Its sequence number may differ: a daemon may have attached it anew,
-    /// and ended before it could record that.
+    /// Tells whether this is the recorded device. The sequence number may differ: an earlier daemon may have attached
+    /// the device again, and crashed before it recorded that.
     pub(crate) fn is(&self, recorded: &Self) -> bool {
         self.backing == recorded.backing
             && self.options.tag == recorded.options.tag
@@ -98,7 +98,7 @@ impl LoopDevice {
     }
 }
 
-/// A loop device of ours.
+/// A loop device that the daemon attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoopDevice {
     /// `N` of `/dev/loopN`.
@@ -107,51 +107,51 @@ pub struct LoopDevice {
     pub major: u32,
     /// Minor number.
     pub minor: u32,
-    /// The kernel's sequence number of this use of it (it changes when the loop device is set up anew).
+    /// The kernel's sequence number of this attachment. The next attachment of the loop device has another one.
     pub diskseq: Option<u64>,
-    /// The file behind it.
+    /// Backing file.
     pub backing: SourceIdentity,
-    /// Path of that file when the device was attached.
+    /// Path of the backing file when the device was attached.
     pub backing_path: PathBuf,
-    /// Options that it was attached with.
+    /// Options of the attachment.
     pub options: LoopOptions,
 }
 
 /// Files, block devices and loop devices.
 ///
-/// Loop devices are set up with autoclear and a descriptor held in here, so that the kernel itself takes down what a
-/// crash leaves behind, and keeps what blkback has open.
+/// Loop devices have autoclear set, and the implementation holds a descriptor of each. After a crash the kernel thus
+/// clears those that nobody uses, and keeps those that blkback has open.
 pub trait Block: Send + Sync {
-    /// Opens a path within the grant, without following anything that leads out of it.
+    /// Opens a path within the grant. Follows no link that leads out of it.
     fn open(&self, grant: &BlockGrant, path: &str, access: Access) -> Result<Source, Error>;
 
-    /// Closes a source. One that is not open is no error.
+    /// Closes a source. A source that is not open is no error.
     fn close(&self, source: u64);
 
-    /// Names another user of a source on this host: a mount point, a loop device that is not one of `ours`.
-    /// With `Access::ReadOnly`, read-only mounts do not count.
+    /// Names another user of a source on this host: a mount point, or a loop device that is not among `ours`. With
+    /// `Access::ReadOnly`, read-only mounts do not count.
     fn used_by(&self, source: &Source, access: Access, ours: &[u32]) -> Result<Option<String>, Error>;
 
     /// Attaches a free loop device to a source that is a file, and holds its descriptor.
     fn attach_loop(&self, grant: &BlockGrant, source: &Source, options: &LoopOptions) -> Result<LoopDevice, Error>;
 
-    /// Takes hold again, after a restart, of a loop device that was attached before: verifies that it is the same
-    /// (backing file and tag), and holds its descriptor. If the kernel has cleared it meanwhile, and its number is free
-    /// and its file is still there, attaches it anew under the same number. `Ok(None)` if it is gone for good.
+    /// Adopts a loop device that an earlier daemon attached: verifies that backing file and tag are the same, and holds
+    /// a descriptor of it. If the kernel has cleared the device, attaches the file again under the same number. Returns
+    /// `Ok(None)` if the number is in use or the file is gone.
     fn adopt_loop(&self, grant: &BlockGrant, device: &LoopDevice) -> Result<Option<LoopDevice>, Error>;
 
-    /// The loop devices whose tag begins so, held by us or by others.
+    /// Returns all loop devices of the host whose tag begins with `tag`.
     fn find_loops(&self, tag: &str) -> Result<Vec<LoopDevice>, Error>;
 
-    /// Lets a loop device of ours go: it disappears now, or when its last user closes it. One that is gone, or that is
-    /// no longer the same, is left alone, and is no error.
+    /// Detaches a loop device: the kernel clears it now, or when its last user closes it. A device that is gone, or
+    /// that is attached to something else by now, is no error.
     fn detach_loop(&self, device: &LoopDevice) -> Result<(), Error>;
 }
 
-/// The most that Linux takes for a path, with its NUL (include/uapi/linux/limits.h, `PATH_MAX`).
+/// Maximum length of a path with its NUL (include/uapi/linux/limits.h).
 const PATH_MAX: usize = 4096;
 
-/// The absolute path that a request means: itself, or what lies below /dev (`expand_dev` of Xen's block script).
+/// Returns the absolute path for a `params` node. A relative path is below /dev (`expand_dev` of Xen's block script).
 pub(crate) fn absolute(wanted: &str) -> Result<PathBuf, Error> {
     if wanted.is_empty() {
         return Err(Error::params("is empty"));

@@ -1,4 +1,4 @@
-//! Calls of helper programs as they are granted and kept in a journal.
+//! Granted calls of helper programs, as a journal records them.
 
 use std::{
     collections::BTreeMap,
@@ -8,12 +8,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A call of a helper that was granted: kept in a journal, it can be made when the grant is another.
+/// A granted call of a helper. A journal records it, so that it can be made after the grant has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Command {
-    /// The name it was granted under.
+    /// Name of the helper in the grant.
     pub helper: String,
-    /// The program, an absolute path.
+    /// Absolute path of the program.
     pub program: PathBuf,
     /// Arguments of the program.
     pub arguments: Vec<String>,
@@ -26,13 +26,13 @@ impl fmt::Display for Command {
     }
 }
 
-/// The variables that a hook finds in its environment.
+/// Environment variables of a hook.
 pub type Variables = BTreeMap<String, String>;
 
 /// Program that runs a hook with variables besides those that every helper has (coreutils).
 const ENV: &str = "/usr/bin/env";
 
-/// A call of a hook: it is the helper of its file's name.
+/// Returns the call of a hook, with its file name as the name of the helper.
 pub fn hook(program: &Path, variables: &Variables) -> Command {
     let mut arguments: Vec<String> = variables
         .iter()

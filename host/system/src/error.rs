@@ -1,8 +1,9 @@
-//! Failure of a call on the host: one error for every trait, whose cases say whose fault it is.
+//! Error of a call on the host, shared by all traits. Its variants distinguish the operator's, the toolstack's and the
+//! kernel's part.
 
 use rustix::io::Errno;
 
-/// Failure of a call on the host. The message is one line, fit for `hotplug-error`.
+/// Error of a call on the host. The message is one line, fit for `hotplug-error`.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// The operator has not granted it.
@@ -11,18 +12,18 @@ pub enum Error {
     /// A malformed or unusable parameter.
     #[error("{key}: {cause}")]
     Invalid {
-        /// Which parameter, by the name of its node: `params`, `vifname`, `mac`.
+        /// Node name of the parameter: `params`, `vifname`, `mac`.
         key: &'static str,
         /// Reason.
         cause: String,
     },
-    /// It does not exist, or no longer.
+    /// A file, device, interface or program that does not exist, or no longer.
     #[error("{0}")]
     NotFound(String),
-    /// Something else uses it.
+    /// A file, device or name that something else uses.
     #[error("{0}")]
     Busy(String),
-    /// The kernel refused: what was tried, and its error.
+    /// A refusal by the kernel: the failed action and the kernel's error.
     #[error("{what}: {source_text}")]
     Kernel {
         /// Action that failed, such as `attach /dev/loop3`.
@@ -35,7 +36,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kernel refused `what`.
+    /// Returns the error of the kernel for the action `what`.
     pub(crate) fn kernel(what: impl Into<String>, errno: Errno) -> Self {
         Self::Kernel {
             what: what.into(),
@@ -56,7 +57,7 @@ impl Error {
         }
     }
 
-    /// An unusable `params`.
+    /// Returns the error of an unusable `params`.
     pub(crate) fn params(cause: impl Into<String>) -> Self {
         Self::Invalid {
             key: "params",
@@ -65,7 +66,7 @@ impl Error {
     }
 }
 
-/// The C library's words, without the number that the standard library adds.
+/// Returns the C library's text, without the number that the standard library adds.
 fn errno_text(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     match text.rsplit_once(" (os error ") {

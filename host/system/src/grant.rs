@@ -1,18 +1,18 @@
-//! Grants of the operator to a plugin: proofs that the platform's calls take, and that only the configuration can make.
+//! Grants of the operator to a plugin. The platform's calls take them, and only the configuration can make them.
 //!
-//! A grant is made from the operator's configuration, with the [`Operator`] token that stands for it. A test over the
-//! sources keeps the places that name `Operator::of_configuration` few: the daemon's configuration, and tests.
+//! The constructors take an [`Operator`] token. A test over the sources allows `Operator::of_configuration` in the
+//! daemon's configuration and in tests only.
 
 use std::path::{Path, PathBuf};
 
 use crate::{Error, address::Prefix, command::Command};
 
-/// Stands for the operator. Whoever holds it may make grants.
+/// Token of the operator, which permits its holder to make grants.
 #[derive(Debug)]
 pub struct Operator(());
 
 impl Operator {
-    /// The operator, as the author of a configuration file that only root can write.
+    /// Returns the token, for the reader of a configuration file that only root can write.
     pub fn of_configuration() -> Self {
         Self(())
     }
@@ -21,31 +21,31 @@ impl Operator {
 /// Access to a file or a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Access {
-    /// Reads only: `"ro"` in the configuration.
+    /// Read access: `"ro"` in the configuration.
     #[serde(rename = "ro")]
     ReadOnly,
-    /// Reads and writes: `"rw"`.
+    /// Read and write access: `"rw"`.
     #[serde(rename = "rw")]
     ReadWrite,
 }
 
-/// A file or directory, and everything below it; with a `*` in the path's last component, all whose names fit, such as
+/// A file, or a directory with everything below it. A `*` in the last component of the path matches any name, as in
 /// `/dev/nbd*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathRule {
-    /// An absolute path.
+    /// Absolute path.
     pub path: PathBuf,
     /// Access that the rule allows.
     pub access: Access,
 }
 
 impl PathRule {
-    /// Pattern that the last component of the path has to match, if it is one.
+    /// Returns the last component of the path if it is a pattern.
     fn pattern(&self) -> Option<&str> {
         self.path.file_name()?.to_str().filter(|name| name.contains('*'))
     }
 
-    /// The directory in which to look: links on the way to it are the operator's.
+    /// Returns the directory to resolve paths in. The operator is responsible for links in its own path.
     pub(crate) fn directory(&self) -> &Path {
         match (self.pattern(), self.path.parent()) {
             (Some(_), Some(parent)) => parent,
@@ -53,7 +53,8 @@ impl PathRule {
         }
     }
 
-    /// Rest of a path below the rule's directory, of which `directory` is a name, if the rule covers the path.
+    /// Returns the rest of a path below `directory`, which is a name of the rule's directory, if the rule covers the
+    /// path.
     pub(crate) fn rest<'p>(&self, directory: &Path, path: &'p Path) -> Option<&'p Path> {
         let rest = path.strip_prefix(directory).ok()?;
         let Some(pattern) = self.pattern() else {
@@ -64,12 +65,12 @@ impl PathRule {
     }
 }
 
-/// A name, or the beginning of one with `*` at its end.
+/// A name, or a prefix of names that ends in `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern(pub String);
 
 impl NamePattern {
-    /// Tells whether a name matches.
+    /// Tells whether the pattern matches a name.
     pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),
@@ -78,17 +79,17 @@ impl NamePattern {
     }
 }
 
-/// A helper program and what it may be started with.
+/// A helper program and the arguments that it may be started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelperRule {
-    /// The name by which plugins call it.
+    /// Name by which plugins call it.
     pub name: String,
-    /// The program, an absolute path.
+    /// Absolute path of the program.
     pub path: PathBuf,
-    /// A pattern for each argument, `*` standing for any run of characters but `/` and control characters. The last one
-    /// may be `...`: any number of arguments more, each like the pattern before it. A pattern that begins with `*` does
-    /// not match an argument that begins with `-`: what was granted as a value cannot become an option. No `*` stands
-    /// for the path component `..`.
+    /// A pattern for each argument, in which `*` matches any run of characters but `/` and control characters. The last
+    /// one may be `...`, for any number of further arguments that match the pattern before it. A pattern that begins
+    /// with `*` matches no argument that begins with `-`, so that a value cannot become an option. No `*` matches the
+    /// path component `..`.
     pub args: Vec<String>,
 }
 
@@ -112,11 +113,10 @@ impl HelperRule {
     }
 }
 
-/// Files and block devices within these rules, and loop devices on them.
+/// Grant of files and block devices, and of loop devices on them.
 ///
-/// Links in a rule's own path are followed, as the operator wrote it; what a link within it leads to must be within a
-/// rule as well. Of several rules for a path the most specific one counts, so that a directory of images may hold a
-/// read-only one.
+/// Links in a rule's own path are followed, as the operator wrote it. The target of a link below it must be within a
+/// rule as well. The most specific rule for a path counts, so that a directory of images may contain a read-only one.
 #[derive(Clone, Debug)]
 pub struct BlockGrant {
     rules: Vec<PathRule>,
@@ -129,7 +129,7 @@ impl BlockGrant {
         Self { rules, loops }
     }
 
-    /// The most specific rule for a path, and the rest of the path below the rule's.
+    /// Returns the most specific rule for a path, and the rest of the path below the rule's.
     pub(crate) fn rule<'g, 'p>(&'g self, path: &'p Path) -> Option<(&'g PathRule, &'p Path)> {
         self.rules
             .iter()
@@ -137,12 +137,11 @@ impl BlockGrant {
             .max_by_key(|(rule, _)| (rule.path.components().count(), rule.pattern().is_none()))
     }
 
-    /// All rules.
     pub(crate) fn rules(&self) -> &[PathRule] {
         &self.rules
     }
 
-    /// An error unless loop devices are granted.
+    /// Returns an error unless loop devices are granted.
     pub(crate) fn permit_loops(&self) -> Result<(), Error> {
         if self.loops {
             Ok(())
@@ -152,8 +151,8 @@ impl BlockGrant {
     }
 }
 
-/// The device's own link; bridges of these names to put it on, prefixes to route through it, and links whose addresses
-/// may be read.
+/// Grant of the device's own link, of bridges for it, of prefixes to route through it, and of links whose addresses may
+/// be read.
 #[derive(Clone, Debug)]
 pub struct NetworkGrant {
     bridges: Vec<NamePattern>,
@@ -171,13 +170,13 @@ impl NetworkGrant {
         }
     }
 
-    /// Grants routes to these prefixes and to what is within them, too.
+    /// Adds routes to these prefixes and to prefixes within them.
     #[must_use]
     pub fn with_routes(self, _: &Operator, routes: Vec<Prefix>) -> Self {
         Self { routes, ..self }
     }
 
-    /// Grants a look at the addresses of links by name, too.
+    /// Adds read access to the addresses of links by name.
     #[must_use]
     pub fn with_uplinks(self, _: &Operator, uplinks: Vec<NamePattern>) -> Self {
         Self { uplinks, ..self }
@@ -201,7 +200,7 @@ impl NetworkGrant {
     }
 }
 
-/// Rules for the device's own link.
+/// Grant of firewall rules for the device's own link.
 #[derive(Clone, Debug)]
 pub struct FirewallGrant(());
 
@@ -212,7 +211,7 @@ impl FirewallGrant {
     }
 }
 
-/// The hooks in a folder: programs that are run for each vif, as `/etc/xen/scripts/vif-post.d/*.hook` are.
+/// Grant of the hooks in a directory: programs run for each vif, like `/etc/xen/scripts/vif-post.d/*.hook`.
 #[derive(Clone, Debug)]
 pub struct HookGrant {
     folder: PathBuf,
@@ -220,7 +219,7 @@ pub struct HookGrant {
 }
 
 impl HookGrant {
-    /// Grants what the folder holds when a hook is run.
+    /// Grants the programs that are in the directory when hooks run.
     pub fn new(operator: &Operator, folder: PathBuf) -> Self {
         Self {
             folder,
@@ -228,18 +227,17 @@ impl HookGrant {
         }
     }
 
-    /// The authority to run what [`hook`](crate::process::hook) makes of them.
+    /// Returns the grant to run the commands that [`hook`](crate::process::hook) makes.
     pub fn process(&self) -> &ProcessGrant {
         &self.process
     }
 
-    /// The folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 }
 
-/// These helper programs.
+/// Grant of helper programs.
 #[derive(Clone, Debug)]
 pub struct ProcessGrant {
     helpers: Vec<HelperRule>,
@@ -255,7 +253,7 @@ impl ProcessGrant {
         }
     }
 
-    /// Grants no helper but those that a journal names, as they were granted once.
+    /// Grants the commands that a journal records, and no others: they were granted when they were recorded.
     pub fn to_release(_: &Operator) -> Self {
         Self {
             helpers: Vec::new(),
@@ -263,7 +261,7 @@ impl ProcessGrant {
         }
     }
 
-    /// A call of a helper, if it is granted.
+    /// Returns the call of a helper, or an error if it is not granted.
     pub fn command(&self, helper: &str, arguments: &[String]) -> Result<Command, Error> {
         Ok(Command {
             helper: helper.to_owned(),
@@ -272,7 +270,7 @@ impl ProcessGrant {
         })
     }
 
-    /// An error unless what was granted once is.
+    /// Returns an error unless recorded commands are granted.
     pub(crate) fn permit_recorded(&self, command: &Command) -> Result<(), Error> {
         if self.recorded {
             Ok(())
@@ -284,8 +282,8 @@ impl ProcessGrant {
         }
     }
 
-    /// The program that a helper's name stands for, if it may be started with these arguments. Several rules may name
-    /// the same helper.
+    /// Returns the program of a helper, or an error if no rule permits these arguments. Several rules may name the same
+    /// helper.
     pub(crate) fn program(&self, helper: &str, arguments: &[String]) -> Result<&Path, Error> {
         let mut rules = self.helpers.iter().filter(|rule| rule.name == helper).peekable();
         if rules.peek().is_none() {
@@ -310,7 +308,7 @@ fn argument_matches(pattern: &str, argument: &str) -> bool {
     text_matches(pattern, argument)
 }
 
-/// Tells whether a text matches the pattern, in which `*` stands for any run of characters but `/`.
+/// Tells whether a text matches the pattern, in which `*` matches any run of characters but `/`.
 fn text_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|beginning| text.strip_prefix(beginning)) else {
@@ -320,7 +318,7 @@ fn text_matches(pattern: &str, text: &str) -> bool {
     if parts.peek().is_none() {
         return rest.is_empty();
     }
-    // Each star takes as little as it can; the last part has to be the end.
+    // Each star matches as little as possible. The last part has to be the end of the text.
     while let Some(part) = parts.next() {
         let at = if parts.peek().is_none() {
             rest.len().checked_sub(part.len())

@@ -1,11 +1,11 @@
 //! Effects on the host that devices need: loop and block devices, links, nftables rules, helper processes.
 //!
 //! One trait for each kind of thing ([`Block`], [`Network`], [`Firewall`], [`Process`]), each with the Linux
-//! implementation ([`Platform::linux`]) and a simulated one ([`Platform::simulated`]). Every call takes a grant, which only
-//! the operator's configuration can make, and plain data; it answers with plain data. Descriptors and netlink sockets
-//! stay in here, and so does all `unsafe` of the project.
+//! implementation ([`Platform::linux`]) and a simulated one ([`Platform::simulated`]). Every call takes a grant, which
+//! only the operator's configuration can make, and plain data; it returns plain data. Descriptors and netlink sockets
+//! stay in this crate, and so does all `unsafe` of the project.
 //!
-//! The calls block. They are made from worker threads, never from an asynchronous task.
+//! The calls block. The daemon makes them from worker threads, never from an asynchronous task.
 
 mod address;
 pub mod block;

@@ -1,4 +1,4 @@
-//! Limits that a process sets itself: narrow ones for a compiler, wide ones for a daemon that holds much open.
+//! Resource limits of this process: low ones for a compiler, a high limit of descriptors for the daemon.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -9,8 +9,8 @@ const ADDRESS_SPACE: u64 = 8 << 30;
 /// Seconds of processor time, over all threads. CPython's component takes some 10.
 const PROCESSOR: u64 = 120;
 
-/// Confines this process to what compiling a component takes: bounded memory and time, no core file, no file written; or
-/// to less, where whoever started it has. For good.
+/// Limits this process, which compiles a component: bounded memory and time, no core file, no writes to files. Lower
+/// limits of the parent stay. The process cannot raise its limits again.
 pub fn confine_compiler() -> Result<(), Error> {
     let limits = [
         (Resource::As, ADDRESS_SPACE),
@@ -36,7 +36,7 @@ pub fn confine_compiler() -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets this process open as many descriptors as it may: a device holds two, its journal record and its loop device.
+/// Raises the limit of descriptors as far as it may be. A device holds two: its journal record and its loop device.
 pub fn raise_descriptors() -> Result<(), Error> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(

@@ -1,24 +1,25 @@
-//! The locks of the original hotplug scripts (tools/hotplug/Linux/locking.sh), for a host on which both plug devices.
+//! The locks of the original hotplug scripts (tools/hotplug/Linux/locking.sh), for a host on which scripts attach
+//! devices too.
 
 use std::{any::Any, fmt, time::Instant};
 
 use crate::Error;
 
-/// The lock under which `block` checks who uses a disk, and publishes that it does.
+/// Name of the lock under which the script `block` checks the users of a disk, and publishes its own use.
 pub const BLOCK: &str = "block";
 
-/// The locks that keep the original scripts out of a section, or wait for them to leave it.
+/// Locks that exclude the original scripts from a critical section.
 ///
-/// They do not keep our own devices from one another: all holders in this process hold a lock together, and the last of
-/// them gives it up. A late one does not join but waits, so that the scripts get their turn.
+/// They do not exclude the daemon's own threads from one another: all holders in this process share a lock, and the
+/// last one releases it. A thread that comes late does not join but waits, so that the scripts get their turn.
 pub trait Locks: Send + Sync {
-    /// Acquires a lock, alone or with those who hold it already. Waits until `deadline`.
+    /// Acquires a lock, or joins its holders. Waits until `deadline`.
     ///
     /// Errors: [`Error::Busy`] if a script has not released the lock by then.
     fn acquire(&self, name: &'static str, deadline: Instant) -> Result<ScriptLock, Error>;
 }
 
-/// A held lock, released when this is dropped. It ends with the process, and so is in no journal.
+/// A held lock, released on drop. The kernel releases it when the process ends, so it needs no journal record.
 pub struct ScriptLock {
     name: &'static str,
     #[expect(dead_code, reason = "its drop releases the lock")]
@@ -40,7 +41,7 @@ impl fmt::Debug for ScriptLock {
     }
 }
 
-/// Locks of a host without original scripts: they keep nobody out.
+/// Locks for a host without original scripts, which exclude nobody.
 #[derive(Debug)]
 pub(crate) struct NoScripts;
 

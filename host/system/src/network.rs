@@ -9,49 +9,49 @@ use serde::{Deserialize, Serialize};
 pub use crate::address::{IfName, Mac, ParseError, Prefix};
 use crate::{Error, grant::NetworkGrant};
 
-/// A network interface, as it was when it was looked at.
+/// State of a network interface when it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// The interface number. It stays when the name changes.
+    /// Interface number, which a rename does not change.
     pub index: u32,
-    /// Name of the interface.
+    /// Interface name.
     pub name: IfName,
     /// MTU in bytes.
     pub mtu: u32,
     /// Hardware address.
     pub mac: Mac,
-    /// Administratively up.
+    /// Set if it is administratively up.
     pub up: bool,
-    /// The interface number of the bridge it is a port of.
+    /// Interface number of the bridge whose port it is.
     pub master: Option<u32>,
     /// Set if it is a bridge.
     pub bridge: bool,
 }
 
-/// Changes of a link; a field that is `None` stays. Made in one step in this order: flush, (down), address, MTU, name,
-/// master, up or down.
+/// Changes of a link. A field that is `None` stays. One call makes them in this order: flush, (down), address, MTU,
+/// name, master, up or down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkChanges {
-    /// Remove all addresses.
+    /// Removes all addresses.
     pub flush: bool,
     /// Hardware address.
     pub mac: Option<Mac>,
     /// MTU in bytes.
     pub mtu: Option<u32>,
-    /// A new name.
+    /// New name.
     pub name: Option<IfName>,
-    /// The bridge to be a port of; `Some(None)` for none.
+    /// Bridge to become a port of; `Some(None)` for none.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "null_is_some_none"
     )]
     pub master: Option<Option<u32>>,
-    /// Up or down.
+    /// Administrative state.
     pub up: Option<bool>,
 }
 
-/// Reads a value that is there: null is `Some(None)`, and what is left out `None`. They would else be the same.
+/// Deserializes null as `Some(None)`. By default serde would not distinguish it from a missing field, which is `None`.
 fn null_is_some_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u32>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
@@ -61,51 +61,51 @@ fn null_is_some_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option
 pub struct Route {
     /// Destination.
     pub to: Prefix,
-    /// The preferred source address.
+    /// Preferred source address.
     pub source: Option<IpAddr>,
-    /// The metric.
+    /// Metric; the kernel chooses one for `None`.
     pub metric: Option<u32>,
 }
 
 /// Links and bridges.
 pub trait Network: Send + Sync {
-    /// Tells whether there is a link of that name; also if that cannot be found out, as the next call on it says why.
-    /// Of all the calls the one that never blocks, so that it may be made from anywhere.
+    /// Tells whether a link exists. Returns `true` also if that cannot be determined: the next call on the link reports
+    /// the reason. This is the only call that never blocks, so an asynchronous task may make it.
     fn exists(&self, name: &IfName) -> bool;
 
-    /// The link of that name, if there is one. No grant: it looks and changes nothing.
+    /// Reads a link by name. Needs no grant, because it changes nothing.
     fn link(&self, name: &IfName) -> Result<Option<Link>, Error>;
 
-    /// The link of that number, if there is one.
+    /// Reads a link by interface number.
     fn link_by_index(&self, index: u32) -> Result<Option<Link>, Error>;
 
-    /// The granted bridge of that name, or the first granted one by interface number.
+    /// Reads the granted bridge with this name, or without a name the granted bridge with the lowest interface number.
     fn bridge(&self, grant: &NetworkGrant, name: Option<&IfName>) -> Result<Link, Error>;
 
-    /// Makes changes to a link; all of them, or an error that names the one that failed. A change that is already so
-    /// is not made again.
+    /// Makes changes to a link. An error names the change that failed. A change that the link already has is not made
+    /// again.
     fn change(&self, grant: &NetworkGrant, index: u32, changes: &LinkChanges) -> Result<(), Error>;
 
-    /// Adds an address; one that is there is no error.
+    /// Adds an address. An existing one is no error.
     fn add_address(&self, grant: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error>;
 
-    /// Removes an address; one that is gone is no error.
+    /// Removes an address. A missing one is no error.
     fn remove_address(&self, grant: &NetworkGrant, index: u32, address: Prefix) -> Result<(), Error>;
 
-    /// Adds a route; one that is there is no error.
+    /// Adds a route. An existing one is no error.
     fn add_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error>;
 
-    /// Removes a route; one that is gone is no error.
+    /// Removes a route. A missing one is no error.
     fn remove_route(&self, grant: &NetworkGrant, index: u32, route: &Route) -> Result<(), Error>;
 
-    /// Lets the kernel answer ARP requests on a link for what it routes elsewhere, or not (`proxy_arp`).
+    /// Sets whether the kernel answers ARP requests on a link for addresses that it routes elsewhere (`proxy_arp`).
     fn set_proxy_arp(&self, grant: &NetworkGrant, index: u32, on: bool) -> Result<(), Error>;
 
-    /// The first IPv4 address of the granted link of that name.
+    /// Returns the first IPv4 address of a granted link.
     fn address_of(&self, grant: &NetworkGrant, name: &IfName) -> Result<IpAddr, Error>;
 
-    /// The names of links as they appear (or take a new name), for as long as the receiver is kept. `None` tells that
-    /// some were lost, and that one should look again. The watch ends with the first link after the receiver is dropped.
+    /// Starts a watch, which sends the names of new and renamed links. `None` reports that some names were lost, and
+    /// that the receiver should read the links again. The watch ends with the first link after the receiver is dropped.
     fn appearances(&self) -> Result<Receiver<Option<IfName>>, Error>;
 }
 

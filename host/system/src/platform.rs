@@ -1,26 +1,26 @@
-//! One implementation of each trait, together.
+//! Bundle of one implementation of each trait.
 
 use std::sync::Arc;
 
 use crate::{Block, Error, Firewall, Locks, Network, Process, linux, lock::NoScripts};
 
-/// What devices need of the host.
+/// Interface to the host, one implementation of each trait.
 #[derive(Clone)]
 pub struct Platform {
     /// Files, block devices and loop devices.
     pub block: Arc<dyn Block>,
     /// Links and bridges.
     pub network: Arc<dyn Network>,
-    /// The frames that a link may send.
+    /// Rules for the frames that a link may send.
     pub firewall: Arc<dyn Firewall>,
     /// Helper programs.
     pub process: Arc<dyn Process>,
-    /// The locks that keep the original hotplug scripts out.
+    /// Locks that exclude the original hotplug scripts.
     pub locks: Arc<dyn Locks>,
 }
 
 impl Platform {
-    /// This host.
+    /// Returns the implementation for this Linux host.
     pub fn linux() -> Result<Self, Error> {
         Ok(Self {
             block: Arc::new(linux::LinuxBlock::default()),
@@ -31,7 +31,7 @@ impl Platform {
         })
     }
 
-    /// The same host, on which original hotplug scripts plug devices too.
+    /// Adds the locks for a host on which original hotplug scripts attach devices too.
     #[must_use]
     pub fn beside_scripts(self) -> Self {
         Self {

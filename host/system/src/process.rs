@@ -1,4 +1,4 @@
-//! Helper programs: their own session, no descriptor of ours, and an end for the whole tree.
+//! Helper programs: each in its own session, without descriptors of the daemon, and ended with its whole process tree.
 
 pub(crate) mod refusal;
 
@@ -15,37 +15,38 @@ use crate::{
 /// Result of a helper that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// The exit code, or 128 and the signal's number.
+    /// Exit code, or 128 plus the signal's number.
     pub code: u32,
-    /// At most 64 KiB of standard output.
+    /// Standard output, at most 64 KiB.
     pub stdout: Vec<u8>,
-    /// At most 64 KiB of standard error.
+    /// Standard error, at most 64 KiB.
     pub stderr: Vec<u8>,
 }
 
-/// The bytes that are kept of what a started helper writes until somebody asks: what a pipe holds (pipe(7)).
+/// Maximum of output that a started helper can write between two calls of [`Process::output`]: the capacity of a pipe
+/// (pipe(7)).
 pub const OUTPUT_MAX: usize = 64 * 1024;
 
-/// A helper that was started, by an identity that no other process has.
+/// Identity of a started helper, which no other process has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperProcess {
-    /// The name it was granted under.
+    /// Name of the helper in the grant.
     pub helper: String,
-    /// Process id, and the id of its session.
+    /// Process id, and session id.
     pub pid: u32,
-    /// When it started, in clock ticks since boot (field 22 of /proc/PID/stat).
+    /// Start time in clock ticks since boot (field 22 of /proc/PID/stat).
     pub started: u64,
-    /// Owner: set in its environment as `XENPLUG_TAG`, which finds it again after a crash.
+    /// Owner, set in its environment as `XENPLUG_TAG`, by which the daemon finds it again after a crash.
     pub tag: String,
 }
 
 /// Helper programs.
 pub trait Process: Send + Sync {
-    /// Runs a helper to its end, or ends its whole tree after `limit`. What it leaves running in the background goes on,
-    /// and is found by its tag.
+    /// Runs a helper to its end, or ends its whole process tree after `limit`. Background processes that a helper
+    /// leaves go on, and have its tag.
     ///
-    /// Errors: [`Error::NotFound`], [`Error::Denied`] and [`Error::Invalid`] say that it was not started; after others it
-    /// may have been.
+    /// Errors: with [`Error::NotFound`], [`Error::Denied`] and [`Error::Invalid`] the helper was not started. With
+    /// others it may have been.
     fn run(
         &self,
         grant: &ProcessGrant,
@@ -55,7 +56,7 @@ pub trait Process: Send + Sync {
         limit: Duration,
     ) -> Result<Output, Error>;
 
-    /// Runs a helper as it was granted once, like [`Process::run`]. Only with [`ProcessGrant::to_release`].
+    /// Runs a recorded command like [`Process::run`]. Needs a grant of [`ProcessGrant::to_release`].
     fn run_recorded(
         &self,
         grant: &ProcessGrant,
@@ -64,11 +65,11 @@ pub trait Process: Send + Sync {
         limit: Duration,
     ) -> Result<Output, Error>;
 
-    /// The hooks that are there now, in the order of their names: files that end in `.hook` and may be executed. A folder
-    /// that is not there has none.
+    /// Lists the hooks in order of their names: executable files whose names end in `.hook`. A missing directory has
+    /// none.
     fn hooks(&self, grant: &HookGrant) -> Result<Vec<PathBuf>, Error>;
 
-    /// Starts a helper that goes on. What it writes is kept for [`Process::output`].
+    /// Starts a helper in the background. [`Process::output`] reads its output.
     fn start(
         &self,
         grant: &ProcessGrant,
@@ -77,17 +78,18 @@ pub trait Process: Send + Sync {
         tag: &str,
     ) -> Result<HelperProcess, Error>;
 
-    /// Tells whether it runs.
-    fn running(&self, kept: &HelperProcess) -> bool;
+    /// Tells whether a helper runs.
+    fn running(&self, helper: &HelperProcess) -> bool;
 
-    /// Takes the output to either stream that was not taken yet, also if it was written under an earlier daemon: at most
-    /// [`OUTPUT_MAX`] bytes. What comes while these wait to be asked for is lost, and nobody waits.
-    fn output(&self, kept: &HelperProcess) -> Vec<u8>;
+    /// Takes the output of both streams since the last call, also if the helper wrote it under an earlier daemon.
+    /// Output beyond [`OUTPUT_MAX`] bytes is lost. It never blocks, nor does the helper.
+    fn output(&self, helper: &HelperProcess) -> Vec<u8>;
 
-    /// Ends it with its whole tree: SIGTERM, and SIGKILL after `grace`. One that is gone is no error.
-    fn end(&self, kept: &HelperProcess, grace: Duration) -> Result<(), Error>;
+    /// Ends a helper with its whole process tree: SIGTERM, and SIGKILL after `grace`. A helper that is gone is no
+    /// error.
+    fn end(&self, helper: &HelperProcess, grace: Duration) -> Result<(), Error>;
 
-    /// The helpers that carry a tag, also those of a daemon that is gone. One that has ended itself, but left others
-    /// running, has `started` 0: it is not running, and [`Process::end`] ends them.
+    /// Finds the helpers with a tag, also those of an earlier daemon. A helper that has ended, but whose descendants
+    /// run, has `started` 0: it is not running, and [`Process::end`] ends its descendants.
     fn find(&self, tag: &str) -> Result<Vec<HelperProcess>, Error>;
 }

@@ -1,9 +1,8 @@
 //! Simulated host for tests, plugin authors, and demonstrations without root.
 //!
-//! [`SimHost`] is the world: files, block devices, links and programs that a test puts there and looks at, and the
-//! errors that it makes calls fail with. Each [`Platform`] on it is one daemon's hold on that world: when the last clone
-//! of it is dropped, its descriptors close, and its loop devices go unless someone else has them open, as when a
-//! daemon is killed.
+//! [`SimHost`] is the host: files, block devices, links and programs that a test adds and inspects, and errors that a
+//! test injects. Each [`Platform`] on it belongs to one daemon. When its last clone is dropped, its descriptors close,
+//! and its loop devices go unless someone else has them open, as after the end of a daemon.
 
 mod block;
 mod faults;
@@ -24,7 +23,7 @@ use self::{
     process::SimulatedProcess,
 };
 pub use self::{
-    faults::{Operation, Trouble},
+    faults::{FaultInjector, Operation},
     process::Program,
 };
 use crate::{
@@ -37,7 +36,7 @@ use crate::{
     sync::lock,
 };
 
-/// A simulated host. Its methods stand for the acts of others: the administrator, the kernel, the guests.
+/// A simulated host. Its methods play the administrator, the kernel and the guests.
 #[derive(Debug, Default)]
 pub struct SimHost {
     world: Mutex<World>,
@@ -61,7 +60,7 @@ struct World {
     faults: Faults,
 }
 
-/// A loop device and how many have it open. It goes with the last.
+/// A loop device and the number of its users. It goes with the last one.
 #[derive(Clone, Debug)]
 struct Loop {
     device: LoopDevice,
@@ -77,25 +76,25 @@ struct SimLink {
     proxy_arp: bool,
 }
 
-/// Everything that a host holds for devices. Two snapshots are equal if nothing was left behind between them.
+/// All state that a host has for devices. Two snapshots are equal if nothing was left behind between them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// Loop devices that are attached.
+    /// Attached loop devices.
     pub loops: Vec<LoopDevice>,
     /// Links, each with its addresses and routes.
     pub links: Vec<(Link, Vec<Prefix>, Vec<Route>)>,
-    /// Links on which ARP is answered for others.
+    /// Links with `proxy_arp`.
     pub answering: Vec<IfName>,
     /// Sources that links may send from.
     pub rules: BTreeMap<IfName, Sources>,
-    /// Helpers that run.
+    /// Running helpers.
     pub processes: Vec<HelperProcess>,
-    /// Files and block devices that are open.
+    /// Number of open files and block devices.
     pub sources: usize,
 }
 
 impl Platform {
-    /// A simulated host, and the handle by which a test plays the rest of the world on it.
+    /// Makes a simulated host, and a platform on it.
     pub fn simulated() -> (Self, Arc<SimHost>) {
         let host = Arc::new(SimHost::default());
         (host.system(), host)
@@ -103,7 +102,7 @@ impl Platform {
 }
 
 impl SimHost {
-    /// Platform of one daemon on this host, like [`Platform::linux`]. A test may make several.
+    /// Makes the platform of one daemon on this host, like [`Platform::linux`]. A test may make several.
     pub fn system(self: &Arc<Self>) -> Platform {
         Platform {
             block: Arc::new(SimulatedBlock::on(self.clone())),
@@ -114,22 +113,22 @@ impl SimHost {
         }
     }
 
-    /// Makes the `nth` call from now on of an operation fail, 1 being the next one. It has no effect then.
+    /// Makes the `nth` call of an operation from now on fail without effect, where 1 is the next one.
     pub fn fail(&self, operation: Operation, nth: usize, error: Error) {
         self.world().faults.add(operation, nth, error);
     }
 
-    /// Lets somebody decide about every call from now on that [`SimHost::fail`] does not.
-    pub fn expect(&self, trouble: Box<dyn Trouble>) {
-        self.world().faults.expect(trouble);
+    /// Lets `injector` decide about every later call for which [`SimHost::fail`] injects no error.
+    pub fn set_fault_injector(&self, injector: Box<dyn FaultInjector>) {
+        self.world().faults.set_injector(injector);
     }
 
-    /// Number of calls of an operation.
+    /// Returns the number of calls of an operation.
     pub fn calls(&self, operation: Operation) -> usize {
         self.world().faults.calls(operation)
     }
 
-    /// Everything that is held now.
+    /// Returns the state that the host has for devices.
     pub fn snapshot(&self) -> Snapshot {
         let world = self.world();
         Snapshot {
@@ -151,17 +150,17 @@ impl SimHost {
         }
     }
 
-    /// Puts a file of that many bytes there, which everyone may write. Directories need not be made.
+    /// Adds a file of this size, writable for everyone. Directories need not be made.
     pub fn add_file(&self, path: impl AsRef<Path>, size: u64) {
         self.world().files.add_file(path.as_ref(), size);
     }
 
-    /// Takes everyone's permission to write a file, or sets a block device read-only.
+    /// Removes everyone's permission to write a file, or sets a block device read-only.
     pub fn forbid_writing(&self, path: impl AsRef<Path>) {
         self.world().files.forbid_writing(path.as_ref());
     }
 
-    /// Puts a block device there.
+    /// Adds a block device.
     pub fn add_block_device(&self, path: impl AsRef<Path>, major: u32, minor: u32, size: u64) {
         let mut world = self.world();
         world.diskseq += 1;
@@ -171,22 +170,22 @@ impl SimHost {
             .add_block_device(path.as_ref(), (major, minor), size, diskseq);
     }
 
-    /// Puts a symbolic link there.
+    /// Adds a symbolic link.
     pub fn add_symlink(&self, path: impl AsRef<Path>, target: impl AsRef<Path>) {
         self.world().files.add_symlink(path.as_ref(), target.as_ref());
     }
 
-    /// Puts something there that is neither a file nor a block device.
+    /// Adds a named pipe, which is neither a file nor a block device.
     pub fn add_pipe(&self, path: impl AsRef<Path>) {
         self.world().files.add_pipe(path.as_ref());
     }
 
-    /// Deletes what is there. What is attached to it stays so.
+    /// Deletes a file, link or device. A loop device on it stays attached.
     pub fn remove(&self, path: impl AsRef<Path>) {
         self.world().files.remove(path.as_ref());
     }
 
-    /// Mounts a block device, a loop device's node among them.
+    /// Mounts a block device, which may be a loop device.
     pub fn mount(&self, path: impl AsRef<Path>, point: &str, read_only: bool) {
         self.world()
             .files
@@ -210,7 +209,7 @@ impl SimHost {
         self.world().close_loop(number);
     }
 
-    /// The loop devices that are attached.
+    /// Returns the attached loop devices.
     pub fn loops(&self) -> Vec<LoopDevice> {
         self.snapshot().loops
     }
@@ -225,17 +224,17 @@ impl SimHost {
         self.world().add_link(name, false)
     }
 
-    /// Takes a link away, as the kernel does when its device goes. Rules for it stay.
+    /// Removes a link, as the kernel does when its device goes. Rules for it stay.
     pub fn remove_link(&self, name: &IfName) {
         self.world().remove_link(name);
     }
 
-    /// The links.
+    /// Returns the links.
     pub fn links(&self) -> Vec<Link> {
         self.world().links.values().map(|entry| entry.link.clone()).collect()
     }
 
-    /// The addresses of a link.
+    /// Returns the addresses of a link.
     pub fn addresses(&self, name: &IfName) -> Vec<Prefix> {
         self.world()
             .link_named(name)
@@ -243,7 +242,7 @@ impl SimHost {
             .unwrap_or_default()
     }
 
-    /// The routes through a link.
+    /// Returns the routes through a link.
     pub fn routes(&self, name: &IfName) -> Vec<Route> {
         self.world()
             .link_named(name)
@@ -251,14 +250,14 @@ impl SimHost {
             .unwrap_or_default()
     }
 
-    /// Gives a link an address, as the administrator does.
+    /// Adds an address to a link, as the administrator does.
     pub fn add_address(&self, name: &IfName, address: Prefix) {
         if let Some(entry) = self.world().links.values_mut().find(|entry| entry.link.name == *name) {
             entry.addresses.push(address);
         }
     }
 
-    /// Sources that a link may send from; `None` for any.
+    /// Returns the sources that a link may send from; `None` for any.
     pub fn rules(&self, name: &IfName) -> Option<Sources> {
         self.world().rules.get(name).cloned()
     }
@@ -283,12 +282,12 @@ impl SimHost {
         self.world().programs.insert(path.as_ref().to_owned(), program);
     }
 
-    /// The helpers that were run, in order, each by its name and its arguments.
+    /// Returns the helpers that ran, in order, each with its name and arguments.
     pub fn runs(&self) -> Vec<String> {
         self.world().runs.clone()
     }
 
-    /// The helpers that run.
+    /// Returns the running helpers.
     pub fn processes(&self) -> Vec<HelperProcess> {
         self.snapshot().processes
     }
@@ -302,7 +301,7 @@ impl SimHost {
         lock(&self.world)
     }
 
-    /// The world, for a call that was not made to fail.
+    /// Returns the state for a call, unless an error is injected for it.
     fn enter(&self, operation: Operation) -> Result<MutexGuard<'_, World>, Error> {
         let mut world = self.world();
         world.faults.call(operation)?;

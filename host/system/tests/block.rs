@@ -136,7 +136,7 @@ fn links_within_the_grant_are_followed() {
                 fixture.name
             );
         }
-        // How it may be used is up to the rule for where it is.
+        // The rule for the target's directory decides about the access.
         let path = fixture.path("images/directory/b.img");
         assert!(matches!(
             fixture.system.block.open(&grant, &path, ReadWrite),
@@ -149,7 +149,7 @@ fn links_within_the_grant_are_followed() {
                 .open(&grant, &fixture.path("images/loop"), ReadOnly)
                 .is_err()
         );
-        // The rule's own path may have links in it.
+        // Links in the rule's own path are followed.
         let grant = block_grant(&[(&alias, ReadWrite)]);
         for name in ["alias/a.img", "alias/relative", "alias/absolute", "alias/deep/er"] {
             let source = fixture
@@ -257,7 +257,7 @@ fn link_swapped_in_during_open_leads_nowhere_else() {
         done.store(true, Ordering::Relaxed);
         assert!(
             opened > 0 && refused > 0,
-            "the swap was not seen: {opened} opened, {refused} refused"
+            "the swap had no effect: {opened} opened, {refused} refused"
         );
     });
 }
@@ -335,23 +335,23 @@ fn detached_loop_device_opened_by_others_is_waited_for() {
     let path = fixture.file("a.img", MIB);
     let grant = block_grant(&[(&path, ReadWrite)]);
     let used_after = |moment: Duration| {
-        let attached = attach(&fixture, &grant, &path, &options(&tag("looked-into")));
+        let attached = attach(&fixture, &grant, &path, &options(&tag("opened-by-udev")));
         let device = attached.1.clone();
-        // As udev does when it changes.
-        let look = fs::File::open(format!("/dev/loop{}", device.number)).unwrap();
+        // udev opens a device that changes.
+        let udev = fs::File::open(format!("/dev/loop{}", device.number)).unwrap();
         fixture.system.block.detach_loop(&device).unwrap();
-        let looking = thread::spawn(move || {
+        let closing = thread::spawn(move || {
             thread::sleep(moment);
-            drop(look);
+            drop(udev);
         });
         let source = fixture.system.block.open(&grant, &path, ReadWrite).unwrap();
         let user = fixture.system.block.used_by(&source, ReadWrite, &[]).unwrap();
         fixture.system.block.close(source.id);
-        looking.join().unwrap();
+        closing.join().unwrap();
         (user, format!("/dev/loop{}", device.number))
     };
     assert_eq!(used_after(Duration::from_millis(200)).0, None);
-    // But not for long.
+    // The wait is limited.
     let (user, name) = used_after(Duration::from_secs(3));
     assert_eq!(user, Some(name));
 }
@@ -398,7 +398,7 @@ fn mount_is_a_user_and_a_read_only_one_for_writers() {
     let expected = Some(format!("the mount at {}", fixture.path("mnt")));
 
     mount("rw");
-    let seen = [
+    let users = [
         used(ReadWrite, &node),
         used(ReadOnly, &node),
         used(ReadOnly, &path),
@@ -406,14 +406,14 @@ fn mount_is_a_user_and_a_read_only_one_for_writers() {
     ];
     unmount();
     assert_eq!(
-        seen,
+        users,
         [expected.clone(), expected.clone(), expected.clone(), expected.clone()]
     );
 
     mount("ro");
-    let seen = [used(ReadWrite, &node), used(ReadOnly, &node), used(ReadOnly, &path)];
+    let users = [used(ReadWrite, &node), used(ReadOnly, &node), used(ReadOnly, &path)];
     unmount();
-    assert_eq!(seen, [expected, None, None]);
+    assert_eq!(users, [expected, None, None]);
     assert_eq!(used(ReadWrite, &node), None);
 }
 
@@ -495,7 +495,7 @@ fn udev_link_leads_to_a_block_device_outside_its_rule() {
     ));
 }
 
-/// A directory that is removed whatever happens.
+/// A directory, removed on drop.
 struct OwnDirectory(String);
 
 impl OwnDirectory {

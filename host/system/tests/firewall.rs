@@ -1,4 +1,4 @@
-//! Frames that links may send, really sent from a guest's end of a vif over a bridge to another.
+//! Frames that links may send, sent from a guest's end of a vif over a bridge to another link.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod fixture;
@@ -13,7 +13,7 @@ use xenplug_system::{
     network::{IfName, Mac},
 };
 
-/// The guest's hardware address, and another.
+/// Hardware address of the guest.
 const MAC: [u8; 6] = [0x00, 0x16, 0x3e, 0, 0, 1];
 const OTHER: [u8; 6] = [0x00, 0x16, 0x3e, 0, 0, 2];
 
@@ -35,7 +35,7 @@ fn sources(ipv4: &[&str], ipv6: &[&str]) -> Sources {
     }
 }
 
-/// A bridge with the guest's vif, and with another on which is seen what came through.
+/// A bridge with the guest's vif, and with another link that receives the frames that pass.
 struct Net {
     fixture: Fixture,
     guest: Wire,
@@ -44,10 +44,10 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
-        // Nothing but the bridge judges what is bridged; where that is not built in, it does anyway.
+        // iptables must not filter bridged frames. The file is missing where br_netfilter is not built in.
         let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
         let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0");
-        // No chatter of this host's own.
+        // The host must not send frames of its own.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         let fixture = Fixture::linux();
         ip("link add xenbr0 type bridge mcast_snooping 0");
@@ -66,7 +66,7 @@ impl Net {
         net
     }
 
-    /// Waits until the bridge forwards: it learns a little later that a wire is connected.
+    /// Waits until the bridge forwards, because it notices the carrier of a new port late.
     fn settle(&self) {
         let probe = Frame::ipv4(MAC, "10.0.0.1", "10.0.0.97", 17).udp(9, 9);
         while self.other.is_ready() {
@@ -91,18 +91,18 @@ impl Net {
         self.fixture.system.firewall.lift(&grant(), &name("vif1.0")).unwrap();
     }
 
-    /// Tells whether a frame from the guest comes through. The frame that follows it, which `sources` let pass, tells that
-    /// it no longer will.
+    /// Tells whether a frame from the guest passes. The sentinel is sent after it, and passes by the rules: once it
+    /// arrives, the frame will not.
     fn passes(&self, frame: &Frame, sentinel: &Frame) -> bool {
         self.guest.send(frame);
         self.guest.send(sentinel);
         let mut passed = false;
         loop {
-            let seen = self.other.receive();
-            if seen == sentinel.received() {
+            let received = self.other.receive();
+            if received == sentinel.received() {
                 return passed;
             }
-            passed |= seen == frame.received();
+            passed |= received == frame.received();
         }
     }
 }
@@ -419,7 +419,7 @@ fn second_restriction_replaces_the_first_atomically() {
         net.restrict(&one);
         assert!(!net.passes(&from("10.0.0.2"), &sentinel));
 
-        // What may never pass does not pass while the rules are replaced over and over.
+        // Forbidden frames are dropped, and allowed ones pass, at every moment while the rules are replaced.
         std::thread::scope(|scope| {
             let flood = scope.spawn(|| {
                 for _ in 0..2000 {
@@ -435,10 +435,10 @@ fn second_restriction_replaces_the_first_atomically() {
         });
         let mut allowed = 0;
         loop {
-            let seen = net.other.receive();
-            assert_ne!(seen, from("10.0.0.3").received());
-            allowed += usize::from(seen == from("10.0.0.1").received());
-            if seen == sentinel.received() {
+            let received = net.other.receive();
+            assert_ne!(received, from("10.0.0.3").received());
+            allowed += usize::from(received == from("10.0.0.1").received());
+            if received == sentinel.received() {
                 break;
             }
         }
@@ -453,7 +453,7 @@ fn rules_bind_a_recreated_vif_until_lifted() {
         let sentinel = Frame::ipv4(MAC, "10.0.0.1", "10.0.0.98", 17).udp(7, 7);
         let spoofed = Frame::ipv4(MAC, "10.0.0.2", "10.0.0.99", 17).udp(1, 2);
         net.restrict(&sources(&["10.0.0.1"], &[]));
-        net.fixture.unplug("vif1.0");
+        net.fixture.remove_link("vif1.0");
         net.fixture.vif("vif1.0");
         ip("link set vif1.0 master xenbr0 up");
         ip("link set pvif1.0 up");
@@ -483,13 +483,13 @@ fn rules_come_and_go_and_a_repeat_is_no_error() {
             firewall.restrict(&grant(), &name(vif), &sources).unwrap();
         }
         assert_eq!(fixture.restricted(), ["vif1.0", "vif2.0", "vif3.0"], "{}", fixture.name);
-        fixture.unplug("vif1.0");
+        fixture.remove_link("vif1.0");
         for vif in ["vif1.0", "vif2.0"] {
             firewall.lift(&grant(), &name(vif)).unwrap();
             firewall.lift(&grant(), &name(vif)).unwrap();
         }
         assert_eq!(fixture.restricted(), ["vif3.0"], "{}", fixture.name);
-        // Another daemon, after a restart, knows of none.
+        // A restarted daemon has no record of the rules, and lifts them all the same.
         fixture.another().firewall.lift(&grant(), &name("vif2.0")).unwrap();
         assert_eq!(fixture.restricted(), ["vif3.0"], "{}", fixture.name);
         fixture.another().firewall.lift(&grant(), &name("vif3.0")).unwrap();

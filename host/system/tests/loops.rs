@@ -1,4 +1,4 @@
-//! Loop devices: attached, found again, and gone without a trace.
+//! Loop devices: attached, found again, and detached.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod fixture;
@@ -85,7 +85,7 @@ fn read_only_loop_device_refuses_writes() {
     let number = device.1.number;
     drop(device);
 
-    // The kernel keeps the read-only mark of a device that was cleared.
+    // The kernel keeps the read-only flag of a cleared device.
     let writable = attach(&fixture, &grant, &path, &options(&tag("rw")));
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -189,10 +189,10 @@ fn next_daemon_reattaches_a_cleared_loop_device() {
         let source = old.block.open(&grant, &path, ReadWrite).unwrap();
         let template = old.block.attach_loop(&grant, &source, &options(&tag)).unwrap();
         drop(old);
-        // Autoclear takes down what a dead daemon leaves.
+        // By autoclear the kernel clears the devices of a daemon that ended.
         fixture.expect_no_loop(&tag);
 
-        // A high number, which no other test takes meanwhile.
+        // A high number, which no other test uses meanwhile.
         let device = LoopDevice {
             number: 20_000 + std::process::id() % 10_000,
             ..template
@@ -253,7 +253,7 @@ fn recreated_loop_device_is_left_alone() {
     }
 }
 
-/// A loop device that nobody else would have made, which is removed whatever happens.
+/// A loop device with a number that nobody else uses, removed on drop.
 struct OwnNode(u32);
 
 impl Drop for OwnNode {
@@ -264,7 +264,7 @@ impl Drop for OwnNode {
         let Ok(control) = fs::File::open("/dev/loop-control") else {
             return;
         };
-        // SAFETY: the argument is a number. On the simulated host there is none to remove.
+        // SAFETY: the argument is a number. Without such a device the call fails, as on the simulated host.
         unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_REMOVE as _, self.0) };
     }
 }

@@ -230,7 +230,7 @@ fn error_names_the_failed_change() {
             }),
             Err(Error::NotFound(_))
         ));
-        fixture.unplug("vif1.0");
+        fixture.remove_link("vif1.0");
         match change(LinkChanges {
             up: Some(true),
             ..LinkChanges::default()
@@ -313,7 +313,7 @@ fn addresses_and_routes_come_and_go_and_a_repeat_is_no_error() {
             )
             .unwrap();
         assert_eq!(fixture.addresses("vif1.0"), [""; 0]);
-        fixture.unplug("vif1.0");
+        fixture.remove_link("vif1.0");
         network.remove_address(&grant, index, prefix("10.0.0.1/24")).unwrap();
         network.remove_route(&grant, index, &routes[0]).unwrap();
         assert!(matches!(
@@ -331,12 +331,16 @@ fn new_and_renamed_links_are_reported() {
         let appearances = network.appearances().unwrap();
         let next = || appearances.recv_timeout(Duration::from_secs(5)).unwrap();
         fixture.vif("vif1.0");
-        let mut seen = vec![next()];
-        // The other end of a pair appears as well.
-        if seen[0] != Some(name("vif1.0")) {
-            seen.push(next());
+        let mut reported = vec![next()];
+        // The other end of the veth pair is reported as well.
+        if reported[0] != Some(name("vif1.0")) {
+            reported.push(next());
         }
-        assert!(seen.contains(&Some(name("vif1.0"))), "{}: {seen:?}", fixture.name);
+        assert!(
+            reported.contains(&Some(name("vif1.0"))),
+            "{}: {reported:?}",
+            fixture.name
+        );
         while appearances.recv_timeout(Duration::from_millis(100)).is_ok() {}
         let index = link(fixture, "vif1.0").index;
         let changes = LinkChanges {
@@ -346,7 +350,7 @@ fn new_and_renamed_links_are_reported() {
         };
         network.change(&network_grant(&[]), index, &changes).unwrap();
         assert_eq!(next(), Some(name("renamed")));
-        fixture.unplug("renamed");
+        fixture.remove_link("renamed");
         assert!(appearances.recv_timeout(Duration::from_millis(100)).is_err());
         fixture.vif("renamed");
         assert!(next().is_some());
@@ -364,9 +368,9 @@ fn bridge_port_is_reported_once() {
         ip("link set vif1.0 nomaster");
         ip("link set vif1.0 mtu 1400");
         std::thread::sleep(Duration::from_millis(100));
-        let mut seen: Vec<_> = appearances.try_iter().map(|name| name.unwrap().to_string()).collect();
-        seen.sort();
-        assert_eq!(seen, ["pvif1.0", "vif1.0", "xenbr0"]);
+        let mut reported: Vec<_> = appearances.try_iter().map(|name| name.unwrap().to_string()).collect();
+        reported.sort();
+        assert_eq!(reported, ["pvif1.0", "vif1.0", "xenbr0"]);
     });
 }
 
@@ -382,7 +386,11 @@ fn thousand_links_at_once_lose_no_name_silently() {
         std::fs::write(&batch, script).unwrap();
         ip(&format!("-batch {batch}"));
         std::thread::sleep(Duration::from_millis(300));
-        let seen: Vec<_> = appearances.try_iter().collect();
-        assert!(seen.contains(&None) || seen.len() == 1000, "{} names", seen.len());
+        let reported: Vec<_> = appearances.try_iter().collect();
+        assert!(
+            reported.contains(&None) || reported.len() == 1000,
+            "{} names",
+            reported.len()
+        );
     });
 }

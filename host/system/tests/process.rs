@@ -1,4 +1,4 @@
-//! Helper programs: the shell, with scripts that behave and scripts that do not.
+//! Helper programs: the shell, with well-behaved and misbehaving scripts.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod fixture;
@@ -34,7 +34,7 @@ fn run_for(system: &Platform, script: &str, test: &str, limit: Duration) -> Resu
     )
 }
 
-/// A helper that is ended whatever happens.
+/// A started helper, ended on drop.
 struct Started<'s>(&'s Platform, HelperProcess);
 
 impl Drop for Started<'_> {
@@ -54,7 +54,7 @@ fn start<'s>(system: &'s Platform, script: &str, test: &str) -> Started<'s> {
     )
 }
 
-/// Waits for a file that a script makes, and returns what it wrote.
+/// Waits for a file that a script writes, and returns its content.
 fn written(path: &str) -> String {
     let start = Instant::now();
     loop {
@@ -149,18 +149,18 @@ fn background_helper_is_found_and_ended_by_the_next_daemon() {
         let one = start(&fixture.system, script, "find");
         let two = start(&fixture.system, script, "find");
         let other = start(&fixture.system, script, "other");
-        for kept in [&one.1, &two.1, &other.1] {
-            assert!(fixture.system.process.running(kept), "{}", fixture.name);
+        for helper in [&one.1, &two.1, &other.1] {
+            assert!(fixture.system.process.running(helper), "{}", fixture.name);
         }
         let daemon = fixture.another();
-        // What a helper is only just becoming has no name yet.
+        // Between fork and exec a helper does not have its environment yet.
         let start = Instant::now();
         let mut found = daemon.process.find(&tag("find")).unwrap();
         while found.len() < 2 && start.elapsed() < LONG {
             found = daemon.process.find(&tag("find")).unwrap();
         }
         let mut expected = [one.1.clone(), two.1.clone()];
-        expected.sort_by_key(|kept| kept.pid);
+        expected.sort_by_key(|helper| helper.pid);
         assert_eq!(found, expected, "{}", fixture.name);
         daemon.process.end(&one.1, LONG).unwrap();
         assert!(!daemon.process.running(&one.1));
@@ -180,7 +180,7 @@ fn background_helper_is_found_and_ended_by_the_next_daemon() {
         fixture.system.process.end(&reused, Duration::ZERO).unwrap();
         assert!(
             fixture.system.process.running(&two.1),
-            "{}: its number alone is not it",
+            "{}: the number alone does not identify a helper",
             fixture.name
         );
     }
@@ -189,9 +189,9 @@ fn background_helper_is_found_and_ended_by_the_next_daemon() {
 #[test]
 fn helper_that_ended_by_itself_is_not_running() {
     let fixture = Fixture::linux();
-    let kept = start(&fixture.system, "exit 0", "short");
+    let helper = start(&fixture.system, "exit 0", "short");
     let start = Instant::now();
-    while fixture.system.process.running(&kept.1) {
+    while fixture.system.process.running(&helper.1) {
         assert!(start.elapsed() < LONG);
     }
     assert_eq!(fixture.system.process.find(&tag("short")).unwrap(), []);
@@ -200,7 +200,7 @@ fn helper_that_ended_by_itself_is_not_running() {
 #[test]
 fn helper_output_is_read_by_the_next_daemon() {
     let fixture = Fixture::linux();
-    let path = fixture.path("told");
+    let path = fixture.path("output");
     let script =
         format!("echo one; echo two >&2; echo . >{path}; read line <{path}.go; echo three; echo . >>{path}; sleep 60");
     rustix::fs::mknodat(
@@ -211,30 +211,30 @@ fn helper_output_is_read_by_the_next_daemon() {
         0,
     )
     .unwrap();
-    let started = start(&fixture.system, &script, "heard");
+    let started = start(&fixture.system, &script, "read");
     written(&path);
-    let said = |system: &Platform, kept: &HelperProcess| String::from_utf8(system.process.output(kept)).unwrap();
-    assert_eq!(said(&fixture.system, &started.1), "one\ntwo\n");
-    assert_eq!(said(&fixture.system, &started.1), "");
+    let output = |system: &Platform, helper: &HelperProcess| String::from_utf8(system.process.output(helper)).unwrap();
+    assert_eq!(output(&fixture.system, &started.1), "one\ntwo\n");
+    assert_eq!(output(&fixture.system, &started.1), "");
     let next = Platform::linux().unwrap();
     fs::write(format!("{path}.go"), "\n").unwrap();
     while !written(&path).contains(".\n.\n") {}
-    assert_eq!(said(&next, &started.1), "three\n");
+    assert_eq!(output(&next, &started.1), "three\n");
 
-    // Another process that has its number now is not it.
+    // A later process with the same number is not the helper.
     let another = HelperProcess {
         started: started.1.started + 1,
         ..started.1.clone()
     };
-    assert_eq!(said(&Platform::linux().unwrap(), &another), "");
+    assert_eq!(output(&Platform::linux().unwrap(), &another), "");
 }
 
 #[test]
 fn unread_helper_goes_on_and_loses_excess_output() {
     let fixture = Fixture::linux();
-    let path = fixture.path("told");
+    let path = fixture.path("output");
     let script = format!("dd if=/dev/zero bs=4k count=100 2>/dev/null; echo $? >{path}; sleep 60");
-    let started = start(&fixture.system, &script, "unheard");
+    let started = start(&fixture.system, &script, "unread");
     assert_ne!(written(&path), "0\n", "the pipe takes less than that");
     assert_eq!(fixture.system.process.output(&started.1).len(), OUTPUT_MAX);
     assert!(fixture.system.process.running(&started.1));
@@ -244,7 +244,7 @@ fn unread_helper_goes_on_and_loses_excess_output() {
 fn helper_inherits_nothing_of_the_daemon() {
     let fixture = Fixture::linux();
     let file = fs::File::open("/proc/self/exe").unwrap();
-    // Without the mark that closes it on exec.
+    // Without the close-on-exec flag.
     let leak = rustix::io::dup(&file).unwrap();
     rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
     assert!(leak.as_raw_fd() > 2);
@@ -346,17 +346,17 @@ fn helper_may_end_by_itself_after_sigterm() {
     let path = fixture.path("farewell");
     let script =
         format!("trap 'echo bye >{path}; exit 0' TERM; echo ready >{path}.ready; while :; do sleep 0.01; done");
-    let kept = start(&fixture.system, &script, "grace");
+    let helper = start(&fixture.system, &script, "grace");
     written(&format!("{path}.ready"));
     let start = Instant::now();
-    fixture.system.process.end(&kept.1, LONG).unwrap();
-    assert!(start.elapsed() < LONG, "it was not waited for in vain");
+    fixture.system.process.end(&helper.1, LONG).unwrap();
+    assert!(start.elapsed() < LONG, "the helper was not killed after the grace time");
     assert_eq!(written(&path), "bye\n");
 }
 
 #[test]
 fn daemonized_helper_is_ended_with_its_tree() {
-    // Into a session of its own, twice forked; with a fresh environment; deaf to SIGTERM.
+    // In a session of its own, forked twice, with an empty environment, ignoring SIGTERM.
     for (name, away) in [
         ("session", "setsid sh -c 'echo $$ >PATH; exec sleep 100' & "),
         (
@@ -365,19 +365,23 @@ fn daemonized_helper_is_ended_with_its_tree() {
         ),
         ("environment", "env -i setsid sh -c 'echo $$ >PATH; exec sleep 100' & "),
         (
-            "deaf",
+            "ignores-sigterm",
             "setsid sh -c 'trap \"\" TERM; echo $$ >PATH; while :; do sleep 1; done' & ",
         ),
     ] {
         let fixture = Fixture::linux();
         let path = fixture.path("pid");
         let script = away.replace("PATH", &path) + "sleep 100";
-        let kept = start(&fixture.system, &script, name);
+        let helper = start(&fixture.system, &script, name);
         let pid = written(&path);
         assert!(alive(&pid), "{name}");
-        fixture.system.process.end(&kept.1, Duration::from_millis(50)).unwrap();
+        fixture
+            .system
+            .process
+            .end(&helper.1, Duration::from_millis(50))
+            .unwrap();
         assert!(!alive(&pid), "{name}");
-        assert!(!fixture.system.process.running(&kept.1), "{name}");
+        assert!(!fixture.system.process.running(&helper.1), "{name}");
         assert_eq!(fixture.system.process.find(&tag(name)).unwrap(), [], "{name}");
     }
 }
@@ -387,13 +391,13 @@ fn no_zombie_and_no_cgroup_remains() {
     use xenplug_system::grant::{HelperRule, Operator, ProcessGrant};
     let fixture = Fixture::linux();
     let parent = own_cgroup();
-    // Another daemon on the host may have left one, which has no member either.
+    // Another daemon on the host may have left an empty cgroup.
     let foreign = parent.as_ref().map(|parent| Foreign::new(parent));
     let foreign_name = foreign.as_ref().map(Foreign::name);
     let before: Vec<_> = parent.iter().flat_map(|parent| empty_cgroups(parent)).collect();
-    let kept = start(&fixture.system, "exit 0", "zombie");
-    let pid = kept.1.pid;
-    drop(kept);
+    let helper = start(&fixture.system, "exit 0", "zombie");
+    let pid = helper.1.pid;
+    drop(helper);
     run(&fixture, "exit 0", "zombie").unwrap();
     let rule = HelperRule {
         name: "no-program".into(),
@@ -409,7 +413,7 @@ fn no_zombie_and_no_cgroup_remains() {
         before.iter().any(|name| Some(name) == foreign_name.as_ref()),
         "{before:?}"
     );
-    // Other tests have theirs at the same time: those in which nobody is left for long are left over.
+    // Other tests have cgroups at the same time. Only those that stay empty for a while are left over.
     let once = empty_cgroups(&parent);
     std::thread::sleep(Duration::from_millis(500));
     let twice = empty_cgroups(&parent).into_iter().filter(|name| once.contains(name));
@@ -417,7 +421,7 @@ fn no_zombie_and_no_cgroup_remains() {
     assert_eq!(left, [""; 0]);
 }
 
-/// The directory of this process's cgroup, where there is cgroup v2.
+/// Returns the directory of this process's cgroup, if the host has cgroup v2.
 fn own_cgroup() -> Option<std::path::PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -426,7 +430,7 @@ fn own_cgroup() -> Option<std::path::PathBuf> {
     Some(std::path::Path::new(mount.split(' ').nth(1).unwrap()).join(own))
 }
 
-/// The names of helpers' cgroups without a member.
+/// Returns the names of helpers' cgroups without a member.
 fn empty_cgroups(parent: &std::path::Path) -> Vec<String> {
     let entries = fs::read_dir(parent).unwrap().filter_map(|entry| entry.ok());
     let helpers = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("xenplug-"));
@@ -437,12 +441,12 @@ fn empty_cgroups(parent: &std::path::Path) -> Vec<String> {
         .collect()
 }
 
-/// A cgroup as another daemon may have it, until it is dropped.
+/// A cgroup like those of another daemon, removed on drop.
 struct Foreign(std::path::PathBuf);
 
 impl Foreign {
     fn new(parent: &std::path::Path) -> Self {
-        // No process has such an id.
+        // No process has such a number.
         let path = parent.join(format!("xenplug-{:010}", 4_200_000_000 + u64::from(std::process::id())));
         fs::create_dir(&path).unwrap();
         Self(path)

@@ -1,12 +1,12 @@
 //! Rules for the resolution of paths, shared by Linux and the simulated host.
 //!
-//! A path is looked up within a rule's directory, without following links. Where a link on the way leads is looked up
-//! in the grant like a path that was asked for. What is swapped meanwhile by someone who can write in the directory is
-//! thus at worst another granted file.
+//! A path is resolved within a rule's directory, without following links. The target of a link on the way is checked
+//! against the grant like the path itself. Someone who can write in the directory, and who swaps files meanwhile, thus
+//! reaches only other granted files.
 //!
 //! One kind of link may lead out of its rule: `/dev/vg0/disk` is a link to `/dev/dm-3`, and `/dev/disk/by-id/...` to
-//! `/dev/sda`. A link on the file system of /dev itself that belongs to root, and leads to a block device on that same
-//! file system, is udev's word for what the granted name means, and is followed.
+//! `/dev/sda`. udev makes such links. One is followed if it is on the file system of /dev, belongs to root, and leads
+//! to a block device on that same file system.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::{
     grant::{Access, BlockGrant},
 };
 
-/// Number of links that are followed (include/linux/namei.h, `MAXSYMLINKS`).
+/// Maximum number of links to follow (include/linux/namei.h, `MAXSYMLINKS`).
 pub(crate) const MAX_LINKS: usize = 40;
 
 /// Directory of the host's devices.
@@ -26,11 +26,11 @@ pub(crate) const DEV: &str = "/dev";
 pub(crate) struct Link {
     /// Access that the rule of the link allows to its target.
     pub access: Access,
-    /// It is root's, on the file system of /dev.
+    /// Set for a link of root's on the file system of /dev.
     pub of_dev: bool,
 }
 
-/// Directory in which a path is looked up, with the access that is allowed there.
+/// Directory in which a path is resolved, with the access that is allowed there.
 #[derive(Debug)]
 pub(crate) struct LookupRoot {
     /// A rule's path, or /dev. Links in it are followed: they are the operator's.
@@ -38,12 +38,12 @@ pub(crate) struct LookupRoot {
     /// Rest of the path below it.
     pub rest: PathBuf,
     access: Access,
-    /// By a rule, and not by the word of a link in /dev.
+    /// Set if a rule grants the directory; unset if only a link in /dev leads there.
     granted: bool,
 }
 
 impl LookupRoot {
-    /// The most specific rule for a path; else, behind a link of /dev, /dev itself.
+    /// Selects the most specific rule for a path. After a link of udev's, a path without a rule may be in /dev.
     pub(crate) fn of(
         grant: &BlockGrant,
         path: &Path,
@@ -59,7 +59,7 @@ impl LookupRoot {
             });
         }
         let link = link?;
-        // Where a link leads is a real path, while that of the rule may have links in it.
+        // The target of a link is a real path, while the rule's path may contain links.
         let real = grant.rules().iter().filter_map(|rule| {
             let directory = canonical(rule.directory())?;
             let rest = rule.rest(&directory, path)?.into();
@@ -81,7 +81,7 @@ impl LookupRoot {
         })
     }
 
-    /// The link that was found here.
+    /// Describes a link found in this directory.
     pub(crate) fn link(&self, of_dev: bool) -> Link {
         Link {
             access: self.access,
@@ -89,7 +89,7 @@ impl LookupRoot {
         }
     }
 
-    /// An error unless what was found here may be used that way.
+    /// Returns an error unless a file or device found in this directory may be used with this access.
     pub(crate) fn permit(&self, wanted: &Path, access: Access, device_of_dev: bool) -> Result<(), Error> {
         if !self.granted && !device_of_dev {
             return Err(not_granted(wanted, true));
@@ -104,7 +104,7 @@ impl LookupRoot {
     }
 }
 
-/// A path that no rule covers, or that a link led out of what is granted.
+/// Error for a path that no rule covers, or (with `linked`) for a link that leads out of the grant.
 pub(crate) fn not_granted(wanted: &Path, linked: bool) -> Error {
     let what = if linked {
         "leads to a place that is not granted"
@@ -119,12 +119,12 @@ pub(crate) fn no_disk(wanted: &Path) -> Error {
     Error::params(format!("{} is neither a file nor a block device", wanted.display()))
 }
 
-/// Nothing is there.
+/// Error for a path that does not exist.
 pub(crate) fn missing(wanted: &Path) -> Error {
     Error::NotFound(format!("{} does not exist", wanted.display()))
 }
 
-/// Error for a write to something read-only, in the words of Xen's block script.
+/// Error for a write to something read-only, worded as in Xen's block script.
 pub(crate) fn read_only(kind: &str, wanted: &Path) -> Error {
     let wanted = wanted.display();
     Error::Busy(format!(
@@ -132,8 +132,8 @@ pub(crate) fn read_only(kind: &str, wanted: &Path) -> Error {
     ))
 }
 
-/// The path that a link in `directory`, whose own path has no links, makes of one that goes on with `rest`. `None` for
-/// a target in which `..` follows a name: if that is a link, `..` is not what it looks like.
+/// Joins `directory` (a path without links), the target of a link in it, and the `rest` of the path after the link.
+/// Returns `None` for a target in which `..` follows a name: that name may be a link, and `..` then leads elsewhere.
 pub(crate) fn target(directory: &Path, target: &Path, rest: &Path) -> Option<PathBuf> {
     let mut path = directory.to_owned();
     let mut named = false;
@@ -149,7 +149,7 @@ pub(crate) fn target(directory: &Path, target: &Path, rest: &Path) -> Option<Pat
             Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    // `push` of nothing would leave a slash at the end.
+    // `push` of an empty path would leave a slash at the end.
     Some(if rest.as_os_str().is_empty() {
         path
     } else {

@@ -1,7 +1,7 @@
-//! The rules that keep a link to its sources, as data: what a frame has to look like to pass.
+//! Rules that restrict a link to its sources, as data.
 //!
-//! Frames are judged by the type in their Ethernet header, so that one with a VLAN tag, whatever is in it, is none of the
-//! types that may pass. All that no rule lets pass is dropped.
+//! The rules test the type in the Ethernet header. A frame with a VLAN tag thus has none of the types that may pass,
+//! whatever is in it. A frame that no rule lets pass is dropped.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,10 +11,10 @@ use crate::{
     network::{Mac, Prefix},
 };
 
-/// More addresses than a xenstore node can hold.
+/// Maximum number of prefixes, more than a xenstore node can hold.
 const MOST_PREFIXES: usize = 256;
 
-/// The first rule whose tests a frame passes decides.
+/// A verdict on frames that pass all tests. The first such rule decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
     pub tests: Vec<Test>,
@@ -26,15 +26,15 @@ pub(crate) struct Rule {
 pub(crate) enum Verdict {
     Pass,
     Drop,
-    /// Go through the rules for neighbour advertisements, and on from here if one of them says `Return`.
+    /// Evaluates the rules for neighbour advertisements, and continues after this one if they `Return`.
     CheckNeighbour,
     Return,
 }
 
-/// A test of a frame. One that cannot be made, as the frame is too short or malformed, has failed.
+/// A test of a frame. It fails for a frame that is too short or malformed for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Test {
-    /// The bytes at an offset, of which the bits in `mask` count, are (or are not) these.
+    /// Compares the bytes at an offset, masked with `mask`.
     Bytes {
         header: Header,
         offset: u32,
@@ -42,13 +42,13 @@ pub(crate) enum Test {
         equal: bool,
         value: Vec<u8>,
     },
-    /// The transport protocol is known, and is (or is not) this one.
+    /// Compares the transport protocol, which has to be known.
     Protocol { equal: bool, value: u8 },
-    /// It is a part of an IPv6 packet.
+    /// Matches a fragment of an IPv6 packet.
     Fragment,
 }
 
-/// From where offsets count.
+/// Header that offsets are relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Header {
     Link,
@@ -56,18 +56,18 @@ pub(crate) enum Header {
     Transport,
 }
 
-/// The rules of a link.
+/// Rules of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// Rules for each frame.
+    /// Rules for all frames.
     pub frames: Vec<Rule>,
-    /// Rules for neighbour advertisements, which go through them on the way.
+    /// Rules for neighbour advertisements (see [`Verdict::CheckNeighbour`]).
     pub neighbours: Vec<Rule>,
 }
 
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
-/// A number that is reserved (RFC 5237), to ask whether there is a known one at all.
+/// Reserved protocol number (RFC 5237). Comparing with it tests whether the protocol is known.
 const NO_PROTOCOL: u8 = 255;
 
 // ICMPv6 (RFC 4861, RFC 3810).
@@ -83,7 +83,7 @@ const DHCP: (u16, u16) = (68, 67);
 const DHCPV6: (u16, u16) = (546, 547);
 
 impl Rules {
-    /// The rules that keep a link to its sources.
+    /// Makes the rules that restrict a link to its sources.
     pub(crate) fn of(sources: &Sources) -> Result<Self, Error> {
         let refused = |cause: &str| {
             Err(Error::Invalid {
@@ -116,7 +116,7 @@ impl Rules {
     }
 }
 
-/// ARP that tells no lie about its sender, and probes, which tell nothing (RFC 5227).
+/// Lets ARP pass whose sender is among the sources, and probes, which name no sender (RFC 5227).
 fn arp(sources: &Sources) -> Vec<Rule> {
     let pass = |form: &[u8], sender: &[Test]| {
         let mut tests = vec![ether_type(0x0806), is(Header::Network, 0, form)];
@@ -127,7 +127,7 @@ fn arp(sources: &Sources) -> Vec<Rule> {
             verdict: Verdict::Pass,
         }
     };
-    // Ethernet, IPv4, and the lengths of their addresses; a probe is a request.
+    // Ethernet, IPv4, the lengths of their addresses, and the operation of a probe: request.
     let any = [0, 1, 8, 0, 6, 4];
     let request = [0, 1, 8, 0, 6, 4, 0, 1];
     let mut rules: Vec<_> = sources
@@ -155,13 +155,13 @@ fn ipv4(sources: &Sources) -> Vec<Rule> {
             .map(|prefix| rule(within(Header::Network, 12, *prefix), Verdict::Pass)),
     );
     if sources.dhcp {
-        let nobody = vec![is(Header::Network, 12, &[0; 4])];
-        rules.push(rule([nobody, udp(client, server)].concat(), Verdict::Pass));
+        let unspecified = vec![is(Header::Network, 12, &[0; 4])];
+        rules.push(rule([unspecified, udp(client, server)].concat(), Verdict::Pass));
     }
     rules
 }
 
-/// IPv6 from its sources and from link-local addresses, without what only routers and DHCP servers send.
+/// Lets IPv6 pass from the sources and from link-local addresses, but not what only routers and DHCP servers send.
 fn ipv6(sources: &Sources) -> Vec<Rule> {
     if sources.ipv6.is_empty() {
         return Vec::new();
@@ -173,7 +173,7 @@ fn ipv6(sources: &Sources) -> Vec<Rule> {
     let icmp = |kind: u8| vec![protocol(ICMPV6), is(Header::Transport, 0, &[kind])];
     let (client, server) = DHCPV6;
     let mut rules = vec![
-        // Of a message in parts the type cannot be told; neighbours ignore those anyway (RFC 6980).
+        // The ICMPv6 type of a fragment is unknown. Receivers ignore fragmented neighbour discovery anyway (RFC 6980).
         rule(vec![Test::Fragment, protocol(ICMPV6)], Verdict::Drop),
         rule(icmp(ROUTER_ADVERTISEMENT), Verdict::Drop),
         rule(icmp(REDIRECT), Verdict::Drop),
@@ -184,10 +184,10 @@ fn ipv6(sources: &Sources) -> Vec<Rule> {
         rules.push(rule(vec![protocol(UDP), to_server], Verdict::Drop));
     }
     rules.push(rule(icmp(NEIGHBOUR_ADVERTISEMENT), Verdict::CheckNeighbour));
-    // Before a host has an address, it asks whether it is taken, for routers, and to join groups.
+    // A host without an address sends these: to detect duplicates, to find routers, and to join groups.
     for kind in [NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION, MULTICAST_LISTENER_REPORT] {
-        let nobody = vec![is(Header::Network, 8, &[0; 16])];
-        rules.push(rule([nobody, icmp(kind)].concat(), Verdict::Pass));
+        let unspecified = vec![is(Header::Network, 8, &[0; 16])];
+        rules.push(rule([unspecified, icmp(kind)].concat(), Verdict::Pass));
     }
     for prefix in allowed_ipv6(sources) {
         // A packet whose headers do not lead to a protocol could hide any of the above.
@@ -203,7 +203,7 @@ fn ipv6(sources: &Sources) -> Vec<Rule> {
     rules
 }
 
-/// A neighbour advertisement is for an address that may be a source.
+/// Drops neighbour advertisements for addresses that are not among the sources.
 fn neighbours(sources: &Sources) -> Vec<Rule> {
     let returns = |prefix| Rule {
         tests: within(Header::Transport, 8, prefix),
@@ -263,7 +263,7 @@ fn differs(header: Header, offset: u32, value: &[u8]) -> Test {
     }
 }
 
-/// The address at an offset is within a prefix. Any address needs no test.
+/// Tests whether the address at an offset is within a prefix. A prefix of length 0 needs no test.
 fn within(header: Header, offset: u32, prefix: Prefix) -> Vec<Test> {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets().to_vec(),

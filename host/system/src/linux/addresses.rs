@@ -45,7 +45,7 @@ const RTN_UNICAST: u8 = 1;
 
 /// Adds an address to a link.
 pub(super) fn add(sockets: &Sockets, link: &Link, address: Prefix) -> Result<(), Error> {
-    match sockets.tell(&request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, link.index, address)) {
+    match sockets.execute(&request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, link.index, address)) {
         Ok(()) => Ok(()),
         Err(failure) if failure.errno == Errno::EXIST => Ok(()),
         Err(failure) if is_gone(&failure) => Err(refusal::gone(&link.name)),
@@ -55,7 +55,7 @@ pub(super) fn add(sockets: &Sockets, link: &Link, address: Prefix) -> Result<(),
 
 /// Removes an address, if it and the link are there.
 pub(super) fn remove(sockets: &Sockets, index: u32, address: Prefix) -> Result<(), Error> {
-    match sockets.tell(&request(RTM_DELADDR, 0, index, address)) {
+    match sockets.execute(&request(RTM_DELADDR, 0, index, address)) {
         Ok(()) => Ok(()),
         Err(failure) if is_gone(&failure) || failure.errno == Errno::ADDRNOTAVAIL => Ok(()),
         Err(failure) => Err(failure.of(format!(
@@ -64,8 +64,8 @@ pub(super) fn remove(sockets: &Sockets, index: u32, address: Prefix) -> Result<(
     }
 }
 
-/// The first IPv4 address of a link that is no second one of its prefix: the one that `ip -4 address show primary` shows
-/// first (tools/hotplug/Linux/vif-common.sh, `ip_of`).
+/// Returns the first primary IPv4 address of a link, which `ip -4 address show primary` lists first
+/// (tools/hotplug/Linux/vif-common.sh, `ip_of`).
 pub(super) fn first_ipv4(sockets: &Sockets, link: &Link) -> Result<Option<IpAddr>, Error> {
     let all = Messages::one(RTM_GETADDR, NLM_F_DUMP, &address_header(AF_INET, 0, link.index));
     let read = |message: &Message<'_>| {
@@ -73,7 +73,7 @@ pub(super) fn first_ipv4(sockets: &Sockets, link: &Link) -> Result<Option<IpAddr
         read_address(message).filter(|_| primary)
     };
     let found = sockets
-        .ask(&all, read)
+        .query(&all, read)
         .map_err(|failure| failure.of(format!("look for the addresses of {}", link.name)))?;
     let mut own = found.into_iter().filter(|(index, _)| *index == link.index);
     Ok(own.next().map(|(_, prefix)| prefix.address))
@@ -83,9 +83,11 @@ pub(super) fn first_ipv4(sockets: &Sockets, link: &Link) -> Result<Option<IpAddr
 pub(super) fn flush(sockets: &Sockets, link: &Link) -> Result<(), Error> {
     let what = || format!("look for the addresses of {}", link.name);
     let all = Messages::one(RTM_GETADDR, NLM_F_DUMP, &address_header(0, 0, link.index));
-    let found = sockets.ask(&all, read_address).map_err(|failure| failure.of(what()))?;
+    let found = sockets
+        .query(&all, read_address)
+        .map_err(|failure| failure.of(what()))?;
     for (index, address) in found {
-        // The kernel's filter is of this decade.
+        // The kernel may ignore the index in the request, and list the addresses of all links.
         if index == link.index {
             remove(sockets, index, address)?;
         }
@@ -98,7 +100,7 @@ pub(super) fn add_route(sockets: &Sockets, link: &Link, route: &Route) -> Result
     let mut request = route_request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, route);
     request.attribute(RTA_OIF, &link.index.to_ne_bytes());
     let to = route.to.network();
-    match sockets.tell(&request) {
+    match sockets.execute(&request) {
         Ok(()) => Ok(()),
         Err(failure) if failure.errno == Errno::EXIST && is_routed(sockets, link.index, route)? => Ok(()),
         Err(failure) if failure.errno == Errno::EXIST => Err(Error::Busy(format!(
@@ -114,7 +116,7 @@ pub(super) fn add_route(sockets: &Sockets, link: &Link, route: &Route) -> Result
 pub(super) fn remove_route(sockets: &Sockets, index: u32, route: &Route) -> Result<(), Error> {
     let mut request = route_request(RTM_DELROUTE, NLM_F_ACK, route);
     request.attribute(RTA_OIF, &index.to_ne_bytes());
-    match sockets.tell(&request) {
+    match sockets.execute(&request) {
         Ok(()) => Ok(()),
         Err(failure) if is_gone(&failure) || matches!(failure.errno, Errno::SRCH | Errno::NOENT) => Ok(()),
         Err(failure) => Err(failure.of(format!(
@@ -124,7 +126,7 @@ pub(super) fn remove_route(sockets: &Sockets, index: u32, route: &Route) -> Resu
     }
 }
 
-/// Tells whether there is such a route through a link.
+/// Tells whether the link has this route.
 fn is_routed(sockets: &Sockets, index: u32, route: &Route) -> Result<bool, Error> {
     let mut header = route_header(route.to, RT_SCOPE_UNIVERSE, RTPROT_UNSPEC, RTN_UNSPEC);
     header[1] = 0;
@@ -134,12 +136,12 @@ fn is_routed(sockets: &Sockets, index: u32, route: &Route) -> Result<bool, Error
     let read =
         |message: &Message<'_>| read_route(message, route.to.address.is_ipv4()).filter(|found| is_same(*found, wanted));
     let found = sockets
-        .ask(&request, read)
+        .query(&request, read)
         .map_err(|failure| failure.of("look for routes"))?;
     Ok(!found.is_empty())
 }
 
-/// The kernel gives a route of IPv6 a metric of its own if none is asked for.
+/// Compares routes. The kernel chooses the metric of an IPv6 route that is added without one.
 fn is_same(found: (u32, Prefix, Option<u32>), wanted: (u32, Prefix, Option<u32>)) -> bool {
     (found.0, found.1) == (wanted.0, wanted.1) && (wanted.2.is_none() || found.2 == wanted.2)
 }
@@ -162,7 +164,7 @@ fn read_address(message: &Message<'_>) -> Option<(u32, Prefix)> {
     let mut address = None;
     for (kind, value) in attributes(message.body, 8) {
         match kind {
-            // For a point-to-point link IFA_ADDRESS is the peer's.
+            // On a point-to-point link IFA_ADDRESS is the peer's address.
             IFA_LOCAL => address = read_ip(value),
             IFA_ADDRESS if address.is_none() => address = read_ip(value),
             _ => {}

@@ -1,4 +1,4 @@
-//! Links as they appear, or take another name.
+//! Watch for new and renamed links.
 
 use std::{
     collections::HashMap,
@@ -16,20 +16,20 @@ use super::{
 };
 use crate::{Error, network::IfName};
 
-/// `PF_BRIDGE`: messages about the ports of bridges, which are no links of their own.
+/// `PF_BRIDGE`, the family of messages about bridge ports, which describe no new link.
 const PF_BRIDGE: u8 = 7;
 
-/// Watches from here on, in a thread that ends with the first link after the receiver is dropped.
+/// Starts the watch, in a thread that ends with the first link after the receiver is dropped.
 pub(super) fn watch() -> Result<Receiver<Option<IfName>>, Error> {
     let failed = |error: io::Error| Error::io("watch for network interfaces", &error);
     let socket = subscribe_to_links().map_err(failed)?;
-    // The sockets are made here: the thread that calls knows the network namespace.
+    // The calling thread makes the sockets, because it is in the network namespace to watch.
     let sockets = Sockets::new(Protocol::Route);
     let mut watch = Watch {
         sockets,
         known: HashMap::new(),
     };
-    watch.look()?;
+    watch.refresh()?;
     let (sender, receiver) = channel();
     thread::Builder::new()
         .name("links".into())
@@ -50,10 +50,10 @@ impl Watch {
             buffer.clear();
             let mut names = Vec::new();
             match retry(|| socket.recv(&mut buffer, 0)) {
-                Ok(_) => names.extend(messages(&buffer).filter_map(|message| self.learn(&message)).map(Some)),
-                // The kernel had more to say than the socket could hold, or no memory: what we know is out of date.
+                Ok(_) => names.extend(messages(&buffer).filter_map(|message| self.apply(&message)).map(Some)),
+                // The socket's buffer overflowed or the kernel had no memory: messages were lost.
                 Err(_) => {
-                    if self.look().is_err() {
+                    if self.refresh().is_err() {
                         thread::sleep(std::time::Duration::from_millis(100));
                     }
                     names.push(None);
@@ -67,19 +67,19 @@ impl Watch {
         }
     }
 
-    /// Learns all there are.
-    fn look(&mut self) -> Result<(), Error> {
+    /// Reads the names of all links.
+    fn refresh(&mut self) -> Result<(), Error> {
         let read = |message: &Message<'_>| Some((u32_at(message.body, 4)?, read_name(message)?));
         let all = self
             .sockets
-            .ask(&all_links(), read)
+            .query(&all_links(), read)
             .map_err(|failure| failure.of("look for network interfaces"))?;
         self.known = all.into_iter().collect();
         Ok(())
     }
 
-    /// The name that a message makes known.
-    fn learn(&mut self, message: &Message<'_>) -> Option<IfName> {
+    /// Applies a message, and returns the name if it is new.
+    fn apply(&mut self, message: &Message<'_>) -> Option<IfName> {
         if message.body.first() == Some(&PF_BRIDGE) {
             return None;
         }

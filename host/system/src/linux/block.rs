@@ -1,4 +1,4 @@
-//! Open files and block devices, by number.
+//! Open files and block devices by handle, and loop devices.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ impl Block for LinuxBlock {
     }
 
     fn close(&self, source: u64) {
-        // The descriptor may take its time to close: not under the lock.
+        // Closing the descriptor may take long, so the lock is released before.
         let closed = lock(&self.sources).remove(&source);
         drop(closed);
     }

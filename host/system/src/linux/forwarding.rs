@@ -1,5 +1,5 @@
-//! What a link has the kernel do with packets for others: settings in `/proc/sys/net`, which shows the network namespace
-//! of whoever looks (fs/proc/proc_sysctl.c).
+//! Forwarding settings of links in `/proc/sys/net`, which shows the network namespace of the reading process
+//! (fs/proc/proc_sysctl.c).
 
 use std::{fs, io, path::PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
 
 /// Sets `proxy_arp` (net/ipv4/arp.c, `arp_process`).
 pub(super) fn set_proxy_arp(name: &IfName, on: bool) -> Result<(), Error> {
-    // A name has no slash, and is neither "." nor "..".
+    // An `IfName` has no slash, and is neither "." nor "..".
     let path: PathBuf = ["/proc/sys/net/ipv4/conf", name.as_str(), "proxy_arp"].iter().collect();
     fs::write(&path, if on { "1" } else { "0" }).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => refusal::gone(name),

@@ -1,4 +1,4 @@
-//! The ioctls and fcntls of loop devices, block devices and files that no library offers.
+//! The ioctls and fcntls of loop devices, block devices and files that rustix lacks.
 #![allow(
     unsafe_code,
     reason = "ioctl and fcntl take untyped arguments; each request is given its type here"
@@ -13,9 +13,9 @@ use rustix::io::Errno;
 
 /// `lo_flags` (include/uapi/linux/loop.h).
 pub(super) const LO_FLAGS_READ_ONLY: u32 = 1;
-/// The kernel clears the device when its last user closes it.
+/// Flag of a device that the kernel clears when its last user closes it.
 pub(super) const LO_FLAGS_AUTOCLEAR: u32 = 4;
-/// The page cache is bypassed.
+/// Flag of a device that bypasses the page cache.
 pub(super) const LO_FLAGS_DIRECT_IO: u32 = 16;
 
 const LOOP_CONFIGURE: u32 = 0x4c0a;
@@ -30,7 +30,7 @@ const BLKGETSIZE64: u32 = 0x8000_1272 | (size_of::<usize>() as u32) << 16;
 /// `_IOR(0x12, 128, __u64)`.
 const BLKGETDISKSEQ: u32 = 0x8008_1280;
 
-/// Which signal tells of a broken lease (include/uapi/asm-generic/fcntl.h).
+/// Sets the signal that reports a broken lease (include/uapi/asm-generic/fcntl.h).
 const F_SETSIG: libc::c_int = 10;
 
 /// `struct loop_info64` (include/uapi/linux/loop.h).
@@ -53,7 +53,7 @@ pub(super) struct LoopInfo {
 }
 
 impl LoopInfo {
-    /// With flags and a name, of at most 63 bytes.
+    /// Makes a structure with flags and a name, of which at most 63 bytes are used.
     pub(super) fn new(flags: u32, name: &[u8]) -> Self {
         // SAFETY: integers and arrays of integers, for which all zeroes is a value.
         let mut info: Self = unsafe { std::mem::zeroed() };
@@ -63,7 +63,7 @@ impl LoopInfo {
         info
     }
 
-    /// The name, up to its NUL.
+    /// Returns the name up to its NUL.
     pub(super) fn name(&self) -> &[u8] {
         self.lo_file_name.split(|byte| *byte == 0).next().unwrap_or_default()
     }
@@ -78,13 +78,13 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// The number of a free loop device, which is made if there is none.
+/// Returns the number of a free loop device. The kernel makes one if there is none.
 pub(super) fn loop_free(control: BorrowedFd<'_>) -> Result<u32, Errno> {
     // SAFETY: takes no argument.
     unsafe { ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE, 0) }
 }
 
-/// Makes the loop device of that number.
+/// Makes the loop device with this number.
 pub(super) fn loop_add(control: BorrowedFd<'_>, number: u32) -> Result<(), Errno> {
     // SAFETY: the argument is a number.
     unsafe { ioctl(control.as_raw_fd(), LOOP_CTL_ADD, number as usize) }.map(drop)
@@ -124,7 +124,7 @@ pub(super) fn block_read_only(device: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(read_only != 0)
 }
 
-/// The size of a block device in bytes.
+/// Returns the size of a block device in bytes.
 pub(super) fn block_size(device: BorrowedFd<'_>) -> Result<u64, Errno> {
     let mut size: u64 = 0;
     // SAFETY: the kernel writes one u64, whatever the size in the request's number says.
@@ -132,7 +132,7 @@ pub(super) fn block_size(device: BorrowedFd<'_>) -> Result<u64, Errno> {
     Ok(size)
 }
 
-/// The sequence number of a disk, which no other has had since boot. `None` before Linux 5.15.
+/// Returns the sequence number of a disk, which no other disk has had since boot. `None` before Linux 5.15.
 pub(super) fn disk_sequence(device: BorrowedFd<'_>) -> Option<u64> {
     let mut sequence: u64 = 0;
     // SAFETY: the kernel writes one u64.
@@ -140,14 +140,13 @@ pub(super) fn disk_sequence(device: BorrowedFd<'_>) -> Option<u64> {
     Some(sequence)
 }
 
-/// Tells whether a file is open elsewhere in a way that a lease does not bear: for a read lease by a writer, for a write
-/// lease by anyone whom the kernel counts (writers; readers too where IMA is built in). `None` if the file system knows
-/// no leases.
+/// Tells whether a file is open elsewhere in a way that conflicts with a lease: a read lease conflicts with writers, an
+/// exclusive (write) lease also with readers, where IMA is built in. `None` if the file system has no leases.
 pub(super) fn opened_elsewhere(file: BorrowedFd<'_>, exclusive: bool) -> Option<bool> {
     let wanted = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
     let fd = file.as_raw_fd();
-    // SAFETY: these requests take a number. Someone who opens the file while the lease is held makes the kernel send a
-    // signal; SIGURG is ignored by default, where SIGIO would end the process.
+    // SAFETY: these requests take a number. If a process opens the file while the lease is held, the kernel sends a
+    // signal. SIGURG is ignored by default, while SIGIO would end the process.
     unsafe {
         if libc::fcntl(fd, F_SETSIG, libc::SIGURG) < 0 {
             return None;

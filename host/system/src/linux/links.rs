@@ -1,4 +1,4 @@
-//! Messages about links, and the reading of them (net/core/rtnetlink.c).
+//! Messages about links, written and read (net/core/rtnetlink.c).
 
 use rustix::io::Errno;
 
@@ -27,10 +27,10 @@ const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 const IFF_UP: u32 = 1;
 
-/// The length of `struct ifinfomsg`.
+/// Length of `struct ifinfomsg`.
 const HEADER: usize = 16;
 
-/// A change to a link by one attribute.
+/// A change of one attribute of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Mac(Mac),
@@ -40,7 +40,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// Selects the changes that the link does not have yet, in the order in which they are made.
+    /// Selects the changes that the link needs, in the order in which they are made.
     pub(super) fn all(link: &Link, changes: &LinkChanges) -> Vec<Self> {
         let mac = changes.mac.filter(|mac| *mac != link.mac).map(Self::Mac);
         let mtu = changes.mtu.filter(|mtu| *mtu != link.mtu).map(Self::Mtu);
@@ -85,41 +85,41 @@ impl Change {
     }
 }
 
-/// Tells whether the kernel says that the link does not exist.
+/// Tells whether the kernel reports that the link does not exist.
 pub(super) fn is_gone(failure: &Failure) -> bool {
     matches!(failure.errno, Errno::NODEV | Errno::NXIO)
 }
 
-/// A request for the link of that name.
+/// Requests the link with this name.
 pub(super) fn by_name(name: &IfName) -> Messages {
-    let mut request = Messages::question(RTM_GETLINK, &header(0, None));
+    let mut request = Messages::single_answer(RTM_GETLINK, &header(0, None));
     request
         .text(IFLA_IFNAME, name.as_str())
         .attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
     request
 }
 
-/// A request for the link of that number.
+/// Requests the link with this number.
 pub(super) fn by_index(index: u32) -> Messages {
-    let mut request = Messages::question(RTM_GETLINK, &header(index, None));
+    let mut request = Messages::single_answer(RTM_GETLINK, &header(index, None));
     request.attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
     request
 }
 
-/// A request for all bridges.
+/// Requests all bridges.
 pub(super) fn bridges() -> Messages {
-    // Without a mask: asked to leave out statistics, the kernel first measures every link it has.
+    // No mask that skips statistics: with a mask, the kernel first computes the message size of every link.
     let mut request = Messages::one(RTM_GETLINK, NLM_F_DUMP, &header(0, None));
     request.nest(IFLA_LINKINFO, |request| _ = request.text(IFLA_INFO_KIND, "bridge"));
     request
 }
 
-/// A change of a link, and with `up` of its administrative state.
+/// Requests a change of a link, and with `up` of its administrative state.
 pub(super) fn set_link(index: u32, up: Option<bool>) -> Messages {
     Messages::one(RTM_SETLINK, NLM_F_ACK, &header(index, up))
 }
 
-/// `struct ifinfomsg`: family, type, index, flags, and which of these to change.
+/// Encodes `struct ifinfomsg`: family, type, index, flags, and the mask of flags to change.
 fn header(index: u32, up: Option<bool>) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -156,13 +156,13 @@ pub(super) fn read_link(message: &Message<'_>) -> Option<Link> {
     Some(link)
 }
 
-/// Reads only the name of that link.
+/// Reads only the name of the link that a message describes.
 pub(super) fn read_name(message: &Message<'_>) -> Option<IfName> {
     let (_, name) = attributes(message.body, HEADER).find(|(kind, _)| *kind == IFLA_IFNAME)?;
     text(name)?.parse().ok()
 }
 
-/// A request for all links.
+/// Requests all links.
 pub(super) fn all_links() -> Messages {
     let mut request = Messages::one(RTM_GETLINK, NLM_F_DUMP, &header(0, None));
     request.attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());

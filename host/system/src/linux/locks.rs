@@ -1,5 +1,5 @@
-//! The lock files of the original hotplug scripts, by the protocol of locking.sh: open, flock, and check that the file is
-//! still the one at its path. The holder may unlink it, and does.
+//! The lock files of the original hotplug scripts, by the protocol of locking.sh: open, flock, and check that the file
+//! is still the one at its path. The holder may unlink it, and does.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use crate::{
 /// `LOCK_BASEDIR` of locking.sh.
 const DIRECTORY: &str = "/var/run/xen-hotplug";
 
-/// The time for which a held lock may be joined. After it the scripts that wait get their turn.
+/// Time for which a held lock may be joined. After it the scripts that wait get their turn.
 const TURN: Duration = Duration::from_millis(500);
 
 /// The lock files of the original scripts.
@@ -37,14 +37,14 @@ pub(crate) struct LinuxLocks(Arc<Table>);
 struct Table {
     directory: PathBuf,
     locks: Mutex<HashMap<&'static str, Lock>>,
-    /// A lock was acquired or released, or cannot be acquired.
+    /// Signalled when a lock is acquired or released, or cannot be acquired.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Lock {
     state: State,
-    /// The threads that wait for it.
+    /// Number of threads that wait for the lock.
     waiters: usize,
 }
 
@@ -52,19 +52,19 @@ struct Lock {
 enum State {
     #[default]
     Free,
-    /// A thread of this process waits in the kernel for another process to release the lock. It cannot be called back.
+    /// A thread of this process waits in the kernel for another process to release the lock, and cannot be stopped.
     Waiting,
-    /// The wait has failed.
+    /// The wait failed.
     Failed(Error),
     Held {
-        /// The open file is the lock, which is released when it is closed.
+        /// The locked file. Closing it releases the lock.
         file: File,
         holders: usize,
         since: Instant,
     },
 }
 
-/// One hold of a lock.
+/// One of the holders of a lock.
 struct Hold {
     table: Arc<Table>,
     name: &'static str,
@@ -112,7 +112,7 @@ impl Locks for LinuxLocks {
                 table.claim(name, this)?;
             }
             match &mut this.state {
-                // A lock that has just been acquired has no holder yet, and is to have one, however late.
+                // The first holder may join at any time: a lock without holders was just acquired for a waiting thread.
                 State::Held { holders, since, .. } if *holders == 0 || since.elapsed() < TURN => {
                     *holders += 1;
                     let table = Arc::clone(table);
@@ -148,7 +148,7 @@ impl Table {
         self.directory.join(name)
     }
 
-    /// Acquires a free lock, or has a thread of its own wait in the kernel for the process that has it.
+    /// Acquires a free lock, or starts a thread that waits in the kernel for the process that holds it.
     fn claim(self: &Arc<Self>, name: &'static str, this: &mut Lock) -> Result<(), Error> {
         let failed = |error: io::Error| Error::io(format!("lock {}", self.path(name).display()), &error);
         if let Some(file) = claim(&self.path(name), FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
@@ -171,7 +171,7 @@ impl Table {
         this.state = match claimed {
             Ok(Some(file)) if this.waiters > 0 => State::held(file),
             Ok(file) => {
-                // All have given up meanwhile.
+                // All waiting threads have timed out meanwhile.
                 unlink(&path, file);
                 State::Free
             }
@@ -195,21 +195,21 @@ impl Table {
         {
             unlink(&self.path(name), Some(file));
         }
-        // Where our own threads wait the file stays: the scripts that wait for it came first, and the kernel lets them in
-        // in their order. After an unlink they would have to begin anew.
+        // If threads of this process wait, the file stays: scripts may have waited for it longer, and the kernel serves
+        // them in order. After an unlink they would have to wait for a new file.
         self.changed.notify_all();
     }
 }
 
-/// Unlinks the file of a held lock, and releases it. As long as the file is locked only its holder may do that. A file
-/// that stays is a lock all the same.
+/// Unlinks the file of a held lock, then releases the lock. Only the holder may unlink a locked file. If the file
+/// cannot be unlinked, the lock works all the same.
 fn unlink(path: &Path, locked: Option<File>) {
     if locked.is_some() {
         let _ = std::fs::remove_file(path);
     }
 }
 
-/// Locks a file; none if another process has it and `operation` does not wait.
+/// Locks a file. Returns `None` if another process holds the lock and `operation` does not wait.
 fn claim(path: &Path, operation: FlockOperation) -> io::Result<Option<File>> {
     if let Some(directory) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
@@ -227,7 +227,7 @@ fn claim(path: &Path, operation: FlockOperation) -> io::Result<Option<File>> {
         let ours = file.metadata()?;
         match std::fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(Some(file)),
-            // The holder before has unlinked it: the file that is locked now is nobody's lock.
+            // The previous holder has unlinked the file. The locked file is not the one at the path: try again.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -252,7 +252,7 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
-    /// A process that holds a lock, as a script does, until it is killed.
+    /// Starts a process that holds a lock, as a script does, until it is killed.
     fn script(directory: &Path) -> Child {
         let script = "exec 9<>\"$0/block\"; flock -x 9; touch \"$0/held\"; exec sleep 60";
         let child = Command::new("sh")
@@ -288,7 +288,7 @@ mod tests {
             );
             drop(hold);
         }
-        // A wait that was given up ends by itself.
+        // The thread of a wait that timed out releases the lock as soon as it gets it.
         let until = later();
         while directory.path().join("xen-hotplug/block").exists() {
             assert!(Instant::now() < until, "the file stays");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn lock_that_nobody_waits_for_any_more_is_given_up() {
+    fn lock_without_waiters_is_released() {
         let directory = tempfile::tempdir().expect("a directory");
         let locks = LinuxLocks::below(directory.path().into());
         let held = script(directory.path());
@@ -349,7 +349,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    // Each stands for another process.
+                    // Each thread plays another process.
                     let locks = LinuxLocks::below(directory.path().into());
                     for _ in 0..50 {
                         let _held = locks.acquire("block", later()).expect("its turn comes");

@@ -1,4 +1,4 @@
-//! Loop devices: attached in one ioctl, cleared by the kernel when nobody has them open, ours by their tag.
+//! Loop devices: attached with one ioctl, cleared by the kernel when nobody has them open, recognized by their tag.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,22 +27,21 @@ use crate::{
     sync::lock,
 };
 
-/// Attempts at a free device while someone else is quicker.
+/// Attempts to attach a free device while other processes take it first.
 const ATTEMPTS: u32 = 64;
 
-/// Milliseconds to wait for a device's node (made by udev, where /dev is no devtmpfs), or for the end of its
-/// last use.
-const PATIENCE: u32 = 100;
+/// Milliseconds to wait for a device's node (made by udev where /dev is no devtmpfs), or for the end of its last use.
+const WAIT_MS: u32 = 100;
 
 /// `LOOP_MAJOR` (include/uapi/linux/major.h).
 const LOOP_MAJOR: u32 = 7;
 
-/// The loop devices of ours, each with a descriptor that keeps it.
+/// Loop devices of the daemon, each with a descriptor that keeps it attached.
 #[derive(Debug, Default)]
 pub(super) struct Loops {
     control: OnceLock<OwnedFd>,
     held: Mutex<HashMap<u32, Held>>,
-    /// Numbers that a thread of ours is about to attach: to the kernel they are free until that is done, and it takes as
+    /// Numbers that threads are about to attach. The kernel regards them as free until then, and attaching takes as
     /// long as the file's disk needs to flush its cache.
     reserved: Mutex<HashSet<u32>>,
 }
@@ -54,7 +53,7 @@ struct Held {
 }
 
 impl Loops {
-    /// Tells whether a device is one of ours.
+    /// Tells whether the daemon holds a device.
     pub(super) fn holds(&self, number: u32) -> bool {
         lock(&self.held).contains_key(&number)
     }
@@ -81,7 +80,7 @@ impl Loops {
         ))
     }
 
-    /// Picks a free device that no other thread of ours has picked, nor someone else has been quicker to take.
+    /// Reserves a free device that no other thread has reserved, and that is not among the `lost` ones.
     fn reserve(&self, lost: &HashSet<u32>) -> Result<u32, Error> {
         let control = self.control()?.as_fd();
         let mut reserved = lock(&self.reserved);
@@ -97,7 +96,7 @@ impl Loops {
         Ok(number)
     }
 
-    /// Makes the device of that number, if it is not there.
+    /// Makes the device with this number if it does not exist.
     fn make(&self, number: u32) -> Result<(), Error> {
         match ioctl::loop_add(self.control()?.as_fd(), number) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -105,7 +104,7 @@ impl Loops {
         }
     }
 
-    /// Takes hold of a device of ours again, or attaches it anew.
+    /// Adopts a device (see [`Block::adopt_loop`](crate::Block::adopt_loop)).
     pub(super) fn adopt(&self, grant: &BlockGrant, device: &LoopDevice) -> Result<Option<LoopDevice>, Error> {
         let number = device.number;
         let kernel = |errno| Error::kernel(format!("open /dev/loop{number}"), errno);
@@ -144,13 +143,13 @@ impl Loops {
         }
     }
 
-    /// Lets a device go.
+    /// Detaches a device (see [`Block::detach_loop`](crate::Block::detach_loop)).
     pub(super) fn detach(&self, device: &LoopDevice) -> Result<(), Error> {
         let number = device.number;
         let fd = {
             let mut held = lock(&self.held);
             match held.get(&number) {
-                // The same file and tag, but attached anew since: what is to be let go is gone.
+                // The device was attached again since, so the attachment to undo is gone.
                 Some(held) if held.device.diskseq != device.diskseq => return Ok(()),
                 _ => held.remove(&number).map(|held| held.fd),
             }
@@ -165,7 +164,7 @@ impl Loops {
             Err(Errno::NXIO) => return Ok(()),
             Err(errno) => return Err(Error::kernel(format!("look at /dev/loop{number}"), errno)),
         };
-        // As we have it open, nobody can clear it and attach it to something else from here on.
+        // As long as the daemon has it open, nobody can clear it and attach it to something else.
         if backing(&info) != device.backing || info.name() != device.options.tag.as_bytes() {
             return Ok(());
         }
@@ -177,7 +176,7 @@ impl Loops {
 
     fn hold(&self, held: Held) -> LoopDevice {
         let device = held.device.clone();
-        // An older descriptor of the same number is of a use that has ended.
+        // An older descriptor with the same number belongs to an attachment that has ended.
         let older = lock(&self.held).insert(device.number, held);
         drop(older);
         device
@@ -193,7 +192,7 @@ impl Loops {
     }
 }
 
-/// The devices whose tag begins so.
+/// Returns the devices whose tag begins with `tag`.
 pub(super) fn find(tag: &str) -> Result<Vec<LoopDevice>, Error> {
     let tagged = bound()?.into_iter().filter_map(|number| {
         let fd = open_once(number, true).ok()?;
@@ -209,7 +208,7 @@ pub(super) fn find(tag: &str) -> Result<Vec<LoopDevice>, Error> {
     Ok(tagged.collect())
 }
 
-/// The numbers of the devices that are attached to something.
+/// Returns the numbers of the attached devices.
 pub(super) fn bound() -> Result<Vec<u32>, Error> {
     let entries = retry(|| read_dir("/sys/block")).map_err(|error| Error::io("read /sys/block", &error))?;
     let numbers = entries.filter_map(|entry| {
@@ -225,7 +224,7 @@ pub(super) fn status(number: u32) -> Option<LoopInfo> {
     ioctl::loop_status(open_once(number, true).ok()?.as_fd()).ok()
 }
 
-/// The file behind a device. The kernel has the numbers from the same call as stat(2) (drivers/block/loop.c,
+/// Returns the backing file of a device. The kernel reports the same numbers as stat(2) (drivers/block/loop.c,
 /// `loop_get_status`).
 pub(super) fn backing(info: &LoopInfo) -> SourceIdentity {
     SourceIdentity::File {
@@ -234,9 +233,9 @@ pub(super) fn backing(info: &LoopInfo) -> SourceIdentity {
     }
 }
 
-/// `N` of the loop device `/dev/loopN` that a block device is, or is a partition of.
+/// Returns `N` if a block device is `/dev/loopN` or a partition of it.
 pub(super) fn number_of(major: u32, minor: u32) -> Option<u32> {
-    // Partitions may have BLOCK_EXT_MAJOR, which they share with others.
+    // Partitions may have BLOCK_EXT_MAJOR, which they share with those of other disks.
     if !matches!(major, LOOP_MAJOR | 259) {
         return None;
     }
@@ -245,7 +244,7 @@ pub(super) fn number_of(major: u32, minor: u32) -> Option<u32> {
     name.split('p').next()?.parse().ok()
 }
 
-/// Attaches a device that was free; `Busy` if it no longer is.
+/// Attaches a device that was free. Returns `Busy` if it no longer is.
 fn configure(number: u32, fd: OwnedFd, source: &OpenSource, options: &LoopOptions) -> Result<Held, Error> {
     let path = source.facts.path.display();
     let kernel = |errno| Error::kernel(format!("attach /dev/loop{number} to {path}"), errno);
@@ -265,7 +264,7 @@ fn configure(number: u32, fd: OwnedFd, source: &OpenSource, options: &LoopOption
         Err(Errno::BUSY) => return Err(Error::Busy(format!("/dev/loop{number} is in use"))),
         Err(errno) => return Err(kernel(errno)),
     }
-    // Whether direct I/O is possible is the kernel's to say; all else has to be as it was asked for.
+    // The kernel may refuse direct I/O. All other options have to be as requested.
     let info = ioctl::loop_status(fd.as_fd()).map_err(kernel)?;
     let device = describe(number, &fd, &info, source.facts.path.clone()).map_err(kernel)?;
     if device.backing != source.facts.identity
@@ -298,9 +297,9 @@ fn describe(number: u32, fd: &OwnedFd, info: &LoopInfo, backing_path: PathBuf) -
     })
 }
 
-/// Opens a device, and waits a little for it to be there.
+/// Opens a device, and waits up to [`WAIT_MS`] for it to appear.
 fn open(number: u32, read_only: bool) -> Result<OwnedFd, Errno> {
-    for _ in 0..PATIENCE {
+    for _ in 0..WAIT_MS {
         match open_once(number, read_only) {
             Err(Errno::NOENT | Errno::NXIO) => sleep(Duration::from_millis(1)),
             result => return result,

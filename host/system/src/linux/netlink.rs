@@ -1,25 +1,25 @@
-//! The form of netlink messages, shared by rtnetlink and nf_tables (include/uapi/linux/netlink.h).
+//! Format of netlink messages, shared by rtnetlink and nf_tables (include/uapi/linux/netlink.h).
 //!
-//! Written out here because the half dozen messages that are sent need less code than a library's types for all of
-//! them, and because a message from a newer kernel is still read: what is not known is passed over.
+//! The daemon sends half a dozen messages. Encoding them takes less code here than with the types of a library, and
+//! messages of a newer kernel can still be read: unknown attributes are skipped.
 
 mod socket;
 
 pub(super) use self::socket::{Failure, Protocol, Sockets, subscribe_to_links};
 
-/// The message is a request.
+/// Marks a request.
 pub(super) const NLM_F_REQUEST: u16 = 0x1;
-/// An answer is wanted even if all went well.
+/// Requests an acknowledgement of success too.
 pub(super) const NLM_F_ACK: u16 = 0x4;
-/// For what exists, fail.
+/// Fails if the object exists.
 pub(super) const NLM_F_EXCL: u16 = 0x200;
-/// For what does not exist, make it.
+/// Makes the object if it does not exist.
 pub(super) const NLM_F_CREATE: u16 = 0x400;
-/// All there are.
+/// Requests all objects.
 pub(super) const NLM_F_DUMP: u16 = 0x300;
-/// Something changed while it was dumped.
+/// Marks a dump during which objects changed.
 const NLM_F_DUMP_INTR: u16 = 0x10;
-/// An error carries attributes.
+/// Marks an error with attributes.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 
 const NLMSG_ERROR: u16 = 2;
@@ -29,36 +29,36 @@ const HEADER: usize = 16;
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// Messages being written, one after the other.
+/// Buffer of messages to send together.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     buffer: Vec<u8>,
     /// Offset of the last message.
     last: usize,
     count: u32,
-    /// The number of the message with whose answer all is answered.
+    /// Number of the message whose answer completes the exchange.
     answered: u32,
-    /// Set if its answer is one message, with no acknowledgement after it.
+    /// Set if that answer is one message, without an acknowledgement after it.
     one_answer: bool,
 }
 
 impl Messages {
-    /// A single message.
+    /// Makes a single message.
     pub(super) fn one(kind: u16, flags: u16, header: &[u8]) -> Self {
         let mut messages = Self::default();
         messages.begin(kind, flags, header);
         messages
     }
 
-    /// A single message that is answered with one message, or an error.
-    pub(super) fn question(kind: u16, header: &[u8]) -> Self {
+    /// Makes a single message whose answer is one message or an error.
+    pub(super) fn single_answer(kind: u16, header: &[u8]) -> Self {
         Self {
             one_answer: true,
             ..Self::one(kind, 0, header)
         }
     }
 
-    /// Begins a message with the fixed part of its family. Messages are numbered from zero.
+    /// Begins a message with the fixed header of its family. Messages are numbered from zero.
     pub(super) fn begin(&mut self, kind: u16, flags: u16, header: &[u8]) {
         self.last = self.buffer.len();
         self.buffer.extend([0; 4]);
@@ -71,7 +71,7 @@ impl Messages {
         self.close(self.last, 4);
     }
 
-    /// Asks for an acknowledgement of the last message.
+    /// Requests an acknowledgement of the last message.
     pub(super) fn acknowledge_last(&mut self) {
         let flags = self.last + 6;
         let with = u16::from_ne_bytes([self.buffer[flags], self.buffer[flags + 1]]) | NLM_F_ACK;
@@ -107,7 +107,7 @@ impl Messages {
         self
     }
 
-    /// Writes the length of what began at `start` in that many bytes, and pads it.
+    /// Completes the message or attribute that began at `start`: writes its length in `width` bytes, and pads it.
     fn close(&mut self, start: usize, width: usize) {
         let length = u32::try_from(self.buffer.len() - start).unwrap_or(u32::MAX);
         debug_assert!(
@@ -120,7 +120,7 @@ impl Messages {
     }
 }
 
-/// A message that was received.
+/// A received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message<'b> {
     pub kind: u16,
@@ -129,7 +129,7 @@ pub(super) struct Message<'b> {
     pub body: &'b [u8],
 }
 
-/// The messages in a datagram. What is cut short ends them.
+/// Iterates over the messages in a datagram. A truncated message ends the iteration.
 pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(datagram, 0)?).ok()?;
@@ -146,7 +146,7 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
     })
 }
 
-/// The attributes behind a fixed part of that many bytes. What is cut short ends them.
+/// Iterates over the attributes after a header of this length. A truncated attribute ends the iteration.
 pub(super) fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = body.get(header..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -159,12 +159,12 @@ pub(super) fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u1
     })
 }
 
-/// Text up to its NUL.
+/// Reads text up to its NUL.
 pub(super) fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value.split(|byte| *byte == 0).next()?).ok()
 }
 
-/// The number of four bytes at an offset.
+/// Reads a `u32` at an offset.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }

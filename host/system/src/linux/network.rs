@@ -21,7 +21,7 @@ pub(crate) struct LinuxNetwork {
 
 impl LinuxNetwork {
     fn find(&self, request: &Messages, what: impl FnOnce() -> String) -> Result<Option<Link>, Error> {
-        match self.sockets.ask(request, read_link) {
+        match self.sockets.query(request, read_link) {
             Ok(links) => Ok(links.into_iter().next()),
             Err(failure) if is_gone(&failure) => Ok(None),
             Err(failure) => Err(failure.of(what())),
@@ -33,26 +33,26 @@ impl LinuxNetwork {
         link.ok_or_else(|| refusal::number_gone(index))
     }
 
-    /// Makes one change; an error names it.
+    /// Makes one change. An error names it.
     fn change_one(&self, link: &Link, change: &Change) -> Result<(), Error> {
         let mut request = set_link(link.index, None);
         change.write(&mut request);
         self.sockets
-            .tell(&request)
+            .execute(&request)
             .map_err(|failure| change.failed(link, failure))
     }
 
     fn set_up(&self, link: &Link, up: bool) -> Result<(), Error> {
         let what = if up { "up" } else { "down" };
         self.sockets
-            .tell(&set_link(link.index, Some(up)))
+            .execute(&set_link(link.index, Some(up)))
             .map_err(|failure| match is_gone(&failure) {
                 true => refusal::gone(&link.name),
                 false => failure.of(format!("set {} {what}", link.name)),
             })
     }
 
-    /// The bridge to be a port of has to be granted, and a bridge.
+    /// Returns an error unless the link with this number is a granted bridge.
     fn permit_master(&self, grant: &NetworkGrant, index: u32) -> Result<(), Error> {
         let bridge = self.existing(index)?;
         refusal::permit_bridge(grant, &bridge.name)?;
@@ -66,7 +66,7 @@ impl LinuxNetwork {
 
 impl Network for LinuxNetwork {
     fn exists(&self, name: &IfName) -> bool {
-        // SIOCGIFINDEX: without the lock that a look by netlink takes.
+        // SIOCGIFINDEX does not take the lock that a netlink request takes.
         let index = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
             .and_then(|any| rustix::net::netdevice::name_to_index(any, name.as_str()));
         index != Err(rustix::io::Errno::NODEV)
@@ -97,7 +97,7 @@ impl Network for LinuxNetwork {
         }
         let links = self
             .sockets
-            .ask(&links::bridges(), read_link)
+            .query(&links::bridges(), read_link)
             .map_err(|failure| failure.of("look for bridges"))?;
         let granted = links
             .into_iter()
@@ -127,10 +127,10 @@ impl Network for LinuxNetwork {
             return Ok(());
         }
 
-        // All in one message. Where the kernel refuses a part of it, one by one: to say which.
+        // All changes in one message. If the kernel refuses it, one by one, so that the error names the refused change.
         let mut request = set_link(link.index, to_raise.then_some(true));
         wanted.iter().for_each(|change| change.write(&mut request));
-        if self.sockets.tell(&request).is_ok() {
+        if self.sockets.execute(&request).is_ok() {
             return Ok(());
         }
         for change in &wanted {

@@ -1,9 +1,9 @@
 //! nftables at the ingress of links, by netlink (net/netfilter/nf_tables_api.c).
 //!
-//! All that comes out of a link passes its ingress before a bridge, a route or this host sees it. Each link has a
-//! table of its own, `netdev xenplug-<link>`: the kernel looks through the whole table whenever a rule is added, which
-//! with a thousand vifs in one would take milliseconds. The rules are written in one batch, which the kernel takes as a whole
-//! or not at all.
+//! A frame from a link passes its ingress before a bridge, a route or the host sees it. Each link has a table of its
+//! own, `netdev xenplug-<link>`: the kernel traverses the whole table whenever a rule is added, which would take
+//! milliseconds with a thousand vifs in one table. The rules are written in one batch, which the kernel applies as a
+//! whole or not at all.
 
 mod encode;
 
@@ -40,19 +40,20 @@ impl Default for LinuxFirewall {
 impl Firewall for LinuxFirewall {
     fn restrict(&self, _: &FirewallGrant, link: &IfName, sources: &Sources) -> Result<(), Error> {
         let rules = Rules::of(sources)?;
-        // Since Linux 6.16 a chain may wait for a link of its name to appear.
+        // Since Linux 6.16 the kernel accepts a chain for a link that does not exist yet.
         self.links.link(link)?.ok_or_else(|| refusal::gone(link))?;
-        let write = |anew: bool| {
+        let write = |delete_first: bool| {
             let mut batch = Batch::of(link);
-            if anew {
+            if delete_first {
                 batch.delete_table();
             }
             batch.add_table();
             batch.replace_rules(&rules);
-            self.sockets.tell(&batch.end())
+            self.sockets.execute(&batch.end())
         };
         let written = match write(false) {
-            // A chain left by an earlier link of that name, which the kernel does not take for the same.
+            // The table is left from an earlier link with this name, and its chain is not on the new link: delete it
+            // first.
             Err(failure) if matches!(failure.errno, Errno::EXIST | Errno::BUSY | Errno::OPNOTSUPP) => write(true),
             written => written,
         };
@@ -65,7 +66,7 @@ impl Firewall for LinuxFirewall {
     fn lift(&self, _: &FirewallGrant, link: &IfName) -> Result<(), Error> {
         let mut batch = Batch::of(link);
         batch.delete_table();
-        match self.sockets.tell(&batch.end()) {
+        match self.sockets.execute(&batch.end()) {
             Err(failure) if failure.errno != Errno::NOENT => {
                 Err(failure.of(format!("lift the restrictions of {link}")))
             }

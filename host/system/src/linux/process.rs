@@ -39,17 +39,17 @@ use crate::{
     sync::lock,
 };
 
-/// Bytes kept of each output stream.
+/// Maximum of bytes to keep of each output stream.
 const OUTPUT: usize = 64 * 1024;
 
-/// Time that the kernel has to end a process that was sent SIGKILL.
+/// Time for the kernel to end a process after SIGKILL.
 const DEATH: Duration = Duration::from_secs(5);
 
 /// Helper programs of this host.
 #[derive(Debug, Default)]
 pub(crate) struct LinuxProcess {
     cgroups: Cgroups,
-    /// Helpers started by this process, which has to reap them.
+    /// Helpers started by this process, which reaps them.
     children: Mutex<HashMap<u32, Child>>,
     output_pipes: OutputPipes,
 }
@@ -89,7 +89,8 @@ impl Process for LinuxProcess {
             let hidden = path
                 .file_name()
                 .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-            // As `*.hook` and `-x` have it (xen-hotplug-common.sh, `call_hooks`). A name that is no text is nobody's hook.
+            // Like `*.hook` and `-x` in the scripts (xen-hotplug-common.sh, `call_hooks`). A name has to be UTF-8, and
+            // env(1) takes one with `=` for a variable.
             let is_hook = !hidden
                 && path.extension().is_some_and(|extension| extension == "hook")
                 && path.to_str().is_some_and(|text| !text.contains('='))
@@ -112,63 +113,63 @@ impl Process for LinuxProcess {
         let command = grant.command(helper, arguments)?;
         let (pipe, [stdout, stderr]) =
             output::pipe().map_err(|error| Error::io(format!("make a pipe for the helper {helper:?}"), &error))?;
-        let (child, kept) = self.spawn(&command, tag, stdout.into(), stderr.into())?;
-        self.output_pipes.add(&kept, pipe);
+        let (child, started) = self.spawn(&command, tag, stdout.into(), stderr.into())?;
+        self.output_pipes.add(&started, pipe);
         let mut children = lock(&self.children);
-        // Those that ended unasked.
+        // Reaps helpers that ended by themselves.
         children.retain(|_, child| matches!(child.try_wait(), Ok(None)));
-        children.insert(kept.pid, child);
-        Ok(kept)
+        children.insert(started.pid, child);
+        Ok(started)
     }
 
-    fn running(&self, kept: &HelperProcess) -> bool {
-        self.reap(kept.pid);
-        Member::of(kept.pid).is_some_and(|member| member.started == kept.started)
+    fn running(&self, helper: &HelperProcess) -> bool {
+        self.reap(helper.pid);
+        Member::of(helper.pid).is_some_and(|member| member.started == helper.started)
     }
 
-    fn output(&self, kept: &HelperProcess) -> Vec<u8> {
-        self.output_pipes.output(kept)
+    fn output(&self, helper: &HelperProcess) -> Vec<u8> {
+        self.output_pipes.output(helper)
     }
 
-    fn end(&self, kept: &HelperProcess, grace: Duration) -> Result<(), Error> {
-        let polite = Instant::now() + grace;
-        let mut told = false;
-        let mut tree = Tree::of(kept);
-        let deadline = polite + DEATH;
+    fn end(&self, helper: &HelperProcess, grace: Duration) -> Result<(), Error> {
+        let grace_end = Instant::now() + grace;
+        let mut is_signalled = false;
+        let mut tree = Tree::of(helper);
+        let deadline = grace_end + DEATH;
         loop {
             let members = tree
-                .look(&self.cgroups.members(kept.pid))
+                .find_members(&self.cgroups.members(helper.pid))
                 .map_err(|error| Error::io("read /proc", &error))?;
-            // After the look: what it did not find alive can be waited for.
-            self.reap(kept.pid);
+            // Only after the search, because the number of a reaped helper may be reused.
+            self.reap(helper.pid);
             if members.is_empty() {
-                self.cgroups.remove(kept.pid);
-                self.output_pipes.forget(kept);
+                self.cgroups.remove(helper.pid);
+                self.output_pipes.forget(helper);
                 return Ok(());
             }
             let now = Instant::now();
-            if now < polite {
-                if !told {
+            if now < grace_end {
+                if !is_signalled {
                     members.iter().for_each(|member| member.signal(Signal::TERM));
-                    told = true;
+                    is_signalled = true;
                 }
             } else if now < deadline {
-                // What forked meanwhile is found by the next look.
+                // The next iteration finds processes that were forked meanwhile.
                 if tree.owns_cgroup() {
-                    self.cgroups.kill(kept.pid);
+                    self.cgroups.kill(helper.pid);
                 }
                 members.iter().for_each(|member| member.signal(Signal::KILL));
             } else {
                 return Err(Error::Kernel {
-                    what: format!("end the helper {:?}", kept.helper),
+                    what: format!("end the helper {:?}", helper.helper),
                     errno: None,
                     source_text: format!("{} of its processes cannot be killed", members.len()),
                 });
             }
             wait_for(
                 members[0].pid,
-                if now < polite {
-                    polite - now
+                if now < grace_end {
+                    grace_end - now
                 } else {
                     Duration::from_millis(5)
                 },
@@ -185,21 +186,21 @@ impl LinuxProcess {
     fn run_to_its_end(&self, command: &process::Command, tag: &str, limit: Duration) -> Result<Output, Error> {
         let helper = &command.helper;
         let deadline = Instant::now() + limit;
-        let (mut child, kept) = self.spawn(command, tag, Stdio::piped(), Stdio::piped())?;
+        let (mut child, started) = self.spawn(command, tag, Stdio::piped(), Stdio::piped())?;
         let mut outputs = Outputs::of(&mut child);
         let ended = outputs
             .follow(&mut child, deadline)
             .map_err(|error| Error::io(format!("run {helper:?}"), &error))?;
         let Some(status) = ended else {
-            lock(&self.children).insert(kept.pid, child);
-            self.end(&kept, Duration::ZERO)?;
+            lock(&self.children).insert(started.pid, child);
+            self.end(&started, Duration::ZERO)?;
             return Err(refusal::out_of_time(helper, limit));
         };
-        self.cgroups.remove(kept.pid);
+        self.cgroups.remove(started.pid);
         Ok(Output {
             code: code(status),
-            stdout: outputs.stdout.kept,
-            stderr: outputs.stderr.kept,
+            stdout: outputs.stdout.bytes,
+            stderr: outputs.stderr.bytes,
         })
     }
 
@@ -235,7 +236,7 @@ impl LinuxProcess {
             _ => Error::io(format!("start the helper {helper:?}, {}", program.display()), &error),
         })?;
         let pid = child.id();
-        // It is a child that was not waited for: at worst a zombie, which still has its number and its time.
+        // The child has not been waited for. Even as a zombie it has its number and start time.
         let started = tree::started(pid).unwrap_or_default();
         Ok((
             child,
@@ -248,7 +249,7 @@ impl LinuxProcess {
         ))
     }
 
-    /// Takes note of the end of a child.
+    /// Reaps a child if it has ended.
     fn reap(&self, pid: u32) {
         let mut children = lock(&self.children);
         if let Some(child) = children.get_mut(&pid)
@@ -259,7 +260,7 @@ impl LinuxProcess {
     }
 }
 
-/// Waits for the end of a process, but not for long, as others may begin.
+/// Waits briefly for the end of a process. New processes may appear meanwhile.
 fn wait_for(pid: u32, most: Duration) {
     let most = most.min(Duration::from_millis(20));
     let fd = pid_of(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -273,13 +274,13 @@ fn timespec(duration: Duration) -> Option<Timespec> {
     Timespec::try_from(duration).ok()
 }
 
-/// The exit code, or 128 and the signal's number, as a shell has it.
+/// Returns the exit code, or 128 plus the signal's number, as a shell does.
 fn code(status: ExitStatus) -> u32 {
     let signal = || status.signal().map(|signal| 128 + signal);
     status.code().or_else(signal).unwrap_or_default().cast_unsigned()
 }
 
-/// The output streams of a child.
+/// Output streams of a child.
 struct Outputs {
     stdout: Stream,
     stderr: Stream,
@@ -293,34 +294,35 @@ impl Outputs {
         }
     }
 
-    /// Reads until the child ends, whoever else may have its output open. `None` if it did not end in time.
+    /// Reads until the child ends, even if descendants keep its output open. Returns `None` if it did not end in time.
     fn follow(&mut self, child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
         let Some(pid) = pid_of(child.id()) else {
             return child.wait().map(Some);
         };
         let end = pidfd_open(pid, PidfdFlags::empty())?;
         loop {
-            // A child that ended may have left output behind, and descendants that go on writing: what is there now.
+            // After the end of the child there may be unread output, and descendants that go on writing. Only the
+            // output that is there now is read.
             let ended = child.try_wait()?;
-            let patience = match ended {
+            let timeout = match ended {
                 Some(_) => Duration::ZERO,
                 None => deadline.saturating_duration_since(Instant::now()),
             };
-            let (stdout, stderr) = self.poll(&end, patience)?;
+            let (stdout, stderr) = self.poll(&end, timeout)?;
             let progress = [(stdout, &mut self.stdout), (stderr, &mut self.stderr)]
                 .into_iter()
                 .any(|(ready, stream)| ready && stream.read());
             match ended {
                 Some(_) if progress && !self.are_full() => {}
                 Some(status) => return Ok(Some(status)),
-                None if patience.is_zero() => return Ok(None),
+                None if timeout.is_zero() => return Ok(None),
                 None => {}
             }
         }
     }
 
-    /// Tells for each of the two whether there is something to read.
-    fn poll(&self, end: &OwnedFd, patience: Duration) -> std::io::Result<(bool, bool)> {
+    /// Waits for output or the end of the child. Returns the readiness of stdout and stderr.
+    fn poll(&self, end: &OwnedFd, timeout: Duration) -> std::io::Result<(bool, bool)> {
         let streams = [&self.stdout, &self.stderr];
         let mut watched = vec![PollFd::new(end, PollFlags::IN)];
         watched.extend(
@@ -329,7 +331,7 @@ impl Outputs {
                 .filter_map(|stream| stream.pipe.as_ref())
                 .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
         );
-        match poll(&mut watched, timespec(patience).as_ref()) {
+        match poll(&mut watched, timespec(timeout).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -339,30 +341,30 @@ impl Outputs {
     }
 
     fn are_full(&self) -> bool {
-        self.stdout.kept.len() == OUTPUT && self.stderr.kept.len() == OUTPUT
+        self.stdout.bytes.len() == OUTPUT && self.stderr.bytes.len() == OUTPUT
     }
 }
 
 struct Stream {
     pipe: Option<std::fs::File>,
-    kept: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 impl Stream {
     fn of(pipe: Option<OwnedFd>) -> Self {
         Self {
             pipe: pipe.map(Into::into),
-            kept: Vec::new(),
+            bytes: Vec::new(),
         }
     }
 
-    /// Reads what is there, and forgets what is too much. Whether there was something.
+    /// Reads available output, and discards what exceeds [`OUTPUT`]. Returns `false` at the end of the stream.
     fn read(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         match self.pipe.as_mut().map(|pipe| pipe.read(&mut buffer)) {
             Some(Ok(length)) if length > 0 => {
-                let room = OUTPUT - self.kept.len();
-                self.kept.extend(&buffer[..length.min(room)]);
+                let space = OUTPUT - self.bytes.len();
+                self.bytes.extend(&buffer[..length.min(space)]);
                 true
             }
             Some(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => true,

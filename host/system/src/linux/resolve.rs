@@ -1,7 +1,7 @@
-//! From a path to a descriptor, without a way out of what is granted.
+//! Resolution of a path to a descriptor within a grant.
 //!
-//! The kernel itself keeps each step within a rule's directory: openat2 with `RESOLVE_BENEATH` and no links at all. What
-//! becomes of a link is for [`LookupRoot`] to say.
+//! The kernel keeps each step within a rule's directory: openat2 with `RESOLVE_BENEATH` and without links.
+//! [`LookupRoot`] decides about links.
 
 use std::{
     ffi::OsString,
@@ -26,13 +26,13 @@ use crate::{
 /// File or block device that a path leads to.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// An `O_PATH` descriptor.
+    /// `O_PATH` descriptor.
     pub fd: OwnedFd,
-    /// Facts of the descriptor.
+    /// Result of fstat(2).
     pub stat: Stat,
 }
 
-/// Finds what a path leads to, if it may be used that way.
+/// Resolves a path, and checks that the grant permits the access.
 pub(super) fn find(grant: &BlockGrant, wanted: &Path, access: Access) -> Result<Found, Error> {
     let kernel = |errno| match errno {
         Errno::NOENT | Errno::NOTDIR => lookup::missing(wanted),
@@ -71,12 +71,12 @@ pub(super) fn find(grant: &BlockGrant, wanted: &Path, access: Access) -> Result<
     Err(kernel(Errno::LOOP))
 }
 
-/// The path of an open descriptor, without links.
+/// Returns the path of an open descriptor, without links.
 pub(super) fn path_of(fd: &OwnedFd) -> Result<PathBuf, Errno> {
     fs::readlink(proc_path(fd), Vec::new()).map(|path| OsString::from_vec(path.into_bytes()).into())
 }
 
-/// The name by which an `O_PATH` descriptor can be opened for use: the same file, whatever has become of its path.
+/// Returns the path in /proc that opens the file of an `O_PATH` descriptor, even if its own path has changed.
 pub(super) fn proc_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
@@ -93,7 +93,7 @@ struct Step {
 }
 
 impl Step {
-    /// Goes along a path to its end, or to the first link on it.
+    /// Follows a path to its end, or to the first link on it.
     fn along(lookup_root: &LookupRoot) -> Result<Self, Errno> {
         let open = || fs::open(&lookup_root.directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let root = retry_on_intr(open)?;
@@ -127,16 +127,16 @@ impl Step {
                 });
             }
         }
-        // It was there a moment ago.
+        // A component was removed meanwhile.
         Err(Errno::NOENT)
     }
 
-    /// The real path of the directory that holds it.
+    /// Returns the real path of the directory that contains the file or link.
     fn directory(&self) -> Result<PathBuf, Errno> {
         path_of(&beneath(&self.root, self.at.parent().unwrap_or(Path::new("")))?)
     }
 
-    /// For a link in `directory`: the path that it makes of the one that led to it.
+    /// Returns the path that the link, which is in `directory`, makes of the resolved path.
     fn target(&self, directory: &Path) -> Result<PathBuf, Errno> {
         let target = fs::readlinkat(&self.fd, "", Vec::new())?;
         let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
@@ -144,14 +144,14 @@ impl Step {
     }
 }
 
-/// Opens what lies below a directory, without following links: a link at the end is opened itself.
+/// Opens a path below a directory without following links. If the last component is a link, opens the link itself.
 fn beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     if path.as_os_str().is_empty() {
         return rustix::io::fcntl_dupfd_cloexec(root, 0);
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    // A file system that asks a server or a process (FUSE) can be interrupted on the way.
+    // Signals interrupt lookups on file systems that wait for a server or a process (NFS, FUSE).
     retry_on_intr(|| fs::openat2(root.as_fd(), path, flags, Mode::empty(), resolve))
 }
 

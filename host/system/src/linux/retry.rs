@@ -1,8 +1,8 @@
-//! Calls that a signal may interrupt, where no library calls them again.
+//! Retry of calls that a signal interrupts, for those that no library retries.
 
 use std::io;
 
-/// Calls again what a signal interrupted.
+/// Repeats a call while it fails with EINTR.
 pub(in crate::linux) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

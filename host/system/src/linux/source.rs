@@ -14,7 +14,7 @@ use crate::{
     grant::{Access, BlockGrant},
 };
 
-/// A source that is open.
+/// An open source.
 #[derive(Debug)]
 pub(super) struct OpenSource {
     pub fd: OwnedFd,
@@ -28,7 +28,7 @@ impl OpenSource {
         let found = resolve::find(grant, &wanted, access)?;
         let what = || format!("open {}", wanted.display());
         let path = resolve::path_of(&found.fd).map_err(|errno| Error::kernel(what(), errno))?;
-        // It goes into messages and records.
+        // The path goes into messages and journal records, so it has to be plain text.
         if path.to_str().is_none_or(|path| path.contains(char::is_control)) {
             return Err(Error::params(format!(
                 "{} leads to a path that is not plain text",
@@ -38,7 +38,7 @@ impl OpenSource {
         let is_file = FileType::from_raw_mode(found.stat.st_mode) == FileType::RegularFile;
         let read_only = || lookup::read_only(if is_file { "File" } else { "Device" }, &wanted);
 
-        // Root may write what nobody may.
+        // Root may write to any file. A file without write permission for anybody counts as read-only.
         let unwritable = is_file && found.stat.st_mode & 0o222 == 0;
         if unwritable && access == Access::ReadWrite {
             return Err(read_only());
@@ -47,9 +47,10 @@ impl OpenSource {
             Access::ReadOnly => OFlags::RDONLY,
             Access::ReadWrite => OFlags::RDWR,
         };
-        // A drive without a medium must not make us wait; on a file the flag would fail where someone holds a lease.
-        let patience = if is_file { OFlags::empty() } else { OFlags::NONBLOCK };
-        let flags = mode | patience | OFlags::CLOEXEC | OFlags::NOCTTY;
+        // A drive without a medium must not block the open. On a file the flag would make the open fail if another
+        // process holds a lease.
+        let nonblock = if is_file { OFlags::empty() } else { OFlags::NONBLOCK };
+        let flags = mode | nonblock | OFlags::CLOEXEC | OFlags::NOCTTY;
         let again = || fs::open(resolve::proc_path(&found.fd), flags, Mode::empty());
         let fd = retry_on_intr(again).map_err(|errno| match errno {
             Errno::ROFS => read_only(),

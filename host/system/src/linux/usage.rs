@@ -23,20 +23,20 @@ use super::{ioctl, loops, resolve, source::OpenSource};
 use crate::{Error, block::SourceIdentity, grant::Access, sync::lock};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
-/// Time that a released loop device may stay.
+/// Time to wait for a loop device that is being cleared.
 const LINGER: Duration = Duration::from_secs(1);
-/// Pause between two looks for it.
-const MOMENT: Duration = Duration::from_millis(10);
+/// Pause between two checks of that loop device.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// Users of disks. Keeps the mounts of the host, and reads them again only when the kernel says that they changed.
+/// Users of disks. Caches the mounts of the host, and reads them again only when the kernel reports a change.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     mounts: Mutex<Option<Mounts>>,
 }
 
 impl Usage {
-    /// Names the user of a block device: a mount, or in the kernel an exclusive one such as swap, RAID or the device mapper,
-    /// which counts for a writer alone.
+    /// Names the user of a block device: a mount, or an exclusive user in the kernel such as swap, RAID or the device
+    /// mapper, which conflicts with write access only.
     pub(super) fn of_block_device(&self, source: &OpenSource, access: Access) -> Result<Option<String>, Error> {
         let SourceIdentity::BlockDevice { major, minor } = source.facts.identity else {
             return Ok(None);
@@ -54,13 +54,14 @@ impl Usage {
         }
     }
 
-    /// Names the user of a file: a loop device that is mounted, or one that is not `ours` (and, if both only read, writes).
+    /// Names the user of a file: a mounted loop device, or one that is not `ours`. For read access, read-only loop
+    /// devices do not count.
     ///
-    /// One that goes with who has it open last may be on its way: udev looks into each that changes, and what was detached
-    /// meanwhile is there until it has (drivers/block/loop.c, `loop_clr_fd`).
+    /// A loop device with autoclear may be about to go: udev opens every device that changes, and a device that was
+    /// detached meanwhile stays until udev closes it (drivers/block/loop.c, `loop_clr_fd`).
     ///
-    /// The loop devices are looked through only if someone has the file open in a way that matters: with a thousand of
-    /// ours that would be the greater part of a plug.
+    /// The loop devices are read only if another process has the file open in a conflicting way: with a thousand of
+    /// them that would take most of the time of an attach.
     pub(super) fn of_file(
         &self,
         source: &OpenSource,
@@ -90,7 +91,7 @@ impl Usage {
             if info.lo_flags & ioctl::LO_FLAGS_AUTOCLEAR == 0 || Instant::now() > until {
                 return Ok(Some(format!("/dev/loop{number}")));
             }
-            thread::sleep(MOMENT);
+            thread::sleep(PAUSE);
         }
     }
 
@@ -125,11 +126,11 @@ struct Mounts {
 struct Mount {
     major: u32,
     minor: u32,
-    /// `N` of `/dev/loopN`, if that (or a partition of it) is what is mounted.
+    /// `N` if `/dev/loopN` or a partition of it is mounted.
     loop_number: Option<u32>,
-    /// The file system is; a mount of it alone does not keep the file system from writing.
+    /// Set if the file system itself is read-only. A read-only mount of a writable file system does not count.
     read_only: bool,
-    /// Mount point; the kernel escapes characters that would break the line.
+    /// Mount point, in which the kernel escapes characters that would break the line.
     point: String,
 }
 
@@ -143,7 +144,7 @@ impl Mounts {
         Ok(mounts)
     }
 
-    /// A change is an exceptional condition of the file (fs/proc_namespace.c, `mounts_poll`).
+    /// Reads the mounts again if they changed, which poll(2) reports as POLLPRI (fs/proc_namespace.c, `mounts_poll`).
     fn refresh(&mut self) -> std::io::Result<()> {
         let mut changed = [PollFd::new(&self.file, PollFlags::PRI)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -166,7 +167,7 @@ impl Mounts {
 }
 
 impl Mount {
-    /// One line of Documentation/filesystems/proc.rst, section 3.5:
+    /// Parses one line of mountinfo (Documentation/filesystems/proc.rst, section 3.5):
     /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
     fn parse(line: &str) -> Option<Self> {
         let (mount, file_system) = line.split_once(" - ")?;
@@ -177,7 +178,8 @@ impl Mount {
         let source = file_system.next()?;
         let read_only = file_system.next()?.split(',').any(|option| option == "ro");
         let (major, minor) = match (major.parse().ok()?, minor.parse().ok()?) {
-            // Without a device of its own: btrfs names the block device as its source, others something else.
+            // A file system without a device number of its own: btrfs names its block device as the source, others do
+            // not.
             (0, _) => {
                 let device = Path::new(source)
                     .metadata()

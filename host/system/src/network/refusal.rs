@@ -1,4 +1,4 @@
-//! Errors of links, in the same words on Linux and simulated.
+//! Errors of links, with the same text on Linux and on the simulated host.
 
 use super::{IfName, Mac, Prefix};
 use crate::{Error, grant::NetworkGrant};

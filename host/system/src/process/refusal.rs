@@ -1,4 +1,4 @@
-//! Errors of helpers, in the same words on Linux and simulated.
+//! Errors of helpers, with the same text on Linux and on the simulated host.
 
 use std::{path::Path, time::Duration};
 

@@ -17,7 +17,7 @@ use crate::{
 /// `LOOP_MAJOR` (include/uapi/linux/major.h).
 const LOOP_MAJOR: u32 = 7;
 
-/// One daemon's descriptors.
+/// Open files and loop devices of one daemon.
 #[derive(Debug)]
 pub(crate) struct SimulatedBlock {
     host: Arc<SimHost>,
@@ -152,7 +152,7 @@ impl Block for SimulatedBlock {
         if attached.device.backing != device.backing || attached.device.options.tag != device.options.tag {
             return Ok(());
         }
-        // Attached anew since, or kept by others for as long as they have it open: left alone.
+        // A device that was attached again since is left alone, and one that others have open stays.
         if attached.device.diskseq == device.diskseq && lock(&self.held).remove(&device.number) {
             world.close_loop(device.number);
         }

@@ -1,4 +1,4 @@
-//! Calls that are made to fail.
+//! Injection of errors into calls.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -36,17 +36,17 @@ pub enum Operation {
 }
 
 /// Decides which calls fail.
-pub trait Trouble: Send {
-    /// A call is about to be made. It has no effect if this is an error, or unwinds.
+pub trait FaultInjector: Send {
+    /// Runs before each call. The call has no effect if this returns an error or unwinds.
     fn call(&mut self, operation: Operation) -> Result<(), Error>;
 }
 
-/// Number of calls of each operation, and the calls that are still to fail.
+/// Number of calls of each operation, and errors still to inject.
 #[derive(Default)]
 pub(super) struct Faults {
     calls: BTreeMap<Operation, usize>,
     planned: BTreeMap<(Operation, usize), Error>,
-    trouble: Option<Box<dyn Trouble>>,
+    injector: Option<Box<dyn FaultInjector>>,
 }
 
 impl fmt::Debug for Faults {
@@ -62,8 +62,8 @@ impl Faults {
         self.planned.insert((operation, self.calls(operation) + nth), error);
     }
 
-    pub(super) fn expect(&mut self, trouble: Box<dyn Trouble>) {
-        self.trouble = Some(trouble);
+    pub(super) fn set_injector(&mut self, injector: Box<dyn FaultInjector>) {
+        self.injector = Some(injector);
     }
 
     pub(super) fn calls(&self, operation: Operation) -> usize {
@@ -75,7 +75,10 @@ impl Faults {
         *calls += 1;
         match self.planned.remove(&(operation, *calls)) {
             Some(error) => Err(error),
-            None => self.trouble.as_mut().map_or(Ok(()), |trouble| trouble.call(operation)),
+            None => self
+                .injector
+                .as_mut()
+                .map_or(Ok(()), |injector| injector.call(operation)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Files, block devices and symbolic links by their paths. Directories are where something is below.
+//! Files, block devices and symbolic links by path. A directory exists if a path is below it.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use crate::{
     grant::{Access, BlockGrant},
 };
 
-/// The device number of the file system that all files are on.
+/// Device number of the only file system.
 const DEVICE: u64 = 1;
 
 #[derive(Debug, Default)]
@@ -95,13 +95,13 @@ impl Files {
         };
     }
 
-    /// Mount point of a block device, if that mount counts for the access.
+    /// Returns the mount point of a block device, if that mount conflicts with the access.
     pub(super) fn mounted(&self, identity: SourceIdentity, access: Access) -> Option<String> {
         let (point, read_only) = self.mounts.get(&identity)?;
         (access == Access::ReadWrite || !read_only).then(|| format!("the mount at {point}"))
     }
 
-    /// Opens what a path leads to, by the rules for resolution that Linux keeps too.
+    /// Opens a path, with the same rules for links as on Linux ([`LookupRoot`]).
     pub(super) fn open(&self, grant: &BlockGrant, wanted: &Path, access: Access) -> Result<SourceFacts, Error> {
         let mut path = wanted.to_owned();
         let mut link = None;
@@ -149,7 +149,7 @@ impl Files {
         ))
     }
 
-    /// A path without links, if there is something there.
+    /// Returns the path without links, if it exists.
     fn canonical(&self, path: &Path) -> Option<PathBuf> {
         let mut path = path.to_owned();
         for _ in 0..=MAX_LINKS {
@@ -163,7 +163,7 @@ impl Files {
         None
     }
 
-    /// Goes along a path to its end, or to the first link on it.
+    /// Follows a path to its end, or to the first link on it.
     fn to_first_link(&self, mut at: PathBuf, path: &Path) -> (PathBuf, PathBuf) {
         let mut components = path.components();
         for component in components.by_ref() {

@@ -15,7 +15,7 @@ use crate::{
     network::{IfName, Link, LinkChanges, Mac, Prefix, Route, refusal},
 };
 
-/// MTUs that a virtual Ethernet device takes (drivers/net/veth.c, xen-netback's interface.c).
+/// Range of MTUs of a virtual Ethernet device (drivers/net/veth.c, xen-netback's interface.c).
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Network for SimulatedNetwork {
         entry.link.up = changes.up.unwrap_or(entry.link.up);
         let name = entry.link.name.clone();
         if name != before.name {
-            world.tell(&name);
+            world.notify(&name);
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl World {
                 proxy_arp: false,
             },
         );
-        self.tell(name);
+        self.notify(name);
         index
     }
 
@@ -214,7 +214,7 @@ impl World {
         self.links.get_mut(&index).ok_or_else(|| refusal::number_gone(index))
     }
 
-    fn tell(&mut self, name: &IfName) {
+    fn notify(&mut self, name: &IfName) {
         self.watchers.retain(|watcher| watcher.send(Some(name.clone())).is_ok());
     }
 }

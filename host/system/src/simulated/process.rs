@@ -12,9 +12,9 @@ use crate::{
 /// Behaviour of a simulated program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// It ends at once.
+    /// Ends at once.
     Ends(Output),
-    /// It runs until it is ended.
+    /// Runs until it is ended.
     Stays,
 }
 
@@ -60,30 +60,30 @@ impl Process for SimulatedProcess {
         let path = grant.program(helper, arguments)?;
         let stays = *world.programs.get(path).ok_or_else(|| refusal::missing(helper, path))? == Program::Stays;
         world.pid += 1;
-        let kept = HelperProcess {
+        let process = HelperProcess {
             helper: helper.into(),
             pid: world.pid,
             started: world.pid.into(),
             tag: tag.into(),
         };
         if stays {
-            world.processes.insert(kept.pid, kept.clone());
+            world.processes.insert(process.pid, process.clone());
         }
-        Ok(kept)
+        Ok(process)
     }
 
-    fn running(&self, kept: &HelperProcess) -> bool {
-        self.0.world().processes.get(&kept.pid) == Some(kept)
+    fn running(&self, process: &HelperProcess) -> bool {
+        self.0.world().processes.get(&process.pid) == Some(process)
     }
 
     fn output(&self, _: &HelperProcess) -> Vec<u8> {
         Vec::new()
     }
 
-    fn end(&self, kept: &HelperProcess, _: Duration) -> Result<(), Error> {
+    fn end(&self, process: &HelperProcess, _: Duration) -> Result<(), Error> {
         let mut world = self.0.enter(Operation::End)?;
-        if world.processes.get(&kept.pid) == Some(kept) {
-            world.processes.remove(&kept.pid);
+        if world.processes.get(&process.pid) == Some(process) {
+            world.processes.remove(&process.pid);
         }
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Process for SimulatedProcess {
         Ok(world
             .processes
             .values()
-            .filter(|kept| kept.tag == tag)
+            .filter(|process| process.tag == tag)
             .cloned()
             .collect())
     }

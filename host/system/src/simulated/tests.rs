@@ -78,7 +78,7 @@ fn loop_device_in_use_survives_its_daemon() {
         direct_io: false,
         tag: tag.into(),
     };
-    let kept = system
+    let device = system
         .block
         .attach_loop(&grant, &source, &options("kept"))
         .expect("granted");
@@ -86,15 +86,15 @@ fn loop_device_in_use_survives_its_daemon() {
         .block
         .attach_loop(&grant, &source, &options("gone"))
         .expect("granted");
-    host.open_loop(kept.number);
+    host.open_loop(device.number);
     drop(system);
-    assert_eq!(host.loops(), std::slice::from_ref(&kept));
+    assert_eq!(host.loops(), std::slice::from_ref(&device));
     assert_eq!(host.snapshot().sources, 0);
 
     let system = host.system();
-    assert_eq!(system.block.adopt_loop(&grant, &kept), Ok(Some(kept.clone())));
-    host.close_loop(kept.number);
-    assert_eq!(host.loops(), std::slice::from_ref(&kept));
-    system.block.detach_loop(&kept).expect("no fault");
+    assert_eq!(system.block.adopt_loop(&grant, &device), Ok(Some(device.clone())));
+    host.close_loop(device.number);
+    assert_eq!(host.loops(), std::slice::from_ref(&device));
+    system.block.detach_loop(&device).expect("no fault");
     assert_eq!(host.loops(), []);
 }

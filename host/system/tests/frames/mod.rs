@@ -1,4 +1,4 @@
-//! Ethernet frames, and the end of a wire to send and receive them on.
+//! Ethernet frames, and packet sockets on links to send and receive them.
 #![allow(unsafe_code, reason = "packet sockets have no safe form")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use std::{
     os::fd::FromRawFd,
 };
 
-/// A frame being written. Those for a group, so that a bridge sends them everywhere.
+/// An Ethernet frame. Its destination is a multicast address, so that a bridge floods it.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame(Vec<u8>);
 
@@ -22,12 +22,12 @@ impl Frame {
         Self(frame)
     }
 
-    /// As it is on the wire.
+    /// Returns the frame as it is on the wire.
     fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// As a packet socket gives it: the kernel has taken the VLAN's tag out.
+    /// Returns the frame as a packet socket receives it: the kernel has removed the VLAN tag.
     pub(crate) fn received(&self) -> Vec<u8> {
         let mut bytes = self.0.clone();
         if matches!(self.0[12..14], [0x81, 0x00] | [0x88, 0xa8]) {
@@ -36,7 +36,7 @@ impl Frame {
         bytes
     }
 
-    /// Of a type that is not IP.
+    /// Makes a frame of another type than IP.
     pub(crate) fn other(from: [u8; 6], kind: u16) -> Self {
         let mut frame = Self::new(from, kind);
         frame.0.extend([0x42; 64]);
@@ -53,7 +53,7 @@ impl Frame {
         frame
     }
 
-    /// An IPv4 packet whose content is still to be added.
+    /// Makes an IPv4 packet without content.
     pub(crate) fn ipv4(from: [u8; 6], source: &str, to: &str, protocol: u8) -> Self {
         let mut frame = Self::new(from, 0x0800);
         frame.0.extend([0x45, 0, 0, 20 + 8, 0, 1, 0, 0, 64, protocol, 0, 0]);
@@ -63,7 +63,7 @@ impl Frame {
         frame
     }
 
-    /// An IPv6 packet whose content is still to be added.
+    /// Makes an IPv6 packet without content.
     pub(crate) fn ipv6(from: [u8; 6], source: &str, to: &str, next: u8) -> Self {
         let mut frame = Self::new(from, 0x86dd);
         frame.0.extend([0x60, 0, 0, 0, 0, 0, next, 255]);
@@ -77,7 +77,7 @@ impl Frame {
         self.with(&[next, 0, 1, 4, 0, 0, 0, 0])
     }
 
-    /// The header of a part of a packet: where it begins, in units of eight bytes, and whether more follow.
+    /// Adds the header of a fragment: its offset in units of eight bytes, and whether more fragments follow.
     pub(crate) fn fragment(self, next: u8, offset: u16, more: bool) -> Self {
         let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
         self.with(&[next, 0, high, low, 0, 0, 0, 1])
@@ -89,7 +89,7 @@ impl Frame {
         self.with(&[a, b, c, d, 0, 8, 0, 0])
     }
 
-    /// With the target where solicitations, advertisements and redirects have it.
+    /// Adds an ICMPv6 message with the target at the offset of solicitations, advertisements and redirects.
     pub(crate) fn icmpv6(self, kind: u8, target: &str) -> Self {
         let IpAddr::V6(target) = target.parse().unwrap() else {
             panic!("{target} is not of IPv6")
@@ -97,20 +97,20 @@ impl Frame {
         self.with(&[kind, 0, 0, 0, 0, 0, 0, 0]).with(&target.octets())
     }
 
-    /// Within a VLAN.
+    /// Adds a VLAN tag.
     pub(crate) fn in_vlan(mut self, kind: u16, number: u16) -> Self {
         let tag = [kind.to_be_bytes(), number.to_be_bytes()].concat();
         self.0.splice(12..12, tag);
         self
     }
 
-    /// To another address than all.
+    /// Sets the destination address.
     pub(crate) fn to(mut self, address: [u8; 6]) -> Self {
         self.0.splice(..6, address);
         self
     }
 
-    /// Adds content, and where it is IPv6 counts it.
+    /// Appends content, and updates the payload length of an IPv6 packet.
     fn with(mut self, content: &[u8]) -> Self {
         self.0.extend(content);
         if self.0[12..14] == [0x86, 0xdd] {
@@ -131,15 +131,15 @@ impl Frame {
     }
 }
 
-/// One end of a wire.
+/// A packet socket on a link.
 pub(crate) struct Wire(File);
 
 impl Wire {
-    /// Takes hold of a link, in the namespace of the calling thread.
+    /// Opens a socket on a link in the network namespace of the calling thread.
     pub(crate) fn open(link: &str) -> Self {
         let all = 3_u16.to_be(); // ETH_P_ALL
         let name = CString::new(link).unwrap();
-        // SAFETY: each call is given what it takes, and its result is looked at; the descriptor is owned by the file.
+        // SAFETY: each call gets arguments of the right types, and its result is checked. The file owns the descriptor.
         unsafe {
             let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(all));
             assert!(fd >= 0, "open a packet socket");
@@ -159,13 +159,13 @@ impl Wire {
                 (&raw const buffer).cast(),
                 length,
             );
-            let patience = libc::timeval { tv_sec: 5, tv_usec: 0 };
-            let length = libc::socklen_t::try_from(size_of_val(&patience)).unwrap();
+            let timeout = libc::timeval { tv_sec: 5, tv_usec: 0 };
+            let length = libc::socklen_t::try_from(size_of_val(&timeout)).unwrap();
             libc::setsockopt(
                 fd,
                 libc::SOL_SOCKET,
                 libc::SO_RCVTIMEO,
-                (&raw const patience).cast(),
+                (&raw const timeout).cast(),
                 length,
             );
             Self(file)
@@ -176,17 +176,17 @@ impl Wire {
         (&self.0).write_all(frame.bytes()).unwrap();
     }
 
-    /// Tells whether a frame is there, or comes within a hundredth of a second.
+    /// Tells whether a frame arrives within 10 ms.
     pub(crate) fn is_ready(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let patience = Timespec {
+        let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: 10_000_000,
         };
-        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).unwrap() > 0
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)).unwrap() > 0
     }
 
-    /// The next frame.
+    /// Receives the next frame.
     pub(crate) fn receive(&self) -> Vec<u8> {
         let mut bytes = vec![0; 2048];
         let length = (&self.0).read(&mut bytes).expect("a frame within five seconds");

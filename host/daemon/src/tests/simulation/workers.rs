@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use xenplug_system::{
     Error,
     network::IfName,
-    simulated::{Operation, Trouble},
+    simulated::{FaultInjector, Operation},
 };
 
 use super::{chance::Chance, plan::Plan};
@@ -171,8 +171,8 @@ fn on_thread<T: Send>(shared: &Shared, work: impl FnOnce() -> T + Send) -> threa
 /// The decision to kill the daemon.
 struct Death {
     journal: PathBuf,
-    /// The journal at the time of the decision. The daemon is killed right after the call in which that happens, so later
-    /// records are removed.
+    /// The journal at the time of the decision. The daemon is killed right after the call in which that happens, so
+    /// later records are removed.
     kept: Option<BTreeMap<PathBuf, Vec<u8>>>,
 }
 
@@ -215,7 +215,7 @@ pub(super) struct Misfortune {
     failing: u64,
 }
 
-impl Trouble for Misfortune {
+impl FaultInjector for Misfortune {
     fn call(&mut self, operation: Operation) -> Result<(), Error> {
         if !WORKS.get() {
             return Ok(());

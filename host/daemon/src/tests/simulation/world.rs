@@ -119,7 +119,7 @@ impl World {
         let journal = folder.path().join("journal");
         let runtime = fixture.workers.handle().clone();
         let workers = Arc::new(Shared::new(seed, &plan, journal, runtime, Arc::clone(&stormy)));
-        host.expect(Box::new(workers.trouble(seed, plan.failing)));
+        host.set_fault_injector(Box::new(workers.trouble(seed, plan.failing)));
         host.add_bridge(&"xenbr0".parse().expect("a name"));
         let config = fixture.folder.path().join(match plan.mode {
             Mode::Dom0 => "dom0.toml",

@@ -1,7 +1,7 @@
-//! Sockets that ask the kernel and wait for the answer.
+//! Sockets for requests to the kernel and their answers.
 //!
-//! The kernel does what a message asks for while it is being sent, so the answer is there when it is waited for: a
-//! blocking socket costs two system calls a request, and no thread ever waits for another.
+//! The kernel handles a request during send(2), so that the answer is there when the caller receives. A blocking socket
+//! takes two system calls a request, and no thread waits for another.
 #![allow(unsafe_code, reason = "setsockopt with a forced buffer size")]
 
 use std::{io, os::fd::AsRawFd, sync::Mutex, time::Duration};
@@ -17,14 +17,14 @@ use super::{
 };
 use crate::{Error, linux::retry::retry, sync::lock};
 
-/// The kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
+/// Size of the kernel's largest datagram in a dump (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;
 
-/// Attempts at a dump while things change. The last is taken as it is: on a busy host none is better.
+/// Attempts at a dump while objects change. The last one is used as it is, because a busy host gives no better one.
 const DUMPS: u32 = 8;
 
-/// Timeout of an answer. The kernel never takes that long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of an answer, which protects against an answer that never comes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Netlink protocol of a socket.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,23 +36,23 @@ pub(in crate::linux) enum Protocol {
     Netfilter,
 }
 
-/// Sockets that are not in use, for the next who asks.
+/// Pool of idle sockets.
 #[derive(Debug, Default)]
 pub(in crate::linux) struct Sockets {
     protocol: Protocol,
     idle: Mutex<Vec<Socket>>,
 }
 
-/// Why the kernel did not do what a message asked for.
+/// Error of the kernel for a request.
 #[derive(Clone, Debug)]
 pub(in crate::linux) struct Failure {
     pub errno: Errno,
-    /// The kernel's own words, where it has some.
+    /// The kernel's error text (extended acknowledgement), if it sent one.
     text: Option<String>,
 }
 
 impl Failure {
-    /// As the failure of `what`.
+    /// Converts to the error of the action `what`.
     pub(in crate::linux) fn of(self, what: impl Into<String>) -> Error {
         let error = Error::kernel(what, self.errno);
         match (error, self.text) {
@@ -83,7 +83,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Sockets {
-    /// For a protocol.
+    /// Makes an empty pool for a protocol.
     pub(in crate::linux) fn new(protocol: Protocol) -> Self {
         Self {
             protocol,
@@ -91,13 +91,13 @@ impl Sockets {
         }
     }
 
-    /// Sends messages, the last of which is to be acknowledged.
-    pub(in crate::linux) fn tell(&self, request: &Messages) -> Result<(), Failure> {
-        self.ask(request, |_| None::<()>).map(drop)
+    /// Sends messages, and waits for the acknowledgement of the last one.
+    pub(in crate::linux) fn execute(&self, request: &Messages) -> Result<(), Failure> {
+        self.query(request, |_| None::<()>).map(drop)
     }
 
-    /// Sends messages, the last of which is to be answered, and reads the parts of the answer.
-    pub(in crate::linux) fn ask<T>(
+    /// Sends messages, and reads the parts of the answer to the last one.
+    pub(in crate::linux) fn query<T>(
         &self,
         request: &Messages,
         read: impl Fn(&Message<'_>) -> Option<T>,
@@ -110,7 +110,7 @@ impl Sockets {
         let mut dumps = 0;
         loop {
             dumps += 1;
-            // A socket on which something went unread would give the next one the wrong answer: it is closed.
+            // A socket with unread messages would give the next request a wrong answer, so it is closed.
             match exchange(&socket, request, &read)? {
                 Answer::Interrupted(_) if dumps < DUMPS => {}
                 Answer::Failed(failure) => {
@@ -134,11 +134,11 @@ impl Sockets {
         })?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         if let Protocol::Route = self.protocol {
-            // The kernel filters dumps, in place of ignoring what they ask for.
+            // Makes the kernel apply the filters of dump requests.
             socket.set_netlink_get_strict_chk(true)?;
         }
         Ok(socket)
@@ -147,7 +147,7 @@ impl Sockets {
 
 enum Answer<T> {
     Done(Vec<T>),
-    /// A dump during which something changed: to be asked for again.
+    /// A dump during which objects changed, to be requested again.
     Interrupted(Vec<T>),
     Failed(Failure),
 }
@@ -185,14 +185,15 @@ fn exchange<T>(
     }
 }
 
-/// The error in an acknowledgement, if it is one: its number, the head of the message it is about, attributes.
+/// Reads the error in an acknowledgement: its number, the header of the refused message, attributes. `None` for
+/// success.
 fn failure(message: &Message<'_>) -> Option<Failure> {
     const NLMSGERR_ATTR_MSG: u16 = 1;
     let number = u32_at(message.body, 0)?.cast_signed();
     if number == 0 {
         return None;
     }
-    let mut told = attributes(
+    let mut attributes_of_error = attributes(
         message.body,
         if message.flags & NLM_F_ACK_TLVS != 0 {
             20
@@ -202,22 +203,22 @@ fn failure(message: &Message<'_>) -> Option<Failure> {
     );
     Some(Failure {
         errno: Errno::from_raw_os_error(number.saturating_neg()),
-        text: told
+        text: attributes_of_error
             .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
             .and_then(|(_, value)| text(value))
             .map(String::from),
     })
 }
 
-/// A socket that receives a message about each change of a link in this network namespace.
+/// Opens a socket that receives a message about each change of a link in this network namespace.
 pub(in crate::linux) fn subscribe_to_links() -> io::Result<Socket> {
     const RTNLGRP_LINK: u32 = 1;
     let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
     socket.bind_auto()?;
-    // A thousand vifs may appear at once.
+    // A thousand vifs may appear at once, so the buffer is large.
     let size: libc::c_int = 8 << 20;
     let length = libc::socklen_t::try_from(size_of_val(&size)).unwrap_or_default();
-    // SAFETY: the kernel reads one int of that length. That it refuses leaves the default, which is no fault.
+    // SAFETY: the kernel reads one int of that length. If it refuses, the default size stays.
     unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -6,10 +6,10 @@ use crate::{
     network::IfName,
 };
 
-/// The chain that all frames go through.
+/// Chain for all frames.
 const INGRESS: &str = "ingress";
 
-/// The chain that neighbour advertisements go through on the way.
+/// Chain for neighbour advertisements.
 const NEIGHBOURS: &str = "neighbours";
 
 // include/uapi/linux/netfilter/nfnetlink.h
@@ -24,7 +24,7 @@ const DELTABLE: u16 = NEWTABLE | 2;
 const NEWCHAIN: u16 = NEWTABLE | 3;
 const NEWRULE: u16 = NEWTABLE | 6;
 const DELRULE: u16 = NEWTABLE | 8;
-/// For a rule: after those that are there.
+/// Adds a rule after the existing ones.
 const NLM_F_APPEND: u16 = 0x800;
 
 /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE`.
@@ -47,7 +47,7 @@ const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 
 const NF_NETDEV_INGRESS: u32 = 0;
-/// That of `raw`: before other chains there, which are most likely to do less.
+/// Priority of `raw`: before other chains at the ingress, so that they see no dropped frame.
 const PRIORITY: i32 = -300;
 
 const NF_DROP: i32 = 0;
@@ -63,7 +63,7 @@ const NFT_META_L4PROTO: u32 = 16;
 const IPPROTO_FRAGMENT: u8 = 44;
 const NFT_EXTHDR_F_PRESENT: u32 = 1;
 
-/// Messages about the table of a link, that the kernel takes as a whole or not at all.
+/// Messages about the table of a link, which the kernel applies as a whole or not at all.
 #[derive(Debug)]
 pub(super) struct Batch<'l> {
     messages: Messages,
@@ -81,12 +81,12 @@ impl<'l> Batch<'l> {
         }
     }
 
-    /// Deletes the table with all that is in it; one that is not there is an error.
+    /// Deletes the table with its chains and rules. A missing table is an error.
     pub(super) fn delete_table(&mut self) {
         self.message(DELTABLE, 0);
     }
 
-    /// Adds the table and its chains, if they are not there.
+    /// Adds the table and its chains if they do not exist.
     pub(super) fn add_table(&mut self) {
         let link = self.link;
         self.message(NEWTABLE, NLM_F_CREATE);
@@ -102,7 +102,7 @@ impl<'l> Batch<'l> {
             });
     }
 
-    /// Puts rules in place of those that are in the chains.
+    /// Replaces the rules in the chains.
     pub(super) fn replace_rules(&mut self, rules: &Rules) {
         for (chain, rules) in [(INGRESS, &rules.frames), (NEIGHBOURS, &rules.neighbours)] {
             self.message(DELRULE, 0).text(NFTA_RULE_CHAIN, chain);
@@ -114,7 +114,7 @@ impl<'l> Batch<'l> {
         }
     }
 
-    /// The messages, to be sent.
+    /// Ends the batch, and returns the messages to send.
     pub(super) fn end(mut self) -> Messages {
         self.messages.acknowledge_last();
         self.messages
@@ -122,14 +122,14 @@ impl<'l> Batch<'l> {
         self.messages
     }
 
-    /// Begins a message, which names the table as all do.
+    /// Begins a message, and adds the name of the table.
     fn message(&mut self, kind: u16, flags: u16) -> &mut Messages {
         self.messages.begin(kind, flags, &header(NFPROTO_NETDEV, 0));
         self.messages.text(NFTA_TABLE, &self.table)
     }
 }
 
-/// `struct nfgenmsg`: family, version, resource.
+/// Encodes `struct nfgenmsg`: family, version, resource.
 fn header(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
     [family, 0, high, low]
@@ -159,7 +159,7 @@ fn write_rule(list: &mut Messages, rule: &Rule) {
                 write_compare(list, *equal, &[*value]);
             }
             Test::Fragment => {
-                // Register, header, offset, length, flags: whether it is there, as one byte.
+                // Register, header, offset, length, flags. The flag loads the presence of the header as one byte.
                 write_expression(list, "exthdr", |header| {
                     header
                         .attribute(1, &NFT_REG_1.to_be_bytes())
@@ -192,7 +192,7 @@ fn write_verdict(into: &mut Messages, verdict: Verdict) {
     }
 }
 
-/// Register, base, offset, length.
+/// Writes an expression that loads bytes: register, base, offset, length.
 fn write_payload(list: &mut Messages, header: Header, offset: u32, length: usize) {
     let base: u32 = match header {
         Header::Link => 0,
@@ -208,7 +208,7 @@ fn write_payload(list: &mut Messages, header: Header, offset: u32, length: usize
     });
 }
 
-/// Source and destination registers, length, mask, and nothing to flip.
+/// Writes an expression that masks bytes: source and destination registers, length, mask, zero for XOR.
 fn write_mask(list: &mut Messages, mask: &[u8]) {
     write_expression(list, "bitwise", |bitwise| {
         bitwise
@@ -220,7 +220,7 @@ fn write_mask(list: &mut Messages, mask: &[u8]) {
     });
 }
 
-/// Register, operator, value.
+/// Writes an expression that compares: register, operator, value.
 fn write_compare(list: &mut Messages, equal: bool, value: &[u8]) {
     let operator = if equal { NFT_CMP_EQ } else { NFT_CMP_NEQ };
     write_expression(list, "cmp", |compare| {
@@ -237,7 +237,7 @@ fn write_expression(list: &mut Messages, name: &str, data: impl FnOnce(&mut Mess
     });
 }
 
-/// A length within a packet's header.
+/// Encodes a length within a packet's header.
 fn length_of(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
 }

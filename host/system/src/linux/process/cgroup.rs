@@ -1,6 +1,8 @@
-//! A cgroup for each helper, below our own, where there is cgroup v2 (Documentation/admin-guide/cgroup-v2.rst).
+//! A cgroup for each helper, below the daemon's own, if the host has cgroup v2
+//! (Documentation/admin-guide/cgroup-v2.rst).
 //!
-//! Whatever a helper forks stays in its cgroup, and the kernel kills all of it at once (`cgroup.kill`, Linux 5.14).
+//! The descendants of a helper stay in its cgroup, and the kernel kills all of them at once (`cgroup.kill`, Linux
+//! 5.14).
 
 use std::{
     fs,
@@ -11,15 +13,15 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-/// The beginning of a cgroup's name, before the process id of its helper.
+/// Beginning of a cgroup's name, before the process id of its helper.
 pub(super) const PREFIX: &str = "xenplug-";
 
-/// The name of a helper's cgroup: ten digits, as the child writes them.
+/// Returns the name of a helper's cgroup, with ten digits, which the child overwrites after the fork.
 pub(super) fn name(pid: u32) -> String {
     format!("{PREFIX}{pid:010}")
 }
 
-/// Directory of the helpers' cgroups, if they can have any.
+/// Directory of the helpers' cgroups, if the host supports them.
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
     base: OnceLock<Option<Base>>,
@@ -32,7 +34,7 @@ struct Base {
 }
 
 impl Cgroups {
-    /// None of them.
+    /// Disables cgroups.
     #[cfg(test)]
     pub(super) fn none() -> Self {
         Self {
@@ -40,12 +42,12 @@ impl Cgroups {
         }
     }
 
-    /// The directory for a new helper's.
+    /// Returns the directory in which to make a cgroup.
     pub(super) fn base(&self) -> Option<BorrowedFd<'_>> {
         self.find().map(|base| base.fd.as_fd())
     }
 
-    /// The processes in a helper's.
+    /// Returns the processes in a helper's cgroup.
     pub(super) fn members(&self, pid: u32) -> Vec<u32> {
         let listed = self
             .path(pid)
@@ -55,15 +57,15 @@ impl Cgroups {
             .unwrap_or_default()
     }
 
-    /// Kills all in a helper's.
+    /// Kills all processes in a helper's cgroup.
     pub(super) fn kill(&self, pid: u32) {
         if let Some(path) = self.path(pid) {
-            // Where that cannot be done, its members are killed one by one.
+            // If that fails, the caller kills the members one by one.
             let _ = fs::write(path.join("cgroup.kill"), "1");
         }
     }
 
-    /// Removes a helper's, if nobody is left in it.
+    /// Removes a helper's cgroup if it is empty.
     pub(super) fn remove(&self, pid: u32) {
         if let Some(path) = self.path(pid) {
             let _ = fs::remove_dir(path);
@@ -80,7 +82,7 @@ impl Cgroups {
 }
 
 impl Base {
-    /// Our own cgroup.
+    /// Finds the cgroup of this process.
     fn find() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -91,7 +93,7 @@ impl Base {
     }
 }
 
-/// Path at which the whole of cgroup v2 is mounted, if a line of mountinfo says so.
+/// Returns the mount point if a line of mountinfo describes a mount of the whole cgroup v2 hierarchy.
 fn mount_point(line: &str) -> Option<&Path> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);

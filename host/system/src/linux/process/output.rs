@@ -1,7 +1,7 @@
-//! Output of helper processes: a pipe that outlives its reader, and that nobody waits for.
+//! Output of helper processes: a pipe that outlives the daemon, and never blocks the helper.
 //!
-//! The helper's end of the pipe is open for both directions, so that the pipe stays when the daemon goes, and does not
-//! block, so that a helper that writes into a full one loses what it writes, and goes on. A later daemon opens the pipe
+//! The helper's end of the pipe is open for both directions, so that the pipe stays when the daemon ends. It does not
+//! block, so that a helper that writes into a full pipe loses that output, and goes on. A later daemon opens the pipe
 //! through `/proc/PID/fd/2`.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::{
     sync::lock,
 };
 
-/// A pipe: the end to read, and the helper's two streams.
+/// Makes a pipe: the end to read, and the helper's two streams.
 pub(super) fn pipe() -> io::Result<(File, [OwnedFd; 2])> {
     let (read, _) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let both = open(&format!("/proc/self/fd/{}", read.as_raw_fd()), OFlags::RDWR)?;
@@ -35,52 +35,55 @@ fn open(path: &str, access: OFlags) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// The pipes of helpers that go on, by process, with the time it started.
+/// Pipes of running helpers by process id, each with the helper's start time.
 #[derive(Debug, Default)]
 pub(super) struct OutputPipes {
     pipes: Mutex<HashMap<u32, (u64, File)>>,
 }
 
 impl OutputPipes {
-    /// Keeps the pipe of a helper that was started.
-    pub(super) fn add(&self, kept: &HelperProcess, pipe: File) {
-        lock(&self.pipes).insert(kept.pid, (kept.started, pipe));
+    /// Stores the pipe of a started helper.
+    pub(super) fn add(&self, helper: &HelperProcess, pipe: File) {
+        lock(&self.pipes).insert(helper.pid, (helper.started, pipe));
     }
 
-    /// Takes the output since the last call. A helper whose pipe cannot be opened, as it closed its streams, says
-    /// nothing.
-    pub(super) fn output(&self, kept: &HelperProcess) -> Vec<u8> {
+    /// Takes the output since the last call. The output is empty if the pipe cannot be opened because the helper closed
+    /// its streams.
+    pub(super) fn output(&self, helper: &HelperProcess) -> Vec<u8> {
         let mut pipes = lock(&self.pipes);
-        if pipes.get(&kept.pid).is_none_or(|(started, _)| *started != kept.started) {
-            let Some(pipe) = of_earlier_daemon(kept) else {
+        if pipes
+            .get(&helper.pid)
+            .is_none_or(|(started, _)| *started != helper.started)
+        {
+            let Some(pipe) = of_earlier_daemon(helper) else {
                 return Vec::new();
             };
-            pipes.insert(kept.pid, (kept.started, pipe));
+            pipes.insert(helper.pid, (helper.started, pipe));
         }
         let mut output = Vec::new();
-        if let Some((_, pipe)) = pipes.get_mut(&kept.pid) {
-            // It ends with an error, as there is nothing more for now.
+        if let Some((_, pipe)) = pipes.get_mut(&helper.pid) {
+            // At the end of the available output the read fails with EAGAIN.
             let _ = pipe.take(OUTPUT_MAX as u64).read_to_end(&mut output);
         }
         output
     }
 
     /// Closes the pipe of a helper that has ended.
-    pub(super) fn forget(&self, kept: &HelperProcess) {
+    pub(super) fn forget(&self, helper: &HelperProcess) {
         let mut pipes = lock(&self.pipes);
         if pipes
-            .get(&kept.pid)
-            .is_some_and(|(started, _)| *started == kept.started)
+            .get(&helper.pid)
+            .is_some_and(|(started, _)| *started == helper.started)
         {
-            pipes.remove(&kept.pid);
+            pipes.remove(&helper.pid);
         }
     }
 }
 
-/// The pipe of a helper that an earlier daemon started, and of no other process that has its number now.
-fn of_earlier_daemon(kept: &HelperProcess) -> Option<File> {
-    let pipe: File = open(&format!("/proc/{}/fd/2", kept.pid), OFlags::RDONLY).ok()?.into();
+/// Opens the pipe of a helper that an earlier daemon started. Checks that no other process has its number now.
+fn of_earlier_daemon(helper: &HelperProcess) -> Option<File> {
+    let pipe: File = open(&format!("/proc/{}/fd/2", helper.pid), OFlags::RDONLY).ok()?.into();
     let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo(&pipe.metadata().ok()?.file_type());
-    let same = Member::of(kept.pid).is_some_and(|member| member.started == kept.started);
+    let same = Member::of(helper.pid).is_some_and(|member| member.started == helper.started);
     (is_pipe && same).then_some(pipe)
 }

@@ -1,4 +1,4 @@
-//! Start of a helper in a session of its own, with no descriptor of the daemon's.
+//! Start of a helper in a session of its own, without descriptors of the daemon.
 #![allow(unsafe_code, reason = "between fork and exec only bare system calls are allowed")]
 
 use std::{
@@ -14,27 +14,27 @@ use std::{
 
 use libc::{c_char, c_int};
 
-/// All that a helper has for an environment, but for what says whose it is.
+/// Environment of a helper, apart from the variables that identify it.
 const ENVIRONMENT: [&str; 2] = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG=C",
 ];
 
-/// Environment variable with the owner of a process.
+/// Environment variable with the tag of a helper, its owner.
 pub(super) const TAG: &str = "XENPLUG_TAG=";
-/// Which helper.
+/// Environment variable with the name of a helper.
 pub(super) const HELPER: &str = "XENPLUG_HELPER=";
-/// The process that was started, for its descendants to inherit.
+/// Environment variable with the helper's process id, which its descendants inherit.
 pub(super) const LEADER: &str = "XENPLUG_LEADER=";
 
-/// The most arguments, and variables with them.
+/// Maximum number of arguments, with the variables of a hook among them.
 pub(super) const MOST_ARGUMENTS: usize = 256;
 const POINTERS: usize = MOST_ARGUMENTS + 16;
 
-/// Digits of a process id, with zeroes before them.
+/// Digits of a process id with leading zeroes.
 const DIGITS: usize = 10;
 
-/// A command that becomes the helper. Its streams are still to be set. Takes at most [`MOST_ARGUMENTS`].
+/// Makes a command that becomes the helper. The caller sets its streams, and passes at most [`MOST_ARGUMENTS`].
 pub(super) fn command(
     program: &Path,
     arguments: &[String],
@@ -45,7 +45,7 @@ pub(super) fn command(
     let mut command = Command::new(program);
     command.current_dir("/");
     let mut become_helper = Helper::new(program, arguments, helper, tag, cgroups);
-    // SAFETY: it allocates nothing and takes no lock: all that it needs was made before.
+    // SAFETY: the closure allocates nothing and takes no lock. All that it needs was made before the fork.
     unsafe { command.pre_exec(move || Err(become_helper.exec())) };
     command
 }
@@ -53,9 +53,9 @@ pub(super) fn command(
 /// Arguments of the child's system calls, made before the fork. Texts end with NUL.
 struct Helper {
     argv: Vec<Vec<u8>>,
-    /// Ends with the process id: `XENPLUG_LEADER=0000000000`.
+    /// Environment, with `XENPLUG_LEADER=0000000000` as the last variable.
     envp: Vec<Vec<u8>>,
-    /// The directory in which to make a cgroup, if it can be done. The parent holds the descriptor.
+    /// Directory in which to make a cgroup, if the host supports it. The parent holds the descriptor.
     cgroups: Option<RawFd>,
     /// `xenplug-0000000000`, and the same with `/cgroup.procs`.
     cgroup: [Vec<u8>; 2],
@@ -85,16 +85,17 @@ impl Helper {
         }
     }
 
-    /// Becomes the helper; returns only if that failed.
+    /// Becomes the helper. Returns only if that fails.
     fn exec(&mut self) -> io::Error {
-        // SAFETY: system calls that take numbers, and texts that end with NUL and live over the call; a child of a fork
-        // may make them all (signal-safety(7)).
+        // SAFETY: the system calls take numbers, and texts that end with NUL and outlive the call. A child of a fork
+        // may make all of them (signal-safety(7)).
         unsafe {
             let pid = libc::getpid();
             if libc::setsid() < 0 {
                 return io::Error::last_os_error();
             }
-            // The library has emptied the mask, but not undone what is ignored; and of two signals it lets nobody speak.
+            // The standard library has emptied the signal mask, but ignored signals stay ignored. The C library refuses
+            // to reset its two internal signals, so this calls the kernel.
             let default = [0_u64; 8];
             for signal in 1..=64 {
                 libc::syscall(
@@ -107,7 +108,7 @@ impl Helper {
             }
             libc::umask(0o022);
             self.enter_cgroup(pid);
-            // Not closed at once: the library tells of a failed exec through one of them.
+            // Closed on exec and not at once: the standard library reports a failed exec through one of them.
             if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
                 return io::Error::last_os_error();
             }
@@ -125,7 +126,8 @@ impl Helper {
         }
     }
 
-    /// Enters a cgroup of its own, by which all its descendants can be ended at once. Without one there are other ways.
+    /// Enters a cgroup of its own, so that the daemon can end all its descendants at once. If that fails, the daemon
+    /// finds them by other means (see [`super::tree`]).
     ///
     /// # Safety
     /// As for [`Helper::exec`].
@@ -135,14 +137,14 @@ impl Helper {
             write_digits(name, super::cgroup::PREFIX.len(), pid);
         }
         let [directory, processes] = &self.cgroup;
-        // SAFETY: as promised by the caller. What fails leaves the child where it is.
+        // SAFETY: as promised by the caller. If a call fails, the child stays in its cgroup.
         unsafe {
             libc::mkdirat(base, pointer(directory), 0o755);
             enter(base, processes);
         }
     }
 
-    /// Goes back to where the parent is, and removes the cgroup.
+    /// Returns to the parent's cgroup, and removes the helper's.
     ///
     /// # Safety
     /// As for [`Helper::exec`].
@@ -156,12 +158,12 @@ impl Helper {
     }
 }
 
-/// Makes the calling process one of those in a file named `cgroup.procs`.
+/// Moves the calling process to the cgroup of a `cgroup.procs` file.
 ///
 /// # Safety
 /// As for [`Helper::exec`]; the name ends with NUL.
 unsafe fn enter(base: RawFd, processes: &[u8]) {
-    // SAFETY: as promised by the caller. Without a descriptor the rest does nothing.
+    // SAFETY: as promised by the caller. If open fails, the other calls fail with EBADF.
     unsafe {
         let fd = libc::openat(base, pointer(processes), libc::O_WRONLY | libc::O_CLOEXEC);
         libc::write(fd, b"0".as_ptr().cast(), 1);
@@ -173,7 +175,7 @@ fn pointer(text: &[u8]) -> *const c_char {
     text.as_ptr().cast()
 }
 
-/// Pointers to texts, and a null one at the end.
+/// Returns pointers to texts, with a null pointer at the end.
 fn pointers(texts: &[Vec<u8>]) -> [*const c_char; POINTERS] {
     let mut pointers = [ptr::null(); POINTERS];
     for (pointer, text) in pointers[..POINTERS - 1].iter_mut().zip(texts) {
@@ -182,7 +184,7 @@ fn pointers(texts: &[Vec<u8>]) -> [*const c_char; POINTERS] {
     pointers
 }
 
-/// Writes a process id over the zeroes at an offset.
+/// Overwrites the zeroes at an offset with a process id.
 fn write_digits(text: &mut [u8], at: usize, pid: c_int) {
     let mut rest = pid.unsigned_abs();
     for digit in text[at..at + DIGITS].iter_mut().rev() {

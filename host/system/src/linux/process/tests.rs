@@ -1,4 +1,4 @@
-//! Tests without cgroups: the helper's tree is found by other means.
+//! Tests without cgroups, in which the daemon finds the helper's tree by other means.
 
 use std::{fs, path::PathBuf};
 
@@ -32,7 +32,7 @@ fn helper_tree_is_ended_without_cgroups() {
         };
         let grant = ProcessGrant::new(&Operator::of_configuration(), vec![rule]);
         let tag = format!("xenplug-unit-{}-{name}", std::process::id());
-        let kept = processes.start(&grant, "sh", &arguments, &tag).expect("granted");
+        let helper = processes.start(&grant, "sh", &arguments, &tag).expect("granted");
         let start = Instant::now();
         let pid = loop {
             match fs::read_to_string(&written).unwrap_or_default().trim().parse() {
@@ -40,9 +40,9 @@ fn helper_tree_is_ended_without_cgroups() {
                 Err(_) => assert!(start.elapsed() < Duration::from_secs(20), "{name}: nothing was written"),
             }
         };
-        let seen = Member::of(pid).is_some();
-        processes.end(&kept, Duration::ZERO).expect("it can be killed");
-        assert!(seen && Member::of(pid).is_none(), "{name}");
+        let was_alive = Member::of(pid).is_some();
+        processes.end(&helper, Duration::ZERO).expect("it can be killed");
+        assert!(was_alive && Member::of(pid).is_none(), "{name}");
         assert_eq!(processes.find(&tag), Ok(Vec::new()), "{name}");
         fs::remove_file(&written).expect("it was written");
     }

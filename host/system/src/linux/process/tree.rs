@@ -1,4 +1,4 @@
-//! Which processes belong to a helper: by its session, by what they inherited, by who is whose parent.
+//! Process tree of a helper, found by its session, its cgroup, the environment that it passes on, and parents.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,30 +10,30 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::spawn::{HELPER, LEADER, TAG};
 use crate::{linux::retry::retry, process::HelperProcess};
 
-/// A process that lives, by an identity that no other has.
+/// A living process. Its number and start time identify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     pub pid: u32,
-    /// Clock ticks since boot.
+    /// Start time in clock ticks since boot.
     pub started: u64,
     parent: u32,
     session: u32,
 }
 
 impl Member {
-    /// The process of that number; `None` also for one that has ended and was not yet waited for.
+    /// Finds the process with this number. Returns `None` for a zombie too.
     pub(super) fn of(pid: u32) -> Option<Self> {
         let (member, state) = stat(pid)?;
         (!matches!(state, 'Z' | 'X')).then_some(member)
     }
 
-    /// Sends a signal to it, and to no other that has its number now.
+    /// Sends a signal to the process, but not to a later process with the same number.
     pub(super) fn signal(&self, signal: Signal) {
         let Some(fd) = pid_of(self.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
             return;
         };
         if Self::of(self.pid).is_some_and(|now| now.started == self.started) {
-            // It may end at any time.
+            // The process may end at any time.
             let _ = pidfd_send_signal(&fd, signal);
         }
     }
@@ -44,50 +44,50 @@ pub(super) fn pid_of(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
-/// When a process started, though it may have ended and not been waited for.
+/// Returns the start time of a process, even of a zombie.
 pub(super) fn started(pid: u32) -> Option<u64> {
     stat(pid).map(|(member, _)| member.started)
 }
 
-/// The processes of a helper, as they are looked for again and again until none is left.
-pub(super) struct Tree<'k> {
-    kept: &'k HelperProcess,
-    /// Members found before, and when they started: they stay its own when their parents are gone.
+/// Processes of a helper. The daemon searches them repeatedly until none is left.
+pub(super) struct Tree<'h> {
+    helper: &'h HelperProcess,
+    /// Members found before, with their start times. They stay members after their parents have ended.
     found: BTreeMap<u32, u64>,
-    /// The helper itself was seen, so its session is its own.
+    /// Set once the helper itself was found, so that the session with its number is its own.
     led: bool,
-    /// Set if another process has its number now, and with it the session and the cgroup of that number.
+    /// Set if another process has the helper's number now, which may own the session and the cgroup with that number.
     is_taken: bool,
 }
 
-impl<'k> Tree<'k> {
-    pub(super) fn of(kept: &'k HelperProcess) -> Self {
+impl<'h> Tree<'h> {
+    pub(super) fn of(helper: &'h HelperProcess) -> Self {
         Self {
-            kept,
+            helper,
             found: BTreeMap::new(),
             led: false,
             is_taken: false,
         }
     }
 
-    /// Tells whether all in the cgroup of its number are its own.
+    /// Tells whether the cgroup with the helper's number is its own.
     pub(super) fn owns_cgroup(&self) -> bool {
         !self.is_taken
     }
 
-    /// Living members: those of its session, those that inherited its mark, those in its cgroup, and the children of
-    /// all these.
-    pub(super) fn look(&mut self, cgroup: &[u32]) -> io::Result<Vec<Member>> {
-        let kept = self.kept;
+    /// Finds the living members: processes in the helper's session or cgroup, processes that inherited its [`Mark`],
+    /// and the children of all these.
+    pub(super) fn find_members(&mut self, cgroup: &[u32]) -> io::Result<Vec<Member>> {
+        let helper = self.helper;
         let all: BTreeMap<u32, Member> = processes()?.into_iter().map(|process| (process.pid, process)).collect();
-        let leads = all.get(&kept.pid).map(|leader| leader.started == kept.started);
+        let leads = all.get(&helper.pid).map(|leader| leader.started == helper.started);
         self.led |= leads == Some(true);
         self.is_taken |= leads == Some(false);
         let is_root = |process: &Member| {
-            let number = (self.led && process.session == kept.pid) || cgroup.contains(&process.pid);
+            let number = (self.led && process.session == helper.pid) || cgroup.contains(&process.pid);
             (number && !self.is_taken)
                 || self.found.get(&process.pid) == Some(&process.started)
-                || Mark::of(process.pid).is_some_and(|mark| mark.leader == kept.pid && mark.tag == kept.tag)
+                || Mark::of(process.pid).is_some_and(|mark| mark.leader == helper.pid && mark.tag == helper.tag)
         };
         let mut members: BTreeSet<u32> = all
             .values()
@@ -108,27 +108,27 @@ impl<'k> Tree<'k> {
     }
 }
 
-/// The helpers with a tag, also those of which only descendants live.
+/// Finds the helpers with a tag, also those of which only descendants live.
 pub(super) fn find(tag: &str) -> io::Result<Vec<HelperProcess>> {
     let mut found: BTreeMap<u32, HelperProcess> = BTreeMap::new();
     for process in processes()? {
         let Some(mark) = Mark::of(process.pid).filter(|mark| mark.tag == tag) else {
             continue;
         };
-        let kept = found.entry(mark.leader).or_insert_with(|| HelperProcess {
+        let helper = found.entry(mark.leader).or_insert_with(|| HelperProcess {
             helper: mark.helper,
             pid: mark.leader,
             started: 0,
             tag: mark.tag,
         });
         if process.pid == mark.leader {
-            kept.started = process.started;
+            helper.started = process.started;
         }
     }
     Ok(found.into_values().collect())
 }
 
-/// Mark that a helper's processes inherit in their environment.
+/// Variables that a helper's processes inherit in their environment.
 struct Mark {
     tag: String,
     helper: String,
@@ -157,7 +157,7 @@ fn processes() -> io::Result<Vec<Member>> {
     Ok(pids.filter_map(Member::of).collect())
 }
 
-/// A process and its state.
+/// Reads the process with this number, and its state.
 fn stat(pid: u32) -> Option<(Member, char)> {
     read_stat(
         pid,
@@ -169,7 +169,7 @@ fn stat(pid: u32) -> Option<(Member, char)> {
 fn read_stat(pid: u32, stat: &str) -> Option<(Member, char)> {
     let (_, stat) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = stat.split_whitespace().collect();
-    // The first of these is the third of all: state, parent, group, session; the 22nd is when it started.
+    // The list begins with field 3: state, parent, group, session. Field 22 is the start time.
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     let small = |field: usize| u32::try_from(number(field)?).ok();
     let member = Member {
