@@ -51,7 +51,7 @@ impl Device<'_> {
             Ok::<_, Error>(value.unwrap_or_default())
         };
         Ok(Some(Request {
-            // An invalid id matches none of ours.
+            // An invalid id matches none of this toolstack's.
             id: node("id").await?.parse().unwrap_or(RequestId(0)),
             vm: node("vm").await?,
             state: State::parse(&node("state").await?),

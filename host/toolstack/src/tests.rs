@@ -1,12 +1,12 @@
-//! Tests of the calls on the in-memory store, with a driver domain that has a real one's rights.
+//! Tests of the calls on the in-memory store, with a driver domain that has the permissions of a real one.
 
+mod delayed_request;
 mod driver_domain;
-mod held_up;
 
 use std::time::Duration;
 
+use delayed_request::delay_request;
 use driver_domain::{DriverDomain, Faults};
-use held_up::hold_up;
 use tokio::task::LocalSet;
 use xenplug_hotplug::{Class, RequestPath, State};
 use xenplug_store_server as server;
@@ -253,13 +253,13 @@ async fn concurrent_attach_succeeds_for_exactly_one_toolstack() {
         loop {
             let bench = Bench::new().await;
             let socket = bench.directory.path().join("held up");
-            let moment = hold_up(&socket, &bench.directory.path().join("0"), met + 1);
+            let delayed = delay_request(&socket, &bench.directory.path().join("0"), met + 1);
             let late = ask(Toolstack::connect(Endpoint::Socket(socket)).await.unwrap());
             let mut late = std::pin::pin!(late);
             let ends = tokio::select! {
-                _ = moment.reached => {
+                _ = delayed.reached => {
                     let other = ask(bench.toolstack.clone()).await;
-                    moment.go_on.send(()).unwrap();
+                    delayed.go_on.send(()).unwrap();
                     [other, late.await]
                 }
                 // The toolstack has sent fewer requests.

@@ -57,8 +57,8 @@ impl From<DeviceKey> for String {
     }
 }
 
-/// Type of a vif's link (`type_if` of the scripts). An emulated vif has one link of each type, and libxl runs a script for
-/// each (tools/libs/light/libxl_linux.c, `libxl__hotplug_nic`); every other device is [`VifType::Paravirtual`].
+/// Type of a vif's link (`type_if` of the scripts). An emulated vif has one link of each type, and libxl runs a script
+/// for each (tools/libs/light/libxl_linux.c, `libxl__hotplug_nic`); every other device is [`VifType::Paravirtual`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VifType {
@@ -69,8 +69,8 @@ pub enum VifType {
     Emulated,
 }
 
-/// Device, or the tap of an emulated vif, written `vif/3/0` and `vif/3/0-emu`. The tap belongs to the vif's directory in the
-/// store and has script calls of its own.
+/// Device, or the tap of an emulated vif, written `vif/3/0` and `vif/3/0-emu`. The tap belongs to the vif's directory
+/// in the store and has script calls of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceInstance {
     /// Key of the device.
@@ -88,8 +88,8 @@ impl DeviceInstance {
         }
     }
 
-    /// Returns the initial name of the network link, as netback sets it (drivers/net/xen-netback/interface.c, `xenvif_alloc`), or libxl
-    /// for QEMU (tools/libs/light/libxl_nic.c, `libxl__device_nic_devname`).
+    /// Returns the initial name of the network link, as netback sets it (drivers/net/xen-netback/interface.c,
+    /// `xenvif_alloc`), or libxl for QEMU (tools/libs/light/libxl_nic.c, `libxl__device_nic_devname`).
     pub fn link(&self) -> String {
         let DeviceKey { frontend, devid, .. } = &self.device;
         match self.vif_type {
@@ -113,8 +113,8 @@ impl fmt::Display for DeviceInstance {
 pub struct Identity {
     /// Key of the device.
     pub key: DeviceKey,
-    /// The frontend domain's `vm` node, such as `/vm/6c1d...`, or `None` if it cannot be read. libxl lets only dom0 and the
-    /// guest itself read it, so a driver domain often knows its devices by their keys alone.
+    /// The frontend domain's `vm` node, such as `/vm/6c1d...`, or `None` if it cannot be read. libxl lets only dom0 and
+    /// the guest itself read it, so a driver domain often knows its devices by their keys alone.
     pub vm: Option<String>,
 }
 

@@ -7,15 +7,16 @@
 //! All transitions are listed and drawn in `docs/state-machine.md`, which a test generates from this code.
 //!
 //! # Contract with the driver
-//! - [`Event::Changed`] only means "read again": a watch fired, a link appeared, a periodic resync is due. The driver may
-//!   lose, repeat, delay and reorder such events; one that arrives after the last change is enough.
-//! - [`Event::Add`], [`Event::Remove`] and [`Event::AddCancelled`] are delivered once each and in order. A call is pending
-//!   while [`DeviceFsm::add_pending`] or [`DeviceFsm::remove_pending`] says so; the phase tells how it was decided.
-//! - [`FsmAction::ReadState`] carries a [`Ticket`], and so does its answer. The machine ignores an outdated answer (a later
-//!   read was answered, or an operation has begun since that changes what can be read), so reads need no order.
-//! - Every other action that takes time ([`Phase::busy`]) is answered by exactly one completion, at any time, and no second
-//!   one is requested before that. [`FsmAction::StopHandler`] asks the running handler to end early; the handler still
-//!   completes exactly once.
+//! - [`Event::Changed`] only means "read again": a watch fired, a link appeared, a periodic resync is due. The driver
+//!   may lose, repeat, delay and reorder such events; one that arrives after the last change is enough.
+//! - [`Event::Add`], [`Event::Remove`] and [`Event::AddCancelled`] are delivered once each and in order. A call is
+//!   pending while [`DeviceFsm::add_pending`] or [`DeviceFsm::remove_pending`] says so; the phase shows how it was
+//!   decided.
+//! - [`FsmAction::ReadState`] carries a [`Ticket`], and so does its answer. The machine ignores an outdated answer (a
+//!   later read was answered, or an operation has begun since that changes what can be read), so reads need no order.
+//! - Every other action that takes time ([`Phase::busy`]) is answered by exactly one completion, at any time, and no
+//!   second one is requested before that. [`FsmAction::StopHandler`] asks the running handler to end early; the handler
+//!   still completes exactly once.
 //! - The store may change between a read and an operation. Each write is therefore one transaction that reads the state
 //!   again and answers [`WriteOutcome::Stale`] instead of writing to a directory that is gone or another device's. Each
 //!   action names its condition.
@@ -23,27 +24,27 @@
 //! # Terms
 //! - *Leaving*: the toolstack wants the device gone, or the guest is gone ([`Observation::leaving`]).
 //! - *Recreated*: the directory was removed and written again, as far as its state and status show it.
-//! - *Reset*: only the state of a connected device was written back to 1; its status is still ours.
+//! - *Reset*: only the state of a connected device was written back to 1; its status is still the daemon's.
 //! - *Lost*: the device was published as connected and something that it needs is gone.
 //! - *Foreign*: connected by somebody else (`xl devd`, the original scripts).
 //!
 //! # Decisions
 //! - A device in its handler's state with `online` 0 is being removed before it was ever connected: it waits.
-//! - A status of `error` left by an earlier daemon does not count. After a restart, perhaps with another configuration, the
-//!   handler gets one more try. Within one daemon a failed device stays failed until its directory is recreated; emptying
-//!   `hotplug-status` counts as that and is how an operator asks for a retry.
-//! - No handler runs for a foreign device. A driver domain still owes its toolstack the removal; in dom0 whoever connected
-//!   the device removes it.
-//! - The mode of a device is that of its last read, since only the store says what was made for a request. It differs from
-//!   the mode before only if the directory was removed meanwhile, and then the device comes to rest first.
-//! - In dom0 other devices have other scripts, so the machine reads a device without a script call and never writes to it.
-//!   One call starts one handler: a directory recreated under a running handler waits for its own call, and a call that
-//!   arrives while a handler runs is not answered by that handler's failure.
-//! - In dom0 a `Remove` releases whatever the store says, since libxl goes on after its own timeouts and may have removed
-//!   the directory already. State 6 with `online` 0 releases earlier, so that the script does not have to wait.
-//! - An `Add` is pending until a handler begins for it, a read finds the device connected or absent, a `Remove` follows, or
-//!   it is cancelled. A `Remove` is pending until a read finds nothing more to do or the end is published; an `Add` that
-//!   follows it comes after it.
+//! - A status of `error` left by an earlier daemon does not count. After a restart, perhaps with another configuration,
+//!   the handler gets one more try. Within one daemon a failed device stays failed until its directory is recreated;
+//!   emptying `hotplug-status` counts as that and is how an operator asks for a retry.
+//! - No handler runs for a foreign device. In a driver domain the daemon still removes its directory; in dom0 the
+//!   program that connected the device does.
+//! - The mode of a device is that of its last read, since only the store says what was made for a request. It differs
+//!   from the mode before only if the directory was removed meanwhile, and then the device comes to rest first.
+//! - In dom0 other devices have other scripts, so the machine reads a device without a script call and never writes to
+//!   it. One call starts one handler: a directory recreated under a running handler waits for its own call, and a call
+//!   that arrives while a handler runs is not answered by that handler's failure.
+//! - In dom0 a `Remove` releases whatever the store says, since libxl goes on after its own timeouts and may have
+//!   removed the directory already. State 6 with `online` 0 releases earlier, so that the script does not have to wait.
+//! - An `Add` is pending until a handler begins for it, a read finds the device connected or absent, a `Remove`
+//!   follows, or it is cancelled. A `Remove` is pending until a read finds nothing more to do or the end is published;
+//!   an `Add` that follows it comes after it.
 //! - After every release the machine reads again instead of remembering why it released: the present state decides.
 
 use crate::{HotplugStatus, Identity, Kind};
@@ -63,7 +64,7 @@ pub use phase::{AfterRelease, Phase};
 /// State of a device that start-up found in the journal and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecoveredState {
-    /// Every resource of the handler is there and held again; the first read tells whether it was published.
+    /// Every resource of the handler exists and is adopted. The first read shows whether it was published.
     Connected,
     /// The set-up or the release did not finish and nothing is published: release, and perhaps start over.
     Unfinished,
@@ -91,7 +92,7 @@ pub struct DeviceFsm {
     add_pending: bool,
     /// A `Remove` that is not done; with both set, the `Add` came after it.
     remove_pending: bool,
-    /// The store still says `connected` of a device that was lost, and this machine published that.
+    /// The store still has `connected` for a device that was lost, and this machine published that.
     lost: bool,
 }
 

@@ -71,14 +71,14 @@ impl Kind {
         }
     }
 
-    /// Tells whether the backend is a helper process that connects devices by itself: QEMU serves all devices of its guest
-    /// and writes `connected` once it does (hw/block/xen-block.c, `xen_block_realize`).
+    /// Tells whether the backend is a helper process that connects devices by itself: QEMU serves all devices of its
+    /// guest and writes `connected` once it does (hw/block/xen-block.c, `xen_block_realize`).
     pub fn connects_itself(&self) -> bool {
         *self == Self::QDISK
     }
 
-    /// Tells whether the handler needs a network interface that the kernel creates. Netback announces `InitWait` before it
-    /// creates the interface (drivers/net/xen-netback/xenbus.c, `netback_probe`).
+    /// Tells whether the handler needs a network interface that the kernel creates. Netback announces `InitWait` before
+    /// it creates the interface (drivers/net/xen-netback/xenbus.c, `netback_probe`).
     pub fn needs_netdev(&self) -> bool {
         *self == Self::VIF
     }

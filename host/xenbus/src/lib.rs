@@ -1,7 +1,7 @@
 //! Paths, states and identity of Xen devices, and the hotplug state machine as a pure function.
 //!
-//! Nothing in this crate does I/O, reads a clock or spawns anything. Every parser is total, and its result can be trusted
-//! afterwards.
+//! Nothing in this crate does I/O, reads a clock or spawns anything. Every parser is total, and its result can be
+//! trusted afterwards.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]

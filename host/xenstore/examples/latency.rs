@@ -1,7 +1,7 @@
 //! Measures round trips against the store that `XENSTORED_PATH` names: `cargo run --release --example latency`.
 //!
 //! It makes a directory of its own, `/xenplug-latency`, and removes it.
-#![allow(clippy::print_stdout, reason = "it is there to print")]
+#![allow(clippy::print_stdout, reason = "its purpose is to print")]
 
 use std::time::{Duration, Instant};
 

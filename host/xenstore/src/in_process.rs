@@ -5,7 +5,7 @@ use std::{fmt, io, sync::Arc};
 use tokio::io::DuplexStream;
 
 /// Store in the same process. Each connection is one [`DuplexStream`] of at least
-/// [`STREAM_CAPACITY`](crate::protocol::STREAM_CAPACITY) bytes, since the client never waits for room in it.
+/// [`STREAM_CAPACITY`](crate::protocol::STREAM_CAPACITY) bytes, since the client never waits for space in it.
 #[derive(Clone)]
 pub struct InProcess(Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>);
 

@@ -1,4 +1,4 @@
-//! Proxy of the store that holds up one request, so that others can act at that moment.
+//! Proxy of the store that delays one request, so that the test can act before it arrives.
 
 use std::path::Path;
 
@@ -11,16 +11,16 @@ use tokio::{
 /// Bytes of `struct xsd_sockmsg` (xs_wire.h); the last four are the length of what follows.
 const HEADER: usize = 16;
 
-/// Pause before a request.
-pub(super) struct Moment {
+/// A delayed request.
+pub(super) struct DelayedRequest {
     /// The request has arrived.
     pub(super) reached: oneshot::Receiver<()>,
-    /// Lets the request through.
+    /// Forwards the request.
     pub(super) go_on: oneshot::Sender<()>,
 }
 
-/// Forwards one connection from `socket` to `store` and holds up its request with this number, counted from 1.
-pub(super) fn hold_up(socket: &Path, store: &Path, number: usize) -> Moment {
+/// Forwards one connection from `socket` to `store`, and delays its request with this number, counted from 1.
+pub(super) fn delay_request(socket: &Path, store: &Path, number: usize) -> DelayedRequest {
     let listener = UnixListener::bind(socket).unwrap();
     let store = store.to_owned();
     let (tell, reached) = oneshot::channel();
@@ -45,5 +45,5 @@ pub(super) fn hold_up(socket: &Path, store: &Path, number: usize) -> Moment {
             onwards.write_all(&frame).await.unwrap();
         }
     });
-    Moment { reached, go_on }
+    DelayedRequest { reached, go_on }
 }

@@ -23,10 +23,10 @@ pub(super) struct Faults {
     pub(super) stubborn: bool,
 }
 
-/// Held devices, with the turns that a begun release still takes.
+/// Held devices, each with the number of steps that a begun release still takes.
 type Journal = Rc<RefCell<Vec<(RequestPath, Option<u32>)>>>;
 
-/// Turns of a release.
+/// Steps of a release.
 const RELEASE: u32 = 20;
 
 pub(super) struct DriverDomain {
@@ -52,7 +52,7 @@ impl DriverDomain {
         };
         let task = tokio::task::spawn_local(async move {
             loop {
-                for path in world.places().await {
+                for path in world.request_paths().await {
                     match world.turn(path).await {
                         // A concurrent write was faster, or the domain is gone.
                         Err(error) if error.is_conflict() || error.is_denied() || error.is_not_found() => {}
@@ -90,20 +90,20 @@ struct Simulated {
 
 impl Simulated {
     /// Requests and held devices.
-    async fn places(&self) -> Vec<RequestPath> {
-        let mut places: Vec<RequestPath> = self.journal.borrow().iter().map(|(path, _)| *path).collect();
+    async fn request_paths(&self) -> Vec<RequestPath> {
+        let mut request_paths: Vec<RequestPath> = self.journal.borrow().iter().map(|(path, _)| *path).collect();
         for class in [Class::Vbd, Class::Vif] {
             let at = format!("{}/{class}/{G}", driver_domain(D));
             let numbers = self.own.directory(&at.parse().unwrap()).await.unwrap_or_default();
-            places.extend(
+            request_paths.extend(
                 numbers
                     .iter()
                     .map(|number| format!("{at}/{number}").parse::<RequestPath>().unwrap()),
             );
         }
-        places.sort();
-        places.dedup();
-        places
+        request_paths.sort();
+        request_paths.dedup();
+        request_paths
     }
 
     async fn turn(&self, path: RequestPath) -> Result<(), Error> {
@@ -231,7 +231,7 @@ impl Simulated {
         }
     }
 
-    /// Takes a step of the kernel's backend, the device's machine and the guest.
+    /// Takes a step of the kernel's backend, the device's state machine and the guest.
     async fn device(&self, path: RequestPath, backend: Option<Backend>) -> Result<(), Error> {
         let back = self.backend(path);
         let write = async |name: &str, value: &str| self.own.write(&format!("{back}/{name}").parse()?, value).await;

@@ -3,8 +3,8 @@
 use super::mode::Mode;
 use crate::{HotplugStatus, Identity, XenbusState};
 
-/// Node of a backend's directory with the id of the request that it was made for (`docs/hotplug-protocol.md`). The store
-/// alone tells which request a backend belongs to.
+/// Node of a backend's directory with the id of the request that it was made for (`docs/hotplug-protocol.md`). The
+/// store alone tells which request a backend belongs to.
 pub const REQUEST_NODE: &str = "hotplug-request";
 
 /// Result of one read of a device: one transaction over its directory, and the kernel's view of its link.
@@ -24,8 +24,8 @@ pub struct Observation {
     /// The link that the handler needs exists. True for kinds that need none, and ignored once the handler has begun,
     /// since the handler may rename it.
     pub netdev: bool,
-    /// A helper process of ours serves all the guest's devices of this kind, as one QEMU does. It connects a new device by
-    /// itself and writes `connected`, perhaps before the daemon has read the device for the first time.
+    /// A helper process of the daemon serves all the guest's devices of this kind, as one QEMU does. It connects a new
+    /// device by itself and writes `connected`, perhaps before the daemon has read the device for the first time.
     pub served: bool,
     /// The value of `hotplug-status`.
     pub status: HotplugStatus,
@@ -67,8 +67,8 @@ impl Observation {
         self.frontend_gone || (!self.online && (self.state == XenbusState::Closed || self.is_unserved()))
     }
 
-    /// Tells whether no backend process will ever close the device. QEMU serves a `qdisk` and writes `connected` as soon
-    /// as it does; one that failed, was not started, or has ended closes nothing.
+    /// Tells whether no backend process will ever close the device. QEMU serves a `qdisk` and writes `connected` as
+    /// soon as it does; one that failed, was not started, or has ended closes nothing.
     fn is_unserved(&self) -> bool {
         self.identity.key.kind.connects_itself() && self.status != HotplugStatus::Connected
     }
@@ -130,7 +130,7 @@ pub enum WriteOutcome {
     Stale,
     /// Nothing is written: the store refused (quota, permission) or could not be reached.
     Failed,
-    /// The store went away before it answered; the next read tells whether the nodes are written.
+    /// The store went away before it answered; the next read shows whether the nodes are written.
     Unknown,
 }
 
@@ -168,8 +168,8 @@ pub enum Event {
 /// Output of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FsmAction {
-    /// Read the device and answer [`Event::StateRead`] with this ticket. A read that fails because the store is away needs
-    /// no answer: [`Event::Changed`], once the store is back, requests another.
+    /// Read the device and answer [`Event::StateRead`] with this ticket. A read that fails because the store is away
+    /// needs no answer: [`Event::Changed`], once the store is back, requests another.
     ReadState(Ticket),
     /// Run the plugin's handler and answer [`Event::HandlerDone`] or [`Event::HandlerFailed`].
     RunHandler,
@@ -191,6 +191,7 @@ pub enum FsmAction {
     /// Remove the device's directory if [`Observation::is_of`] and still [`Observation::leaving`], and answer
     /// [`Event::Written`].
     RemoveDirectory,
-    /// Drop the machine, as nothing is left of the device. There is no answer; a machine that is kept starts over.
+    /// Drop the machine, as nothing is left of the device. There is no answer; a machine that is not dropped starts
+    /// over.
     Forget,
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Owner of a device's removal: the daemon's mode, except for a device made for a request ([`Observation::mode`](super::Observation::mode)).
+/// Owner of a device's removal: the daemon's mode, except for a device made for a request
+/// ([`Observation::mode`](super::Observation::mode)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {

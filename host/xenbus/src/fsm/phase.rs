@@ -9,7 +9,7 @@ pub enum Phase {
     Waiting,
     /// The plugin's handler runs.
     Connecting {
-        /// The handler was told to stop; whatever it acquired is released when it ends.
+        /// The handler was asked to stop. The resources that it acquired are released when it ends.
         stopping: bool,
     },
     /// The connection is being published.

@@ -73,7 +73,7 @@ impl DeviceFsm {
         })
     }
 
-    /// Tells whether `disconnected` has to be published for a device of ours that the toolstack removes.
+    /// Tells whether the daemon has to publish `disconnected`, for a device of its own that the toolstack removes.
     pub(super) fn owes_disconnected(&self, read: &Observation) -> bool {
         use HotplugStatus::{Busy, Connected, Disconnected, Error};
         let ours = self.is_own(read)
@@ -90,15 +90,15 @@ impl DeviceFsm {
         self.identity.as_ref().is_some_and(|own| read.is_of(own))
     }
 
-    /// Tells whether a connected device's directory is no longer the one that `connected` was published in. A backend in
-    /// use passes through its handler's state again when its guest reboots, but nobody removes `connected`.
+    /// Tells whether a connected device's directory is no longer the one that `connected` was published in. A backend
+    /// in use passes through its handler's state again when its guest reboots, but nobody removes `connected`.
     pub(super) fn recreated(&self, read: &Observation) -> bool {
         let at = self.kind.handler_state();
         self.state_reset(read) || (read.state == at && read.status != HotplugStatus::Connected)
     }
 
-    /// Tells whether a failed device is still there as it failed, and no script call asks for it. Its status is ours only
-    /// if the failure was published.
+    /// Tells whether a failed device is still there as it failed, and no script call asks for it. The status is the
+    /// daemon's only if the failure was published.
     pub(super) fn stays_failed(&self, read: &Observation, published: bool) -> bool {
         let called = self.add_pending || self.remove_pending;
         let connected = read.status == HotplugStatus::Connected && !self.lost;

@@ -169,7 +169,8 @@ impl Connection {
         epoch
     }
 
-    /// Handles the whole messages at the start of the bytes. Returns their length, and whether more replies are outstanding.
+    /// Handles the whole messages at the start of the bytes. Returns their length, and whether more replies are
+    /// outstanding.
     fn receive(&self, epoch: u64, bytes: &[u8]) -> Result<(usize, bool), Error> {
         let mut state = self.state();
         if state.epoch != epoch {
@@ -208,11 +209,11 @@ impl Connection {
         wake(wakers);
     }
 
-    /// Returns the room to wait for while bytes are left to send. Fails if this connection is closed.
-    fn unsent(&self, epoch: u64) -> Result<Option<transport::Room>, Error> {
+    /// Returns the socket space to wait for while bytes are left to send. Fails if this connection is closed.
+    fn unsent(&self, epoch: u64) -> Result<Option<transport::SendSpace>, Error> {
         let state = self.state();
         match &state.outgoing {
-            Some(outgoing) if state.epoch == epoch => Ok(outgoing.room()),
+            Some(outgoing) if state.epoch == epoch => Ok(outgoing.send_space()),
             _ => Err(Error::Disconnected),
         }
     }
@@ -265,7 +266,7 @@ async fn reconnect(connection: &Connection) -> (Incoming, Outgoing) {
 async fn serve(connection: &Connection, epoch: u64, incoming: &mut Incoming) -> Error {
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
-    let mut room = None;
+    let mut send_space = None;
     let mut expects_more = false;
     loop {
         tokio::select! {
@@ -286,13 +287,13 @@ async fn serve(connection: &Connection, epoch: u64, incoming: &mut Incoming) -> 
                 Err(error) => return Error::Protocol(format!("nothing more: {error}")),
             },
             () = connection.news.notified() => match connection.unsent(epoch) {
-                Ok(left) => room = left,
+                Ok(left) => send_space = left,
                 Err(error) => return error,
             },
             () = poll_again(), if expects_more => expects_more = false,
-            () = wait_for(&room), if room.is_some() => {
+            () = wait_for(&send_space), if send_space.is_some() => {
                 connection.pump(connection.state());
-                room = None;
+                send_space = None;
             }
         }
     }
@@ -300,17 +301,17 @@ async fn serve(connection: &Connection, epoch: u64, incoming: &mut Incoming) -> 
 
 /// Lets the runtime poll for bytes a few times before it sleeps.
 ///
-/// xenstored writes header and payload of every reply with a system call each, microseconds apart, and each costs twice as
-/// much when it has to wake this process.
+/// xenstored writes header and payload of every reply with a system call each, microseconds apart, and each costs twice
+/// as much when it has to wake this process.
 async fn poll_again() {
     for _ in 0..POLLS {
         tokio::task::yield_now().await;
     }
 }
 
-async fn wait_for(room: &Option<transport::Room>) {
-    if let Some(room) = room {
-        room.wait().await;
+async fn wait_for(send_space: &Option<transport::SendSpace>) {
+    if let Some(send_space) = send_space {
+        send_space.wait().await;
     }
 }
 

@@ -11,7 +11,7 @@ use std::io;
 use crate::{Endpoint, Errno, wire::Kind};
 
 pub(super) use outcome::{Arrival, Sent};
-pub(super) use socket::Room;
+pub(super) use socket::SendSpace;
 
 /// Largest number of requests on the wire, on any transport: an unprivileged domain may have 20
 /// (tools/xenstored/core.c, `quota_req_outstanding`).
@@ -46,8 +46,8 @@ pub(super) enum Incoming {
 }
 
 impl Incoming {
-    /// Waits for bytes, at most as many as the buffer holds, or for refusals. Safe to cancel. The end of the stream is an
-    /// error.
+    /// Waits for bytes, at most as many as the buffer holds, or for refusals. Safe to cancel. The end of the stream is
+    /// an error.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<Arrival> {
         loop {
             let arrival = match self {
@@ -104,9 +104,9 @@ impl Outgoing {
 
     /// Returns how many requests may be on the wire at a time.
     ///
-    /// The device takes one. With several requests in a domain's ring, xenstored 4.17.7 on real Xen refused reads of the
-    /// domain's own nodes (EACCES) and sent other clients, the toolstack among them, malformed replies; with one at a
-    /// time it does neither. libxenstore also waits for each reply.
+    /// The device takes one. With several requests in a domain's ring, xenstored 4.17.7 on real Xen refused reads of
+    /// the domain's own nodes (EACCES) and sent other clients, the toolstack among them, malformed replies; with one at
+    /// a time it does neither. libxenstore also waits for each reply.
     pub(super) fn window(&self) -> usize {
         match self {
             Self::Socket(_) => WINDOW,
@@ -116,10 +116,10 @@ impl Outgoing {
         }
     }
 
-    /// Returns the room to wait for while bytes are left to send.
-    pub(super) fn room(&self) -> Option<Room> {
+    /// Returns the socket space to wait for while bytes are left to send.
+    pub(super) fn send_space(&self) -> Option<SendSpace> {
         match self {
-            Self::Socket(writer) => writer.room(),
+            Self::Socket(writer) => writer.send_space(),
             Self::Device(_) => None,
             #[cfg(feature = "server")]
             Self::InProcess(_) => None,

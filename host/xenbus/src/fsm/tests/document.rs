@@ -49,7 +49,7 @@ const INTRODUCTION: &str = "\
 # The hotplug state machine
 
 Generated from [`host/xenbus/src/fsm.rs`](../host/xenbus/src/fsm.rs) by a walk of every reachable state with every event;
-do not edit. To write it anew:
+do not edit. To generate it again:
 
 ```sh
 XENPLUG_WRITE_DOCS=1 cargo test --release -p xenplug-xenbus state_machine_document
@@ -283,8 +283,8 @@ fn variant(phase: Phase) -> &'static str {
 /// One row of a table: its conditions and its outcome.
 type Rows = Vec<(Vec<&'static str>, Outcome)>;
 
-/// Returns a decision list: of its rows the first whose conditions hold decides. Each row is the shortest conjunction that
-/// leads to one outcome only, and of those the one that covers most cases.
+/// Returns a decision list: of its rows the first whose conditions hold decides. Each row is the shortest conjunction
+/// that leads to one outcome only, and of those the one that covers most cases.
 fn rows(mut cases: Vec<(&Features, &Outcome)>) -> Rows {
     let mut rows = Rows::new();
     while let Some((_, first)) = cases.first() {
@@ -443,7 +443,7 @@ fn state_machine_document_matches_the_code() {
     let written = fs::read_to_string(FILE).unwrap_or_default();
     assert!(
         written == text,
-        "docs/state-machine.md differs from host/xenbus/src/fsm.rs; write it anew with\n\
+        "docs/state-machine.md differs from host/xenbus/src/fsm.rs; generate it again with\n\
          {WRITE}=1 cargo test --release -p xenplug-xenbus state_machine_document"
     );
 }

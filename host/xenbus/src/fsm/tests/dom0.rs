@@ -242,7 +242,7 @@ fn foreign_device_is_never_released() {
         .is(Phase::Foreign)
         .then_reads(REMOVE, closed(&kind), None)
         .is(Phase::Foreign);
-    // The same if a device of ours was there before.
+    // The same if the daemon had connected a device there before.
     Story::connected(Mode::Dom0, kind.clone())
         .reads(closed(&kind), FsmAction::Release)
         .then_reads(Event::Released, closed(&kind), FsmAction::PublishDisconnected)

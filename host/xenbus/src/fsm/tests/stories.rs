@@ -520,11 +520,11 @@ fn reset_device_is_withdrawn_before_it_is_released() {
             .then_reads(STALE, in_use(&kind), None)
             .is(Phase::Connected);
         // A recreated directory has nothing to withdraw.
-        let anew = Observation {
+        let recreated = Observation {
             status: HotplugStatus::None,
             ..reset(&kind)
         };
-        Story::connected(mode, kind.clone()).reads(anew, FsmAction::Release);
+        Story::connected(mode, kind.clone()).reads(recreated, FsmAction::Release);
         // A kind whose handler runs at state 1 passes through it when its guest reboots.
         Story::connected(mode, Kind::QDISK).reads(reset(&Kind::QDISK), None);
     }
@@ -555,7 +555,7 @@ fn refused_removal_is_retried_at_the_next_read() {
         .on(REFUSED, FsmAction::RemoveDirectory)
         .on(REFUSED, None)
         .reads(disconnected, FsmAction::RemoveDirectory)
-        // Recreated in the meantime, so not ours to remove.
+        // Recreated in the meantime, so the daemon must not remove it.
         .then_reads(STALE, ready(&kind), FsmAction::RunHandler);
 }
 

@@ -1,5 +1,5 @@
-//! Random runs of one device with its store, kernel, toolstack, handler and daemon, whose steps come in any order and whose
-//! events come late, twice or never.
+//! Random runs of one device with its store, kernel, toolstack, handler and daemon, whose steps come in any order and
+//! whose events come late, twice or never.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -398,9 +398,9 @@ impl World {
                 directory.status = HotplugStatus::None;
             }
             FsmAction::PublishFailure => {
-                let anew = !directory.ours && directory.status == HotplugStatus::None;
+                let recreated = !directory.ours && directory.status == HotplugStatus::None;
                 assert!(
-                    !(self.fsm.lost && anew),
+                    !(self.fsm.lost && recreated),
                     "a recreated device gets the failure of a lost one"
                 );
                 directory.status = HotplugStatus::Error;

@@ -50,17 +50,17 @@ impl Writer {
         Sent::All
     }
 
-    pub(super) fn room(&self) -> Option<Room> {
-        (!self.buffer.is_empty()).then(|| Room(self.half.clone()))
+    pub(super) fn send_space(&self) -> Option<SendSpace> {
+        (!self.buffer.is_empty()).then(|| SendSpace(self.half.clone()))
     }
 }
 
-/// Room in the buffer of the socket.
+/// Space in the buffer of the socket.
 #[derive(Debug)]
-pub(in crate::client) struct Room(Arc<OwnedWriteHalf>);
+pub(in crate::client) struct SendSpace(Arc<OwnedWriteHalf>);
 
-impl Room {
-    /// Waits until there is room, or the connection is broken.
+impl SendSpace {
+    /// Waits until there is space, or the connection is broken.
     pub(in crate::client) async fn wait(&self) {
         // The next write reports the error.
         let _ = self.0.writable().await;

@@ -1,4 +1,5 @@
-//! Tests of the transports: that of the device on a fake that takes one message per write, as the kernel does.
+//! Tests of the transports: that of the device on a simulated one that takes one message per write, as the kernel's
+//! does.
 
 use std::{
     fs::File,
@@ -207,9 +208,9 @@ async fn bytes_beyond_the_socket_buffer_are_sent_later() {
     assert_eq!(outgoing.flush(&mut Vec::new()), Sent::Later);
     let sending = async {
         while outgoing.flush(&mut Vec::new()) == Sent::Later {
-            outgoing.room().unwrap().wait().await;
+            outgoing.send_space().unwrap().wait().await;
         }
-        assert!(outgoing.room().is_none());
+        assert!(outgoing.send_space().is_none());
     };
     let receiving = async {
         let mut received = vec![0; bytes.len()];
