@@ -1,15 +1,15 @@
-//! The handler for `dummy:FILE`: what `/etc/xen/scripts/block-dummy` does on `add`, a loop device on a file.
+//! Handler for disks `dummy:FILE`: attaches a loop device to a file, as `/etc/xen/scripts/block-dummy` does on `add`.
 //!
 //! | node read | meaning |
 //! | --- | --- |
 //! | `params` | `dummy:` and the path of a file |
 //! | `mode` | as for any disk |
 //!
-//! Unlike the script it checks who else uses the file, and takes a path with a colon or a space in it.
+//! Unlike the script it checks for other users of the file, and accepts a path with a colon or a space.
 
 use xenplug_sdk::{Connection, Description, Device, Error, Handler, block::SourceKind, disk::Disk};
 
-/// Files, by a name that only tests use.
+/// Handler for files with the prefix `dummy:`, which only tests use.
 struct Dummy;
 
 impl Handler for Dummy {
@@ -30,7 +30,7 @@ impl Handler for Dummy {
     }
 }
 
-/// The path in `dummy:PATH`.
+/// Returns the path in `dummy:PATH`.
 fn path(params: &str) -> Result<&str, Error> {
     params
         .strip_prefix("dummy:")

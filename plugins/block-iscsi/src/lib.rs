@@ -1,17 +1,17 @@
-//! The handler for disks on iSCSI targets: what `/etc/xen/scripts/block-iscsi` does on `add`, with the same `iscsiadm`.
+//! Handler for disks on iSCSI targets: does with `iscsiadm` what `/etc/xen/scripts/block-iscsi` does on `add`.
 //!
 //! | node read | meaning |
 //! | --- | --- |
 //! | `params` | `iqn=IQN,portal=ADDRESS[:PORT][,multipath=y]` |
 //! | `mode` | as for any disk |
 //!
-//! | helper | what for |
+//! | helper | purpose |
 //! | --- | --- |
-//! | `iscsiadm` | to log in; the host has it log out when the device goes |
-//! | `multipath` | with `multipath=y`, to learn the name in `/dev/mapper` |
+//! | `iscsiadm` | logs in; the daemon calls it to log out when the device goes |
+//! | `multipath` | with `multipath=y`, shows the name in `/dev/mapper` |
 //!
-//! Unlike the script it takes another target for another one, though the one's name begins with the other's, and gives
-//! up when the disk does not come: the script means to, and never does.
+//! Unlike the script it distinguishes targets whose names begin alike, and gives up when the disk does not appear,
+//! which the script intends but never does.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -24,13 +24,13 @@ use xenplug_sdk::{
     disk::Disk,
 };
 
-/// Milliseconds in which the disk has to come: less than an event may take by default.
+/// Milliseconds to wait for the disk, less than the default deadline of a handler.
 const SETTLING: u32 = 8_000;
 
-/// `ISCSI_ERR_NO_OBJS_FOUND` (open-iscsi, include/iscsi_err.h): there is no such session, or none at all.
+/// `ISCSI_ERR_NO_OBJS_FOUND` (open-iscsi, include/iscsi_err.h): exit code if there is no such session.
 const NO_OBJECTS: u32 = 21;
 
-/// Disks on iSCSI targets.
+/// Handler for disks on iSCSI targets.
 struct Iscsi;
 
 impl Handler for Iscsi {
@@ -57,7 +57,7 @@ fn iscsiadm() -> Command {
     Command::of("iscsiadm").arg("-m")
 }
 
-/// Checks that the target is there, and that nobody is logged in: who logs out would take another's disk away.
+/// Checks that the target exists and has no session: its logout would take the disk of another guest away.
 fn find(target: &Target) -> Result<(), Error> {
     let sessions = iscsiadm().arg("session").run()?;
     if target.is_in(&sessions.stdout) {
@@ -84,7 +84,7 @@ fn log_in(target: &Target) -> Result<(), Error> {
     log_in.expect(log_in.apply(log_out)).map(drop)
 }
 
-/// The multipath device that has a disk as one of its paths.
+/// Finds the multipath device that has a disk as one of its paths.
 fn multipath(disk: &str) -> Result<String, Error> {
     let list = Command::of("multipath").arg("-ll").arg(disk);
     let text = list.expect(list.run())?;

@@ -2,7 +2,7 @@
 
 use xenplug_sdk::Error;
 
-/// The port of a portal that names none (RFC 7143, section 15).
+/// Default port of a portal (RFC 7143, section 15).
 const PORT: &str = "3260";
 
 /// A target, as in `iqn=IQN,portal=ADDRESS[:PORT][,multipath=y]`.
@@ -14,7 +14,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Reads `params`. What has another name is left alone, as the script leaves it.
+    /// Parses `params`. Ignores unknown keys, as the script does.
     pub(crate) fn parse(params: &str) -> Result<Self, Error> {
         let value = |name: &str| {
             let mut found = params
@@ -47,11 +47,11 @@ impl Target {
         })
     }
 
-    /// The name that udev gives the target's first disk (systemd/src/udev/udev-builtin-path_id.c,
+    /// Returns the path that udev gives the target's first disk (systemd/src/udev/udev-builtin-path_id.c,
     /// `handle_scsi_iscsi`).
     pub(crate) fn disk(&self) -> String {
         let (address, port) = match self.portal.rsplit_once(':') {
-            // An IPv6 address is in brackets if a port comes after it.
+            // An IPv6 address is in brackets if a port follows.
             Some((address, port)) if !address.contains(':') || address.ends_with(']') => (address, port),
             _ => (&*self.portal, PORT),
         };
@@ -59,7 +59,7 @@ impl Target {
         format!("/dev/disk/by-path/ip-{address}:{port}-iscsi-{}-lun-0", self.iqn)
     }
 
-    /// Tells whether a list of iscsiadm's, of sessions or of targets, has it.
+    /// Tells whether the output of iscsiadm, a list of sessions or targets, contains the target.
     pub(crate) fn is_in(&self, list: &str) -> bool {
         list.split_whitespace().any(|word| word == self.iqn)
     }

@@ -1,9 +1,8 @@
-//! The handler for disks on NBD servers: what `/etc/xen/scripts/block-nbd` was for, with the same `nbd-client`.
+//! Handler for disks on NBD servers, with `nbd-client`, in place of `/etc/xen/scripts/block-nbd`.
 //!
-//! That script takes the server from arguments that no toolstack gives it (they are xend's of 2005), and so has never
-//! worked with libxl. Here the server is the disk's target, as for the other scripts: a URI of NBD's, `HOST:PORT`, or
-//! `HOST PORT` in the words of `nbd-client`. `block-enbd` is the same for ENBD, whose module ended with Linux 2.6: what
-//! names it is served like `block-nbd`.
+//! That script takes the server from arguments of xend (2005), which no toolstack passes, and so never worked with
+//! libxl. Here the disk's target names the server, as for the other scripts: an NBD URI, `HOST:PORT`, or `HOST PORT` as
+//! for `nbd-client`. The handler serves `block-enbd` in the same way. Its ENBD module ended with Linux 2.6.
 //!
 //! | node read | meaning |
 //! | --- | --- |
@@ -12,11 +11,11 @@
 //!
 //! | setting | meaning |
 //! | --- | --- |
-//! | `devices` | how many devices there are, `/dev/nbd0` and so on: `nbds_max` of the kernel's module, 16 unless set |
+//! | `devices` | number of devices `/dev/nbd0` and so on, `nbds_max` of the kernel's module; 16 by default |
 //!
-//! | helper | what for |
+//! | helper | purpose |
 //! | --- | --- |
-//! | `nbd-client` | to look for a free device and to connect it; the host has it disconnect when the device goes |
+//! | `nbd-client` | finds a free device and connects it; the daemon calls it to disconnect when the device goes |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -33,11 +32,11 @@ use xenplug_sdk::{
 /// `nbds_max` (linux/drivers/block/nbd.c).
 const DEVICES: u32 = 16;
 
-/// Exit code of `nbd-client -c` for a device that is not connected. Other codes than this and 0 are errors (nbd-client.c,
-/// `check_conn`).
+/// Exit code of `nbd-client -c` for a device that is not connected. Other codes than this and 0 are errors
+/// (nbd-client.c, `check_conn`).
 const NOT_CONNECTED: u32 = 1;
 
-/// Disks on NBD servers.
+/// Handler for disks on NBD servers.
 struct Nbd;
 
 impl Handler for Nbd {
@@ -52,11 +51,11 @@ impl Handler for Nbd {
         let server = Server::parse(device.required("params")?)?;
         let path = free_device()?;
         let connect = client().args(server.arguments(&path));
-        // Of a device that is not connected it says 0, too: neither ioctl nor netlink takes that for an error
+        // The exit code is 0 also for a device that is not connected: neither ioctl nor netlink reports an error then
         // (linux/drivers/block/nbd.c, `nbd_disconnect`, `nbd_genl_disconnect`).
         let disconnect = Undo::by(client().args(["-d", &path]));
         connect.expect(connect.apply(disconnect))?;
-        // Anew: what it is, it is since it was connected.
+        // Opened again, because the size is that of the export only since the connection.
         let disk = Disk::at(device, &path)?;
         disk.publish(&disk.open()?)
     }
@@ -66,7 +65,7 @@ fn client() -> Command {
     Command::of("nbd-client")
 }
 
-/// Finds a device that nobody has connected, and claims it, so that no other guest's handler takes it meanwhile.
+/// Finds a device that is not connected, and claims it, so that the handler of no other guest takes it meanwhile.
 fn free_device() -> Result<String, Error> {
     let devices = match config::value("devices") {
         None => DEVICES,
@@ -83,7 +82,7 @@ fn free_device() -> Result<String, Error> {
         let check = client().args(["-c", &path]);
         let checked = check.run()?;
         if checked.code != NOT_CONNECTED {
-            // It prints the client's process id.
+            // The device is connected, and the output is the client's process id.
             check.expect(Ok(checked))?;
             continue;
         }

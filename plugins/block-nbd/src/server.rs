@@ -2,27 +2,27 @@
 
 use xenplug_sdk::Error;
 
-/// The port of a server that names none (the NBD protocol's, doc/uri.md).
+/// Default port of a server (NBD protocol, doc/uri.md).
 const PORT: &str = "10809";
 
 /// A server and its export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    pub(crate) place: Place,
-    /// Empty for the default one.
+    pub(crate) address: ServerAddress,
+    /// Name of the export, empty for the default one.
     pub(crate) export: String,
 }
 
 /// Address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ServerAddress {
     Tcp { host: String, port: String },
     Unix { path: String },
 }
 
 impl Server {
-    /// Reads `params`: `nbd://HOST[:PORT][/EXPORT]`, `nbd+unix:///[EXPORT]?socket=PATH`, `HOST:PORT[/EXPORT]`, or
-    /// `HOST PORT` as of old.
+    /// Parses `params`: `nbd://HOST[:PORT][/EXPORT]`, `nbd+unix:///[EXPORT]?socket=PATH`, `HOST:PORT[/EXPORT]`, or
+    /// `HOST PORT`, the older form.
     pub(crate) fn parse(params: &str) -> Result<Self, Error> {
         let invalid = || {
             Error::invalid(
@@ -33,18 +33,18 @@ impl Server {
         let server = if let Some(rest) = params.strip_prefix("nbd+unix:///") {
             let (export, path) = rest.split_once("?socket=").ok_or_else(invalid)?;
             Self {
-                place: Place::Unix { path: path.into() },
+                address: ServerAddress::Unix { path: path.into() },
                 export: export.into(),
             }
         } else {
             let rest = params.strip_prefix("nbd://").unwrap_or(params);
-            let (place, export) = rest.split_once('/').unwrap_or((rest, ""));
-            let (host, port) = match place.split_once(' ') {
+            let (address, export) = rest.split_once('/').unwrap_or((rest, ""));
+            let (host, port) = match address.split_once(' ') {
                 Some((host, port)) => (host, port),
-                None => split_port(place),
+                None => split_port(address),
             };
             Self {
-                place: Place::Tcp {
+                address: ServerAddress::Tcp {
                     host: host.into(),
                     port: port.into(),
                 },
@@ -52,9 +52,9 @@ impl Server {
             }
         };
         let word = |text: &str| !text.is_empty() && !text.starts_with('-') && !text.contains(char::is_whitespace);
-        let good = match &server.place {
-            Place::Tcp { host, port } => word(host) && port.parse::<u16>().is_ok(),
-            Place::Unix { path } => word(path) && path.starts_with('/'),
+        let good = match &server.address {
+            ServerAddress::Tcp { host, port } => word(host) && port.parse::<u16>().is_ok(),
+            ServerAddress::Unix { path } => word(path) && path.starts_with('/'),
         };
         if good && (server.export.is_empty() || word(&server.export)) {
             Ok(server)
@@ -63,11 +63,11 @@ impl Server {
         }
     }
 
-    /// The arguments of `nbd-client` that connect a device to it.
+    /// Returns the arguments of `nbd-client` that connect a device to the export.
     pub(crate) fn arguments(&self, device: &str) -> Vec<String> {
-        let mut arguments: Vec<String> = match &self.place {
-            Place::Tcp { host, port } => vec![host.clone(), port.clone()],
-            Place::Unix { path } => vec!["-unix".into(), path.clone()],
+        let mut arguments: Vec<String> = match &self.address {
+            ServerAddress::Tcp { host, port } => vec![host.clone(), port.clone()],
+            ServerAddress::Unix { path } => vec!["-unix".into(), path.clone()],
         };
         arguments.push(device.into());
         if !self.export.is_empty() {
@@ -77,12 +77,12 @@ impl Server {
     }
 }
 
-/// A host, in brackets if it is an IPv6 address, and its port.
-fn split_port(place: &str) -> (&str, &str) {
-    if let Some((host, rest)) = place.strip_prefix('[').and_then(|place| place.split_once(']')) {
+/// Splits an address into host and port. An IPv6 address is in brackets.
+fn split_port(address: &str) -> (&str, &str) {
+    if let Some((host, rest)) = address.strip_prefix('[').and_then(|address| address.split_once(']')) {
         return (host, rest.strip_prefix(':').unwrap_or(PORT));
     }
-    place.split_once(':').unwrap_or((place, PORT))
+    address.split_once(':').unwrap_or((address, PORT))
 }
 
 #[cfg(test)]

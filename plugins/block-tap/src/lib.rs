@@ -1,17 +1,17 @@
-//! The handler for disks that tapdisk serves: what `/etc/xen/scripts/block-tap` does on `add`, with the same `tap-ctl`.
+//! Handler for disks that tapdisk serves: does with `tap-ctl` what `/etc/xen/scripts/block-tap` does on `add`.
 //!
-//! It goes the way of the script of Xen 4.19 and 4.20, step by step (allocate, spawn, attach, open), each undone by the
-//! host, where that of 4.17 and 4.18 runs `tap-ctl create` and looks the process up again by the image's name when the
-//! device goes. A guest and its stub domain use one tapdisk, which ends with the last of them.
+//! It takes the steps of the script of Xen 4.19 and 4.20 (allocate, spawn, attach, open), and the daemon undoes each.
+//! The script of 4.17 and 4.18 runs `tap-ctl create`, and finds the process by the image's name when the device goes. A
+//! guest and its stub domain share a tapdisk, which ends with the last of them.
 //!
 //! | node read | meaning |
 //! | --- | --- |
-//! | `params` | a format of tapdisk's and the path of an image: `aio:/srv/a.img`, `vhd:/dev/vg0/b` |
+//! | `params` | a format of tapdisk and the path of an image: `aio:/srv/a.img`, `vhd:/dev/vg0/b` |
 //! | `mode` | as for any disk |
 //!
 //! | node published | meaning |
 //! | --- | --- |
-//! | `pid`, `minor` | of tapdisk, as the script of 4.19 writes them |
+//! | `pid`, `minor` | process and minor number of tapdisk, as the script of 4.19 writes them |
 //! | `physical-device-path` | for `vbd3` the socket `/run/blktap-control/nbd<pid>.<minor>`, for `vbd` the block device |
 //! | `physical-device` | for `vbd`, where the kernel has the old module blktap |
 //!
@@ -27,7 +27,7 @@ use xenplug_sdk::{
     disk::{Disk, Image},
 };
 
-/// Disks that tapdisk serves.
+/// Handler for disks that tapdisk serves.
 struct Tap;
 
 impl Handler for Tap {
@@ -45,8 +45,8 @@ impl Handler for Tap {
         source.claim(disk.sharing()).map_err(|error| error.of("params"))?;
 
         let resolved = format!("{}:{}", image.format, source.facts().path);
-        let list = List::ask()?;
-        // An original script has opened it by the path as it is written.
+        let list = List::read()?;
+        // An original script opens the image by the unresolved path.
         let serving = [&resolved, device.required("params")?]
             .into_iter()
             .find_map(|image| list.serving(image));
@@ -55,7 +55,7 @@ impl Handler for Tap {
             None => Tapdisk::start(&list, &resolved, disk.read_only())?,
         };
         let connection = if device.kind == "vbd3" {
-            // Without a number: tapback would take that of the socket.
+            // No `physical-device`: tapback would use the number of the socket.
             let socket = format!("/run/blktap-control/nbd{pid}.{minor}");
             Connection::new().backend("physical-device-path", socket)
         } else {

@@ -1,35 +1,35 @@
-//! The tapdisk that serves an image: found, or started step by step.
+//! tapdisk of an image: found, or started step by step.
 
 use xenplug_sdk::{Command, Error, Undo};
 
-/// Exit codes of tap-ctl for a tapdisk or a disk of it that has gone: `ENOENT`, `ESRCH`, `ENXIO`,
+/// Exit codes of tap-ctl for a tapdisk or a disk of it that is gone: `ENOENT`, `ESRCH`, `ENXIO`,
 /// `ENODEV`, `EINVAL`, `EPIPE`, `ECONNRESET`, `ECONNREFUSED`.
 const GONE: [u32; 8] = [2, 3, 6, 19, 22, 32, 104, 111];
 
 /// `EWOULDBLOCK`: a tapdisk uses the number (blktap, control/tap-ctl-free.c).
 const IN_USE: u32 = 11;
 
-/// A tapdisk's disk.
+/// A disk of a tapdisk process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tapdisk {
     pub(crate) pid: String,
     pub(crate) minor: String,
 }
 
-/// Answer of `tap-ctl list`.
+/// Output of `tap-ctl list`.
 pub(crate) struct List(String);
 
 impl List {
-    /// Asks for it.
-    pub(crate) fn ask() -> Result<Self, Error> {
+    /// Runs `tap-ctl list`.
+    pub(crate) fn read() -> Result<Self, Error> {
         let list = tap_ctl().arg("list");
         Ok(Self(list.expect(list.run())?))
     }
 
-    /// The disk that has this image open, `FORMAT:PATH`.
+    /// Finds the disk that has this image (`FORMAT:PATH`) open.
     pub(crate) fn serving(&self, image: &str) -> Option<Tapdisk> {
         self.0.lines().find_map(|line| {
-            // The path is at the end, and may have spaces in it.
+            // The path is at the end, and may contain spaces.
             let (facts, args) = line.split_once("args=")?;
             (args == image).then_some(())?;
             Some(Tapdisk {
@@ -39,7 +39,8 @@ impl List {
         })
     }
 
-    /// The number that tap-ctl allocates next: the lowest that has no marker (blktap, control/tap-ctl-allocate.c).
+    /// Returns the number that tap-ctl allocates next, the lowest without a marker (blktap,
+    /// control/tap-ctl-allocate.c).
     fn next_minor(&self) -> u32 {
         let taken: Vec<u32> = self
             .0
@@ -55,25 +56,26 @@ fn fact<'l>(line: &'l str, name: &str) -> Option<&'l str> {
 }
 
 impl Tapdisk {
-    /// Starts one that has this image open, `FORMAT:PATH`.
+    /// Starts a tapdisk that opens this image (`FORMAT:PATH`).
     ///
-    /// That its number is freed is in the journal before the number is known: it is the lowest. If another takes that one
-    /// in between, it is freed with the last who holds the same undoing, or in use; ours has one of its own besides.
+    /// The journal has the undo of the allocation before the number is known, for the expected number. If another
+    /// handler allocates that number first, the last holder of the same undo frees it, unless it is in use. This
+    /// handler gets another number, and has an undo for it too.
     pub(crate) fn start(list: &List, image: &str, read_only: bool) -> Result<Self, Error> {
         let expected = list.next_minor().to_string();
         let allocate = tap_ctl().arg("allocate");
         let answer = allocate.expect(allocate.apply(free(&expected).settled_by(IN_USE)))?;
         let minor = number(&answer)?.to_owned();
-        // Tapdisk goes on in the background, and ends with its last disk, or else by the host.
+        // tapdisk runs in the background. It ends with its last disk, or the daemon ends it.
         let spawn = tap_ctl().arg("spawn");
         let pid = spawn.expect(spawn.apply(free(&minor).after_failure()))?;
         let tapdisk = Self {
             pid: process(&pid)?.to_owned(),
             minor,
         };
-        let attach = tapdisk.told("attach");
+        let attach = tapdisk.command("attach");
         attach.expect(attach.apply(tapdisk.undo("detach")))?;
-        let mut open = tapdisk.told("open").args(["-a", image]);
+        let mut open = tapdisk.command("open").args(["-a", image]);
         if read_only {
             open = open.arg("-R");
         }
@@ -81,22 +83,22 @@ impl Tapdisk {
         Ok(tapdisk)
     }
 
-    /// Uses one that runs: it ends with the last of its users, as each holds what undoes it.
+    /// Shares a running tapdisk. Each user holds the undo commands, so that it ends with the last one.
     pub(crate) fn share(self) -> Result<Self, Error> {
-        // Changes nothing.
-        let look = tap_ctl().arg("list");
+        // A command without effect, to attach the undo commands to.
+        let list = tap_ctl().arg("list");
         for undo in [free(&self.minor), self.undo("detach"), self.undo("close")] {
-            look.expect(look.apply(undo))?;
+            list.expect(list.apply(undo))?;
         }
         Ok(self)
     }
 
-    fn told(&self, word: &str) -> Command {
+    fn command(&self, word: &str) -> Command {
         tap_ctl().args([word, "-p", &self.pid, "-m", &self.minor])
     }
 
     fn undo(&self, word: &str) -> Undo {
-        settled(self.told(word))
+        settled(self.command(word))
     }
 }
 
@@ -112,8 +114,8 @@ fn settled(command: Command) -> Undo {
     GONE.into_iter().fold(Undo::by(command), Undo::settled_by)
 }
 
-/// The number in what `tap-ctl allocate` answers: a number, a path that ends in it (`/run/blktap-control/tapdisk/tapdisk-3`),
-/// or the device of the old kernel module (`/dev/xen/blktap-2/tapdev3`).
+/// Parses the number in the output of `tap-ctl allocate`: a number, a path that ends in it
+/// (`/run/blktap-control/tapdisk/tapdisk-3`), or the device of the old kernel module (`/dev/xen/blktap-2/tapdev3`).
 fn number(answer: &str) -> Result<&str, Error> {
     let answer = answer.trim();
     let digits = answer.bytes().rev().take_while(u8::is_ascii_digit).count();
@@ -122,7 +124,7 @@ fn number(answer: &str) -> Result<&str, Error> {
         .ok_or_else(|| Error::Other(format!("tap-ctl allocate answers `{answer}`, without a number")))
 }
 
-/// The process in what `tap-ctl spawn` answers.
+/// Parses the process id in the output of `tap-ctl spawn`.
 fn process(answer: &str) -> Result<&str, Error> {
     Some(answer.trim())
         .filter(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))

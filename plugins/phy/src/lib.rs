@@ -1,4 +1,4 @@
-//! The handler for block devices and disk image files: what `/etc/xen/scripts/block` does on `add`.
+//! Handler for block devices and disk image files: does what `/etc/xen/scripts/block` does on `add`.
 //!
 //! | node read | meaning |
 //! | --- | --- |
@@ -13,11 +13,11 @@
 //! | `physical-device-path` | its path |
 //! | `node` | for a file the path of its loop device |
 //!
-//! Unlike the script it fails a device whose `params` names nothing: the script reports it as connected.
+//! Unlike the script it fails a device whose `params` names nothing. The script reports such a device as connected.
 
 use xenplug_sdk::{Connection, Description, Device, Error, Handler, disk::Disk};
 
-/// Block devices and disk image files.
+/// Handler for block devices and disk image files.
 struct Phy;
 
 impl Handler for Phy {

@@ -1,22 +1,23 @@
-//! The handler for disks that QEMU serves: kind `qdisk`, in a driver domain, as `xl devd` has them, or asked for in dom0.
+//! Handler for disks that QEMU serves, kind `qdisk`: in a driver domain like those of `xl devd`, or for a request in
+//! dom0.
 //!
-//! All disks of a guest are served by one QEMU, which the first of them starts and the last one ends. It is started with
-//! libxl's arguments (libxl_dm.c, `libxl__spawn_qemu_xenpv_backend`), finds the guest's disks in the store by itself, and
-//! does there what the kernel does for others: it opens the image that `params` names and writes the backend's `state`.
+//! One QEMU serves all disks of a guest. The first disk starts it, with libxl's arguments (libxl_dm.c,
+//! `libxl__spawn_qemu_xenpv_backend`), and the last one ends it. QEMU finds the guest's disks in the store by itself,
+//! and is their backend, as the kernel is for others: it opens the image that `params` names and writes the `state`.
 //!
 //! | node read | meaning |
 //! | --- | --- |
 //! | `params` | a format and the path of an image: `aio` for a raw one, or `qcow2` (more with the setting `formats`) |
 //! | `mode`, `device-type` | as for any disk |
 //!
-//! Nothing is published but `hotplug-status`.
+//! The handler publishes no nodes, so the daemon writes `hotplug-status` only.
 //!
 //! | setting | meaning |
 //! | --- | --- |
-//! | `formats` | the formats that are served; `["aio", "qcow2"]` if it is not set |
+//! | `formats` | formats that are served; `["aio", "qcow2"]` by default |
 //! | `user` | the user that QEMU becomes; it needs the images and Xen's devices |
-//! | `sandbox` | what QEMU may not do, as its option `-sandbox` has it; if it is not set, none: Debian's QEMU for Xen has no such option |
-//! | `timeout` | milliseconds until QEMU has to serve a disk; 60000 if it is not set. The deadline has to be longer |
+//! | `sandbox` | value of QEMU's option `-sandbox`; none by default, because Debian's QEMU for Xen lacks the option |
+//! | `timeout` | milliseconds to wait until QEMU serves a disk; 60000 by default. The deadline has to be longer |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -25,14 +26,15 @@ use xenplug_sdk::{
     disk::{Disk, Image},
 };
 
-/// The formats that are served unless the operator says otherwise.
+/// Formats that are served by default.
 const FORMATS: &str = "aio qcow2";
 
-/// Milliseconds in which QEMU has to take a disk up: for as long libxl waits for one to start (libxl_internal.h,
-/// `LIBXL_DEVICE_MODEL_START_TIMEOUT`). For the disk itself it does not wait (libxl_device.c, `libxl__wait_device_connection`).
+/// Milliseconds to wait until QEMU serves a disk. libxl waits as long for QEMU to start (libxl_internal.h,
+/// `LIBXL_DEVICE_MODEL_START_TIMEOUT`), and does not wait for the disk (libxl_device.c,
+/// `libxl__wait_device_connection`).
 const TIMEOUT: u32 = 60_000;
 
-/// Disks that QEMU serves.
+/// Handler for disks that QEMU serves.
 struct Qdisk;
 
 impl Handler for Qdisk {
@@ -46,7 +48,7 @@ impl Handler for Qdisk {
         let settings = Settings::of(config::value)?;
         let image = settings.image(device)?;
         let disk = Disk::at(device, image.path)?;
-        // QEMU opens it by itself, and without a lock (hw/block/xen-block.c): this says whether it may.
+        // QEMU opens the image by itself and without a lock (hw/block/xen-block.c). This checks that it may.
         let source = disk.open()?;
         source.claim(disk.sharing()).map_err(|error| error.of("params"))?;
         let qemu = Command::of("qemu")
@@ -83,8 +85,8 @@ impl Settings {
         })
     }
 
-    /// The image, in a format that is served: QEMU would take any of its drivers' names, and guess where there is none
-    /// (XSA-258).
+    /// Parses the image, and checks that its format is served. QEMU would accept the name of any of its drivers, and
+    /// guess the format without a name (XSA-258).
     fn image<'d>(&self, device: &'d Device) -> Result<Image<'d>, Error> {
         let image = Image::parse(device.required("params")?)?;
         if self.formats.split(' ').any(|format| format == image.format) {

@@ -1,4 +1,4 @@
-//! Bindings that wit-bindgen makes of the WIT package: the only generated code of the crate, and its only `unsafe`.
+//! Bindings that wit-bindgen generates from the WIT package, with the crate's only `unsafe`.
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,

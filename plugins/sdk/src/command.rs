@@ -1,4 +1,4 @@
-//! Running helpers, and having what they did undone.
+//! Calls of helpers, and undo commands for their effects.
 
 use std::fmt;
 
@@ -14,15 +14,15 @@ pub struct Command {
     arguments: Vec<String>,
 }
 
-/// Undoing of a helper's effect by another call, which the daemon makes when the device goes or the handler fails.
+/// Undo command for a helper's effect. The daemon runs it when the device goes or the handler fails.
 ///
-/// It may be run although the helper never was, and more than once: it has to bear that, or its exit code for "there is
-/// nothing to undo" has to be [`settled`](Self::settled_by).
+/// It may run although the helper never ran, and more than once. It has to succeed then, or its exit code for "nothing
+/// to undo" has to be [`settled`](Self::settled_by).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undo(process::Undo);
 
 impl Command {
-    /// A call without arguments. `helper` is the name that it has in the operator's configuration.
+    /// Makes a call without arguments. `helper` is the helper's name in the operator's configuration.
     pub fn of(helper: &str) -> Self {
         Self {
             helper: helper.into(),
@@ -44,29 +44,29 @@ impl Command {
         self
     }
 
-    /// Runs it to its end, however it ends.
+    /// Runs the helper to its end. Its exit code is no error.
     pub fn run(&self) -> Result<Output, Error> {
         process::run(&self.helper, &self.arguments)
     }
 
-    /// Runs it to its end, and has what it did undone when the device goes or the handler fails, however it ends.
+    /// Runs the helper to its end. The daemon runs `undo` when the device goes or the handler fails.
     pub fn apply(&self, undo: Undo) -> Result<Output, Error> {
         process::apply(&self.helper, &self.arguments, &undo.0)
     }
 
-    /// Takes part in the one that serves all devices of this guest, as one QEMU serves all its disks; starts it if there is
-    /// none.
+    /// Joins the running helper that serves all devices of this guest, as one QEMU serves all its disks. Starts it if
+    /// there is none.
     pub fn join(&self) -> Result<HelperProcess, Error> {
         HelperProcess::join(&self.helper, &self.arguments)
     }
 
-    /// Standard output of a helper that ended with exit code 0.
+    /// Returns the standard output of a helper that ended with exit code 0, or an error with its first line of output.
     pub fn expect(&self, output: Result<Output, Error>) -> Result<String, Error> {
         let output = output?;
         if output.code == 0 {
             return Ok(output.stdout);
         }
-        let said = [&output.stderr, &output.stdout]
+        let line_of_output = [&output.stderr, &output.stdout]
             .into_iter()
             .flat_map(|text| text.lines())
             .map(str::trim)
@@ -74,7 +74,7 @@ impl Command {
         Err(Error::Unavailable(format!(
             "{} failed: {}",
             self,
-            said.map_or_else(|| format!("exit code {}", output.code), str::to_owned),
+            line_of_output.map_or_else(|| format!("exit code {}", output.code), str::to_owned),
         )))
     }
 }
@@ -87,7 +87,8 @@ impl fmt::Display for Command {
 }
 
 impl Undo {
-    /// Undoes by this call, if what it undoes ended with exit code 0: another code says that nothing was done.
+    /// Makes an undo command, which runs if the helper ended with exit code 0. Another code means that it had no
+    /// effect.
     pub fn by(command: Command) -> Self {
         Self(process::Undo {
             helper: command.helper,
@@ -97,14 +98,14 @@ impl Undo {
         })
     }
 
-    /// Adds an exit code of it that says that there is nothing left to undo.
+    /// Adds an exit code that means that nothing is left to undo.
     #[must_use]
     pub fn settled_by(mut self, code: u32) -> Self {
         self.0.settled.push(code);
         self
     }
 
-    /// It is run whatever the exit code of what it undoes: that may have done a part of its work.
+    /// Runs the undo command whatever the exit code of the helper, which may have had a partial effect.
     #[must_use]
     pub fn after_failure(mut self) -> Self {
         self.0.after_failure = true;
@@ -128,14 +129,16 @@ mod tests {
     fn failed_command_is_reported_with_arguments_and_output() {
         let command = Command::of("iscsiadm").args(["-m", "node"]).arg("--login");
         assert_eq!(command.expect(ended(0, "out\n", "warning")), Ok("out\n".into()));
-        for (stdout, stderr, said) in [
+        for (stdout, stderr, line_of_output) in [
             ("", "", "exit code 8"),
             ("a\nb\n", "", "a"),
             ("a\n", "\n  no route\nmore\n", "no route"),
         ] {
             assert_eq!(
                 command.expect(ended(8, stdout, stderr)),
-                Err(Error::Unavailable(format!("iscsiadm -m node --login failed: {said}")))
+                Err(Error::Unavailable(format!(
+                    "iscsiadm -m node --login failed: {line_of_output}"
+                )))
             );
         }
         let denied = Error::Denied("no".into());

@@ -1,9 +1,9 @@
-//! The operator's settings for this plugin, `[plugin.NAME.config]`, always granted.
+//! Settings of the operator for this plugin, `[plugin.NAME.config]`, always granted.
 
 use crate::Error;
 pub use crate::bindings::xen::hotplug::config::value;
 
-/// A setting that is `true` or `false`; one that is not set is `false`.
+/// Reads a setting that is `true` or `false`; `false` if it is not set.
 pub fn flag(key: &str) -> Result<bool, Error> {
     parse_flag(key, value(key).as_deref())
 }

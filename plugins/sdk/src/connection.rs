@@ -1,9 +1,9 @@
-//! Saying what a handler is, and what to publish.
+//! Description of a handler, and nodes to publish.
 
 use crate::{Connection, Description, Node, block::DeviceNumber};
 
 impl Connection {
-    /// Nothing to publish but `hotplug-status=connected`, which the host adds.
+    /// Makes a connection without nodes. The daemon publishes `hotplug-status=connected` in any case.
     pub fn new() -> Self {
         Self {
             backend: Vec::new(),
@@ -37,7 +37,7 @@ impl Default for Connection {
 }
 
 impl Description {
-    /// A handler with a line for people that says what it plugs.
+    /// Makes a description with a summary for people: the devices that the handler connects, in one line.
     pub fn new(summary: &str) -> Self {
         Self {
             summary: summary.into(),
@@ -47,19 +47,19 @@ impl Description {
         }
     }
 
-    /// It can serve this kind of backend, such as `vbd`.
+    /// Adds a kind of backend that the handler serves, such as `vbd`.
     pub fn kind(mut self, kind: &str) -> Self {
         self.kinds.push(kind.into());
         self
     }
 
-    /// It stands in for this hotplug script, such as `block`.
+    /// Adds a hotplug script that the handler replaces, such as `block`.
     pub fn script(mut self, script: &str) -> Self {
         self.scripts.push(script.into());
         self
     }
 
-    /// Declares that its [`Handler::disconnect`](crate::Handler::disconnect) does something, and is to be called.
+    /// Requests calls of [`Handler::disconnect`](crate::Handler::disconnect).
     pub fn with_disconnect(mut self) -> Self {
         self.disconnects = true;
         self

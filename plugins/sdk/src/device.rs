@@ -1,9 +1,9 @@
-//! Reading a device's parameters, with errors that name the key.
+//! Access to a device's nodes and parameters, with errors that name the key.
 
 use crate::{Device, Error, Node, VifType};
 
 impl Device {
-    /// A device made up for a unit test: the first of its kind, of domain 1, with these nodes.
+    /// Makes a device for a unit test: the first of its kind, of domain 1, with these nodes.
     pub fn sample(kind: &str, nodes: &[(&str, &str)]) -> Self {
         Self {
             kind: kind.into(),
@@ -17,8 +17,8 @@ impl Device {
         }
     }
 
-    /// The same, of this vif_type and told these parameters, for a unit test.
-    pub fn told(self, vif_type: VifType, parameters: &[(&str, &str)]) -> Self {
+    /// Sets the type and the parameters of a script call, for a unit test.
+    pub fn called_with(self, vif_type: VifType, parameters: &[(&str, &str)]) -> Self {
         Self {
             vif_type,
             parameters: list(parameters),
@@ -26,7 +26,7 @@ impl Device {
         }
     }
 
-    /// The value of a node as it is, if there is one.
+    /// Returns the value of a node, which may be empty.
     pub fn node(&self, key: &str) -> Option<&str> {
         self.nodes
             .iter()
@@ -34,24 +34,24 @@ impl Device {
             .map(|node| node.value.as_str())
     }
 
-    /// Parameter of that name that the script was called with.
+    /// Returns the value of a parameter of the script call.
     pub fn parameter(&self, key: &str) -> Option<&str> {
-        let told = self.parameters.iter().find(|told| told.name == key);
-        told.map(|told| told.value.as_str())
+        let parameter = self.parameters.iter().find(|parameter| parameter.name == key);
+        parameter.map(|parameter| parameter.value.as_str())
     }
 
-    /// The value of a node that may be left out, or else the parameter of that name: what a script reads with
+    /// Returns the value of an optional node, or else the parameter with its name, as a script does with
     /// `xenstore_read_default "$XENBUS_PATH/bridge" "$bridge"`.
     pub fn setting(&self, key: &str) -> Result<Option<&str>, Error> {
         Ok(self.optional(key)?.or_else(|| self.parameter(key)))
     }
 
-    /// The value of a node that has to be there. One that is missing or empty is the guest's configuration at fault.
+    /// Returns the value of a required node. A missing or empty one is an error of the guest's configuration.
     pub fn required(&self, key: &str) -> Result<&str, Error> {
         self.optional(key)?.ok_or_else(|| Error::invalid(key, "is missing"))
     }
 
-    /// The value of a node that may be left out; one that is there and empty is an error.
+    /// Returns the value of an optional node. An empty one is an error.
     pub fn optional(&self, key: &str) -> Result<Option<&str>, Error> {
         match self.node(key) {
             Some("") => Err(Error::invalid(key, "is empty")),
@@ -59,7 +59,7 @@ impl Device {
         }
     }
 
-    /// A node that the toolstack writes as `1` or `0`; a missing one is `0`.
+    /// Reads a node that the toolstack writes as `1` or `0`. A missing one is `0`.
     pub fn flag(&self, key: &str) -> Result<bool, Error> {
         match self.optional(key)? {
             None | Some("0") => Ok(false),
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn node_wins_over_script_argument() {
-        let device = Device::sample("vif", &[("bridge", "br0"), ("vifname", "")]).told(
+        let device = Device::sample("vif", &[("bridge", "br0"), ("vifname", "")]).called_with(
             VifType::Paravirtual,
             &[("bridge", "br1"), ("ip", "10.0.0.1"), ("vifname", "web")],
         );

@@ -1,4 +1,4 @@
-//! A disk as its device's nodes ask for it, and what every handler for disks does with it: open, claim, publish.
+//! Disks as the nodes of their devices describe them, and the common steps of all handlers: open, claim, publish.
 
 pub use crate::image::Image;
 use crate::{
@@ -9,16 +9,16 @@ use crate::{
 /// Access and sharing of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Reads; others may read too.
+    /// Read access, shared with other readers.
     ReadOnly,
-    /// Reads and writes, alone.
+    /// Read and write access, exclusive.
     ReadWrite,
-    /// Reads and writes, and others may too: the guests see to it themselves (a cluster file system).
+    /// Read and write access, shared. The guests coordinate it themselves (a cluster file system).
     Shared,
 }
 
 impl Mode {
-    /// A `w` anywhere means writes, and a `!` beside it that sharing is not checked: `r`, `ro`, `w`, `rw`, `w!`, `rw!`
+    /// Parses `r`, `ro`, `w`, `rw`, `w!` or `rw!`: a `w` anywhere allows writes, and a `!` with it allows sharing
     /// (tools/hotplug/Linux/block-common.sh, `canonicalise_mode`).
     pub fn parse(text: &str) -> Self {
         match (text.contains('w'), text.contains('!')) {
@@ -29,26 +29,26 @@ impl Mode {
     }
 }
 
-/// A disk as its device asks for it.
+/// A disk as its device describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// Absolute.
+    /// Absolute path.
     pub path: String,
-    /// Access and sharing by the node `mode`.
+    /// Access and sharing of the node `mode`.
     pub mode: Mode,
-    /// `device-type` is `cdrom`: it is read-only, whatever the mode.
+    /// Set if `device-type` is `cdrom`, which is read-only whatever the mode.
     pub cdrom: bool,
-    /// `direct-io-safe`: the loop device of a file may bypass the page cache.
+    /// Value of `direct-io-safe`: the loop device of a file may bypass the page cache.
     pub direct_io: bool,
 }
 
 impl Disk {
-    /// The disk that `params` names.
+    /// Reads the disk that `params` names.
     pub fn of(device: &Device) -> Result<Self, Error> {
         Self::at(device, device.required("params")?)
     }
 
-    /// The disk at another path: of a device that a helper has made, say.
+    /// Reads the disk, but with another path, such as that of a device that a helper made.
     pub fn at(device: &Device, path: &str) -> Result<Self, Error> {
         Ok(Self {
             path: absolute(path),
@@ -58,21 +58,21 @@ impl Disk {
         })
     }
 
-    /// Opens it, claims it, and attaches a loop device if it is a file. Answers with what is to be published.
+    /// Opens and claims the disk, and attaches a loop device if it is a file. Returns the nodes to publish.
     pub fn connect(&self) -> Result<Connection, Error> {
         let source = self.open()?;
         source.claim(self.sharing()).map_err(|error| error.of("params"))?;
         self.publish(&source)
     }
 
-    /// Opens it.
+    /// Opens the disk.
     pub fn open(&self) -> Result<Source, Error> {
         let source = Source::open(&self.path, self.access()).map_err(|error| error.of("params"))?;
         self.check(&source.facts())?;
         Ok(source)
     }
 
-    /// Attaches a loop device to it if it is a file. Answers with what is to be published: `physical-device` and
+    /// Attaches a loop device if the disk is a file. Returns the nodes to publish: `physical-device` and
     /// `physical-device-path`, and for a file `node`, the path of its loop device.
     pub fn publish(&self, source: &Source) -> Result<Connection, Error> {
         let facts = source.facts();
@@ -95,12 +95,12 @@ impl Disk {
             .backend("physical-device", number.to_string()))
     }
 
-    /// Tells whether nothing may be written to it.
+    /// Tells whether the disk is read-only.
     pub fn read_only(&self) -> bool {
         self.cdrom || self.mode == Mode::ReadOnly
     }
 
-    /// Access with which it is opened.
+    /// Returns the access to open the disk with.
     pub fn access(&self) -> Access {
         if self.read_only() {
             Access::ReadOnly
@@ -109,7 +109,7 @@ impl Disk {
         }
     }
 
-    /// Sharing with which it is claimed.
+    /// Returns the sharing to claim the disk with.
     pub fn sharing(&self) -> Sharing {
         match self.mode {
             Mode::Shared => Sharing::Unchecked,
@@ -118,8 +118,8 @@ impl Disk {
         }
     }
 
-    /// Refuses what could not be kept read-only: a file's loop device refuses writes, but a block device is opened by
-    /// blkback, which goes by `mode` alone.
+    /// Refuses a block device that could not be protected against writes. A file's loop device refuses writes, but
+    /// blkback opens a block device by itself, and reads only `mode`.
     pub fn check(&self, facts: &SourceFacts) -> Result<(), Error> {
         let writable = facts.kind == SourceKind::BlockDevice && !facts.read_only;
         if self.cdrom && self.mode != Mode::ReadOnly && writable {
@@ -132,7 +132,7 @@ impl Disk {
     }
 }
 
-/// A bare name is one below `/dev` (tools/hotplug/Linux/block, `expand_dev`).
+/// Returns the absolute path. A relative one is below `/dev` (tools/hotplug/Linux/block, `expand_dev`).
 fn absolute(params: &str) -> String {
     if params.starts_with('/') {
         params.into()

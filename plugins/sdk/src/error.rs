@@ -1,11 +1,11 @@
-//! Making errors.
+//! Constructors of errors.
 
 use std::fmt;
 
 use crate::{BadParam, Error};
 
 impl Error {
-    /// The device's parameter `key` cannot be used. The cause ends a sentence that the key begins: `is missing`,
+    /// Makes the error of an unusable parameter `key`. The cause ends a sentence that the key begins: `is missing`,
     /// `` `x` is not a number ``.
     pub fn invalid(key: &str, cause: impl Into<String>) -> Self {
         Self::InvalidParams(BadParam {
@@ -14,8 +14,8 @@ impl Error {
         })
     }
 
-    /// The same error, naming the parameter `key` that led to it: `params: /srv/a.img does not exist`. An error that
-    /// names its parameter already stays as it is.
+    /// Adds the parameter `key` that led to the error: `params: /srv/a.img does not exist`. An error that names its
+    /// parameter already stays as it is.
     #[must_use]
     pub fn of(self, key: &str) -> Self {
         let named = |text: String| format!("{key}: {text}");
@@ -30,23 +30,23 @@ impl Error {
     }
 }
 
-/// Any other failure: `Err("…")?` in a handler.
+/// Converts any other failure: `Err("…")?` in a handler.
 impl From<&str> for Error {
     fn from(message: &str) -> Self {
         Self::Other(message.into())
     }
 }
 
-/// Any other failure: `Err(format!("…"))?` in a handler.
+/// Converts any other failure: `Err(format!("…"))?` in a handler.
 impl From<String> for Error {
     fn from(message: String) -> Self {
         Self::Other(message)
     }
 }
 
-/// Blames a parameter for what went wrong with it: `mtu.parse().or_invalid("mtu")?`.
+/// Conversion of an error into that of a parameter: `mtu.parse().or_invalid("mtu")?`.
 pub trait OrInvalid<T> {
-    /// The value, or [`Error::InvalidParams`] with this key and the error's text as the cause.
+    /// Returns the value, or [`Error::InvalidParams`] with this key and the error's text as the cause.
     fn or_invalid(self, key: &str) -> Result<T, Error>;
 }
 

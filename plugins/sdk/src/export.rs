@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::{Connection, Description, Device, Error, Handler, bindings::exports::xen::hotplug::handler::Guest, log};
 
-/// A handler in the shape that the generated bindings ask for.
+/// Adapter of a handler to the trait of the generated bindings.
 pub struct Exported<H>(PhantomData<H>);
 
 impl<H: Handler> Guest for Exported<H> {
@@ -24,12 +24,12 @@ impl<H: Handler> Guest for Exported<H> {
     }
 }
 
-/// A panic is a bare trap for the host, so its message goes to the log first.
+/// Logs the message of a panic, which the host sees only as a trap.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log::error(&panic.to_string())));
 }
 
-/// Makes a type that implements [`Handler`] the one that the component exports.
+/// Exports a type that implements [`Handler`] from the component.
 ///
 /// ```
 /// # use xenplug_sdk::{Connection, Description, Device, Error, Handler};
@@ -55,12 +55,12 @@ macro_rules! export {
             reason = "the canonical ABI: generated, and for the host's eyes only"
         )]
         const _: () = {
-            // The symbols of the canonical ABI are no names for other linkers.
+            // Linkers of other targets do not accept the symbols of the canonical ABI.
             #[cfg(target_arch = "wasm32")]
             type Handler = $crate::Exported<$handler>;
             #[cfg(target_arch = "wasm32")]
     $crate::bindings::export!(Handler with_types_in $crate::bindings);
-            // On other targets the handler is checked, and not exported.
+            // On other targets the handler is type-checked only.
             #[cfg(not(target_arch = "wasm32"))]
             const _: fn() -> $crate::Description = <$handler as $crate::Handler>::describe;
         };

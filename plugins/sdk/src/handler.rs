@@ -1,23 +1,22 @@
-//! The trait that a handler implements.
+//! Trait of handlers.
 
 use crate::{Connection, Description, Device, Error};
 
-/// A handler. [`export!`](crate::export!) makes it the component's.
+/// Handler of a plugin, exported by [`export!`](crate::export!).
 ///
-/// Each call is made on a fresh instance: a `static` holds nothing from one call to the next.
+/// The daemon makes each call on a fresh instance: a `static` keeps no value from one call to the next.
 pub trait Handler {
-    /// Says what the handler is. Called once, when the plugin is loaded, with nothing granted but [`log`](crate::log).
+    /// Describes the handler. Called once when the plugin is loaded, with only [`log`](crate::log) granted.
     fn describe() -> Description;
 
-    /// Makes the device ready, and returns the nodes to publish. What was taken for it is given back by the host if
-    /// this fails.
+    /// Connects the device, and returns the nodes to publish. If it fails, the daemon releases the acquired resources.
     ///
-    /// The error's text becomes `hotplug-error` in xenstore, after the plugin's name. A panic ends the call as an
-    /// error too, and its message is logged.
+    /// The error's text becomes `hotplug-error` in xenstore, after the plugin's name. A panic ends the call as an error
+    /// too, and its message is logged.
     fn connect(device: &Device) -> Result<Connection, Error>;
 
-    /// A courtesy before the host gives back what the device holds, for those who asked for it with
-    /// [`Description::with_disconnect`]. It is not to be relied on: after a crash it is not called.
+    /// Runs before the daemon releases the device's resources, if [`Description::with_disconnect`] requests it. Do not
+    /// rely on it: after a crash the daemon does not call it.
     fn disconnect(_device: &Device) -> Result<(), Error> {
         Ok(())
     }

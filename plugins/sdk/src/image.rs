@@ -5,14 +5,15 @@ use crate::Error;
 /// An image and its format, as in `qcow2:/srv/a.qcow2` (libxl_disk.c, `libxl__device_disk_string_of_format`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image<'p> {
-    /// Letters, digits and `-`: never empty, so that nobody guesses it from what a guest may have written into the image.
+    /// Format: letters, digits and `-`, never empty, so that nobody guesses it from the image's content, which a guest
+    /// may have written.
     pub format: &'p str,
-    /// Absolute. It may have colons in it.
+    /// Absolute path, which may contain colons.
     pub path: &'p str,
 }
 
 impl<'p> Image<'p> {
-    /// Reads `params`.
+    /// Parses `params`.
     pub fn parse(params: &'p str) -> Result<Self, Error> {
         let invalid = || {
             Error::invalid(

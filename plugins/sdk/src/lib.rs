@@ -1,10 +1,10 @@
-//! Write a `xen:hotplug` handler in Rust.
+//! SDK for `xen:hotplug` handlers in Rust.
 //!
-//! A handler makes one kind of Xen backend device ready: it says what it is ([`Description`]), and for each device it
-//! takes what the device names, with the host's help, and returns the nodes to publish ([`Connection`]). What it took
-//! is given back by the host when the device goes, or when the handler fails; there is nothing to clean up.
+//! A handler connects one kind of Xen backend device. It describes itself ([`Description`]). For each device it
+//! acquires resources with the host's functions, and returns the nodes to publish ([`Connection`]). The daemon releases
+//! the resources when the device goes or the handler fails, so that a handler has nothing to clean up.
 //!
-//! This one serves logical volumes, read-only:
+//! This handler serves logical volumes, read-only:
 //!
 //! ```
 //! use xenplug_sdk::{
@@ -35,9 +35,9 @@
 //! ```
 //!
 //! Its crate is a library of `crate-type = ["cdylib"]`, built for `wasm32-unknown-unknown`: there is no WASI, and thus
-//! no file, clock or environment. It reaches the outside through the modules here and through nothing else, one for
-//! each interface of the WIT package. What the finished component imports is its manifest: the operator has to grant
-//! every module that it uses, except [`log`] and [`config`], which are always there.
+//! no file, clock or environment. It reaches the host only through the modules of this crate, one for each
+//! interface of the WIT package. The imports of the component are its manifest: the operator has to grant every module
+//! that it uses, except [`log`] and [`config`], which are always granted.
 //!
 //! | module | granted by |
 //! | --- | --- |

@@ -1,10 +1,10 @@
-//! Saying what to change of a network interface.
+//! Changes of a network interface.
 
 use crate::network::LinkChanges;
 
-/// `LinkChanges::new().mtu(1500).up()`; the host orders them.
+/// Builder: `LinkChanges::new().mtu(1500).up()`. The host makes the changes in its own order.
 impl LinkChanges {
-    /// No change.
+    /// Makes an empty set of changes.
     pub fn new() -> Self {
         Self {
             flush_addresses: false,
@@ -33,19 +33,19 @@ impl LinkChanges {
         self
     }
 
-    /// Renames it, to at most 15 bytes.
+    /// Sets the name, at most 15 bytes.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Takes it up.
+    /// Sets the interface up.
     pub fn up(mut self) -> Self {
         self.up = Some(true);
         self
     }
 
-    /// Takes it down.
+    /// Sets the interface down.
     pub fn down(mut self) -> Self {
         self.up = Some(false);
         self

@@ -1,5 +1,5 @@
-//! Handler for vifs on a bridge. It does what `/etc/xen/scripts/vif-bridge` does on `online`, and on `add` for the
-//! tap of an emulated vif.
+//! Handler for vifs on a bridge: does what `/etc/xen/scripts/vif-bridge` does on `online`, and on `add` for the tap of
+//! an emulated vif.
 //!
 //! | node read | meaning |
 //! | --- | --- |
@@ -17,11 +17,11 @@
 //! | --- | --- |
 //! | `mac-filter` | `true` lets the guest send with the hardware address of its `mac` alone |
 //!
-//! With `ip` all else that the guest sends is dropped: IPv6 too if `ip` names only IPv4, which the script leaves open.
-//! It may ask for an address by DHCP. Without `ip` it may send from any address.
+//! With `ip` all other packets of the guest are dropped: also IPv6 if `ip` names only IPv4, which the script allows.
+//! The guest may send DHCP requests. Without `ip` it may send from any address.
 //!
-//! The component imports the firewall, and has to be granted it, also where no guest has an `ip`: a restriction that
-//! was asked for must never be left out for want of a grant.
+//! The component imports the firewall, so the operator has to grant it even if no guest has an `ip`. A requested
+//! restriction is thus never skipped for want of a grant.
 
 use xenplug_sdk::{
     Connection, Description, Device, Error, Handler,
@@ -29,7 +29,7 @@ use xenplug_sdk::{
 };
 use xenplug_vif::{PORT_MAC, VifSettings};
 
-/// Vifs on a bridge.
+/// Handler for vifs on a bridge.
 struct VifBridge;
 
 impl Handler for VifBridge {
@@ -52,13 +52,13 @@ impl Handler for VifBridge {
     }
 }
 
-/// Former name for `xenbrN` where the bridge carries the name of its physical interface: `ethN`. Configurations written
-/// before that still say `xenbrN` (tools/hotplug/Linux/vif-bridge).
+/// Returns `ethN` for `xenbrN`. Older configurations use `xenbrN` for a bridge that has the name of its physical
+/// interface by now (tools/hotplug/Linux/vif-bridge).
 fn former_name(bridge: &str) -> Option<String> {
     bridge.strip_prefix("xenbr").map(|number| format!("eth{number}"))
 }
 
-/// The bridge of that name, or the one that a name from old configurations stands for.
+/// Finds the bridge with this name, or else the bridge that an older configuration means.
 fn find_bridge(name: Option<&str>) -> Result<Bridge, Error> {
     let missing = match Bridge::find(name) {
         Err(error @ Error::NotFound(_)) => error,

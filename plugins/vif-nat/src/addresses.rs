@@ -1,10 +1,10 @@
-//! The two addresses of a vif: the guest's, and that of the link through which it reaches the host.
+//! Addresses of a vif behind NAT: the guest's, and the link's, through which the guest reaches the host.
 
 use std::net::Ipv4Addr;
 
 use xenplug_sdk::{Device, Error, OrInvalid};
 
-/// Distance of the router's address from the guest's (tools/hotplug/Linux/vif-nat, `routing_ip`).
+/// Offset of the router's address from the guest's (tools/hotplug/Linux/vif-nat, `routing_ip`).
 const ROUTER: u8 = 127;
 
 /// The two addresses.
@@ -29,7 +29,7 @@ impl Addresses {
     }
 }
 
-/// Parses one address; a length behind it is that of its network, and is ignored.
+/// Parses one address, and ignores a prefix length after it.
 fn parse(text: &str) -> Result<Ipv4Addr, Error> {
     let (address, length) = text.split_once('/').unwrap_or((text, "32"));
     let fits = length.parse::<u8>().is_ok_and(|length| length <= 32);
@@ -40,7 +40,7 @@ fn parse(text: &str) -> Result<Ipv4Addr, Error> {
         .ok_or_else(|| Error::invalid("ip", format!("`{text}` is not one IPv4 address")))
 }
 
-/// The vif's number within its domain.
+/// Returns the vif's number within its domain.
 fn handle(device: &Device) -> Result<u32, Error> {
     match device.optional("handle")? {
         Some(handle) => handle.parse().or_invalid("handle"),
@@ -48,7 +48,7 @@ fn handle(device: &Device) -> Result<u32, Error> {
     }
 }
 
-/// The address that a domain's number gives its vif.
+/// Derives the address of a vif from the domain id.
 fn of_domain(device: &Device) -> Result<Ipv4Addr, Error> {
     let handle = handle(device)?;
     let [high, low] = device.frontend_id.to_be_bytes();
@@ -63,10 +63,10 @@ mod tests {
 
     use super::*;
 
-    fn addresses(domid: u16, nodes: &[(&str, &str)], told: &[(&str, &str)]) -> Result<(String, String), Error> {
+    fn addresses(domid: u16, nodes: &[(&str, &str)], parameters: &[(&str, &str)]) -> Result<(String, String), Error> {
         let device = Device {
             frontend_id: domid,
-            ..Device::sample("vif", nodes).told(VifType::Paravirtual, told)
+            ..Device::sample("vif", nodes).called_with(VifType::Paravirtual, parameters)
         };
         Addresses::of(&device).map(|both| (both.guest.to_string(), both.router.to_string()))
     }

@@ -1,4 +1,5 @@
-//! Handler for vifs behind the host's NAT. It does what `/etc/xen/scripts/vif-nat` does on `online`. Guest and link get an address each; the guest's is its `ip`, or else one made of its domain's number.
+//! Handler for vifs behind the host's NAT: does what `/etc/xen/scripts/vif-nat` does on `online`. Guest and link get an
+//! address each. The guest's is its `ip`, or else derived from its domain id.
 //!
 //! | node or parameter read | meaning |
 //! | --- | --- |
@@ -6,11 +7,11 @@
 //! | `handle` | the vif's number; if there is none, the device's |
 //! | `vifname`, `mtu`, `mac` | as for `vif-bridge`; without `mtu` it stays as it is |
 //!
-//! The parameter `dhcp` has no effect: a hook writes the guest's DHCP entry (`examples/hooks/dnsmasq.hook`). The setting
-//! `mac-filter` and the frontend's `mtu` are those of `vif-bridge`. The address translation itself is set up once for
-//! the host, by whoever sets up its network.
+//! The parameter `dhcp` has no effect: a hook writes the guest's DHCP entry (`examples/hooks/dnsmasq.hook`). The
+//! setting `mac-filter` and the frontend's `mtu` are those of `vif-bridge`. The operator sets up the address
+//! translation itself once for the host, as with the script.
 //!
-//! A tap gets its name and its rules and nothing more, as from the script: there is one address, and it is the vif's.
+//! A tap gets only its name and its rules, as from the script: the address belongs to the vif.
 
 mod addresses;
 
@@ -21,7 +22,7 @@ use xenplug_sdk::{
 };
 use xenplug_vif::VifSettings;
 
-/// Vifs behind NAT.
+/// Handler for vifs behind NAT.
 struct VifNat;
 
 impl Handler for VifNat {

@@ -1,17 +1,17 @@
-//! Handler for vifs on an Open vSwitch. It does what `/etc/xen/scripts/vif-openvswitch` does on `online`, and on `add`
-//! for the tap of an emulated vif.
+//! Handler for vifs on an Open vSwitch: does what `/etc/xen/scripts/vif-openvswitch` does on `online`, and on `add` for
+//! the tap of an emulated vif.
 //!
 //! | node or parameter read | meaning |
 //! | --- | --- |
 //! | `bridge`, or else the parameter of that name | `NAME[.TAG][:TRUNK[:TRUNK]...]`: the bridge, the VLAN of untagged frames, and the VLANs that are let through |
-//! | `mac` | the guest's hardware address, which the switch is told, too |
+//! | `mac` | the guest's hardware address, also an external id of the port |
 //! | `vifname`, `mtu`, `ip` | as for `vif-bridge`; without `mtu` it stays as it is |
 //!
 //! The setting `mac-filter` and the frontend's `mtu` are those of `vif-bridge`, too.
 //!
-//! The switch is told by the helper `ovs-vsctl`, in two calls: one that adds the port, with the guest's name, UUID and
-//! hardware address as external ids, and one that removes it, which the host makes when the vif goes. They always have
-//! the same form, so that they can be granted argument by argument:
+//! The helper `ovs-vsctl` configures the switch in two calls. One adds the port, with the guest's name, UUID and
+//! hardware address as external ids. The daemon makes the other one, which removes the port, when the vif goes. The
+//! calls always have the same form, so that the operator can grant them argument by argument:
 //!
 //! ```toml
 //! process = [
@@ -32,7 +32,7 @@ use xenplug_sdk::{
 };
 use xenplug_vif::{PORT_MAC, VifSettings};
 
-/// Vifs on an Open vSwitch.
+/// Handler for vifs on an Open vSwitch.
 struct VifOpenvswitch;
 
 impl Handler for VifOpenvswitch {
@@ -51,7 +51,7 @@ impl Handler for VifOpenvswitch {
         settings.configure(&vif, LinkChanges::new().flush_addresses().mac(PORT_MAC), None)?;
 
         let link = vif.facts()?.name;
-        // What cannot be read of the guest, as in a driver domain, the switch is not told.
+        // Values that cannot be read, as in a driver domain, are left out.
         let facts = [
             ("xen-vm-name", guest::name()),
             ("xen-vm-uuid", guest::uuid()),
@@ -72,7 +72,7 @@ impl Handler for VifOpenvswitch {
     }
 }
 
-/// The call that removes the port of a link, if there is one.
+/// Returns the call that removes the port of a link, if there is one.
 fn remove(link: &str) -> Command {
     Command::of("ovs-vsctl").args(["--timeout=30", "--", "--if-exists", "del-port", link])
 }

@@ -1,10 +1,10 @@
-//! Port that a vif's `bridge` asks for, and the calls of `ovs-vsctl` that make it.
+//! Port that a vif's `bridge` describes, and its columns in `ovs-vsctl` calls.
 
 use std::str::FromStr;
 
 use xenplug_sdk::Error;
 
-/// The largest VLAN (lib/vlog and vswitchd's `tag` column: 0 to 4095).
+/// Largest VLAN (column `tag` in ovs-vswitchd.conf.db(5): 0 to 4095).
 const VLAN_MAX: u16 = 4095;
 
 /// A port of the switch.
@@ -16,12 +16,12 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// The setting of its `tag`: `tag=5`, or none of them.
+    /// Returns the setting of the column `tag`: `tag=5`, or `tag=[]` for none.
     pub(crate) fn tag(&self) -> String {
         self.tag.map_or_else(|| "tag=[]".to_owned(), |tag| format!("tag={tag}"))
     }
 
-    /// The setting of its `trunks`: `trunks=6,7`, or none of them, for all.
+    /// Returns the setting of the column `trunks`, such as `trunks=6,7`, or the empty set for all VLANs.
     pub(crate) fn trunks(&self) -> String {
         match self.trunks.as_slice() {
             [] => "trunks=[]".to_owned(),
@@ -36,7 +36,7 @@ impl Port {
 impl FromStr for Port {
     type Err = Error;
 
-    /// Reads `NAME[.TAG][:TRUNK[:TRUNK]...]`.
+    /// Parses `NAME[.TAG][:TRUNK[:TRUNK]...]`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let malformed = || {
             Error::invalid(
@@ -54,7 +54,7 @@ impl FromStr for Port {
             None => (text.split(':').next().unwrap_or_default(), None),
         };
         let trunks = parts.map(vlan).collect::<Result<_, _>>()?;
-        // An option is no bridge.
+        // ovs-vsctl would take a name that begins with `-` for an option.
         if bridge.is_empty() || bridge.starts_with('-') {
             return Err(malformed());
         }
@@ -66,8 +66,8 @@ impl FromStr for Port {
     }
 }
 
-/// An external id as ovs-vsctl reads it: both sides are strings of JSON (ovs-vsctl(8), "string"). A slash is written by
-/// its number, as no pattern of a grant matches one.
+/// Formats an external id for ovs-vsctl: both sides are JSON strings (ovs-vsctl(8), "string"). A slash is escaped by
+/// its number, because no pattern of a grant matches a slash.
 pub(crate) fn external_id(key: &str, value: &str) -> String {
     let mut text = format!("external-ids:\"{key}\"=\"");
     for sign in value.chars() {

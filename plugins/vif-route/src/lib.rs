@@ -1,17 +1,17 @@
-//! Handler for routed vifs. It does what `/etc/xen/scripts/vif-route` does on `online`, and on `add` for the tap of an
-//! emulated vif. The vif's link gets the address of the host's own interface, and answers ARP for the world
-//! behind it; packets for the guest are routed to it.
+//! Handler for routed vifs: does what `/etc/xen/scripts/vif-route` does on `online`, and on `add` for the tap of an
+//! emulated vif. The vif's link gets the address of the host's own interface, and answers ARP requests for the network
+//! behind the host. Routes lead packets for the guest to the link.
 //!
 //! | node or parameter read | meaning |
 //! | --- | --- |
-//! | the parameter `netdev`, or else the node `gatewaydev`, or else `eth0` | whose address the vif's link gets |
-//! | `ip`, or else the parameter of that name | what is routed to the guest, and what it may send from: addresses or prefixes, separated by spaces or commas |
+//! | the parameter `netdev`, or else the node `gatewaydev`, or else `eth0` | the interface whose address the vif's link gets |
+//! | `ip`, or else the parameter of that name | addresses or prefixes that are routed to the guest, and that it may send from, separated by spaces or commas |
 //! | `vifname`, `mtu`, `mac` | as for `vif-bridge`; without `mtu` it stays as it is |
 //!
 //! The setting `mac-filter` and the frontend's `mtu` are those of `vif-bridge`, too.
 //!
-//! Of a vif and its tap the tap's routes have the smaller metric, 1 and not 2, and come first for as long as it is there.
-//! Routes for IPv6 have no source: the interface's address is an IPv4 one.
+//! The routes of an emulated vif's tap have the metric 1, those of the vif 2, so that the tap's are preferred as long
+//! as it exists. Routes for IPv6 have no source, because the interface's address is an IPv4 one.
 
 use std::net::IpAddr;
 
@@ -21,10 +21,10 @@ use xenplug_sdk::{
 };
 use xenplug_vif::{VifSettings, sources};
 
-/// Interface whose address is taken if nobody names another (tools/hotplug/Linux/vif-common.sh, `dom0_ip`).
+/// Default interface whose address the link gets (tools/hotplug/Linux/vif-common.sh, `dom0_ip`).
 const NETDEV: &str = "eth0";
 
-/// Routed vifs.
+/// Handler for routed vifs.
 struct VifRoute;
 
 impl Handler for VifRoute {
@@ -48,8 +48,8 @@ impl Handler for VifRoute {
     }
 }
 
-/// The interface that libxl names to a script is the node's (libxl_linux.c, `get_hotplug_env`); in a driver domain there
-/// is no script to be told.
+/// Returns the interface whose address the link gets. libxl passes the node's value to a script as `netdev`
+/// (libxl_linux.c, `get_hotplug_env`); in a driver domain there is no script call, so the node itself is read.
 fn netdev(device: &Device) -> Result<&str, Error> {
     match device.parameter("netdev") {
         Some(netdev) => Ok(netdev),
@@ -57,7 +57,7 @@ fn netdev(device: &Device) -> Result<&str, Error> {
     }
 }
 
-/// Prefixes that are routed to the guest.
+/// Returns the routes to the guest.
 fn routes(device: &Device, own: &str) -> Result<Vec<Route>, Error> {
     let metric = match device.vif_type {
         VifType::Emulated => 1,
@@ -79,19 +79,23 @@ mod tests {
     use super::*;
 
     fn device(nodes: &[(&str, &str)], parameters: &[(&str, &str)]) -> Device {
-        Device::sample("vif", nodes).told(VifType::Paravirtual, parameters)
+        Device::sample("vif", nodes).called_with(VifType::Paravirtual, parameters)
     }
 
     #[test]
     fn script_argument_netdev_wins_over_the_node() {
-        for (nodes, told, expected) in [
+        for (nodes, parameters, expected) in [
             (&[][..], &[][..], "eth0"),
             (&[("gatewaydev", "eth1")], &[], "eth1"),
             (&[("gatewaydev", "eth1")], &[("netdev", "eth2")], "eth2"),
             // The script never reads that node.
             (&[("netdev", "eth3")], &[], "eth0"),
         ] {
-            assert_eq!(netdev(&device(nodes, told)), Ok(expected), "{nodes:?} {told:?}");
+            assert_eq!(
+                netdev(&device(nodes, parameters)),
+                Ok(expected),
+                "{nodes:?} {parameters:?}"
+            );
         }
     }
 
@@ -112,7 +116,7 @@ mod tests {
                 route("2001:db8::2", None, 2)
             ])
         );
-        let tap = Device::sample("vif", &[]).told(VifType::Emulated, &[("ip", "10.0.0.2")]);
+        let tap = Device::sample("vif", &[]).called_with(VifType::Emulated, &[("ip", "10.0.0.2")]);
         assert_eq!(routes(&tap, "192.0.2.1"), Ok(vec![route("10.0.0.2", own, 1)]));
         assert_eq!(routes(&device(&[], &[]), "192.0.2.1"), Ok(vec![]));
         assert!(matches!(

@@ -7,6 +7,6 @@ mod vif;
 
 pub use vif::VifSettings;
 
-/// The largest hardware address that is no group's: a bridge takes the smallest of its ports', and so never this one
-/// (tools/hotplug/Linux/xen-network-common.sh, `_setup_bridge_port`).
+/// Hardware address of a link on a bridge, the largest unicast address. A bridge takes the smallest address of its
+/// ports, and so never this one (tools/hotplug/Linux/xen-network-common.sh, `_setup_bridge_port`).
 pub const PORT_MAC: &str = "fe:ff:ff:ff:ff:ff";

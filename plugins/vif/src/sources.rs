@@ -1,10 +1,10 @@
-//! Sources that a guest may send from: its `ip` and `mac`, as the firewall takes them.
+//! Sources that a guest may send from, for the firewall: its `ip` and `mac`.
 
 use std::net::IpAddr;
 
 use xenplug_sdk::{Device, Error, OrInvalid, firewall::Sources};
 
-/// The restriction that a device asks for, if it asks for one.
+/// Returns the sources that a device is restricted to, or `None` for any.
 pub fn allowed(device: &Device, mac_filter: bool) -> Result<Option<Sources>, Error> {
     let addresses = device.setting("ip")?;
     if addresses.is_none() && !mac_filter {
@@ -49,7 +49,7 @@ fn parse(list: &str) -> Result<Sources, Error> {
     Ok(sources)
 }
 
-/// The addresses and prefixes of a list that is separated by spaces or commas, each with its address.
+/// Splits a list at spaces and commas. Returns each address or prefix as text, and its address.
 pub fn addresses(list: &str) -> Result<Vec<(&str, IpAddr)>, Error> {
     list.split([' ', ','])
         .filter(|entry| !entry.is_empty())
@@ -57,7 +57,7 @@ pub fn addresses(list: &str) -> Result<Vec<(&str, IpAddr)>, Error> {
         .collect()
 }
 
-/// The address of an address or prefix, once it is known to be one.
+/// Parses an address or prefix, and returns its address.
 fn family(entry: &str) -> Result<IpAddr, Error> {
     let malformed = |_| format!("`{entry}` is neither an address nor a prefix");
     let (address, length) = match entry.split_once('/') {
@@ -105,10 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn addresses_may_be_told_by_whoever_ran_the_script() {
-        let told = [("ip", "10.0.0.9")];
-        let device =
-            |nodes: &[(&str, &str)]| Device::sample("vif", nodes).told(xenplug_sdk::VifType::Paravirtual, &told);
+    fn addresses_may_be_parameters_of_the_script_call() {
+        let parameters = [("ip", "10.0.0.9")];
+        let device = |nodes: &[(&str, &str)]| {
+            Device::sample("vif", nodes).called_with(xenplug_sdk::VifType::Paravirtual, &parameters)
+        };
         let of = |nodes: &[(&str, &str)]| allowed(&device(nodes), false).unwrap().unwrap().ipv4;
         assert_eq!(of(&[]), ["10.0.0.9"]);
         assert_eq!(of(&[("ip", "10.0.0.2")]), ["10.0.0.2"]);

@@ -1,4 +1,4 @@
-//! Settings of every vif, on whichever network: its link's name, its MTU, and the sources that its guest may send from.
+//! Settings of every vif: its link's name, its MTU, and the sources that its guest may send from.
 
 use xenplug_sdk::{
     Connection, Device, Error, OrInvalid, VifType, config,
@@ -8,14 +8,14 @@ use xenplug_sdk::{
 
 use crate::sources;
 
-/// Settings that a vif's nodes ask for.
+/// Settings in a vif's nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VifSettings {
-    /// New name of its link.
+    /// New name of the link.
     pub name: Option<String>,
     /// MTU in bytes.
     pub mtu: Option<u32>,
-    /// Sources that its guest may send from, if they are restricted.
+    /// Sources that the guest may send from, if they are restricted.
     pub allowed: Option<Sources>,
     vif_type: VifType,
 }
@@ -38,14 +38,14 @@ impl VifSettings {
                 // tools/hotplug/Linux/vif-common.sh
                 VifType::Emulated => format!("{name}-emu"),
             }),
-            // 0 stands for none (tools/hotplug/Linux/xen-network-common.sh, `set_mtu`).
+            // 0 means none (tools/hotplug/Linux/xen-network-common.sh, `set_mtu`).
             mtu: (mtu > 0).then_some(mtu),
             allowed: sources::allowed(device, mac_filter)?,
             vif_type: device.vif_type,
         })
     }
 
-    /// Changes its link, to its new name and MTU besides; with a bridge, to a port of it.
+    /// Makes changes to the link, and sets its name and MTU. With a bridge, makes the link a port of it.
     pub fn configure(&self, vif: &Vif, changes: LinkChanges, bridge: Option<&Bridge>) -> Result<(), Error> {
         let changes = LinkChanges {
             name: self.name.clone(),
@@ -53,15 +53,15 @@ impl VifSettings {
             ..changes
         };
         vif.configure(&changes, bridge).map_err(|error| match error {
-            // Nothing else of what is changed here can be in use.
+            // Only the name can be in use, not another of the changes.
             Error::Busy(cause) if self.name.is_some() => Error::invalid("vifname", cause),
             error => error,
         })
     }
 
-    /// Keeps it to what it may send.
+    /// Restricts the link to the allowed sources.
     ///
-    /// It is never too late for that: netback lets nothing through before the device is reported as connected.
+    /// The guest cannot send before that, because netback forwards nothing before the device is reported as connected.
     pub fn restrict(&self, vif: &Vif) -> Result<(), Error> {
         match &self.allowed {
             Some(allowed) => firewall::restrict(vif, allowed),
@@ -69,11 +69,11 @@ impl VifSettings {
         }
     }
 
-    /// Nodes to publish: for the frontend, the MTU that was set.
+    /// Returns the nodes to publish: for the frontend, the MTU that was set.
     pub fn connection(&self) -> Connection {
         match (self.mtu, self.vif_type) {
             (Some(mtu), VifType::Paravirtual) => Connection::new().frontend("mtu", mtu.to_string()),
-            // QEMU's interface has no frontend.
+            // The tap of an emulated vif has no frontend.
             _ => Connection::new(),
         }
     }
@@ -111,7 +111,11 @@ mod tests {
     #[test]
     fn tap_is_named_after_its_vif_and_has_no_frontend() {
         let nodes = [("vifname", "web"), ("mtu", "9000")];
-        let tap = VifSettings::read(&Device::sample("vif", &nodes).told(VifType::Emulated, &[]), false).unwrap();
+        let tap = VifSettings::read(
+            &Device::sample("vif", &nodes).called_with(VifType::Emulated, &[]),
+            false,
+        )
+        .unwrap();
         assert_eq!(tap.name.as_deref(), Some("web-emu"));
         assert_eq!(tap.connection(), Connection::new());
     }

@@ -1,10 +1,10 @@
-//! The handler for SCSI devices: what `/etc/xen/scripts/vscsi` does on `add`, which is to say that they are connected.
+//! Handler for SCSI devices: reports them as connected, as `/etc/xen/scripts/vscsi` does on `add`.
 //!
 //! The backend, scsiback or a process, finds its devices by itself (linux/drivers/xen/xen-scsiback.c).
 
 use xenplug_sdk::{Connection, Description, Device, Error, Handler};
 
-/// SCSI devices.
+/// Handler for SCSI devices.
 struct Vscsi;
 
 impl Handler for Vscsi {
