@@ -24,7 +24,12 @@ impl Addresses {
         let router = d
             .checked_add(ROUTER)
             .map(|d| Ipv4Addr::new(a, b, c, d))
-            .ok_or_else(|| Error::invalid(key, format!("{guest} leaves no room for the router, {ROUTER} further")))?;
+            .ok_or_else(|| {
+                Error::invalid(
+                    key,
+                    format!("{guest} leaves no address for the router, {ROUTER} further"),
+                )
+            })?;
         Ok(Self { guest, router })
     }
 }

@@ -40,7 +40,7 @@ async fn to_the_store(bytes: &[u8], domain: u16) {
     let server = Server::new(server::Options::default());
     let mut stream = server.transport(domain, None).connect().expect("the transport is open");
     let (sent, broken) = requests(bytes);
-    stream.write_all(bytes).await.expect("the stream has room");
+    stream.write_all(bytes).await.expect("the stream has space");
     let mut replies = 0;
     let mut received = Vec::new();
     while timeout(Duration::from_secs(1), stream.read_buf(&mut received))

@@ -7,12 +7,13 @@ use tempfile::TempDir;
 use xenplug_journal::{Journal, Replay};
 
 thread_local! {
-    /// Folder in memory if possible.
+    /// Directory in memory if possible.
     static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
 }
 
-/// Replays a record's file; after an initial `j` the bytes are its lines without checksums. The journal reads the readable
-/// part and keeps the rest aside; a second replay finds the same and no damage; and the record takes further entries.
+/// Replays a record's file; after an initial `j` the bytes are its lines without checksums. The journal reads the
+/// readable part and keeps the rest aside; a second replay finds the same and no damage; and the record takes further
+/// entries.
 pub(crate) fn check(bytes: &[u8]) {
     let sealed = bytes.strip_prefix(b"j").map(seal);
     let bytes = sealed.as_deref().unwrap_or(bytes);
@@ -44,8 +45,8 @@ pub(crate) fn check(bytes: &[u8]) {
         }
         let left = fs::read_dir(folder.path()).expect("the folder exists").flatten();
         for entry in left.filter(|entry| entry.file_name() != ".lock") {
-            let kept = fs::read(entry.path()).expect("the file is readable");
-            assert_eq!(kept, bytes, "the file kept aside differs from the damaged one");
+            let set_aside = fs::read(entry.path()).expect("the file is readable");
+            assert_eq!(set_aside, bytes, "the file set aside differs from the damaged one");
             fs::remove_file(entry.path()).expect("the file is removable");
         }
     });

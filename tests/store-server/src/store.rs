@@ -261,11 +261,11 @@ fn node_request(view: &mut View<'_>, kind: Kind, path: &Path, payload: &[u8], pe
 /// Encodes a reply to DIRECTORY_PART: whole names, and an empty one after the last.
 fn part(generation: u64, list: &[u8], offset: usize) -> Vec<u8> {
     let mut reply = terminated(&generation.to_string());
-    let room = PAYLOAD_MAX - reply.len() - 1;
+    let space = PAYLOAD_MAX - reply.len() - 1;
     let rest = list.get(offset..).unwrap_or_default();
     let mut taken = 0;
     for name in rest.split_inclusive(|byte| *byte == 0) {
-        if taken + name.len() > room {
+        if taken + name.len() > space {
             break;
         }
         taken += name.len();

@@ -6,8 +6,8 @@ use xenplug_xenstore::{Path, Permission};
 
 use crate::tree::{Node, Tree};
 
-/// Open transaction. It sees a node as it was at its first access, and commits only if no accessed node has changed since
-/// (tools/xenstored/transaction.c).
+/// Open transaction. It sees a node as it was at its first access, and commits only if no accessed node has changed
+/// since (tools/xenstored/transaction.c).
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     touched: HashMap<Path, Touched>,
@@ -25,7 +25,7 @@ pub(crate) struct Touched {
     before: Option<Arc<Node>>,
     now: Option<Arc<Node>>,
     modified: bool,
-    /// Whether watches fire after the commit, and if so, whether only those of this node itself.
+    /// Watches to fire after the commit: `None` for none, `Some(true)` for those of this node alone.
     fire: Option<bool>,
 }
 

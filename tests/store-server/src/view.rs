@@ -61,17 +61,17 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Returns a node to which the caller has the right. A caller that may not learn whether the node exists gets `EACCES`
-    /// (tools/xenstored/core.c, `get_node` and `errno_from_parents`).
+    /// Returns a node to which the caller has the right. A caller that may not learn whether the node exists gets
+    /// `EACCES` (tools/xenstored/core.c, `get_node` and `errno_from_parents`).
     pub(crate) fn node(&mut self, path: &Path, need: Need) -> Result<Arc<Node>, Errno> {
-        let errno = match self.look(path)? {
+        let errno = match self.read(path)? {
             Some(node) if need.met(self.rights(&node)) => return Ok(node),
             Some(_) => Errno::Access,
             None => Errno::NoEnt,
         };
         let mut above = path.clone();
         while let Some(parent) = above.parent() {
-            if let Some(node) = self.look(&parent)? {
+            if let Some(node) = self.read(&parent)? {
                 return Err(if need.hinted(self.rights(&node)) {
                     errno
                 } else {
@@ -117,7 +117,7 @@ impl View<'_> {
             Ok(_) => self.remove(path),
             Err(Errno::NoEnt) => {
                 let parent = path.parent().ok_or(Errno::Invalid)?;
-                self.look(&parent)?.map(drop).ok_or(Errno::NoEnt)
+                self.read(&parent)?.map(drop).ok_or(Errno::NoEnt)
             }
             Err(errno) => Err(errno),
         }
@@ -126,7 +126,7 @@ impl View<'_> {
     /// Removes an existing node and all below it.
     pub(crate) fn remove(&mut self, path: &Path) -> Result<(), Errno> {
         let parent = path.parent().ok_or(Errno::Invalid)?;
-        let Some(above) = self.look(&parent)? else {
+        let Some(above) = self.read(&parent)? else {
             return Err(Errno::Invalid);
         };
         self.remove_below(path, path)?;
@@ -154,13 +154,13 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Creates a node and its missing ancestors, with the permissions of the nearest existing one; an unprivileged caller
-    /// owns the nodes that it creates.
+    /// Creates a node and its missing ancestors, with the permissions of the nearest existing one; an unprivileged
+    /// caller owns the nodes that it creates.
     fn create(&mut self, path: &Path, value: &[u8]) -> Result<(), Errno> {
         let mut missing = vec![path.clone()];
         let (mut top, mut node) = loop {
             let parent = missing.last().and_then(Path::parent).ok_or(Errno::Invalid)?;
-            match self.look(&parent)? {
+            match self.read(&parent)? {
                 Some(node) => break (parent, Arc::unwrap_or_clone(node)),
                 None => missing.push(parent),
             }
@@ -201,7 +201,7 @@ impl View<'_> {
 
     /// Removes children before parents. Watches of each node fire, and watches above for the topmost only.
     fn remove_below(&mut self, path: &Path, top: &Path) -> Result<(), Errno> {
-        let Some(node) = self.look(path)? else {
+        let Some(node) = self.read(path)? else {
             return Ok(());
         };
         for name in &node.children {
@@ -219,7 +219,7 @@ impl View<'_> {
     }
 
     /// Returns the node as this request sees it. Fails if the transaction accesses too many nodes.
-    fn look(&mut self, path: &Path) -> Result<Option<Arc<Node>>, Errno> {
+    fn read(&mut self, path: &Path) -> Result<Option<Arc<Node>>, Errno> {
         let Some(transaction) = &mut self.transaction else {
             return Ok(self.tree.node(path).cloned());
         };
@@ -263,7 +263,8 @@ impl View<'_> {
     }
 }
 
-/// Creates the change of a node outside of a transaction, or after a commit (tools/xenstored/watch.c, `watch_permitted`).
+/// Creates the change of a node outside of a transaction, or after a commit (tools/xenstored/watch.c,
+/// `watch_permitted`).
 pub(crate) fn change(tree: &Tree, path: Path, exact: bool, before: Vec<Stamped>) -> Change {
     let mut permissions = before;
     if let Some(node) = tree.node(&path) {

@@ -71,10 +71,10 @@ fn nat_invalid_address_is_refused() -> Result<()> {
     let mut host = host()?;
     let vif = Device::vif(3, 0);
     for (node, value, word) in [
-        ("ip", "10.0.0.200", "no room for the router"),
+        ("ip", "10.0.0.200", "no address for the router"),
         ("ip", "10.0.0.1 10.0.0.2", "not one IPv4 address"),
         ("ip", "192.168.0.1", "not granted"),
-        ("handle", "200", "no room for the router"),
+        ("handle", "200", "no address for the router"),
         ("handle", "x", "handle"),
     ] {
         let nodes = vif_of("vif-nat", &[(node, value)]);

@@ -240,7 +240,7 @@ impl Draft {
                 },
                 "standalone" => Err(SpecError::unsupported(
                     key,
-                    "a virtio disk cannot be plugged into a running guest",
+                    "a virtio disk cannot be attached to a running guest",
                 )),
                 _ => Err(SpecError::value("backendtype", value, "phy, tap or qdisk")),
             },
@@ -249,7 +249,7 @@ impl Draft {
                 "xen" => Ok(()),
                 "virtio" => Err(SpecError::unsupported(
                     key,
-                    "a virtio disk cannot be plugged into a running guest",
+                    "a virtio disk cannot be attached to a running guest",
                 )),
                 _ => Err(SpecError::value("specification", value, "xen")),
             },
@@ -429,4 +429,4 @@ fn kind(backendtype: Option<&str>, format: Format, script: bool) -> Result<Kind,
     })
 }
 
-const COLO: &str = "COLO's disks are set up with their guest, and cannot be plugged in";
+const COLO: &str = "COLO's disks are set up with their guest, and cannot be attached later";

@@ -186,12 +186,12 @@ fn disk_is_parsed_as_xl_does() {
         ),
         (
             "specification=virtio,vdev=xvda,/a",
-            "specification: a virtio disk cannot be plugged into a running guest",
+            "specification: a virtio disk cannot be attached to a running guest",
         ),
         ("specification=x,vdev=xvda,/a", "specification: `x` is not xen"),
         (
             "backendtype=standalone,vdev=xvda,/a",
-            "backendtype: a virtio disk cannot be plugged into a running guest",
+            "backendtype: a virtio disk cannot be attached to a running guest",
         ),
         (
             "backendtype=phy,format=vhd,vdev=xvda,/a",
@@ -211,7 +211,7 @@ fn disk_is_parsed_as_xl_does() {
         ),
         (
             "colo,/a,raw,xvda",
-            "colo: COLO's disks are set up with their guest, and cannot be plugged in",
+            "colo: COLO's disks are set up with their guest, and cannot be attached later",
         ),
         (
             "floppy:/a,xvda",

@@ -108,16 +108,16 @@ impl Simulated {
 
     async fn turn(&self, path: RequestPath) -> Result<(), Error> {
         let transaction = self.own.begin().await?;
-        let seen = self.look(&transaction, path).await?;
-        if let Some(action) = next(&seen) {
-            self.act(&transaction, path, &seen, &action).await?;
+        let snapshot = self.read_snapshot(&transaction, path).await?;
+        if let Some(action) = next(&snapshot) {
+            self.act(&transaction, path, &snapshot, &action).await?;
             return transaction.commit().await;
         }
         transaction.abort().await?;
-        self.device(path, seen.backend).await
+        self.device(path, snapshot.backend).await
     }
 
-    async fn look(&self, transaction: &Transaction, path: RequestPath) -> Result<DaemonSnapshot, Error> {
+    async fn read_snapshot(&self, transaction: &Transaction, path: RequestPath) -> Result<DaemonSnapshot, Error> {
         let at = path.to_string();
         let node = async |name: &str| text(transaction, &path.node(name)).await.map(Option::unwrap_or_default);
         let request = match text(transaction, &at).await? {
@@ -162,14 +162,14 @@ impl Simulated {
         &self,
         transaction: &Transaction,
         path: RequestPath,
-        seen: &DaemonSnapshot,
+        snapshot: &DaemonSnapshot,
         action: &DaemonAction,
     ) -> Result<(), Error> {
         let (front, back) = (path.frontend_path(), self.backend(path));
         let write = async |node: String, value: &str| transaction.write(&node.parse()?, value).await;
         let state = async |state: State| write(path.node("state"), state.as_str()).await;
         let fail = async |why: &str| {
-            if why.is_empty() || seen.request.is_none() {
+            if why.is_empty() || snapshot.request.is_none() {
                 Ok(())
             } else {
                 write(path.node("error"), why).await
@@ -187,7 +187,7 @@ impl Simulated {
                         transaction.write(&directory.join(&name)?, value).await?;
                     }
                 }
-                let id = seen
+                let id = snapshot
                     .request
                     .as_ref()
                     .map(|request| request.id.to_string())
@@ -223,7 +223,7 @@ impl Simulated {
             }
             DaemonAction::Close(why) => {
                 fail(why).await?;
-                if seen.frontend {
+                if snapshot.frontend {
                     transaction.rm(&front.parse()?).await?;
                 }
                 state(State::Closed).await

@@ -78,12 +78,12 @@ fn conflicting_transaction_is_retried_within_bounds() {
             ..Backoff::default()
         };
         let done = store.connect().transaction(&retry, |transaction| {
-            let seen = transaction.read(&node("/a"))?;
+            let value = transaction.read(&node("/a"))?;
             rounds += 1;
             if rounds <= others {
                 store.write("/a", &format!("another's {rounds}"));
             }
-            transaction.write(&node("/a"), [&seen[..], b" and mine"].concat())
+            transaction.write(&node("/a"), [&value[..], b" and mine"].concat())
         });
         (done, rounds)
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Time for a request, including the wait for a place in the window. A connection that exceeds it is closed and made
+    /// Time for a request, including the wait for a slot in the window. A connection that exceeds it is closed and made
     /// again. Default: 20 seconds.
     pub deadline: Duration,
     /// Number of different paths that a watch queues before one [`Event::Resync`](super::Event) replaces them. Default:

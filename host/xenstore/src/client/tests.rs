@@ -167,14 +167,14 @@ async fn dropped_futures_leave_no_watch_or_transaction() {
     let client = socket.connect().await;
     let path = node("/a");
     for round in 0..300_u64 {
-        let patience = Duration::from_micros(round % 60 * 3);
+        let deadline = Duration::from_micros(round % 60 * 3);
         let work = async {
             let transaction = client.begin().await.unwrap();
             transaction.write(&path, "x").await.unwrap();
             let _watch = client.watch(&path).await.unwrap();
             transaction.commit().await.unwrap();
         };
-        let _ = tokio::time::timeout(patience, work).await;
+        let _ = tokio::time::timeout(deadline, work).await;
     }
     eventually("nothing is left", || {
         let stats = server.stats();

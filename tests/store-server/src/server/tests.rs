@@ -48,7 +48,7 @@ impl Bench {
     }
 
     /// Writes a node as domain 0, with permissions.
-    async fn place(&self, path: &str, permissions: &[Permission]) -> Node {
+    async fn put(&self, path: &str, permissions: &[Permission]) -> Node {
         let path = node(path);
         self.dom0.write(&path, "x").await.unwrap();
         self.dom0.set_permissions(&path, permissions).await.unwrap();
@@ -111,7 +111,7 @@ async fn permissions_decide_access() {
         (&[Permission::both(0), Permission::none(DOMU)], false, false),
         (&[Permission::none(0), Permission::both(6)], false, false),
     ] {
-        let path = bench.place("/a", permissions).await;
+        let path = bench.put("/a", permissions).await;
         let read = bench.domu.read(&path).await;
         assert_eq!(read.is_ok(), reads, "{permissions:?}");
         assert!(reads || errno(read) == Some(Errno::Access));
@@ -124,8 +124,8 @@ async fn permissions_decide_access() {
 #[tokio::test]
 async fn absence_is_hidden_from_domains_without_access() {
     let bench = Bench::new(Options::default()).await;
-    bench.place("/hidden", &[Permission::none(0)]).await;
-    bench.place("/open", &[Permission::read(0)]).await;
+    bench.put("/hidden", &[Permission::none(0)]).await;
+    bench.put("/open", &[Permission::read(0)]).await;
     assert_eq!(errno(bench.domu.read(&node("/hidden/a")).await), Some(Errno::Access));
     assert_eq!(errno(bench.domu.read(&node("/open/a")).await), Some(Errno::NoEnt));
     assert_eq!(
@@ -139,7 +139,7 @@ async fn absence_is_hidden_from_domains_without_access() {
 async fn unprivileged_domain_owns_its_nodes_for_good() {
     let bench = Bench::new(Options::default()).await;
     bench
-        .place(
+        .put(
             "/a",
             &[Permission::none(0), Permission::both(DOMU), Permission::read(7)],
         )
@@ -169,10 +169,10 @@ async fn unprivileged_domain_owns_its_nodes_for_good() {
 async fn owner_removes_its_node_from_a_foreign_directory() {
     let bench = Bench::new(Options::default()).await;
     bench
-        .place("/backend/vbd/3", &[Permission::none(0), Permission::read(DOMU)])
+        .put("/backend/vbd/3", &[Permission::none(0), Permission::read(DOMU)])
         .await;
     bench
-        .place("/backend/vbd/3/51712", &[Permission::none(DOMU), Permission::read(3)])
+        .put("/backend/vbd/3/51712", &[Permission::none(DOMU), Permission::read(3)])
         .await;
     assert_eq!(errno(bench.domu.rm(&node("/backend/vbd/3")).await), Some(Errno::Access));
     bench.domu.rm(&node("/backend/vbd/3/51712")).await.unwrap();
@@ -182,7 +182,7 @@ async fn owner_removes_its_node_from_a_foreign_directory() {
 #[tokio::test]
 async fn relative_paths_start_at_the_home() {
     let bench = Bench::new(Options::default()).await;
-    bench.place("/local/domain/5", &[Permission::none(DOMU)]).await;
+    bench.put("/local/domain/5", &[Permission::none(DOMU)]).await;
     let mut watch = bench.domu.watch(&node("backend")).await.unwrap();
     assert_eq!(next(&mut watch).await, Event::Changed(node("backend")));
     bench.domu.write(&node("backend/vbd"), "x").await.unwrap();
@@ -205,7 +205,7 @@ async fn only_privileged_domains_manage_domains() {
 #[tokio::test]
 async fn watches_fire_only_for_readable_nodes() {
     let bench = Bench::new(Options::default()).await;
-    let path = bench.place("/a", &[Permission::none(0)]).await;
+    let path = bench.put("/a", &[Permission::none(0)]).await;
     let mut watch = bench.domu.watch(&path).await.unwrap();
     assert_eq!(next(&mut watch).await, Event::Changed(path.clone()));
     bench.dom0.write(&path, "secret").await.unwrap();
@@ -242,8 +242,8 @@ async fn special_events_need_privilege_or_permission() {
 async fn released_domain_is_disconnected_and_leaves_no_rights() {
     let bench = Bench::new(Options::default()).await;
     bench.dom0.introduce(DOMU, 1, 1).await.unwrap();
-    let path = bench.place("/a", &[Permission::none(0), Permission::read(DOMU)]).await;
-    bench.place("/theirs/below", &[Permission::none(DOMU)]).await;
+    let path = bench.put("/a", &[Permission::none(0), Permission::read(DOMU)]).await;
+    bench.put("/theirs/below", &[Permission::none(DOMU)]).await;
     bench.domu.read(&path).await.unwrap();
     bench.dom0.release(DOMU).await.unwrap();
     assert_eq!(errno(bench.dom0.read(&node("/theirs/below")).await), Some(Errno::NoEnt));
@@ -260,9 +260,7 @@ async fn released_domain_is_disconnected_and_leaves_no_rights() {
 #[tokio::test]
 async fn node_quota_is_enforced_and_recovers() {
     let bench = Bench::new(Options::default()).await;
-    let home = bench
-        .place("/home", &[Permission::none(0), Permission::both(DOMU)])
-        .await;
+    let home = bench.put("/home", &[Permission::none(0), Permission::both(DOMU)]).await;
     let path = |number: usize| home.join(&format!("{}/{}", number / 50, number % 50)).unwrap();
     let mut number = 0;
     let refused = loop {
@@ -288,7 +286,7 @@ async fn other_quotas_are_enforced() {
     let mut options = Options::default();
     options.quotas.transactions = 3;
     let bench = Bench::new(options).await;
-    let path = bench.place("/a", &[Permission::none(DOMU)]).await;
+    let path = bench.put("/a", &[Permission::none(DOMU)]).await;
     bench.domu.write(&path, "x".repeat(2000)).await.unwrap();
     assert_eq!(
         errno(bench.domu.write(&path, "x".repeat(2048)).await),
@@ -325,7 +323,7 @@ async fn transaction_with_too_many_nodes_fails() {
     let mut options = Options::default();
     options.quotas.transaction_nodes = 20;
     let bench = Bench::new(options).await;
-    let path = bench.place("/a", &[Permission::none(DOMU)]).await;
+    let path = bench.put("/a", &[Permission::none(DOMU)]).await;
     let transaction = bench.domu.begin().await.unwrap();
     let reads = (0..30).map(|number| Request::Read(path.join(&number.to_string()).unwrap()));
     let replies = transaction.batch(reads.collect()).await.unwrap();
@@ -337,7 +335,7 @@ async fn transaction_with_too_many_nodes_fails() {
 #[tokio::test]
 async fn disconnected_clients_leave_nothing() {
     let bench = Bench::new(Options::default()).await;
-    let path = bench.place("/a", &[Permission::none(DOMU)]).await;
+    let path = bench.put("/a", &[Permission::none(DOMU)]).await;
     let _watch = bench.domu.watch(&path).await.unwrap();
     let _transaction = bench.domu.begin().await.unwrap();
     assert_eq!(

@@ -217,8 +217,8 @@ async fn cancelled_requests_disturb_no_other(bench: Bench) {
         let begin = bench.client.begin();
         let watch = bench.client.watch(&path);
         // Polled once, or not long enough, and then dropped.
-        let patience = std::time::Duration::from_micros(round);
-        let _ = tokio::time::timeout(patience, async { tokio::join!(read, begin, watch) }).await;
+        let deadline = std::time::Duration::from_micros(round);
+        let _ = tokio::time::timeout(deadline, async { tokio::join!(read, begin, watch) }).await;
     }
     for _ in 0..20 {
         assert_eq!(bench.client.read(&path).await.unwrap(), b"x");

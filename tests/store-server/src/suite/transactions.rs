@@ -225,18 +225,18 @@ async fn snapshots_are_consistent_while_others_write(bench: Bench) {
     let reader = tokio::spawn({
         let (client, home, done) = (bench.client.clone(), bench.home.clone(), done.clone());
         async move {
-            let mut seen = 0;
+            let mut snapshots = 0;
             while !done.load(Ordering::Relaxed) {
                 let snapshot = match client.snapshot(&home).await {
                     Ok(snapshot) => snapshot.unwrap(),
-                    // A writer that never pauses may cause this.
+                    // A writer that never pauses may conflict with every attempt.
                     Err(Error::Conflict(_)) => continue,
                     Err(error) => panic!("{error}"),
                 };
                 assert_eq!(snapshot["x"], snapshot["y"]);
-                seen += 1;
+                snapshots += 1;
             }
-            seen
+            snapshots
         }
     });
     for number in 0..100 {

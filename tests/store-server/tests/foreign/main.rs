@@ -1,5 +1,5 @@
 //! Foreign clients on the in-memory server, and the traits of xenstore-rs on the client.
-#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod tools;
 mod xenstore_rs_client;

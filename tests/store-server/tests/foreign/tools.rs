@@ -1,6 +1,6 @@
 //! The `xenstore-*` tools of Debian's xenstore-utils on the server.
 //!
-//! They are looked for in PATH: `cargo xtask test` runs this in a root of Debian packages that has them.
+//! The test finds them in PATH: `cargo xtask test` runs it in a root of Debian packages that has them.
 
 use std::{
     env,
@@ -17,15 +17,15 @@ use xenplug_xenstore::{Path, Permission, Request};
 
 use super::Store;
 
-/// One of the tools, or `None` where there are none. Under `CI=true` that is a failure.
+/// Returns the command of a tool, or `None` if it is not installed, which is a failure with `CI=true`.
 fn tool(store: &Store, name: &str) -> Option<Command> {
     let path = env::var_os("PATH").unwrap_or_default();
     let Some(program) = env::split_paths(&path)
-        .map(|place| place.join(name))
-        .find(|it| it.exists())
+        .map(|directory| directory.join(name))
+        .find(|program| program.exists())
     else {
         assert_ne!(env::var("CI").as_deref(), Ok("true"), "{name} is missing");
-        // Not by `eprintln!`, which the test harness would keep to itself.
+        // The test harness would capture the output of `eprintln!`.
         let _ = writeln!(io::stderr(), "CANNOT RUN: {name} is not in PATH");
         return None;
     };
@@ -37,7 +37,7 @@ fn tool(store: &Store, name: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Runs a tool: what it prints, or what it complains about with `!` before.
+/// Runs a tool. Returns its output, or its error output after `!`.
 async fn run(store: &Store, name: &str, arguments: &[&str]) -> Option<String> {
     let output = tool(store, name)?.args(arguments).output().await.unwrap();
     Some(match output.status.success() {
@@ -113,7 +113,7 @@ async fn tool_watches_a_node() {
     client.rm(&"/watched".parse().unwrap()).await.unwrap();
     assert_eq!(next_line().await, "/watched");
     process.kill().await.unwrap();
-    // Its watch goes with it.
+    // The store removes the watch of the tool that ended.
     for _ in 0..100 {
         if store.server.stats().watches == 0 {
             return;

@@ -485,8 +485,12 @@ impl World {
                 let waits = read.state == self.kind.handler_state() && read.online && read.netdev;
                 let wanted = self.fsm.add_pending() || self.mode == Mode::DriverDomain;
                 assert!(!(waits && wanted), "a ready device is not connected: {self:?}");
-                let told = phase == Phase::Released { published: true } && found.status == HotplugStatus::Disconnected;
-                assert!(phase == Phase::Waiting || (told && self.mode == Mode::Dom0), "{self:?}");
+                let published =
+                    phase == Phase::Released { published: true } && found.status == HotplugStatus::Disconnected;
+                assert!(
+                    phase == Phase::Waiting || (published && self.mode == Mode::Dom0),
+                    "{self:?}"
+                );
             }
             (_, Some(_)) => panic!("resources are held for a device that is not connected: {self:?}"),
         }

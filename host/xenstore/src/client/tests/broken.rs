@@ -13,7 +13,7 @@ use crate::Reply;
 use crate::wire::{Kind, append_frame, first_frame};
 
 /// Peer that sends the messages of the test.
-struct Fake {
+struct TestStore {
     socket: TestSocket,
     listener: UnixListener,
 }
@@ -26,7 +26,7 @@ struct ReceivedRequest {
     payload: Vec<u8>,
 }
 
-impl Fake {
+impl TestStore {
     fn new() -> Self {
         let socket = TestSocket::new();
         let listener = UnixListener::bind(socket.socket()).unwrap();
@@ -77,8 +77,8 @@ impl Peer {
 
 #[tokio::test]
 async fn open_requests_fail_when_the_connection_is_lost() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let paths = [node("/a"), node("/b")];
     let asking = async { tokio::join!(client.read(&paths[0]), client.write(&paths[1], "x"), client.begin()) };
     let losing = async {
@@ -95,8 +95,8 @@ async fn open_requests_fail_when_the_connection_is_lost() {
 
 #[tokio::test]
 async fn failure_in_a_forgotten_transaction_is_retried() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("/a");
     for suspended in [true, false] {
         let retry = Backoff::default();
@@ -133,8 +133,8 @@ async fn failure_in_a_forgotten_transaction_is_retried() {
 
 #[tokio::test]
 async fn event_before_the_reply_to_its_watch_is_delivered() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("/a");
     let serving = async {
         let request = peer.request().await;
@@ -163,8 +163,8 @@ async fn event_before_the_reply_to_its_watch_is_delivered() {
 
 #[tokio::test]
 async fn replies_in_any_order_match_by_number() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let paths: Vec<_> = (0..10).map(|number| node(&format!("/{number}"))).collect();
     let serving = async {
         let mut request = Vec::new();
@@ -185,8 +185,8 @@ async fn replies_in_any_order_match_by_number() {
 
 #[tokio::test]
 async fn late_and_unexpected_replies_are_ignored() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("/a");
     let _ = tokio::time::timeout(Duration::from_millis(20), client.read(&path)).await;
     let late = peer.request().await;
@@ -207,8 +207,8 @@ async fn late_and_unexpected_replies_are_ignored() {
 
 #[tokio::test]
 async fn window_holds_at_most_sixteen_requests() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let requests = (0..40)
         .map(|number| Request::Read(node(&format!("/{number}"))))
         .collect();
@@ -233,8 +233,8 @@ async fn window_holds_at_most_sixteen_requests() {
 
 #[tokio::test]
 async fn payload_above_4096_bytes_ends_the_connection() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("/a");
     let serving = async {
         let request = peer.request().await;
@@ -249,7 +249,7 @@ async fn payload_above_4096_bytes_ends_the_connection() {
                 .map(u32::to_ne_bytes)
                 .concat();
             peer.0.write_all(&header).await.unwrap();
-            fake.accept().await
+            store.accept().await
         };
         let (read, again) = tokio::join!(client.read(&path), serving);
         assert!(matches!(read, Err(Error::Disconnected)));
@@ -260,14 +260,14 @@ async fn payload_above_4096_bytes_ends_the_connection() {
 
 #[tokio::test]
 async fn reply_of_the_wrong_type_ends_the_connection() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("/a");
     for kind in [Kind::Directory as u32, 99, u32::MAX] {
         let serving = async {
             let request = peer.request().await;
             peer.send(kind, request.number, b"x\0").await;
-            fake.accept().await
+            store.accept().await
         };
         let (read, again) = tokio::join!(client.read(&path), serving);
         assert!(matches!(read, Err(Error::Disconnected)), "{kind}");
@@ -278,8 +278,8 @@ async fn reply_of_the_wrong_type_ends_the_connection() {
 
 #[tokio::test]
 async fn malformed_payload_fails_only_its_request() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let requests = vec![
         Request::Permissions(node("/a")),
         Request::IsIntroduced(1),
@@ -314,8 +314,8 @@ async fn malformed_payload_fails_only_its_request() {
 
 #[tokio::test]
 async fn watch_that_cannot_be_set_again_ends() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("@releaseDomain");
     let serving = async {
         let request = peer.request().await;
@@ -324,7 +324,7 @@ async fn watch_that_cannot_be_set_again_ends() {
     let (watch, ()) = tokio::join!(client.watch(&path), serving);
     let mut watch = watch.unwrap();
     drop(peer);
-    let mut peer = fake.accept().await;
+    let mut peer = store.accept().await;
     let request = peer.request().await;
     assert_eq!(request.kind, Kind::Watch);
     peer.send(Kind::Error as u32, request.number, b"EACCES\0").await;
@@ -334,8 +334,8 @@ async fn watch_that_cannot_be_set_again_ends() {
 
 #[tokio::test]
 async fn endless_directory_is_an_error() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("/a");
     let serving = async {
         let request = peer.request().await;
@@ -351,8 +351,8 @@ async fn endless_directory_is_an_error() {
 
 #[tokio::test]
 async fn directory_that_changes_between_parts_is_listed_again() {
-    let fake = Fake::new();
-    let (client, mut peer) = fake.connect().await;
+    let store = TestStore::new();
+    let (client, mut peer) = store.connect().await;
     let path = node("/a");
     let serving = async {
         let request = peer.request().await;

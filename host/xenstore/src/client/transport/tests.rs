@@ -55,7 +55,7 @@ fn replies() -> (File, UnixStream) {
     (file(ours), theirs)
 }
 
-/// Client on a fake device that forwards to a server.
+/// Client on a simulated device that forwards to a server.
 fn through_device(server: PathBuf) -> Client {
     let (requests, taken) = UnixDatagram::pair().unwrap();
     let (replies, mut given) = replies();
