@@ -1,4 +1,4 @@
-//! The baseline reports each kind of leak, which is made on purpose here.
+//! The baseline reports each kind of leak, which these tests make on purpose.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -8,11 +8,11 @@ use xenplug_tests::{
     harness::{Baseline, TestHost, attached_below, detach_below},
 };
 
-/// Time that a difference may take to disappear.
+/// Time for a difference to disappear.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// Lines that a leak is reported in, and no others.
-fn sees(host: &TestHost, baseline: &Baseline, expected: &str) -> Result<()> {
+/// Checks that the baseline reports exactly the expected line.
+fn expect_report(host: &TestHost, baseline: &Baseline, expected: &str) -> Result<()> {
     let difference = baseline.difference_after(&host.scope(), MOMENT)?;
     ensure!(difference.contains(expected), "{expected:?} is not in:\n{difference}");
     ensure!(difference.lines().count() == 1, "more than {expected:?}:\n{difference}");
@@ -22,9 +22,9 @@ fn sees(host: &TestHost, baseline: &Baseline, expected: &str) -> Result<()> {
 /// Makes a leak by an `ip` command, checks that it is reported, and undoes it by another.
 fn leak_of_ip(host: &TestHost, baseline: &Baseline, make: &str, undo: &str, expected: &str) -> Result<()> {
     host.namespace().ip(make)?;
-    let seen = sees(host, baseline, expected);
+    let reported = expect_report(host, baseline, expected);
     host.namespace().ip(undo)?;
-    seen?;
+    reported?;
     baseline.assert_same(host)
 }
 
@@ -33,9 +33,9 @@ fn leak_of_loop(host: &TestHost, baseline: &Baseline) -> Result<()> {
     let losetup = Command::new("losetup").arg("--find").arg(&image).status()?;
     ensure!(losetup.success(), "losetup: {losetup}");
     let device = attached_below(host.directory())?[0].device.display().to_string();
-    let seen = sees(host, baseline, &format!("+ loop: {device} {}", image.display()));
+    let reported = expect_report(host, baseline, &format!("+ loop: {device} {}", image.display()));
     detach_below(host.directory())?;
-    seen
+    reported
 }
 
 fn leak_of_rule(host: &TestHost, baseline: &Baseline) -> Result<()> {
@@ -46,45 +46,45 @@ fn leak_of_rule(host: &TestHost, baseline: &Baseline) -> Result<()> {
         Ok(())
     };
     nft(&["add", "table", "inet", "leak"])?;
-    let seen = sees(host, baseline, "+ rule: table inet leak");
+    let reported = expect_report(host, baseline, "+ rule: table inet leak");
     nft(&["delete", "table", "inet", "leak"])?;
-    seen
+    reported
 }
 
 fn leak_of_process(host: &TestHost, baseline: &Baseline) -> Result<()> {
     let mut process = host.namespace().command("sleep").arg("100").spawn()?;
-    // It is `nsenter` at first.
+    // Before exec the process is `nsenter`.
     std::thread::sleep(MOMENT);
-    let seen = sees(host, baseline, &format!("+ process: {} sleep", process.id()));
+    let reported = expect_report(host, baseline, &format!("+ process: {} sleep", process.id()));
     process.kill()?;
     process.wait()?;
-    seen
+    reported
 }
 
 fn leak_of_node(host: &TestHost, baseline: &Baseline) -> Result<()> {
     let mut store = host.connect()?;
     store.write("/local/domain/0/backend/vbd/9/51712", "leak")?;
-    let seen = sees(host, baseline, "+ node: /local/domain/0/backend/vbd/9/51712 leak");
+    let reported = expect_report(host, baseline, "+ node: /local/domain/0/backend/vbd/9/51712 leak");
     store.remove("/local/domain/0/backend/vbd/9")?;
-    seen
+    reported
 }
 
 fn leak_of_watch(host: &TestHost, baseline: &Baseline) -> Result<()> {
     let mut store = host.connect()?;
     store.watch("/local/domain/9", "leak")?;
-    sees(host, baseline, "+ watch: /local/domain/9 x 1")
+    expect_report(host, baseline, "+ watch: /local/domain/9 x 1")
 }
 
 fn leak_of_record(host: &TestHost, baseline: &Baseline) -> Result<()> {
     let daemon = host.daemon().context("no daemon")?;
     let record = daemon.config().run_directory().join("journal/vbd-9-51712.record");
     fs::write(&record, "leak")?;
-    let seen = sees(host, baseline, "+ record: vbd-9-51712.record");
+    let reported = expect_report(host, baseline, "+ record: vbd-9-51712.record");
     fs::remove_file(record)?;
-    seen
+    reported
 }
 
-/// An attached disk takes a descriptor of the daemon.
+/// Checks that an attached disk is reported with the daemon's descriptor.
 fn leak_of_descriptor(host: &mut TestHost, baseline: &Baseline) -> Result<()> {
     let disk = host.attach_disk(3, 0)?;
     host.expect_connected(&disk)?;
@@ -154,7 +154,7 @@ fn baseline_reports_lost_items() -> Result<()> {
     host.expect_connected(&vif)?;
     let baseline = host.baseline()?;
     host.namespace().ip(&format!("link set {} nomaster", vif.link()))?;
-    sees(
+    expect_report(
         &host,
         &baseline,
         &format!(

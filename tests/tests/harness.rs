@@ -1,4 +1,4 @@
-//! The rig tests itself: its parts are real, and its players leave nothing behind.
+//! Tests of the harness: its parts are real, and its played kernel, toolstack and scripts leave nothing behind.
 
 use std::{
     io::{BufRead, BufReader},
@@ -118,10 +118,10 @@ fn namespace_has_its_own_links_and_is_gone_when_dropped() -> Result<()> {
     namespace.vif("vif3.0", "guest3.0")?;
     namespace.ip("link set vif3.0 master xenbr0")?;
     assert_eq!(namespace.ports("xenbr0")?, ["vif3.0"]);
-    let seen = namespace.command("ls").arg("/sys/class/net").output()?;
-    assert!(String::from_utf8(seen.stdout)?.contains("vif3.0"));
+    let links = namespace.command("ls").arg("/sys/class/net").output()?;
+    assert!(String::from_utf8(links.stdout)?.contains("vif3.0"));
     let outside = Command::new("ip").args(["link", "show", "vif3.0"]).output()?;
-    assert!(!outside.status.success(), "the link is in the machine's own namespace");
+    assert!(!outside.status.success(), "the link is in the host's own namespace");
     Ok(())
 }
 
@@ -233,9 +233,9 @@ impl Floor {
             .env("XENSTORED_PATH", host.xenstored().socket())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut said = String::new();
-        BufReader::new(floor.stdout.take().context("it has an output")?).read_line(&mut said)?;
-        assert_eq!(said, "ready\n");
+        let mut line = String::new();
+        BufReader::new(floor.stdout.take().context("it has an output")?).read_line(&mut line)?;
+        assert_eq!(line, "ready\n");
         Ok(Self(floor))
     }
 }

@@ -1,5 +1,4 @@
-//! The suite does not depend on what the machine has installed: programs, libraries and scripts of the machine are never
-//! run by it.
+//! Independence of the suite from the host: it never runs programs, libraries or scripts that the host has installed.
 
 use std::{
     env, fs,
@@ -11,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::harness::{DebianRoot, Device, Disk, TestHost, Vif, build_directory};
 
-/// Set for the process that the test starts of itself in a root that it enters once more.
+/// Environment variable of the process that the test starts in a root that it enters once more.
 const CHILD: &str = "XENPLUG_TEST_INDEPENDENCE";
 
 /// Programs that the original scripts and the harness run.
@@ -29,7 +28,7 @@ const PROGRAMS: &[&str] = &[
     "xenstore-write",
 ];
 
-/// Makes the machine's programs traps, for this mount namespace. `$1` is the folder of traps.
+/// Replaces the host's programs with traps in this mount namespace. `$1` is the directory of traps.
 const SET_TRAPS: &str = r#"
 for program in "$1"/*; do
     for folder in /usr/bin /usr/sbin; do
@@ -45,7 +44,7 @@ exec "$@"
 #[test]
 fn machine_programs_and_scripts_are_never_run() -> Result<()> {
     if env::var_os(CHILD).is_some() {
-        return plug_with_the_original_scripts();
+        return attach_with_the_original_scripts();
     }
     DebianRoot::find()?;
     let directory = tempfile::tempdir()?;
@@ -76,7 +75,7 @@ fn machine_programs_and_scripts_are_never_run() -> Result<()> {
             .stdin(Stdio::null());
         command
     };
-    // The traps work: the machine's own program leaves the mark.
+    // The traps work: the host's program makes the mark file.
     let sprung = trapped(Path::new("brctl")).output()?;
     ensure!(!sprung.status.success() && mark.exists(), "no trap: {sprung:?}");
     fs::remove_file(&mark)?;
@@ -104,8 +103,8 @@ fn machine_programs_and_scripts_are_never_run() -> Result<()> {
     Ok(())
 }
 
-/// A disk and a vif, by the original scripts on the real store.
-fn plug_with_the_original_scripts() -> Result<()> {
+/// Attaches a disk and a vif with the original scripts on the real store.
+fn attach_with_the_original_scripts() -> Result<()> {
     let mut host = TestHost::new()?;
     let image = host.image("a.img", 4)?;
     let (disk, vif) = (Device::disk(3, 0), Device::vif(3, 0));

@@ -38,19 +38,23 @@ fn late_toolstack_still_finds_the_device_at_state_6() -> Result<()> {
         format!("{}/hotplug-status", disk.backend()),
         format!("{}/state", disk.backend()),
     );
-    // The events' own times: they come one after the other, so that a late one does not make the time between longer.
-    let (mut told, mut removed) = (None, None);
+    // The times of the events themselves, so that a late delivery does not count.
+    let (mut reported, mut removed) = (None, None);
     while removed.is_none() {
         let event = watcher.event(TIMEOUT)?.context("the directory stays")?;
         if event.path == status && watcher.find(&status)?.as_deref() == Some("disconnected") {
-            told = Some(Instant::now());
-            assert_eq!(watcher.find(&state)?.as_deref(), Some("6"), "removed when it was told");
+            reported = Some(Instant::now());
+            assert_eq!(
+                watcher.find(&state)?.as_deref(),
+                Some("6"),
+                "removed when it was reported"
+            );
         }
-        if event.path == disk.backend() && told.is_some() {
+        if event.path == disk.backend() && reported.is_some() {
             removed = Some(Instant::now());
         }
     }
-    let stayed = told.zip(removed).map(|(told, removed)| removed - told);
+    let stayed = reported.zip(removed).map(|(reported, removed)| removed - reported);
     ensure!(
         stayed.is_some_and(|stayed| stayed >= Duration::from_millis(50)),
         "it stayed for {stayed:?}"

@@ -1,4 +1,4 @@
-//! Load: many devices at once and in a row. Nothing grows, nothing is left, and others are served meanwhile.
+//! Load: many devices at once and in a row. Nothing grows, nothing is left, and other guests are served meanwhile.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -13,8 +13,8 @@ use xenplug_tests::{
     store::Store,
 };
 
-/// Growth of the daemon's memory that allocator and threads' stacks explain.
-const SWAY: u64 = 4 << 10;
+/// Growth of the daemon's memory that the allocator and the stacks of threads explain, in KiB.
+const MEMORY_TOLERANCE: u64 = 4 << 10;
 
 /// Returns the daemon's private memory in KiB.
 fn memory(host: &TestHost) -> Result<u64> {
@@ -28,7 +28,7 @@ fn short_or_long(short: u32, long: u32) -> u32 {
     }
 }
 
-/// Attaches and detaches disks and vifs in batches, as each stays a while after it is down.
+/// Attaches and detaches disks and vifs in batches, because each device stays a while after its end.
 fn batch(host: &mut TestHost, size: u32) -> Result<()> {
     let mut devices = Vec::new();
     for index in 0..size / 2 {
@@ -59,7 +59,10 @@ fn endless_attach_and_detach_leaks_nothing() -> Result<()> {
     let after = memory(&host)?;
     let grown = after.saturating_sub(before);
     cases.case(&format!("{all} devices"), {
-        ensure!(grown < SWAY, "{before} KiB before and {after} after {all} devices");
+        ensure!(
+            grown < MEMORY_TOLERANCE,
+            "{before} KiB before and {after} after {all} devices"
+        );
         Ok(())
     });
     tell(&format!("{all} devices: {before} KiB before, {after} after"));
@@ -116,7 +119,7 @@ fn endless_reconnects_keep_the_disk_and_take_no_memory() -> Result<()> {
         "{loops:?} before, {now:?} after"
     );
     ensure!(
-        after < before + SWAY,
+        after < before + MEMORY_TOLERANCE,
         "{before} KiB before and {after} after {rounds} changes"
     );
     tell(&format!("{rounds} changes: {before} KiB before, {after} after"));
@@ -165,7 +168,7 @@ fn flood(mut store: Store, nodes: &[String], stop: &AtomicBool, writes: &AtomicU
 fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
     let wanted = u64::from(short_or_long(20_000, 1_000_000));
     let mut host = TestHost::with_daemon()?;
-    // It would look at each write as well, and be what others wait for.
+    // The played kernel would read after each write as well, and slow down the test.
     host.stop_kernel();
     let baseline = host.baseline()?;
     let image = host.image("flooded.img", 1)?;
@@ -205,7 +208,7 @@ fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
     ));
     ensure!(writes >= wanted, "only {writes} writes");
     ensure!(
-        most < before + 2 * SWAY,
+        most < before + 2 * MEMORY_TOLERANCE,
         "{before} KiB before and {most} with {writes} writes"
     );
     if length() == Length::Long {

@@ -1,5 +1,5 @@
-//! Every command of the README, run: those that install and start Xenplug on a driver domain of their own, whose `/usr`,
-//! `/etc`, `/var` and `/run` are copies that go with it.
+//! Runs every command of the README. Those that install and start Xenplug run in a driver domain of their own, whose
+//! `/usr`, `/etc`, `/var` and `/run` are temporary copies.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use xenplug_tests::{
     readme::{Command, commands},
 };
 
-/// Time that the daemon may take for a request.
+/// Time for the daemon to handle a request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Writes below these directories stay in memory. `/run` is the namespace's own already.
@@ -35,13 +35,13 @@ fn readme_commands_run() -> Result<()> {
     let readme = fs::read_to_string(root().join("README.md"))?;
     let mut domain = DriverDomain::new()?;
     let mut commands = commands(&readme)?;
-    // The daemon of this test serves a driver domain, so that dom0's configuration comes when it no longer matters, and
-    // the ways back come last.
+    // The daemon of this test serves a driver domain, so that the commands for dom0 come after those that use it, and
+    // the removal comes last.
     let in_dom0 = |command: &Command<'_>| command.section == "In dom0" || command.line.starts_with("xenplug scripts");
     commands.sort_by_key(|command| (command.section.starts_with("Back to"), in_dom0(command)));
     for Command { line, .. } in commands {
         domain
-            .obey(line)
+            .run_command(line)
             .with_context(|| format!("`{line}`\n{}", domain.log()))?;
     }
     ensure!(
@@ -54,15 +54,15 @@ fn readme_commands_run() -> Result<()> {
 #[test]
 fn unknown_readme_command_is_found() -> Result<()> {
     let mut domain = DriverDomain::new()?;
-    ensure!(domain.obey("rm -r x").is_err() && domain.obey("xenplugd --no-such").is_err());
+    ensure!(domain.run_command("rm -r x").is_err() && domain.run_command("xenplugd --no-such").is_err());
     Ok(())
 }
 
-/// A unit of systemd's, as its lines.
+/// Lines of a systemd unit.
 struct Unit(String);
 
 impl Unit {
-    /// The values of a key.
+    /// Returns the values of a key.
     fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.0
             .lines()
@@ -74,18 +74,18 @@ impl Unit {
     }
 }
 
-/// A host on which Xenplug is not installed.
+/// A driver domain in which Xenplug is not installed at first.
 struct DriverDomain {
-    // Ends before the host does.
+    // The first field, so that the daemon ends before the host.
     daemon: Option<Running>,
     host: TestHost,
     clone: PathBuf,
     devices: Vec<Device>,
-    /// Set when the daemon has served the devices and was stopped.
+    /// Set after the daemon has served the devices and was stopped.
     was_served: bool,
 }
 
-/// The daemon as its unit starts it.
+/// Daemon, started as its unit does.
 struct Running(Child);
 
 impl Drop for Running {
@@ -98,7 +98,7 @@ impl Drop for Running {
 impl DriverDomain {
     fn new() -> Result<Self> {
         let host = TestHost::apart()?;
-        // A clone as `cargo xtask build` leaves it, wherever cargo really built.
+        // A clone as `cargo xtask build` leaves it, wherever the build directory is.
         let clone = host.directory().join("clone");
         fs::create_dir(&clone)?;
         symlink(root().join("examples"), clone.join("examples"))?;
@@ -120,13 +120,13 @@ impl DriverDomain {
         Ok(domain)
     }
 
-    /// A directory of this test's own where the example says that disks are.
+    /// Returns a directory of this test, mounted where the example configuration has its images.
     fn images(&self) -> PathBuf {
         let own = self.host.directory().file_name().unwrap_or_default();
         Path::new("/var/lib/xen/images").join(own)
     }
 
-    /// A program in the domain, in the clone.
+    /// Returns a command in the domain, with the clone as its directory.
     fn command(&self, program: &str) -> process::Command {
         let mut command = self.host.namespace().command(program);
         self.host.xenstored().equip(&mut command);
@@ -134,9 +134,9 @@ impl DriverDomain {
         command
     }
 
-    /// Runs a line of shell in the domain, and gives what it said.
+    /// Runs a line of shell in the domain, and returns its output.
     fn sh(&self, line: &str) -> Result<String> {
-        said(self.command("sh").args(["-ec", line]).output()?)
+        output_of(self.command("sh").args(["-ec", line]).output()?)
     }
 
     fn log(&self) -> String {
@@ -147,8 +147,8 @@ impl DriverDomain {
         Ok(Unit(self.sh("cat /etc/systemd/system/xenplugd.service")?))
     }
 
-    /// Does what a command of the README says.
-    fn obey(&mut self, line: &str) -> Result<()> {
+    /// Runs a command of the README.
+    fn run_command(&mut self, line: &str) -> Result<()> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match *words {
             ["cargo", "xtask", task] => xtask(task),
@@ -169,9 +169,9 @@ impl DriverDomain {
                 Ok(())
             }
             ["systemctl", "reload", "xenplugd.service"] => self.reload(),
-            ["xenplug", "status"] => self.tells(line, &["phy", "vif-bridge", "/var/lib/xen/images/", "connected"]),
+            ["xenplug", "status"] => self.prints(line, &["phy", "vif-bridge", "/var/lib/xen/images/", "connected"]),
             ["xenplug", "status", "--json"] => {
-                self.tells(line, &["\"plugin\": \"phy\"", "\"mode\": \"driver-domain\""])
+                self.prints(line, &["\"plugin\": \"phy\"", "\"mode\": \"driver-domain\""])
             }
             ["xenplug", "prepare", domain] => {
                 let mut store = self.host.connect()?;
@@ -184,7 +184,7 @@ impl DriverDomain {
                 let (_, image) = device.split_once("target=").context("no target")?;
                 self.sh(&format!("truncate -s 4M {image}"))?;
                 self.sh(line)?;
-                self.tells("xenplug status", &[image])
+                self.prints("xenplug status", &[image])
             }
             ["xenplug", "detach", .., device] => {
                 let before = self.sh("xenplug status")?;
@@ -197,11 +197,11 @@ impl DriverDomain {
                 Ok(())
             }
             ["xenplug", "scripts", "install"] => {
-                // Debian's package of Xen's tools has left them in the root that the test runs in.
+                // The test's root has the scripts of Debian's package of Xen's tools.
                 self.sh("test -e /etc/xen/scripts/block")?;
                 self.sh(line)?;
                 self.sh("test -e /etc/xen/scripts/block.xenplug-original")?;
-                self.tells("cat /etc/xen/scripts/block", &["#!/usr/lib/xenplug/xenplug-script"])
+                self.prints("cat /etc/xen/scripts/block", &["#!/usr/lib/xenplug/xenplug-script"])
             }
             ["xenplug", "scripts", "uninstall"] => {
                 self.sh(line)?;
@@ -214,29 +214,29 @@ impl DriverDomain {
                 Ok(())
             }
             ["xenstore-write", node, "\"\""] => self.retry(node),
-            ["xenplug", "scripts", "status"] => self.tells(line, &["block", "vif-bridge"]),
-            ["curl", ..] => self.tells(line, &["xenplug_devices{", "xenplug_connects_total", "# EOF"]),
+            ["xenplug", "scripts", "status"] => self.prints(line, &["block", "vif-bridge"]),
+            ["curl", ..] => self.prints(line, &["xenplug_devices{", "xenplug_connects_total", "# EOF"]),
             _ => bail!("this test does not know the command"),
         }
     }
 
-    fn tells(&self, line: &str, words: &[&str]) -> Result<()> {
-        let said = self.sh(line)?;
-        match words.iter().find(|word| !said.contains(**word)) {
-            Some(word) => bail!("{word:?} is not in: {said}"),
+    fn prints(&self, line: &str, words: &[&str]) -> Result<()> {
+        let output = self.sh(line)?;
+        match words.iter().find(|word| !output.contains(**word)) {
+            Some(word) => bail!("{word:?} is not in: {output}"),
             None => Ok(()),
         }
     }
 
-    /// Acts as systemd: checks the unit, starts its program with its settings, and waits until it serves. Then
-    /// a disk and a vif are plugged.
+    /// Acts as systemd: checks the unit, starts its program with its settings, and waits until it serves. Then attaches
+    /// a disk and a vif.
     fn enable(&mut self) -> Result<()> {
         let unit = self.unit()?;
         assert_eq!(
             (unit.one("Type")?, unit.one("WantedBy")?),
             ("notify", "multi-user.target")
         );
-        // The journal of what is held has to outlive the daemon.
+        // The journal has to outlive the daemon.
         assert_eq!(
             (unit.one("RuntimeDirectoryPreserve")?, unit.one("KillMode")?),
             ("yes", "process")
@@ -326,7 +326,7 @@ impl DriverDomain {
         self.host.expect_connected(&disk)
     }
 
-    /// Unplugs all devices, and stops the daemon as systemd would, if it runs.
+    /// Detaches all devices, and stops the daemon as systemd does, if it runs.
     fn disable(&mut self) -> Result<()> {
         let Some(mut daemon) = self.daemon.take() else {
             return Ok(());
@@ -350,15 +350,15 @@ impl DriverDomain {
 impl Drop for DriverDomain {
     fn drop(&mut self) {
         self.daemon = None;
-        // The host knows only of its own directory.
+        // The host cleans up only its own directory.
         let _ = detach_below(&self.images());
     }
 }
 
-/// A task of xtask's is there. `.ci/run` really runs those that a change has to pass.
+/// Checks that a task of xtask exists. `.ci/run` runs those that a change has to pass.
 fn xtask(task: &str) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let help = said(
+    let help = output_of(
         process::Command::new(cargo)
             .args(["xtask", task, "--help"])
             .current_dir(root())
@@ -374,13 +374,13 @@ fn xtask(task: &str) -> Result<()> {
 }
 
 /// Returns a command's standard output, or an error with all its output if it failed.
-fn said(output: Output) -> Result<String> {
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+fn output_of(output: Output) -> Result<String> {
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
-        "{}: {said}{}",
+        "{}: {stdout}{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(said)
+    Ok(stdout)
 }

@@ -1,4 +1,4 @@
-//! Plugins on a simulated host, without a daemon: every effect is journaled before it is made, and undone from the
+//! Plugins on a simulated host, without a daemon. Every effect is journaled before it is made, and undone from the
 //! journal.
 
 use std::{collections::BTreeMap, env, fs, process::Command, sync::Arc};
@@ -33,7 +33,7 @@ struct Fixture {
     runtime: Runtime,
 }
 
-/// Helpers that may be turned on and off, but for `stuck`, which may not be turned off.
+/// Returns the helpers that can be turned on and off, and `stuck`, which cannot be turned off.
 fn switches() -> Vec<HelperRule> {
     [("switch", "on"), ("switch", "off"), ("stuck", "on")]
         .map(|(name, state)| HelperRule {
@@ -130,7 +130,7 @@ impl Fixture {
         })
     }
 
-    /// Reads the only record on disk: the words of its lines in order, with the kind of each effect.
+    /// Reads the only record on disk: the entries of its lines in order, with the kind of each effect.
     fn record(&self) -> Result<Vec<String>> {
         let path = self.directory.path().join("journal/vbd-3-51712.record");
         fs::read_to_string(path)?
@@ -171,7 +171,7 @@ fn effects_are_journaled_first_and_released_in_reverse() -> Result<()> {
         ["intent claim", "completed claim", "intent loop", "completed loop"]
     );
 
-    // The next daemon would find this.
+    // The next daemon would find these resources.
     let held = fixture.journal.replay::<Header, Resource>()?.records.remove(0).held;
     ensure!(held[1].completed, "{held:?}");
     assert_eq!(held[1].effect.describe(), format!("/dev/loop0 on {IMAGE}"));
@@ -219,7 +219,7 @@ fn kernel_error_fails_the_device_and_leaves_nothing() -> Result<()> {
         assert_eq!(fixture.host.snapshot(), before, "{operation:?}");
         resources.end()?;
     }
-    // Nor is the claim left: another guest can have the disk.
+    // The claim is released too: another guest can have the disk.
     let (mut other, answer) = fixture.connect(fixture.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
     answer?;
     fixture.release(&mut other);
@@ -265,7 +265,7 @@ fn effects_of_a_failed_handler_are_undone_without_it() -> Result<()> {
     Ok(())
 }
 
-/// A program that ends at once.
+/// Returns a program that ends at once with this exit code.
 fn exits(code: u32) -> Program {
     Program::Ends(Output {
         code,
@@ -371,7 +371,7 @@ fn failed_undo_is_retried() -> Result<()> {
             "{failures:?}"
         );
     }
-    // The code that the guest names for "it is off".
+    // The exit code that the guest declares for "it is off".
     fixture.host.add_program("/srv/switch", exits(3));
     assert_eq!(fixture.release(&mut resources), [""; 0]);
     assert_eq!(fixture.host.runs().len(), 4);
@@ -399,7 +399,7 @@ fn ungranted_path_is_denied_and_cancelled_event_does_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Says that this process is the one whose files cannot grow.
+/// Environment variable of the process whose files cannot grow.
 const CHILD: &str = "XENPLUG_TEST_FILES_CANNOT_GROW";
 
 #[test]
@@ -407,7 +407,7 @@ fn effects_without_a_journal_are_refused() -> Result<()> {
     if env::var_os(CHILD).is_some() {
         return with_a_full_journal();
     }
-    // In blocks of 512 bytes; with SIGXFSZ ignored a write beyond fails as on a full file system.
+    // The limit is in blocks of 512 bytes. With SIGXFSZ ignored, a write beyond it fails as on a full file system.
     let child = Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
         .arg(env::current_exe()?)
@@ -437,7 +437,7 @@ fn with_a_full_journal() -> Result<()> {
     ensure!(resources.is_empty(), "{:?}", resources.describe());
     assert_eq!(fixture.release(&mut resources), [""; 0]);
     resources.end()?;
-    // Nor is the claim taken in memory alone: with room, the disk is free.
+    // The claim is not left in memory either: with space, another guest can have the disk.
     let (_, answer) = fixture.connect(fixture.begin("vbd/4/51712")?, IMAGE, &Cancel::default())?;
     answer.map(drop).context("the disk is free")
 }

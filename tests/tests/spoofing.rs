@@ -1,4 +1,4 @@
-//! A guest sends from the addresses that it was given, and from no other: shown with packets, IPv4 and IPv6.
+//! Packets of a guest, IPv4 and IPv6: only those from its own addresses pass.
 
 use anyhow::{Result, ensure};
 use xenplug_tests::harness::{Device, Guest, Nodes, TestHost, Vif};

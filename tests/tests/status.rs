@@ -61,11 +61,11 @@ fn watch_restores_the_terminal() -> Result<()> {
     let vif = host.attach_vif(3, 0)?;
     terminal.expect("the vif", TIMEOUT, shows(&["vif/3/0", "vif-bridge", "connected"]))?;
     host.detach(&disk)?;
-    let told = |text: &str| row(text, &["vbd/3/51712", "-> -"]) && !row(text, &["vbd/3/51712  phy"]);
-    terminal.expect("that the disk has gone", TIMEOUT, told)?;
+    let is_gone = |text: &str| row(text, &["vbd/3/51712", "-> -"]) && !row(text, &["vbd/3/51712  phy"]);
+    terminal.expect("that the disk has gone", TIMEOUT, is_gone)?;
     // The output stays while nothing else happens.
     thread::sleep(Duration::from_millis(300));
-    ensure!(told(&terminal.text()), "{}", terminal.text());
+    ensure!(is_gone(&terminal.text()), "{}", terminal.text());
     ensure!(!terminal.is_restored()?, "it is no screen of its own");
 
     terminal.types("\x03")?;
@@ -84,11 +84,11 @@ fn watch_into_a_pipe_writes_one_line_per_event() -> Result<()> {
     let mut watch = host.xenplug(&["watch", "--every", "20ms"])?;
     let mut watching = watch.stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(watching.stdout.take().context("no output")?).lines();
-    let first = lines.next().context("nothing is told")??;
+    let first = lines.next().context("no line is printed")??;
     ensure!(first.contains("Z vbd/3/51712 - -> connected  phy  "), "{first}");
     host.detach(&disk)?;
     let last = lines.find(|line| line.as_ref().is_ok_and(|line| line.ends_with("-> -  phy")));
-    last.context("it is not told that it went")??;
+    last.context("the end of the device is not printed")??;
     watching.kill()?;
     watching.wait()?;
     Ok(())

@@ -17,7 +17,7 @@ use xenplug_tests::harness::{DebianRoot, Xenstored};
 use xenplug_xenstore::Endpoint;
 use xenstore_rs::{AsyncWatch, AsyncXs, tokio::XsTokio};
 
-/// Set for the process that [`foreign_client_works_on_both_stores`] starts of itself.
+/// Environment variable of the process that [`foreign_client_works_on_both_stores`] starts.
 const CHILD: &str = "XENPLUG_TEST_FOREIGN_CLIENT";
 
 /// Cases that do not hold on the xenstored of one release of Debian: version and case. The xenstored 4.20 of Debian 13
@@ -50,13 +50,13 @@ fn store_suite_passes_on_the_real_xenstored() -> Result<()> {
 
 #[test]
 fn debian_tools_work_on_the_embedded_store() -> Result<()> {
-    let rig = DebianRoot::find()?;
+    let root = DebianRoot::find()?;
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("socket");
     let runtime = Runtime::new()?;
     let _server = runtime.block_on(async { Server::bind(&socket, Options::default()) })?;
     let tool = |name: &str| {
-        let mut tool = rig.command(&format!("usr/bin/{name}"));
+        let mut tool = root.command(&format!("usr/bin/{name}"));
         tool.env("XENSTORED_PATH", &socket);
         tool
     };
@@ -71,10 +71,10 @@ fn debian_tools_work_on_the_embedded_store() -> Result<()> {
     };
 
     let mut watch = tool("xenstore-watch").arg("/test").stdout(Stdio::piped()).spawn()?;
-    let mut seen = BufReader::new(watch.stdout.take().context("it has an output")?).lines();
-    assert_eq!(seen.next().context("no first event")??, "/test");
+    let mut events = BufReader::new(watch.stdout.take().context("it has an output")?).lines();
+    assert_eq!(events.next().context("no first event")??, "/test");
     run("xenstore-write", &["/test/a/b", "value", "/test/c", "other"])?;
-    assert_eq!(seen.next().context("no event")??, "/test/a/b");
+    assert_eq!(events.next().context("no event")??, "/test/a/b");
     watch.kill()?;
     watch.wait()?;
 
@@ -106,7 +106,8 @@ fn foreign_client_works_on_both_stores() -> Result<()> {
     in_a_child(&socket)
 }
 
-/// The foreign client takes the socket from the environment, which a process must not change once it has threads.
+/// Runs the test in a child process: the foreign client takes the socket from the environment, which a process with
+/// threads must not change.
 fn in_a_child(socket: &Path) -> Result<()> {
     let child = Command::new(env::current_exe()?)
         .args(["--exact", "foreign_client_works_on_both_stores"])
@@ -122,7 +123,7 @@ fn in_a_child(socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// xenstore-rs's own client and watches.
+/// Uses the client and the watches of xenstore-rs.
 async fn foreign_client() -> Result<()> {
     let store = XsTokio::new().await?;
     let mut changes = AsyncWatch::watch(&store, "/tool/foreign").await?;

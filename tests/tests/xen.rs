@@ -1,4 +1,4 @@
-//! Our side of the scenarios on real Xen; `cargo xtask xen` runs theirs beside it and shows both.
+//! The scenarios of real Xen on the test hosts. `cargo xtask xen` runs them on Xen beside it, and shows both.
 
 use std::env;
 
@@ -17,12 +17,12 @@ fn real_xen_passes_every_scenario() -> Result<()> {
     }
     let scenarios = xen::usual_scenarios()?;
     say("    real Xen boots under emulation; this takes some minutes");
-    // `cargo xtask xen` measures with more.
+    // `cargo xtask xen` measures more rounds.
     let rounds = Some(3);
     let report = xen::run(&scenarios, &BackendIn::ALL, &[Side::Ours], rounds, &|ran| {
         say(&format!("    {ran}"))
     })?;
-    // Every scenario runs in one place at least.
+    // Every scenario runs on one host at least.
     ensure!(!scenarios.is_empty() && report.len() >= scenarios.len(), "not all ran");
     ensure!(
         xen::ours_passed(&report),

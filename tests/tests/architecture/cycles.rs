@@ -1,8 +1,8 @@
 //! Import cycles between the modules of a crate, from the paths in its sources.
 //!
-//! A module imports another if one of its paths leads there: a `use`, or an inline path from `crate`, `super`, `self` or a
-//! child. A path through a re-export leads to the module that defines the item. The declaration and the re-export of a child
-//! are not imports, and code for unit tests does not count.
+//! A module imports another if one of its paths leads there: a `use`, or an inline path from `crate`, `super`, `self`
+//! or a child. A path through a re-export leads to the module that defines the item. The declaration and the re-export
+//! of a child are not imports, and code for unit tests does not count.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,21 +13,21 @@ use crate::{
     source::{Source, sources},
 };
 
-/// The path of a module within its crate: `a::b`; empty for the root.
+/// Path of a module within its crate: `a::b`; empty for the root.
 type ModulePath = Vec<String>;
 
-/// The modules of one crate.
+/// Modules of one crate.
 #[derive(Default)]
 struct Modules {
     by_path: BTreeMap<ModulePath, Module>,
 }
 
-/// The paths of one module.
+/// Source of one module, as words, with its paths and re-exports.
 #[derive(Debug, Default)]
 struct Module {
     words: Vec<String>,
     imports: Vec<Vec<String>>,
-    /// The names that the module re-exports, with the path of each; `*` for all names of a module.
+    /// Names that the module re-exports, each with its path; `*` for all names of a module.
     exports: Vec<(String, Vec<String>)>,
 }
 
@@ -123,7 +123,7 @@ impl Modules {
             return through.to_owned();
         };
         let mut queue = VecDeque::from([vec![start]]);
-        let mut seen = BTreeSet::new();
+        let mut visited = BTreeSet::new();
         while let Some(chain) = queue.pop_front() {
             for next in &imports[chain[chain.len() - 1]] {
                 let mut longer = chain.clone();
@@ -132,7 +132,7 @@ impl Modules {
                     let names: Vec<String> = longer.into_iter().map(name).collect();
                     return names.join(" -> ");
                 }
-                if seen.insert(*next) {
+                if visited.insert(*next) {
                     queue.push_back(longer);
                 }
             }
@@ -199,7 +199,7 @@ impl Module {
     }
 }
 
-/// Collects the leaves of a `use` tree, each as its name and its path. `at` moves behind the tree.
+/// Collects the leaves of a `use` tree, each as its name and its path. `at` moves past the tree.
 fn use_tree(words: &[String], at: &mut usize, prefix: &mut Vec<String>, leaves: &mut Vec<(String, Vec<String>)>) {
     let depth = prefix.len();
     loop {
@@ -272,13 +272,13 @@ fn name(module: &ModulePath) -> String {
 }
 
 fn reaches(imports: &BTreeMap<&ModulePath, BTreeSet<&ModulePath>>, from: &ModulePath, to: &ModulePath) -> bool {
-    let mut seen = BTreeSet::new();
+    let mut visited = BTreeSet::new();
     let mut open: Vec<&ModulePath> = imports[from].iter().copied().collect();
     while let Some(module) = open.pop() {
         if module == to {
             return true;
         }
-        if seen.insert(module) {
+        if visited.insert(module) {
             open.extend(imports[module].iter().copied());
         }
     }
@@ -348,7 +348,7 @@ fn declared_and_reexported_child_and_test_code_are_no_imports() {
         ),
         ("a/b.rs", "use super::A; use crate::e; pub struct B;"),
         ("a/c.rs", "pub struct C; #[cfg(test)] mod tests { use crate::e::E; }"),
-        // It gets C through its re-export, which leads past its parent.
+        // The re-export leads to the module of C, and not to the parent that re-exports it.
         ("e.rs", "use crate::a::C; #[cfg(test)] use crate::a::B;"),
     ]);
     assert_eq!(acyclic.cycles(), Vec::<Vec<String>>::new());

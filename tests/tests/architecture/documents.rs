@@ -10,10 +10,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{quoted, read, root, source::find};
 
-/// The most words of ARCHITECTURE.md, as `wc -w` counts them.
+/// Maximum number of words of ARCHITECTURE.md, as `wc -w` counts them.
 const MOST_WORDS: usize = 1500;
 
-/// Folders at the top of the repository: a quoted word that begins with one of them is a path.
+/// Directories at the top of the repository. A quoted word that begins with one of them is a path.
 const FOLDERS: [&str; 9] = [
     "host", "plugins", "tests", "xtask", "wit", "docs", "examples", "fuzz", ".ci",
 ];
@@ -29,7 +29,7 @@ fn architecture_md_has_at_most_1500_words() -> Result<()> {
 fn quoted_paths_in_documents_exist() -> Result<()> {
     let mut count = 0;
     for document in documents()? {
-        // They tell of what was, too.
+        // These documents also name files that are gone.
         if document == "CHANGELOG.md" || document.starts_with("docs/decisions/") {
             continue;
         }
@@ -91,7 +91,7 @@ fn invariants_md_names_existing_tests() -> Result<()> {
 fn reliability_md_names_existing_tests() -> Result<()> {
     let text = read("docs/reliability.md")?;
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| T")).collect();
-    ensure!(rows.len() == 28, "docs/reliability.md has {} trials", rows.len());
+    ensure!(rows.len() == 28, "docs/reliability.md has {} rows", rows.len());
     let mut named = BTreeSet::new();
     for row in rows {
         let tests = *cells(row).last().context("no columns")?;
@@ -138,7 +138,7 @@ fn documents() -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Returns a document without its code blocks, whose fences would upset the quotes.
+/// Returns a document without its code blocks, whose fences would be taken for quotes.
 fn prose(text: &str) -> String {
     let mut lines = Vec::new();
     let mut is_code = false;
@@ -172,7 +172,7 @@ fn alternatives(word: &str) -> Vec<String> {
     inner.split(',').map(|part| format!("{head}{part}{tail}")).collect()
 }
 
-/// Tells whether a path exists; a pattern only has to be in a folder that does.
+/// Tells whether a path exists. A pattern only has to be in a directory that exists.
 fn exists(path: &str) -> bool {
     let path = Path::new(path);
     let is_pattern = path.to_string_lossy().contains('*');
@@ -202,10 +202,10 @@ fn headings(text: &str) -> BTreeSet<String> {
         .filter(|line| line.starts_with('#'))
         .map(|line| {
             let title = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = title
+            let allowed = title
                 .chars()
                 .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
-            kept.collect::<String>().replace(' ', "-")
+            allowed.collect::<String>().replace(' ', "-")
         })
         .collect()
 }
@@ -226,7 +226,7 @@ fn normalized(path: &Path) -> PathBuf {
     clean
 }
 
-/// Fails with the first of these that is not a test's name.
+/// Fails with the first of these names that is not a test's.
 fn are_tests(named: &BTreeSet<&str>) -> Result<()> {
     let mut files = Vec::new();
     for folder in ["host", "plugins", "tests"] {

@@ -1,4 +1,4 @@
-//! The interface, as a vendor reads it.
+//! The WIT package: every item has documentation, for vendors of plugins.
 
 use anyhow::{Result, ensure};
 use wit_parser::{Docs, Resolve, Stability, Type, TypeDefKind, TypeOwner, WorldItem};
@@ -50,7 +50,7 @@ fn wit_items_are_documented_and_gated() -> Result<()> {
             gated(&ty.stability, of.clone());
             let used = |id| resolve.types[id].owner != TypeOwner::Interface(interface_of(ty.owner));
             match &ty.kind {
-                // A `use` needs no words of its own.
+                // A `use` needs no documentation of its own.
                 TypeDefKind::Type(Type::Id(id)) if used(*id) => continue,
                 TypeDefKind::Record(it) => it
                     .fields

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use source::{Source, assert_only, find, sources};
 
-/// The workspace's folder.
+/// Returns the workspace's directory.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
@@ -26,7 +26,7 @@ pub(crate) fn read(path: &str) -> Result<String> {
     fs::read_to_string(root().join(path)).with_context(|| path.to_owned())
 }
 
-/// Reads cargo's metadata of the workspace's crates, by folder.
+/// Reads cargo's metadata of the workspace's crates, by directory.
 fn crates() -> Result<BTreeMap<String, Value>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let done = Command::new(cargo)
@@ -49,13 +49,13 @@ fn crates() -> Result<BTreeMap<String, Value>> {
     by_folder.collect()
 }
 
-/// The names of what a crate depends on.
+/// Returns the names of a crate's dependencies.
 fn dependencies(package: &Value) -> BTreeSet<&str> {
     let all = package["dependencies"].as_array().into_iter().flatten();
     all.filter_map(|dependency| dependency["name"].as_str()).collect()
 }
 
-/// The words in backticks.
+/// Returns the texts in backticks.
 pub(crate) fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -180,7 +180,7 @@ fn unsafe_code_is_in_the_system_crate_and_one_other_line() -> Result<()> {
         .into_iter()
         .filter(|source| !source.is_in("tests/xenstored-preload"))
         .collect();
-    // wit-bindgen's output, ptrace, a terminal, and the floor's own ioctls: it shares no code with its rivals.
+    // wit-bindgen's output, ptrace, a terminal, and the ioctls of xenplug-floor, which shares no code with the daemon.
     let expected = [
         "plugins/sdk/src/bindings.rs",
         "plugins/sdk/src/export.rs",
@@ -198,12 +198,12 @@ fn only_the_store_crate_knows_the_wire_format_and_path() -> Result<()> {
         if source.is_test() || source.is_in("host/xenstore") {
             continue;
         }
-        let place = |word: &&String| word.contains("/dev/xen/xenbus") || word.contains("xenstored/socket");
+        let is_store_path = |word: &&String| word.contains("/dev/xen/xenbus") || word.contains("xenstored/socket");
         let bytes =
             |word: &&String| word.ends_with("e_bytes") && (word.starts_with("to_") || word.starts_with("from_"));
-        let found = source.words.iter().find(place);
+        let found = source.words.iter().find(is_store_path);
         ensure!(found.is_none(), "{} says {found:?}", source.path);
-        // Numbers in messages; netlink's are the system's.
+        // Byte order of numbers in messages of the store. Those of netlink are in host/system.
         let found = source.words.iter().find(bytes);
         ensure!(
             source.is_in("host/system") || found.is_none(),
@@ -227,16 +227,16 @@ fn only_the_store_crate_knows_the_wire_format_and_path() -> Result<()> {
 #[test]
 fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
     let publish = "host/daemon/src/device/publish.rs";
-    // They remove what is empty above a device, and what a QEMU wrote about itself.
+    // They remove empty directories above a device, and the nodes that a QEMU wrote about itself.
     let prune = "host/daemon/src/device/prune.rs";
     let device_model = "host/daemon/src/device/device_model.rs";
     let shim = "host/script/src/directory.rs";
-    // They make what toolstacks ask for, and take it down; the one decides, in the transaction in which the other writes.
+    // They create and remove the backends of requests. One decides, in the transaction in which the other writes.
     let [act, task] = [
         "host/daemon/src/device_requests/act.rs",
         "host/daemon/src/device_requests/task.rs",
     ];
-    // They write requests to driver domains, in dom0.
+    // They write requests for driver domains, in dom0.
     let [call, store] = ["host/toolstack/src/call.rs", "host/toolstack/src/store.rs"];
     let host: Vec<Source> = sources(&["host"])?
         .into_iter()
@@ -255,9 +255,9 @@ fn store_writes_are_in_daemon_shim_and_toolstack_only() -> Result<()> {
                 || ["client", "transaction", "store"].into_iter().any(write)
         },
     );
-    // A request's snapshot reads both, a vif's backend is created with an empty one, and an observation has what was read.
-    // The dispatch watches it, what the originals have plugged is known by it, the runtime refuses it to plugins, and the
-    // protocol to toolstacks.
+    // A request's snapshot reads both, a vif's backend is created with an empty status, and an observation has the
+    // status. The dispatch watches it, it identifies disks of the original scripts, the runtime refuses it to plugins,
+    // and the protocol to toolstacks.
     let readers = [
         publish,
         "host/daemon/src/device/observe.rs",
@@ -351,7 +351,7 @@ fn files_open_with_module_documentation() -> Result<()> {
     for folder in ["host", "plugins", "tests", "xtask"] {
         find(&root().join(folder), &mut files)?;
     }
-    // Unit tests are of the module that they stand beside.
+    // Unit tests belong to the module beside them.
     files.retain(|file| !file.ends_with("tests.rs"));
     for file in files {
         ensure!(

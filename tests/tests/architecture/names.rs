@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::{root, source::find};
 
-/// The most characters of a test's name.
+/// Maximum length of a test's name.
 const LONGEST: usize = 60;
 
 #[test]

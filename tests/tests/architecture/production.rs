@@ -9,7 +9,7 @@ use super::{crates, read, root};
 /// Packages of the shipped binaries.
 const SHIPPED: [&str; 3] = ["xenplugd", "xenplug", "xenplug-script"];
 
-/// The crates and features that a build of these packages unites.
+/// Returns the crates and features of a common build of these packages.
 fn resolved<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<String> {
     let mut tree = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     tree.args(["tree", "--edges", "features,normal", "--prefix", "none"])

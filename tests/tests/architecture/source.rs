@@ -1,4 +1,4 @@
-//! Sources as words, to look for what must not be said where.
+//! Sources as words, searched for what a crate or module must not contain.
 
 use std::{
     collections::BTreeSet,
@@ -12,10 +12,9 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree, token_stream};
 
 use crate::root;
 
-/// A source file as words: identifiers, literals and signs. Comments and what is compiled for unit tests alone are left
-/// out.
+/// A source file as words: identifiers, literals and signs, without comments and without code for unit tests.
 pub(crate) struct Source {
-    /// Relative to the workspace.
+    /// Path relative to the workspace.
     pub(crate) path: String,
     pub(crate) words: Vec<String>,
 }
@@ -30,7 +29,7 @@ impl Source {
         Ok(words)
     }
 
-    /// Counts how often these words stand in a row.
+    /// Counts the occurrences of this sequence of words.
     pub(crate) fn count(&self, row: &[&str]) -> usize {
         self.words
             .windows(row.len())
@@ -52,7 +51,7 @@ impl Source {
     }
 }
 
-/// All sources of these folders.
+/// Reads all sources of these directories.
 pub(crate) fn sources(folders: &[&str]) -> Result<Vec<Source>> {
     let mut files = Vec::new();
     for folder in folders {
@@ -68,7 +67,7 @@ pub(crate) fn sources(folders: &[&str]) -> Result<Vec<Source>> {
     files.into_iter().map(source).collect()
 }
 
-/// All Rust files below a folder.
+/// Finds all Rust files below a directory.
 pub(crate) fn find(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -104,7 +103,7 @@ fn flatten(tokens: TokenStream, into: &mut Vec<String>) {
     }
 }
 
-/// Reads what follows a `#`: skips doc comments, and with `cfg(test)` the item that it stands before.
+/// Reads the attribute after a `#`. Skips doc comments, and for `cfg(test)` the item after it.
 fn attribute(trees: &mut Peekable<token_stream::IntoIter>, into: &mut Vec<String>) {
     if matches!(trees.peek(), Some(TokenTree::Punct(sign)) if sign.as_char() == '!') {
         trees.next();
@@ -128,7 +127,7 @@ fn attribute(trees: &mut Peekable<token_stream::IntoIter>, into: &mut Vec<String
     }
 }
 
-/// The files of which this is true, which have to be exactly these.
+/// Asserts that the condition holds for exactly these files.
 pub(crate) fn assert_only(sources: &[Source], expected: &[&str], what: &str, is_so: impl Fn(&Source) -> bool) {
     let found: BTreeSet<&str> = sources
         .iter()

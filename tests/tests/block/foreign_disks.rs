@@ -1,4 +1,4 @@
-//! Beside originals that plug disks of their own: their lock, and who uses what.
+//! Original scripts that attach disks on the same host: their lock, and disks in use on either side.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use xenplug_tests::harness::{Device, Disk, Locker, Nodes, TestHost, attached_bel
 
 use super::{MOMENT, until};
 
-/// Attaches a disk and has it plugged; `false` if it is refused as busy.
-type Plug = fn(&mut TestHost, &Device, &Nodes) -> Result<bool>;
+/// Function that attaches a disk. Returns `false` if it is refused as busy.
+type Attach = fn(&mut TestHost, &Device, &Nodes) -> Result<bool>;
 
-/// A block device to share: a loop device of the test's own.
+/// Makes a block device to share: a loop device of the test's own.
 fn block_device(host: &TestHost) -> Result<String> {
     let image = host.image("device.img", 4)?;
     let attached = Command::new("losetup").args(["--find", "--show"]).arg(image).output()?;
@@ -24,7 +24,7 @@ fn block_device(host: &TestHost) -> Result<String> {
     Ok(String::from_utf8(attached.stdout)?.trim().to_owned())
 }
 
-/// A host whose daemon may use the test's loop device.
+/// Starts a host whose daemon may use the test's loop device.
 fn host_with_device() -> Result<(TestHost, String)> {
     let mut host = TestHost::new()?;
     let device = block_device(&host)?;
@@ -37,8 +37,8 @@ fn host_with_device() -> Result<(TestHost, String)> {
     Ok((host, device))
 }
 
-/// By the original.
-fn original(host: &mut TestHost, disk: &Device, nodes: &Nodes) -> Result<bool> {
+/// Attaches a disk by the original script.
+fn by_script(host: &mut TestHost, disk: &Device, nodes: &Nodes) -> Result<bool> {
     host.attach(disk, nodes)?;
     host.expect_state(disk, "2")?;
     if host.scripts().plug(disk).is_ok() {
@@ -49,8 +49,8 @@ fn original(host: &mut TestHost, disk: &Device, nodes: &Nodes) -> Result<bool> {
     Ok(false)
 }
 
-/// By the daemon.
-fn ours(host: &mut TestHost, disk: &Device, nodes: &Nodes) -> Result<bool> {
+/// Attaches a disk by the daemon.
+fn by_daemon(host: &mut TestHost, disk: &Device, nodes: &Nodes) -> Result<bool> {
     let answer = host.plug(disk, nodes)?;
     if answer.outcome == "done" {
         return Ok(true);
@@ -93,27 +93,27 @@ fn foreign_disk_in_use_is_busy_both_ways() -> Result<()> {
                     path.display()
                 );
                 let nodes = |mode: &str| Disk::on(path).with("mode", mode);
-                let (plug_first, plug_second): (Plug, Plug) = if originals_first {
-                    (original, ours)
+                let (attach_first, attach_second): (Attach, Attach) = if originals_first {
+                    (by_script, by_daemon)
                 } else {
-                    (ours, original)
+                    (by_daemon, by_script)
                 };
-                ensure!(plug_first(&mut host, &first, &nodes(before))?, "{what}: the first");
-                let got = plug_second(&mut host, &second, &nodes(after))?;
-                // The original looks for a file in `losetup -a` by its device number in hexadecimal, which is decimal
-                // there: of a file it sees no other user, be it plugged by us or by itself.
+                ensure!(attach_first(&mut host, &first, &nodes(before))?, "{what}: the first");
+                let attached = attach_second(&mut host, &second, &nodes(after))?;
+                // The original searches `losetup -a` for a file by its device number in hexadecimal, which is decimal
+                // there. It thus finds no other user of a file, neither the daemon nor itself.
                 let unseen = !originals_first && path == image;
-                ensure!(got == (allowed || unseen), "{what}: {got}");
+                ensure!(attached == (allowed || unseen), "{what}: {attached}");
                 take_down(&mut host, &first, originals_first)?;
-                if got {
+                if attached {
                     take_down(&mut host, &second, !originals_first)?;
                     continue;
                 }
                 host.toolstack().forget(&second)?;
                 host.call(&second, "remove")?.answer()?;
-                // Once the first has gone the second may have it.
-                until("the kernel lets go", || Ok(!in_use(path, &host)?))?;
-                ensure!(plug_second(&mut host, &second, &nodes(after))?, "{what}: afterwards");
+                // After the end of the first, the second can have the disk.
+                until("the kernel clears the loop device", || Ok(!in_use(path, &host)?))?;
+                ensure!(attach_second(&mut host, &second, &nodes(after))?, "{what}: afterwards");
                 take_down(&mut host, &second, !originals_first)?;
             }
         }
@@ -133,8 +133,8 @@ fn one_vm_may_share_a_disk_with_itself() -> Result<()> {
     let (mut host, device) = host_with_device()?;
     let (first, second) = (Device::disk(3, 0), Device::disk(3, 1));
     let nodes = Disk::on(Path::new(&device));
-    ensure!(original(&mut host, &first, &nodes)?);
-    ensure!(ours(&mut host, &second, &nodes)?, "it is its own");
+    ensure!(by_script(&mut host, &first, &nodes)?);
+    ensure!(by_daemon(&mut host, &second, &nodes)?, "the disk is the same guest's");
     take_down(&mut host, &second, false)?;
     take_down(&mut host, &first, true)?;
     host.toolstack().bury(3)
@@ -148,17 +148,20 @@ fn attach_waits_for_the_scripts_lock_and_releases_it() -> Result<()> {
     let lock = Locker::claim(&host, "block")?;
     let call = host.call(&disk, "add")?;
     thread::sleep(MOMENT);
-    ensure!(attached_below(host.directory())?.is_empty(), "it did not wait");
+    ensure!(
+        attached_below(host.directory())?.is_empty(),
+        "the attach did not wait for the lock"
+    );
     lock.release()?;
     call.answer()?.done()?;
-    // Another lock is no matter.
+    // Another lock does not matter.
     let other = Locker::claim(&host, "iptables")?;
     let more = host.plug_disk(4, 0)?;
     other.release()?;
-    // It is free again, and its file gone.
+    // The lock is free again, and its file is gone.
     Locker::claim(&host, "block")?.release()?;
     let left = host.namespace().command("ls").arg("/var/run/xen-hotplug").output()?;
-    assert_eq!(String::from_utf8(left.stdout)?, "", "lock files that are left");
+    assert_eq!(String::from_utf8(left.stdout)?, "", "lock files are left");
     host.end_guest_of_dom0(4, &[more])?;
     host.end_guest_of_dom0(3, &[disk])
 }
@@ -203,7 +206,7 @@ fn cost(host: &mut TestHost, nodes: &Nodes, by_original: bool) -> Result<usize> 
     Ok(cost)
 }
 
-/// Starts strace, and waits until it is at work.
+/// Starts strace, and waits until it traces.
 fn attached(strace: &mut Command, trace: &Path) -> Result<Child> {
     let tracer = strace.spawn().context("strace")?;
     until("strace is attached", || Ok(trace.exists()))?;
@@ -231,7 +234,7 @@ fn attach_store_cost_is_independent_of_disk_count() -> Result<()> {
     let nodes = Disk::on(Path::new(&device));
     let mut costs = Vec::new();
     for disks in [0_u16, 40] {
-        // Disks that an original has plugged, as the store shows them.
+        // Disks of an original script, as the store shows them.
         for number in 0..disks {
             let disk = Device::disk(100 + number, 0);
             host.attach(&disk, &nodes)?;
@@ -244,17 +247,26 @@ fn attach_store_cost_is_independent_of_disk_count() -> Result<()> {
         // A new entry is read once.
         cost(&mut host, &nodes, false)?;
         costs.push(cost(&mut host, &nodes, true)?);
-        // The least of some: others ask the store as well, such as the played kernel for what was before.
-        let ours = (0..3).map(|_| cost(&mut host, &nodes, false));
-        costs.push(ours.collect::<Result<Vec<_>>>()?.into_iter().min().context("three")?);
+        // The minimum of several: other clients use the store as well, such as the played kernel.
+        let by_daemon = (0..3).map(|_| cost(&mut host, &nodes, false));
+        costs.push(
+            by_daemon
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .min()
+                .context("three")?,
+        );
     }
-    let [original, ours, original_beside_40, ours_beside_40] = costs[..] else {
+    let [by_script, by_daemon, by_script_beside_40, by_daemon_beside_40] = costs[..] else {
         unreachable!("four were counted");
     };
     ensure!(
-        original_beside_40 > original + 40,
-        "the original asks for each: {costs:?}"
+        by_script_beside_40 > by_script + 40,
+        "the original reads the nodes of each disk: {costs:?}"
     );
-    ensure!(ours > 0 && ours_beside_40 <= ours + 4, "ours does not: {costs:?}");
+    ensure!(
+        by_daemon > 0 && by_daemon_beside_40 <= by_daemon + 4,
+        "the daemon reads the nodes of each disk: {costs:?}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Disks on iSCSI targets, with a fake iscsiadm and multipath.
+//! Disks on iSCSI targets, with fake programs for iscsiadm and multipath.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use xenplug_tests::{
 
 use super::{MOMENT, host_with, kill_in_the_middle, physical_device, until};
 
-/// The portal. Its address is for documentation (RFC 5737), and no host's.
+/// Portal with an address for documentation (RFC 5737), which no host has.
 const PORTAL: &str = "192.0.2.1";
 
 struct San {
@@ -24,7 +24,7 @@ impl San {
     fn new(test: &str) -> Result<Self> {
         say("NOTE: iscsiadm is a fake that keeps its sessions: this kernel has no iSCSI. Its calls are checked");
         let mut helpers_made = None;
-        // Names in /dev are all tests'.
+        // All tests share /dev, so that the name contains the process id.
         let iqn = format!("iqn.2026-01.example:{test}-{}", std::process::id());
         let host = host_with(|_, helpers| {
             let iscsiadm = Helper::iscsiadm(helpers, PORTAL, &[&iqn, &format!("{iqn}-more")])?;
@@ -107,7 +107,7 @@ fn iscsi_multipath_disk_is_the_mapper_device() -> Result<()> {
 fn foreign_iscsi_session_is_neither_used_nor_ended() -> Result<()> {
     let mut san = San::new("taken")?;
     let baseline = san.host.baseline()?;
-    // One whose name goes on is another.
+    // A target whose name only begins with this one is another target.
     fs::write(
         san.iscsiadm.file("sessions"),
         format!("tcp: [1] {PORTAL}:3260,1 {}-more (non-flash)\n", san.iqn),
@@ -171,7 +171,7 @@ fn daemon_killed_during_iscsi_login_logs_out_on_restart() -> Result<()> {
     san.host.attach(&disk, &nodes)?;
     kill_in_the_middle(&mut san.host, &san.iscsiadm, &disk, "--login")?;
     assert_eq!(san.node_calls(), [san.node_call("login"), san.node_call("logout")]);
-    ensure!(!Path::new(&san.link()).exists(), "the disk is there still");
+    ensure!(!Path::new(&san.link()).exists(), "the disk still exists");
     san.host.toolstack().forget(&disk)?;
     san.host.toolstack().bury(3)
 }

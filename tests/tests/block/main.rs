@@ -1,8 +1,8 @@
-//! The block family in dom0, and in a driver domain what has a process for a backend, on the real xenstored, loop devices and
-//! the kernel's own rules, each handler with its helper.
+//! Disk handlers in dom0, and in a driver domain those with a process as backend, on the real xenstored and real loop
+//! devices, each handler with its helper.
 //!
-//! The helpers are fakes: programs that keep state as the real ones do, and write down how they were called. What
-//! they stand in for needs a kernel module (iscsi_tcp, nbd) or a program (tapdisk) that is not here.
+//! The helpers are fake programs, which keep state like the real ones and record their calls. The real ones need a
+//! kernel module (iscsi_tcp, nbd) or a program (tapdisk) that the test host may lack.
 
 mod foreign_disks;
 mod iscsi;
@@ -22,13 +22,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::harness::{Device, Helper, Kind, TestHost};
 
-/// Long enough for a helper to be at work.
+/// Time after which a helper certainly runs.
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// Time that an expected event may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A host in dom0's mode, whose daemon has one more plugin, with a helper in a folder.
+/// Starts a host in dom0 mode, whose daemon has one more plugin. `table` makes its configuration and its helper.
 fn host_with(table: impl FnOnce(&TestHost, &Path) -> Result<String>) -> Result<TestHost> {
     let mut host = TestHost::new()?;
     let helpers = host.directory().join("helpers");
@@ -38,7 +38,7 @@ fn host_with(table: impl FnOnce(&TestHost, &Path) -> Result<String>) -> Result<T
     Ok(host)
 }
 
-/// Waits for something.
+/// Waits until the condition holds.
 fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + TIMEOUT;
     while !is_so()? {
@@ -48,7 +48,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// The number of a block device, as blkback reads it.
+/// Returns the number of a block device in the format of `physical-device`.
 fn physical_device(path: &str) -> Result<String> {
     use std::os::unix::fs::MetadataExt;
     let number = fs::metadata(path).with_context(|| path.to_owned())?.rdev();
@@ -59,7 +59,7 @@ fn physical_device(path: &str) -> Result<String> {
     ))
 }
 
-/// Kills the daemon while a helper runs that is at its word, starts it again, and waits until the device is given back.
+/// Kills the daemon while a helper call with this word runs, restarts it, and waits until the device is released.
 fn kill_in_the_middle(host: &mut TestHost, helper: &Helper, device: &Device, word: &str) -> Result<()> {
     if device.kind != Kind::Vbd3 {
         host.expect_state(device, "2")?;

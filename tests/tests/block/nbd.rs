@@ -1,4 +1,4 @@
-//! Disks on NBD servers, with a fake nbd-client where the kernel has no module for the real one.
+//! Disks on NBD servers, with a fake program for nbd-client, because the kernel may lack the module nbd.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use xenplug_tests::{
 
 use super::{host_with, kill_in_the_middle, physical_device, until};
 
-/// A host with NBD devices that are loop devices by another name.
+/// Host with NBD devices, which are links to loop devices.
 struct Lan {
     client: Helper,
     host: TestHost,
@@ -28,7 +28,7 @@ impl Lan {
         Ok(Self { client, host })
     }
 
-    /// The calls that change something. Its devices, whatever their numbers, are `A` and `B`.
+    /// Returns the calls of nbd-client that have an effect, with `A` and `B` for the devices.
     fn changes(&self) -> Vec<String> {
         let devices = self.client.devices();
         let calls = self.client.calls().into_iter();
@@ -61,7 +61,7 @@ fn nbd_disks_acquire_and_release_devices_of_their_own() -> Result<()> {
     answer.says("failed", &["block-nbd", "no NBD device is free"])?;
     lan.host.end_guest_of_dom0(3, &disks[..1])?;
     lan.host.unplug(&third)?.done()?;
-    // By the node `type`, as block leaves it to block-nbd.
+    // By the node `type`, for which the script block calls block-nbd.
     let by_type = Disk::on(Path::new("san.example:2000")).with("type", "nbd");
     lan.host.plug(&third, &by_type)?.done()?;
     lan.host.end_guest_of_dom0(4, &disks[1..])?;
@@ -77,14 +77,14 @@ fn nbd_disks_acquire_and_release_devices_of_their_own() -> Result<()> {
             "-d A",
         ]
     );
-    // A server that does not answer is told in the client's words, and asked once.
+    // For a server that refuses, the error has the client's text, and the handler runs once.
     lan.client.forget_calls()?;
     let answer = lan.host.plug(&third, &on("refused.example:2000"))?;
     answer.says("failed", &["block-nbd", "Connection refused"])?;
     lan.host.end_guest_of_dom0(5, &[third])?;
     assert_eq!(lan.changes(), ["refused.example 2000 A"]);
 
-    // A daemon that dies between disconnects what was connected meanwhile.
+    // After a crash during the connection, the daemon disconnects the device.
     lan.client.forget_calls()?;
     lan.host.attach(&third, &on("slow.example:2000"))?;
     kill_in_the_middle(&mut lan.host, &lan.client, &third, "slow.example")?;

@@ -1,4 +1,4 @@
-//! The test script's disks, SCSI devices, and faults of the original that are not copied.
+//! Disks of block-dummy, SCSI devices, and faults of the original scripts that the daemon does not copy.
 
 use std::{fs, path::Path};
 
@@ -12,7 +12,7 @@ fn dummy_disk_is_a_file_on_a_loop_device() -> Result<()> {
     let mut host = host_with(|host, _| Ok(handlers::block_dummy(&host.images())))?;
     let baseline = host.baseline()?;
     let disk = Device::disk(3, 0);
-    // A colon and a space in the path: the script stops at the one, and reads words.
+    // A path with a colon and a space: the script stops at the colon, and splits at the space.
     let image = host.image("a b:c.img", 4)?;
     let on = |params: String| Disk::on(Path::new(&params)).with("script", "/etc/xen/scripts/block-dummy");
     host.plug(&disk, &on(format!("dummy:{}", image.display())))?.done()?;
@@ -79,6 +79,10 @@ fn dummy_disk_with_deleted_image_releases_its_loop_device() -> Result<()> {
         leaked.push(attached_below(host.directory())?.len());
         xenplug_tests::harness::detach_below(host.directory())?;
     }
-    assert_eq!(leaked, [1, 0], "loop devices that are left, by the original and by us");
+    assert_eq!(
+        leaked,
+        [1, 0],
+        "loop devices left by the original script and by the daemon"
+    );
     host.toolstack().bury(3)
 }

@@ -1,4 +1,4 @@
-//! Disks that QEMU serves, in a driver domain and in dom0, with a fake QEMU that plays its part in the store.
+//! Disks that QEMU serves, in a driver domain and in dom0, with a fake program that plays QEMU's part in the store.
 
 mod fixture;
 
@@ -35,7 +35,7 @@ fn qemu_serves_all_disks_of_a_guest_and_ends_with_the_last() -> Result<()> {
         ]
     );
 
-    // Another guest has its own, and may not write what this one writes.
+    // Another guest has a QEMU of its own, and is refused an image that this one writes.
     qemus.attach(OTHER, "aio:a.img", "r")?;
     qemus.expect_failure(OTHER, "busy", &["qdisk", "used by domain 3"])?;
     qemus.detach(OTHER)?;
@@ -69,7 +69,7 @@ fn dead_qemu_is_reported_and_its_disks_can_be_detached() -> Result<()> {
     }
     say(&format!("the end of QEMU was reported after {:?}", begun.elapsed()));
     assert_eq!(qemus.started().len(), 1, "guests cannot come back to another one");
-    // Nobody writes state 6 any more.
+    // No backend writes state 6 any more.
     qemus.detach(A)?;
     qemus.detach(B)?;
     qemus.nothing_is_left()?;
@@ -94,7 +94,7 @@ fn restarted_daemon_adopts_running_qemus() -> Result<()> {
     qemus.expect_connected(B)?;
     assert_eq!((qemus.started().len(), qemus.running().len()), (1, 1));
 
-    // The restarted one is no parent of it, and notices all the same.
+    // The restarted daemon is not QEMU's parent, but notices its end all the same.
     qemus.kill(qemus.running()[0])?;
     qemus.expect_failure(A, "error", &["qemu has ended by itself"])?;
     qemus.detach(A)?;
@@ -102,7 +102,7 @@ fn restarted_daemon_adopts_running_qemus() -> Result<()> {
     qemus.attach(A, "aio:a.img", "w")?;
     qemus.expect_connected(A)?;
 
-    // One that dies while the daemon is away, and that has taken up a disk of which the daemon never heard.
+    // QEMU dies while the daemon is stopped, after it has connected a disk that the daemon does not know.
     qemus.host.daemon_mut()?.kill()?;
     qemus.attach(B, "aio:b.img", "w")?;
     qemus.expect(&B.node("state"), Some("2"))?;
@@ -121,20 +121,20 @@ fn disk_that_qemu_does_not_take_up_fails_and_leaves_nothing() -> Result<()> {
     qemus.host.image("a.img", 4)?;
     qemus.host.image("b.qcow2", 4)?;
 
-    // QEMU says why.
+    // QEMU reports the reason on standard error.
     qemus.attach(B, "qcow2:b.qcow2", "w")?;
     qemus.expect_failure(B, "error", &["'qdisk' device '51728'", "Image is not in qcow2 format"])?;
     until("QEMU ends", || Ok(qemus.running().is_empty()))?;
     qemus.detach(B)?;
 
-    // It says nothing.
+    // QEMU reports nothing.
     fs::write(qemus.qemu.file("never"), "")?;
     qemus.attach(A, "aio:a.img", "w")?;
     qemus.expect_failure(A, "error", &["qdisk: qemu does not serve the device after 1500 ms"])?;
     qemus.detach(A)?;
     qemus.nothing_is_left()?;
 
-    // A disk that is not served or not granted starts no QEMU.
+    // A disk with another format or outside of the grant starts no QEMU.
     fs::remove_file(qemus.qemu.file("never"))?;
     qemus.attach(A, "vhd:a.img", "w")?;
     qemus.expect_failure(A, "error", &["params: `vhd` is none of the formats aio qcow2"])?;
@@ -181,11 +181,11 @@ fn qemu_output_never_blocks_qemu() -> Result<()> {
     qemus.expect_connected(A)?;
     thread::sleep(Duration::from_secs(1));
     let log = qemus.host.daemon().context("it runs")?.log();
-    ensure!(log.contains("chatter chatter"), "it is not in the log");
-    // 80 KB every 10 ms; of each half second the log has 64 lines.
+    ensure!(log.contains("chatter chatter"), "the output is not in the log");
+    // QEMU writes 80 KB every 10 ms, and the daemon logs 64 lines each half second.
     ensure!(log.len() < 512 << 10, "the log has {} bytes", log.len());
 
-    // With nobody to read it either.
+    // Also while no daemon reads its output.
     qemus.host.daemon_mut()?.kill()?;
     thread::sleep(super::MOMENT);
     qemus.attach(B, "aio:b.img", "w")?;
@@ -198,7 +198,7 @@ fn qemu_output_never_blocks_qemu() -> Result<()> {
         .log()
         .matches("chatter chatter")
         .count();
-    until("it is heard again", || {
+    until("its output is logged again", || {
         let log = qemus.host.daemon().context("it runs")?.log();
         Ok(log.matches("chatter chatter").count() > was)
     })?;
@@ -223,7 +223,8 @@ fn daemon_killed_during_qemu_start_leaves_no_second_qemu() -> Result<()> {
         qemus.host.daemon_mut()?.restart()?;
         let mut store = qemus.host.connect()?;
         for disk in [A, B] {
-            // A QEMU that went with its device, after that had left state 1, is told: the toolstack has to begin anew.
+            // If QEMU ended with its device after state 1, the daemon publishes an error, and the toolstack has to
+            // recreate the device.
             let status = store.wait(&disk.node("hotplug-status"), Duration::from_secs(20), |status| {
                 matches!(status, Some("connected" | "error"))
             })?;
@@ -283,11 +284,11 @@ fn running_guest_gets_requested_qemu_disks_also_in_dom0() -> Result<()> {
         ask("detach", "xvdb")?;
         assert_eq!(qemus.running(), [0; 0], "detach returned, and QEMU runs");
         qemus.nothing_is_left()?;
-        // QEMU has removed its disk's directory itself.
+        // QEMU has removed the directory of its disk.
         let above = qemus.host.connect()?.children("/local/domain/0/backend")?;
         assert_eq!(above, [""; 0]);
     }
-    // One of the toolstack's would take up the same disks.
+    // A QEMU of the toolstack would connect the same disks.
     for its in [
         "/local/domain/3/image/device-model-pid",
         "/local/domain/0/libxl/3/qdisk-backend-pid",
@@ -304,7 +305,11 @@ fn running_guest_gets_requested_qemu_disks_also_in_dom0() -> Result<()> {
             "{error}"
         );
         assert_eq!(qemus.started(), before);
-        assert_eq!(store.find(state)?.as_deref(), Some("running"), "it is the toolstack's");
+        assert_eq!(
+            store.find(state)?.as_deref(),
+            Some("running"),
+            "the node belongs to the toolstack"
+        );
         store.remove(its)?;
         store.remove(state)?;
     }

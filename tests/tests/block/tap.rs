@@ -1,4 +1,4 @@
-//! Disks that tapdisk serves, with a fake tap-ctl whose tapdisk is a process that does nothing.
+//! Disks that tapdisk serves, with a fake program for tap-ctl whose tapdisk is an idle process.
 
 use std::{fs, path::Path, process::Command};
 
@@ -27,7 +27,7 @@ impl Tapdisks {
         Ok(Self { tap_ctl, host })
     }
 
-    /// Plugs a guest's disk on an image.
+    /// Attaches a guest's disk on an image.
     fn plug(&mut self, disk: &Device, image: &str, mode: &str) -> Result<Answer> {
         let params = format!("aio:{}", self.host.images().join(image).display());
         let nodes = Disk::on(Path::new(&params)).with("mode", mode);
@@ -40,7 +40,7 @@ impl Tapdisks {
         node.with_context(|| format!("there is no {name}"))
     }
 
-    /// Which numbers are allocated, attached and open.
+    /// Returns the numbers that are allocated, attached and open.
     fn state(&self) -> Result<Vec<String>> {
         let mut names: Vec<String> = fs::read_dir(self.tap_ctl.file("."))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -76,7 +76,7 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
     ensure!(runs(&pid), "tapdisk has ended");
     assert_eq!(tap.state()?, ["attached0", "minor0", "open0"]);
 
-    // Another guest's is refused as long as this one writes.
+    // Another guest is refused as long as this one writes.
     tap.plug(&B, "a.img", "r")?
         .says("failed", &["block-tap", "used by domain 3"])?;
     assert_eq!(tap.node(&B, "hotplug-status")?, "busy");
@@ -118,7 +118,7 @@ fn shared_tapdisk_ends_with_its_last_user_also_after_a_crash() -> Result<()> {
             tap.host.daemon_mut()?.kill()?;
             tap.host.daemon_mut()?.restart()?;
         }
-        // The one that started it goes first.
+        // The disk that started tapdisk goes first.
         tap.host.unplug(&A)?.done()?;
         assert_eq!(tap.state()?, ["attached0", "minor0", "open0"], "crash: {crash}");
         ensure!(runs(&pid), "tapdisk has ended");
@@ -155,7 +155,7 @@ fn concurrent_disks_of_one_vm_share_one_tapdisk() -> Result<()> {
 fn daemon_killed_during_tap_allocation_frees_the_minor() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.host.image("a.img", 4)?;
-    // Somebody else's is left alone.
+    // The number of a foreign tapdisk stays allocated.
     fs::write(tap.tap_ctl.file("minor0"), "")?;
     fs::write(tap.tap_ctl.file("slow"), "")?;
     let params = format!("aio:{}/a.img", tap.host.images().display());
@@ -215,6 +215,6 @@ fn busy_tap_disk_is_closed_once_it_is_idle() -> Result<()> {
     fs::write(tap.tap_ctl.file("stuck"), "")?;
     tap.host.unplug(&A)?.says("failed", &["tap-ctl close", "busy"])?;
     fs::remove_file(tap.tap_ctl.file("stuck"))?;
-    until("all is given back", || Ok(tap.state()?.is_empty()))?;
+    until("everything is released", || Ok(tap.state()?.is_empty()))?;
     tap.host.toolstack().bury(3)
 }

@@ -1,5 +1,5 @@
-//! Disks that tapdisk serves for tapback in a driver domain, with the rights that one has: kind `vbd3`, of which the daemon
-//! hears by its watch and not by a script. Tapback is played, and tap-ctl is a fake.
+//! Disks of kind `vbd3` in a driver domain, with the permissions that one has: tapdisk serves them for tapback. The
+//! daemon finds them by its watch, without a script call. The test plays tapback, and tap-ctl is a fake program.
 
 use std::{fs, path::Path};
 
@@ -59,11 +59,11 @@ impl Tapback {
 fn tapback_gets_only_the_socket_and_writes_the_state_itself() -> Result<()> {
     let mut tapback = Tapback::new()?;
     let baseline = tapback.host.baseline()?;
-    // It takes its time.
+    // tapback is slow here.
     tapback.host.stop_kernel();
     tapback.attach(&A)?;
     tapback.host.expect_status(&A, "connected")?;
-    assert_eq!(tapback.node(&A, "state")?, "1", "the state is tapback's");
+    assert_eq!(tapback.node(&A, "state")?, "1", "only tapback writes the state");
     let pid = tapback.node(&A, "pid")?;
     assert_eq!(
         tapback.node(&A, "physical-device-path")?,
@@ -73,7 +73,7 @@ fn tapback_gets_only_the_socket_and_writes_the_state_itself() -> Result<()> {
     tapback.host.start_kernel()?;
     tapback.host.expect_connected(&A)?;
 
-    // A second reader is served by the same one, which ends with the last of them, whoever has restarted in between.
+    // The same tapdisk serves a second reader, and ends with the last one, also after a restart of the daemon.
     tapback.attach(&B)?;
     tapback.host.expect_connected(&B)?;
     assert_eq!(tapback.node(&B, "pid")?, pid);

@@ -21,8 +21,8 @@ use xenplug_tests::{
 /// Time after the store's return within which everything matches the store.
 const RESYNC: Duration = Duration::from_secs(5);
 
-/// Guest with a connected disk and vif.
-fn plugged(host: &mut TestHost, guest: u16) -> Result<[Device; 2]> {
+/// Makes a guest with a connected disk and vif.
+fn connected_guest(host: &mut TestHost, guest: u16) -> Result<[Device; 2]> {
     let devices = [host.attach_disk(guest, 0)?, host.attach_vif(guest, 0)?];
     for device in &devices {
         host.expect_connected(device)?;
@@ -34,7 +34,7 @@ fn plugged(host: &mut TestHost, guest: u16) -> Result<[Device; 2]> {
 fn connected_devices_survive_daemon_kill_and_restart() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let devices = plugged(&mut host, 3)?;
+    let devices = connected_guest(&mut host, 3)?;
     let loops = attached_below(host.directory())?;
     let link = host.namespace().link(&devices[1].link())?.context("no link")?;
 
@@ -64,7 +64,7 @@ fn connected_devices_survive_daemon_kill_and_restart() -> Result<()> {
 fn connected_devices_survive_an_orderly_daemon_stop() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let devices = plugged(&mut host, 3)?;
+    let devices = connected_guest(&mut host, 3)?;
     let status = host.daemon_mut()?.terminate()?;
     ensure!(status.success(), "{status}\n{}", host.daemon_log());
     assert_eq!(attached_below(host.directory())?.len(), 1);
@@ -78,7 +78,7 @@ fn connected_devices_survive_an_orderly_daemon_stop() -> Result<()> {
 fn devices_removed_during_downtime_are_reclaimed_at_start() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let devices = plugged(&mut host, 3)?;
+    let devices = connected_guest(&mut host, 3)?;
     host.daemon_mut()?.kill()?;
     for device in &devices {
         host.toolstack().detach(device)?;
@@ -134,12 +134,12 @@ fn daemon_killed_during_fifty_attaches_connects_all() -> Result<()> {
 fn restarted_store_is_served_again() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    plugged(&mut host, 3)?;
+    connected_guest(&mut host, 3)?;
     host.xenstored_mut().kill()?;
     host.xenstored_mut().restart()?;
     host.reconnect()?;
     let back = Instant::now();
-    let devices = plugged(&mut host, 4)?;
+    let devices = connected_guest(&mut host, 4)?;
     ensure!(back.elapsed() < RESYNC, "served after {:?}", back.elapsed());
     host.end_guest(4, &devices)?;
     baseline.assert_same(&host)
@@ -149,9 +149,9 @@ fn restarted_store_is_served_again() -> Result<()> {
 fn live_updated_store_is_served_as_before() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let mut devices = plugged(&mut host, 3)?.to_vec();
+    let mut devices = connected_guest(&mut host, 3)?.to_vec();
     for index in 1..4 {
-        // At any moment of what the daemon does with it.
+        // The delay puts the kill at any step of the attach.
         devices.push(host.attach_disk(3, index)?);
         devices.push(host.attach_vif(3, index)?);
         host.xenstored().live_update()?;
@@ -171,7 +171,7 @@ fn stalled_store_is_waited_for() -> Result<()> {
     let baseline = host.baseline()?;
     let devices = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
     host.xenstored().stall()?;
-    // At length, longer than the daemon waits for an answer: its connection counts as dead then.
+    // In long runs the pause exceeds the daemon's deadline for a reply, so that it connects again.
     thread::sleep(match length() {
         Length::Short => Duration::from_secs(2),
         Length::Long => Duration::from_secs(25),
@@ -188,7 +188,7 @@ fn stalled_store_is_waited_for() -> Result<()> {
 
 /// Writes blocks and reads them again past all caches until stopped, and returns how many.
 fn use_disk(disk: &File, stopped: impl Fn() -> bool) -> Result<u64> {
-    // O_DIRECT wants memory that begins with a block.
+    // O_DIRECT needs memory that is aligned to a block.
     let mut memory = vec![0_u8; 3 * 4096];
     let begin = memory.as_ptr().align_offset(4096);
     let (mut count, block) = (0, &mut memory[begin..begin + 4096]);
@@ -212,7 +212,7 @@ fn disk_io_and_links_continue_across_daemon_restarts() -> Result<()> {
     const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
     let mut host = TestHost::with_daemon()?;
     let baseline = host.baseline()?;
-    let devices = plugged(&mut host, 3)?;
+    let devices = connected_guest(&mut host, 3)?;
     let path = host.node(&devices[0], "node")?.context("no node")?;
     let disk = File::options()
         .read(true)
@@ -244,7 +244,7 @@ fn disk_io_and_links_continue_across_daemon_restarts() -> Result<()> {
         let used = using.join().unwrap_or_else(|panic| resume_unwind(panic));
         restarted.and(used)
     });
-    // A change that it surely tells of, to know that it would have told of others.
+    // A change that is certainly reported. Once it is, other changes would have been reported too.
     let renamed = host.namespace().ip("link add mark0 type bridge");
     let until = Instant::now() + RESYNC;
     while !fs::read_to_string(&link_log)?.contains("mark0") && Instant::now() < until {
@@ -288,17 +288,17 @@ fn device_fails_while_the_journal_is_full_and_then_connects() -> Result<()> {
     let baseline = host.baseline()?;
     let disk = host.attach_disk(3, 0)?;
     host.expect_connected(&disk)?;
-    // It ends with an error as soon as there is no room.
+    // cat ends with an error once the file system is full.
     ensure!(
         !run(&host, "sh", &["-c", "cat /dev/zero >$0/full"])?,
-        "the file system does not end"
+        "the file system does not fill up"
     );
     let refused = [host.attach_disk(3, 1)?, host.attach_vif(3, 1)?];
     for device in &refused {
         host.expect_failure(device, "error", &["journal", "No space left"])?;
     }
     assert_eq!(attached_below(host.directory())?.len(), 1);
-    // Devices attached before can be detached all the same.
+    // Devices that were attached before can still be detached.
     host.detach(&disk)?;
     ensure!(run(&host, "sh", &["-c", "rm $0/full"])?, "rm");
     for device in &refused {

@@ -9,10 +9,10 @@ use xenplug_tests::{
     loud::say,
 };
 
-/// The token of the test's watch.
+/// Token of the test's watch.
 const TOKEN: &str = "others";
 
-/// Device that is attached and detached repeatedly.
+/// Returns a disk and a vif with their nodes, to attach and detach repeatedly.
 fn comes_and_goes(host: &TestHost) -> Result<[(Device, Nodes); 2]> {
     let image = host.image("3-0.img", 4)?;
     Ok([
@@ -40,7 +40,7 @@ fn driver_domain_suspended_in_a_transaction_serves_on() -> Result<()> {
             "a watch begins with an event"
         );
     }
-    // At length before every request within a transaction, else before one of some.
+    // In long runs before every request within a transaction, otherwise before some of them.
     let step = match length() {
         Length::Short => 3,
         Length::Long => 1,

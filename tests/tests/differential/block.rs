@@ -11,7 +11,7 @@ use xenplug_tests::{
 
 use super::{DISCONNECTED, USAGE};
 
-/// Guest 3's disks, and guest 4's.
+/// Disks of guest 3, and of guest 4.
 const A: Device = Device::disk(3, 0);
 const B: Device = Device::disk(3, 1);
 const C: Device = Device::disk(4, 0);
@@ -23,7 +23,7 @@ const BLOCK: Step = Step::Sh(
     "truncate -s 4M $D/disk.img; loop=$(losetup -f --show $D/disk.img); \
      mknod $D/dev b 7 ${loop#/dev/loop}",
 );
-/// The same, with a file system.
+/// The same block device, with a file system.
 const FORMATTED: Step = Step::Sh(
     "truncate -s 4M $D/disk.img; mke2fs -q $D/disk.img; loop=$(losetup -f --show $D/disk.img); \
      mknod $D/dev b 7 ${loop#/dev/loop}",
@@ -31,21 +31,21 @@ const FORMATTED: Step = Step::Sh(
 const ON_BLOCK: &[(&str, &str)] = &[("params", "$D/dev")];
 const ON_BLOCK_READ_ONLY: &[(&str, &str)] = &[("params", "$D/dev"), ("mode", "r")];
 
-/// The kernel takes our loop devices back with their last user.
+/// Difference: the daemon's loop devices have autoclear set.
 const AUTOCLEAR: Difference = Difference {
     original: &[],
     ours: &["loop on *: autoclear*"],
     because: "our loop devices are cleared by the kernel with their last user: nothing leaks, whatever becomes of the daemon",
 };
 
-/// The original reports a path at which there is no disk as connected, and fails by accident of its last line.
+/// Difference: the original reports a missing disk as connected, and fails only because of its last line.
 const NOTHING_THERE: Difference = Difference {
     original: &["node */hotplug-status = connected", "* connected when it had: "],
     ours: &["node */hotplug-status = error", "node */hotplug-error = <text>"],
     because: "what is not there is an error, and not connected: the original reports it as connected and fails only by accident of its last line",
 };
 
-/// The original plugs an image file that ours refuses.
+/// Returns the difference that the original attaches an image file, and the daemon refuses it.
 const fn refused(because: &'static str) -> Difference {
     Difference {
         original: &[
@@ -66,7 +66,7 @@ const fn refused(because: &'static str) -> Difference {
     }
 }
 
-/// The original plugs a block device that ours refuses.
+/// Returns the difference that the original attaches a block device, and the daemon refuses it.
 const fn refused_block_device(because: &'static str) -> Difference {
     Difference {
         original: &[
@@ -271,7 +271,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "an image file that two guests write, not checked": [
         IMAGE, device(A, &[("mode", "w!")]), device(C, &[("mode", "w!")]), add(A, 0), add(C, 0)
     ] => [AUTOCLEAR];
-    // Life.
+    // Repeated and late calls.
     "added twice": [IMAGE, device(A, &[]), add(A, 0), add(A, 0)] => [AUTOCLEAR];
     "added and removed": [IMAGE, device(A, &[]), add(A, 0), close(A), remove(A, 0)] => [DISCONNECTED];
     "a block device is added and removed": [BLOCK, device(A, ON_BLOCK), add(A, 0), close(A), remove(A, 0)] => [
@@ -287,7 +287,7 @@ pub(crate) const CASES: &[Case] = cases! {
             "a removal that finds nothing to take down is no error",
         ),
     ];
-    // Not twice: the original detaches the loop device of that number, whosever it is by then.
+    // Removed once only: a second time the original would detach any loop device that has the number by then.
     "removed after its image was deleted": [
         IMAGE, device(A, &[]), add(A, 0), sh("rm $D/a.img"), close(A), remove(A, 0)
     ] => [

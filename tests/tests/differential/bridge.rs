@@ -11,14 +11,14 @@ use xenplug_tests::{
 
 use super::{DISCONNECTED, USAGE};
 
-/// Guest 3's vifs, and guest 4's.
+/// Vifs of guest 3, and of guest 4.
 const V: Device = Device::vif(3, 0);
 const W: Device = Device::vif(3, 1);
 const X: Device = Device::vif(4, 0);
 
 const BRIDGE: Step = Step::Sh("ip link add xenbr0 type bridge; ip link set xenbr0 up");
 const SECOND: Step = Step::Sh("ip link add xenbr1 type bridge; ip link set xenbr1 up");
-/// Takes away `brctl`, of the package bridge-utils, which an operator need not have installed.
+/// Hides `brctl` of the package bridge-utils, which a host need not have.
 const NO_BRCTL: Step = Step::Sh("mount --bind /dev/null /usr/sbin/brctl");
 const PEER: Step = Step::Peer("xenbr0", "10.0.0.1/24 fd00::1/64");
 const TAP: Step = Step::Sh("ip tuntap add vif3.0-emu mode tap");
@@ -35,7 +35,7 @@ const REFUSED: &[&str] = &[
     "run 1, online type_if=vif: exit 1",
 ];
 
-/// The original plugs a vif that ours refuses.
+/// Returns the difference that the original attaches a vif, and the daemon refuses it.
 const fn refused(because: &'static str) -> Difference {
     Difference {
         original: &[
@@ -52,7 +52,7 @@ const fn refused(because: &'static str) -> Difference {
     }
 }
 
-/// Both have taken the vif down.
+/// Difference after both have detached the vif.
 const TAKEN_DOWN: Difference = Difference {
     original: &["link *: MAC *", "node */hotplug-status = connected"],
     ours: &["node */hotplug-status = disconnected"],
@@ -224,7 +224,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "the link is on the bridge already": [BRIDGE, device(V, &[]), sh("ip link set vif3.0 master xenbr0"), add(V, 0)];
     "a mac that is none": [BRIDGE, device(V, &[("mac", "no")]), add(V, 0)];
     "no mac": [BRIDGE, device(V, &[("mac", ABSENT)]), add(V, 0)];
-    // Life.
+    // Repeated and late calls.
     "online twice": [BRIDGE, device(V, &[]), add(V, 0), add(V, 0)] => [
         differs(
             &["* connected when it had: mtu x 2"],

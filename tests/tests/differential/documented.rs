@@ -1,5 +1,5 @@
-//! `docs/scripts.md` is true: its table has every script that Xen ships and every handler that serves one, and its list of
-//! differences is that of the cases.
+//! Checks `docs/scripts.md`: its table has every script that Xen ships and every handler that serves one, and its list
+//! of differences is that of the cases.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use xenplug_tests::{differential::Case, harness::DebianRoot};
 
 use super::TABLES;
 
-/// Set to write the list of differences instead of comparing it.
+/// Environment variable that makes the test write the list of differences instead of comparing it.
 const WRITE: &str = "XENPLUG_WRITE_DOCS";
 
 const HEADING: &str = "\n## Differences\n";
@@ -32,7 +32,7 @@ fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// Script, what serves it, and the tests, of each row.
+/// Returns the script, the plugin that serves it, and the tests, of each row.
 fn rows(document: &str) -> Vec<(&str, &str, Vec<&str>)> {
     document
         .lines()
@@ -44,7 +44,7 @@ fn rows(document: &str) -> Vec<(&str, &str, Vec<&str>)> {
         .collect()
 }
 
-/// The text of all files below a folder, of this ending.
+/// Appends the text of all files below a directory that have this extension.
 fn texts(folder: &Path, ending: &str, all: &mut String) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -137,7 +137,7 @@ fn documented_differences_match_the_cases() -> Result<()> {
     Ok(())
 }
 
-/// Differences of one script: each reason, with its cases.
+/// Formats the differences of one script: each reason, with its cases.
 fn section(script: &str, cases: &[Case]) -> String {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for case in cases {

@@ -1,4 +1,4 @@
-//! `block-dummy`: what a test's disks go to, by their script or by their type.
+//! `block-dummy`: disks for tests, selected by their script or their type.
 
 use xenplug_tests::{
     cases,
@@ -17,7 +17,7 @@ const B: Device = Device::disk(4, 0);
 const IMAGE: Step = Step::Sh("truncate -s 4M $D/a.img");
 const DUMMY: (&str, &str) = ("script", "/etc/xen/scripts/block-dummy");
 
-/// The kernel takes our loop devices back with their last user.
+/// Difference: the daemon's loop devices have autoclear set.
 const AUTOCLEAR: Difference = Difference {
     original: &[],
     ours: &["loop on *: autoclear*"],

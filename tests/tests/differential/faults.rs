@@ -1,4 +1,4 @@
-//! Known faults of the originals, which are not copied: each is seen with the original, and not with ours.
+//! Known faults of the original scripts: each test shows that the original has the fault, and the daemon does not.
 
 use std::{
     process::{Child, ExitStatus, Stdio},
@@ -16,7 +16,7 @@ const DISK: Device = Device::disk(3, 0);
 const VIF: Device = Device::vif(3, 0);
 const BOTH: [Who; 2] = [Who::Original, Who::Ours];
 
-/// A side after some steps.
+/// Runs steps on one side.
 fn after<'a>(lab: &'a Lab, who: Who, steps: &[Step]) -> Result<Fixture<'a>> {
     let mut tries = 0..20;
     loop {
@@ -29,9 +29,9 @@ fn after<'a>(lab: &'a Lab, who: Who, steps: &[Step]) -> Result<Fixture<'a>> {
     }
 }
 
-/// End of a script, if it has ended.
-fn ended_within(script: &mut Child, patience: Duration) -> Result<Option<ExitStatus>> {
-    let until = Instant::now() + patience;
+/// Waits for the end of a script. Returns `None` if it does not end in time.
+fn ended_within(script: &mut Child, timeout: Duration) -> Result<Option<ExitStatus>> {
+    let until = Instant::now() + timeout;
     loop {
         match script.try_wait()? {
             None if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
@@ -83,7 +83,7 @@ fn renamed_vif_mtu_reaches_its_own_guest() -> Result<()> {
     Ok(())
 }
 
-/// Counts the store requests that one more disk takes beside so many others.
+/// Counts the store requests of one more attach beside this number of disks.
 fn requests_beside(lab: &Lab, who: Who, others: u32) -> Result<usize> {
     let mut fixture = after(
         lab,
@@ -93,11 +93,11 @@ fn requests_beside(lab: &Lab, who: Who, others: u32) -> Result<usize> {
         )],
     )?;
     for index in 1..=others {
-        // As after their scripts. They need not be there: only their numbers are compared.
+        // The nodes that the scripts write. The devices need not exist, because only their numbers are compared.
         let nodes = &[("physical-device", "1:1"), ("hotplug-status", "connected")];
         fixture.take(&Step::Device(Device::disk(4, index), nodes))?;
     }
-    // The first one lets the daemon see what has come since.
+    // The first attach makes the daemon read the new disks.
     let second = Device::disk(3, 1);
     for disk in [DISK, second] {
         fixture.take(&Step::Device(disk, &[("params", "$D/dev")]))?;
@@ -114,7 +114,7 @@ fn sharing_check_cost_is_independent_of_disk_count() -> Result<()> {
     let lab = Lab::new()?;
     for who in BOTH {
         let (few, many) = (requests_beside(&lab, who, 5)?, requests_beside(&lab, who, 25)?);
-        // The original reads `physical-device` of each. What the daemon asks besides varies by a few: a watch may fire
+        // The original reads `physical-device` of each disk. The daemon's requests vary by a few: a watch may fire
         // once more.
         let grows = many >= few + 20;
         assert_eq!(grows, who == Who::Original, "{who}: {few}, then {many}");
@@ -149,7 +149,7 @@ fn held_xtables_lock_does_not_block_a_vif() -> Result<()> {
         let ended = ended_within(&mut script, TIMEOUT)?;
         holder.kill()?;
         holder.wait()?;
-        // With the lock it comes to its end.
+        // Once the lock is released, the script ends.
         let status = script.wait()?;
         assert_eq!(ended.is_none(), who == Who::Original, "{who}: {ended:?}");
         ensure!(status.success(), "{who}: {status}");
@@ -164,7 +164,7 @@ fn iscsi_target_whose_disk_never_appears_fails() -> Result<()> {
         ("script", "/etc/xen/scripts/block-iscsi"),
         ("params", "iqn=iqn.2026-01.example:$N,portal=192.0.2.1"),
     ];
-    for (who, patience) in [(Who::Original, 4), (Who::Ours, 30)] {
+    for (who, timeout) in [(Who::Original, 4), (Who::Ours, 30)] {
         let fixture = after(
             &lab,
             who,
@@ -175,10 +175,10 @@ fn iscsi_target_whose_disk_never_appears_fails() -> Result<()> {
             ],
         )?;
         let mut script = fixture.script(&DISK, "add")?.spawn()?;
-        let ended = ended_within(&mut script, Duration::from_secs(patience))?;
+        let ended = ended_within(&mut script, Duration::from_secs(timeout))?;
         script.kill()?;
         script.wait()?;
-        // It counts the seconds, and compares the word `count` with 100.
+        // The original counts the seconds, but compares the word `count` with 100.
         assert_eq!(ended.is_none(), who == Who::Original, "{who}: {ended:?}");
     }
     Ok(())

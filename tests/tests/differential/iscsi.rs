@@ -18,7 +18,7 @@ const SCRIPT: (&str, &str) = ("script", "/etc/xen/scripts/block-iscsi");
 const TARGET: (&str, &str) = ("params", "iqn=iqn.2026-01.example:$N,portal=192.0.2.1");
 const DEVICE: Step = Step::Device(I, &[SCRIPT, TARGET]);
 
-/// A device whose target is another one, or none.
+/// Returns the step that writes a device with another target, or none.
 const fn params(text: &'static [(&'static str, &'static str)]) -> Step {
     Step::Device(I, text)
 }

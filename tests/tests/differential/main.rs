@@ -1,7 +1,7 @@
-//! The original scripts and ours, side by side on the real xenstored and the real kernel: [`block`], [`dummy`], [`tap`],
-//! [`iscsi`], [`nbd`], [`scsi`], [`bridge`], [`routed`] and [`switched`] are tables of cases, with what is allowed to
-//! differ and why. [`faults`] are those of the originals that are not copied, and [`documented`] keeps `docs/scripts.md`
-//! true.
+//! Original scripts and daemon side by side, on the real xenstored and the real kernel: [`block`], [`dummy`], [`tap`],
+//! [`iscsi`], [`nbd`], [`scsi`], [`bridge`], [`routed`] and [`switched`] are tables of cases, with the allowed
+//! differences and their reasons. [`faults`] has the known faults of the originals, and [`documented`] checks
+//! `docs/scripts.md`.
 
 mod block;
 mod bridge;
@@ -21,7 +21,7 @@ use xenplug_tests::{
     loud::say,
 };
 
-/// The tables, by the script they are about.
+/// Tables of cases by script.
 const TABLES: &[(&str, &[Case])] = &[
     ("`block`", block::CASES),
     ("`block-dummy`", dummy::CASES),
@@ -36,7 +36,7 @@ const TABLES: &[(&str, &[Case])] = &[
     ("`vscsi`", scsi::CASES),
 ];
 
-/// Both have taken the device down.
+/// Difference after both have detached the device.
 const DISCONNECTED: Difference = Difference {
     original: &["node */hotplug-status = connected"],
     ours: &["node */hotplug-status = disconnected"],

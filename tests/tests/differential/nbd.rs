@@ -17,7 +17,7 @@ const CLIENT: Step = Step::Helper("nbd-client");
 const SCRIPT: (&str, &str) = ("script", "/etc/xen/scripts/block-nbd");
 const SERVER: (&str, &str) = ("params", "san.example 2000");
 
-/// As xend ran it, with the server among the arguments.
+/// Returns the step that runs the script as xend did, with the server among the arguments.
 const fn add(device: Device, code: i32) -> Step {
     Step::Run(device, "add san.example 2000", code)
 }

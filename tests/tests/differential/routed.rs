@@ -25,7 +25,7 @@ const ROUTE: (&str, &str) = ("script", "/etc/xen/scripts/vif-route");
 const NAT: (&str, &str) = ("script", "/etc/xen/scripts/vif-nat");
 const NO_BRIDGE: (&str, &str) = ("bridge", ABSENT);
 
-/// The original plugs a vif that ours refuses.
+/// Returns the difference that the original attaches a vif, and the daemon refuses it.
 const fn refused(because: &'static str) -> Difference {
     Difference {
         original: &[

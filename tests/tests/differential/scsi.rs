@@ -1,4 +1,4 @@
-//! `vscsi`: SCSI devices, which need nothing.
+//! `vscsi`: SCSI devices, which need no resources of the host.
 
 use xenplug_tests::{
     cases,

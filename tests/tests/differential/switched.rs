@@ -17,43 +17,43 @@ const SWITCH: Step = Step::Switch;
 const SCRIPT: (&str, &str) = ("script", "/etc/xen/scripts/vif-openvswitch");
 const TAP: Step = Step::Sh("ip tuntap add vif3.0-emu mode tap");
 
-/// A vif on a bridge.
+/// Returns the step that writes a vif on a bridge.
 const fn on(nodes: &'static [(&'static str, &'static str)]) -> Step {
     Step::Device(V, nodes)
 }
 
 const VIF: Step = on(&[SCRIPT, ("bridge", "ovsbr0")]);
 
-/// The port has the same columns.
-const TOLD: Difference = Difference {
+/// Difference in the `ovs-vsctl` calls: the port has the same columns.
+const CALLS: Difference = Difference {
     original: &["ovs-vsctl: * add-port *"],
     ours: &["ovs-vsctl: * add-port *"],
     because: "the switch is told in one form, with `tag` and `trunks` always, so that it can be granted word by word",
 };
 
-const GIVEN_BACK: Difference = Difference {
+const RELEASED: Difference = Difference {
     original: &["link vif3.0: MAC *"],
     ours: &[],
     because: "all is given back, the hardware address too",
 };
 
 pub(crate) const CASES: &[Case] = cases! {
-    "a vif on a switch": [SWITCH, VIF, add(V, 0)] => [TOLD];
-    "a vif with a VLAN": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5")]), add(V, 0)] => [TOLD];
-    "a vif with trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0:6:7")]), add(V, 0)] => [TOLD];
-    "a vif with a VLAN and trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5:6:7")]), add(V, 0)] => [TOLD];
+    "a vif on a switch": [SWITCH, VIF, add(V, 0)] => [CALLS];
+    "a vif with a VLAN": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5")]), add(V, 0)] => [CALLS];
+    "a vif with trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0:6:7")]), add(V, 0)] => [CALLS];
+    "a vif with a VLAN and trunks": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5:6:7")]), add(V, 0)] => [CALLS];
     "the switch's bridge is told by the environment": [
         SWITCH, environment("bridge=ovsbr0.9"), on(&[SCRIPT, ("bridge", ABSENT)]), add(V, 0)
-    ] => [TOLD];
-    "no bridge of a switch": [SWITCH, on(&[SCRIPT, ("bridge", ABSENT)]), add(V, 1)] => [GIVEN_BACK];
-    "a VLAN that is no number": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.x")]), add(V, 1)] => [GIVEN_BACK];
+    ] => [CALLS];
+    "no bridge of a switch": [SWITCH, on(&[SCRIPT, ("bridge", ABSENT)]), add(V, 1)] => [RELEASED];
+    "a VLAN that is no number": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.x")]), add(V, 1)] => [RELEASED];
     "a VLAN that is too large": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0.5000")]), add(V, 1)] => [
-        GIVEN_BACK,
+        RELEASED,
         differs(&["ovs-vsctl: *tag=5000*"], &[], "what cannot be is not asked of the switch"),
     ];
     "a bridge that the switch does not have": [SWITCH, on(&[SCRIPT, ("bridge", "ovsbr7")]), add(V, 1)] => [
-        TOLD,
-        GIVEN_BACK,
+        CALLS,
+        RELEASED,
         differs(
             &[],
             &["ovs-vsctl: --timeout=30 -- --if-exists del-port vif3.0"],
@@ -76,11 +76,11 @@ pub(crate) const CASES: &[Case] = cases! {
             "what the operator did not grant is refused",
         ),
     ];
-    "no ovs-vsctl": [VIF, add(V, 1)] => [GIVEN_BACK];
+    "no ovs-vsctl": [VIF, add(V, 1)] => [RELEASED];
     "a vifname and an mtu on a switch": [
         SWITCH, on(&[SCRIPT, ("bridge", "ovsbr0"), ("vifname", "web"), ("mtu", "1400")]), add(V, 0)
     ] => [
-        TOLD,
+        CALLS,
         differs(
             &["link ovsbr0: MTU 1500", "link web: MTU 1500"],
             &["link ovsbr0: MTU 1400", "link web: MTU 1400", "node 3/device/vif/0/mtu = 1400"],
@@ -91,7 +91,7 @@ pub(crate) const CASES: &[Case] = cases! {
         SWITCH, VIF, write_at("/vm/00000001-0000-4000-8000-000000000003/name", "a b"),
         write_at("/local/domain/3/name", "a b"), add(V, 1)
     ] => [
-        TOLD,
+        CALLS,
         differs(
             &[
                 "node vif/3/0/hotplug-error = <text>", "node vif/3/0/hotplug-status = error",
@@ -105,7 +105,7 @@ pub(crate) const CASES: &[Case] = cases! {
         ),
     ];
     "online twice on a switch": [SWITCH, VIF, add(V, 0), add(V, 0)] => [
-        TOLD,
+        CALLS,
         differs(
             &["* connected when it had:  x 2"],
             &["* connected when it had: "],
@@ -113,11 +113,11 @@ pub(crate) const CASES: &[Case] = cases! {
         ),
     ];
     "online and offline on a switch": [SWITCH, VIF, add(V, 0), close(V), remove(V, 0)] => [
-        TOLD, GIVEN_BACK, DISCONNECTED
+        CALLS, RELEASED, DISCONNECTED
     ];
     "offline twice on a switch": [SWITCH, VIF, add(V, 0), close(V), remove(V, 0), remove(V, 0)] => [
-        TOLD,
-        GIVEN_BACK,
+        CALLS,
+        RELEASED,
         DISCONNECTED,
         differs(
             &["ovs-vsctl: * del-port vif3.0 x 2"],
@@ -127,6 +127,6 @@ pub(crate) const CASES: &[Case] = cases! {
     ];
     "a tap on a switch, added and removed": [
         SWITCH, TAP, VIF, add(V, 0), run(V, "add type_if=tap", 0), run(V, "remove type_if=tap", 0)
-    ] => [TOLD, differs(&["link vif3.0-emu: MAC *"], &[], "all is given back, the hardware address too")];
+    ] => [CALLS, differs(&["link vif3.0-emu: MAC *"], &[], "all is given back, the hardware address too")];
     "a word that is no action of a switch's": [VIF, run(V, "change type_if=vif", 1)] => [USAGE];
 };

@@ -1,5 +1,5 @@
-//! `block-tap`: disks that tapdisk serves. [`CASES`] are compared with the script of Xen 4.19 and 4.20, [`OLD_CASES`] with
-//! that of 4.17 and 4.18, which needs a kernel's module that no kernel of today has.
+//! `block-tap`: disks that tapdisk serves. [`CASES`] are compared with the script of Xen 4.19 and 4.20, [`OLD_CASES`]
+//! with that of 4.17 and 4.18, which needs a module that current kernels lack.
 
 use xenplug_tests::{
     cases,
@@ -12,11 +12,11 @@ use xenplug_tests::{
 
 use super::DISCONNECTED;
 
-/// Guest 3's disk, guest 4's, and that of a stub domain.
+/// Disks of guest 3, of guest 4, and of a stub domain.
 const T: Device = Device::tap(3, 0);
 const U: Device = Device::tap(4, 0);
 const STUB: Device = Device::tap(5, 0);
-/// The same for blkback, on the kernel's block device.
+/// Disk for blkback, on the kernel's block device.
 const K: Device = Device::disk(3, 0);
 const L: Device = Device::disk(4, 0);
 
@@ -26,8 +26,8 @@ const MODULE: Step = Step::Sh("touch $H/tap-ctl.d/module");
 const SCRIPT: (&str, &str) = ("script", "/etc/xen/scripts/block-tap");
 const PARAMS: (&str, &str) = ("params", "aio:$D/a.img");
 
-/// One list tells us both.
-const LOOKED: Difference = Difference {
+/// Difference: the daemon lists the tapdisks once for both purposes.
+const LISTED: Difference = Difference {
     original: &["tap-ctl: list -t *"],
     ours: &["tap-ctl: list*"],
     because: "one list tells who has the image open, and which number is next",
@@ -52,13 +52,13 @@ const READ_ONLY: Difference = Difference {
 };
 
 pub(crate) const CASES: &[Case] = cases! {
-    "an image that tapdisk serves": [TAP_CTL, IMAGE, device(T, &[]), add(T, 0)] => [LOOKED];
-    "an image of another format": [TAP_CTL, IMAGE, device(T, &[("params", "vhd:$D/a.img")]), add(T, 0)] => [LOOKED];
-    "an image that is only read": [TAP_CTL, IMAGE, device(T, &[("mode", "r")]), add(T, 0)] => [LOOKED, READ_ONLY];
+    "an image that tapdisk serves": [TAP_CTL, IMAGE, device(T, &[]), add(T, 0)] => [LISTED];
+    "an image of another format": [TAP_CTL, IMAGE, device(T, &[("params", "vhd:$D/a.img")]), add(T, 0)] => [LISTED];
+    "an image that is only read": [TAP_CTL, IMAGE, device(T, &[("mode", "r")]), add(T, 0)] => [LISTED, READ_ONLY];
     "an image whose name has a space": [
         TAP_CTL, sh("truncate -s 4M \"$D/a b.img\""), device(T, &[("params", "aio:$D/a b.img")]), add(T, 0), add(T, 0)
     ] => [
-        LOOKED,
+        LISTED,
         differs(
             &[
                 "node vbd3/3/51712/minor = 1", "node vbd3/3/51712/physical-device-path = */nbd<tapdisk>.1",
@@ -76,7 +76,7 @@ pub(crate) const CASES: &[Case] = cases! {
         TAP_CTL,
         sh("truncate -s 4M $D/disk.img; loop=$(losetup -f --show $D/disk.img); mknod $D/dev b 7 ${loop#/dev/loop}"),
         device(T, &[("params", "aio:$D/dev")]), add(T, 0)
-    ] => [LOOKED];
+    ] => [LISTED];
     "an image that is missing": [TAP_CTL, device(T, &[]), add(T, 1)] => [
         differs(
             &[
@@ -105,18 +105,18 @@ pub(crate) const CASES: &[Case] = cases! {
         ),
     ];
     "an image that tapdisk refuses": [TAP_CTL, IMAGE, sh("touch $H/tap-ctl.d/refused"), device(T, &[]), add(T, 1)] => [
-        LOOKED
+        LISTED
     ];
     "no tap-ctl": [IMAGE, device(T, &[]), add(T, 1)];
     "no params of a tapdisk": [TAP_CTL, IMAGE, device(T, &[("params", ABSENT)]), add(T, 1)];
     "params without a format": [TAP_CTL, IMAGE, device(T, &[("params", "$D/a.img")]), add(T, 1)];
     "no mode of a tapdisk": [TAP_CTL, IMAGE, device(T, &[("mode", ABSENT)]), add(T, 1)];
-    "a tapdisk, added twice": [TAP_CTL, IMAGE, device(T, &[]), add(T, 0), add(T, 0)] => [LOOKED, ONCE];
+    "a tapdisk, added twice": [TAP_CTL, IMAGE, device(T, &[]), add(T, 0), add(T, 0)] => [LISTED, ONCE];
     "a tapdisk, added and removed": [TAP_CTL, IMAGE, device(T, &[]), add(T, 0), close(T), remove(T, 0)] => [
-        LOOKED, STEP_BY_STEP, DISCONNECTED
+        LISTED, STEP_BY_STEP, DISCONNECTED
     ];
     "a tapdisk, removed twice": [TAP_CTL, IMAGE, device(T, &[]), add(T, 0), close(T), remove(T, 0), remove(T, 1)] => [
-        LOOKED,
+        LISTED,
         STEP_BY_STEP,
         differs(
             &[
@@ -140,7 +140,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "a tapdisk, removed after it was killed": [
         TAP_CTL, IMAGE, device(T, &[]), add(T, 0), sh("kill -9 $(cat $H/tap-ctl.d/started)"), close(T), remove(T, 1)
     ] => [
-        LOOKED,
+        LISTED,
         STEP_BY_STEP,
         differs(
             &[
@@ -153,11 +153,11 @@ pub(crate) const CASES: &[Case] = cases! {
     ];
     "a tapdisk, removed after its image was deleted": [
         TAP_CTL, IMAGE, device(T, &[]), add(T, 0), sh("rm $D/a.img"), close(T), remove(T, 0)
-    ] => [LOOKED, STEP_BY_STEP, DISCONNECTED];
+    ] => [LISTED, STEP_BY_STEP, DISCONNECTED];
     "a tapdisk, removed after its params were": [
         TAP_CTL, IMAGE, device(T, &[]), add(T, 0), write(T, "params", ABSENT), close(T), remove(T, 1)
     ] => [
-        LOOKED,
+        LISTED,
         differs(
             &[
                 "node vbd3/3/51712/hotplug-error = <text>", "node vbd3/3/51712/hotplug-status = error",
@@ -173,7 +173,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "a tapdisk, removed after its directory was": [
         TAP_CTL, IMAGE, device(T, &[]), add(T, 0), forget(T), remove(T, 1)
     ] => [
-        LOOKED,
+        LISTED,
         differs(
             &[
                 "node vbd3 = ", "node vbd3/3 = ", "node vbd3/3/51712 = ", "node vbd3/3/51712/hotplug-error = <text>",
@@ -186,7 +186,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "a tapdisk that is busy, removed": [
         TAP_CTL, IMAGE, device(T, &[]), add(T, 0), sh("touch $H/tap-ctl.d/stuck"), close(T), remove(T, 1)
     ] => [
-        LOOKED,
+        LISTED,
         STEP_BY_STEP,
         differs(
             &["node vbd3/3/51712/hotplug-error = <text>", "node vbd3/3/51712/hotplug-status = error"],
@@ -197,7 +197,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "an image that another guest's tapdisk writes": [
         TAP_CTL, IMAGE, device(T, &[]), device(U, &[]), add(T, 0), add(U, 127)
     ] => [
-        LOOKED,
+        LISTED,
         differs(
             &["run 2, add: exit 127"],
             &[
@@ -209,28 +209,28 @@ pub(crate) const CASES: &[Case] = cases! {
     ];
     "an image that two guests read through tapdisk": [
         TAP_CTL, IMAGE, device(T, &[("mode", "r")]), device(U, &[("mode", "r")]), add(T, 0), add(U, 0)
-    ] => [LOOKED, READ_ONLY];
+    ] => [LISTED, READ_ONLY];
     "an image that two guests share through tapdisk": [
         TAP_CTL, IMAGE, device(T, &[("mode", "w!")]), device(U, &[("mode", "w!")]), add(T, 0), add(U, 0)
-    ] => [LOOKED];
+    ] => [LISTED];
     "a guest and its stub domain have one tapdisk": [
         TAP_CTL, IMAGE, device(T, &[]), device(STUB, &[]), write_at("/local/domain/5/target", "3"), add(STUB, 0),
         add(T, 0)
-    ] => [LOOKED];
+    ] => [LISTED];
     "the guest's tapdisk stays when its stub domain goes": [
         TAP_CTL, IMAGE, device(T, &[]), device(STUB, &[]), write_at("/local/domain/5/target", "3"), add(STUB, 0),
         add(T, 0), close(STUB), remove(STUB, 0), forget(STUB)
-    ] => [LOOKED];
+    ] => [LISTED];
     "the tapdisk goes with the last of a guest and its stub domain": [
         TAP_CTL, IMAGE, device(T, &[]), device(STUB, &[]), write_at("/local/domain/5/target", "3"), add(STUB, 0),
         add(T, 0), close(STUB), remove(STUB, 0), forget(STUB), close(T), remove(T, 0)
-    ] => [LOOKED, STEP_BY_STEP, DISCONNECTED];
-    "a tapdisk on the kernel's module": [TAP_CTL, MODULE, IMAGE, device(K, &[SCRIPT, PARAMS]), add(K, 0)] => [LOOKED];
+    ] => [LISTED, STEP_BY_STEP, DISCONNECTED];
+    "a tapdisk on the kernel's module": [TAP_CTL, MODULE, IMAGE, device(K, &[SCRIPT, PARAMS]), add(K, 0)] => [LISTED];
     "a tapdisk on the kernel's module, added and removed": [
         TAP_CTL, MODULE, IMAGE, device(K, &[SCRIPT, PARAMS]), add(K, 0), close(K), remove(K, 0)
-    ] => [LOOKED, STEP_BY_STEP, DISCONNECTED];
+    ] => [LISTED, STEP_BY_STEP, DISCONNECTED];
     "a tapdisk for blkback without the kernel's module": [TAP_CTL, IMAGE, device(K, &[SCRIPT, PARAMS]), add(K, 1)] => [
-        LOOKED,
+        LISTED,
         differs(
             &["node vbd/3/51712/minor = 0", "node vbd/3/51712/pid = <tapdisk>"],
             &["tap-ctl: close *", "tap-ctl: detach *", "tap-ctl: free *"],
@@ -239,7 +239,7 @@ pub(crate) const CASES: &[Case] = cases! {
     ];
 };
 
-/// The script of 4.17 and 4.18 does without the numbers.
+/// Difference: the script of 4.17 and 4.18 publishes no numbers.
 const NEW_WAY: Difference = Difference {
     original: &["modprobe: blktap*", "tap-ctl: check*", "tap-ctl: create *"],
     ours: &[

@@ -1,4 +1,5 @@
-//! Crashes of daemon and store within a script call: it is answered or its connection breaks, and nothing is left.
+//! Crashes of daemon and store during a script call. The call is answered or its connection breaks, and nothing is
+//! left.
 
 use std::{
     thread,
@@ -26,12 +27,12 @@ fn daemon_killed_during_add_fails_the_script_and_libxl_cleans() -> Result<()> {
         host.daemon_mut()?.restart()?;
         for (device, answer) in devices.iter().zip(answers) {
             match answer {
-                // The script ended well: so does the device.
+                // The script succeeded, so the device is connected.
                 Ok(answer) => {
                     answer.done()?;
                     host.expect_connected(device)?;
                 }
-                // libxl takes the device down again, whatever became of it.
+                // libxl detaches the device, whatever its state.
                 Err(_) => {
                     let status = host.node(device, "hotplug-status")?.unwrap_or_default();
                     ensure!(matches!(&*status, "" | "connected"), "{status}");
@@ -56,7 +57,7 @@ fn daemon_killed_during_remove_is_finished_by_its_successor() -> Result<()> {
         let calls = [host.call(&devices[0], "remove")?, host.call(&devices[1], "remove")?];
         thread::sleep(Duration::from_micros(200 * (delay / 2)));
         host.daemon_mut()?.kill()?;
-        // libxl ignores how the script ended, and removes the directory; or it is asked once more.
+        // libxl ignores the script's exit code, and removes the directory, or the operator detaches once more.
         let again = delay % 2 == 0;
         for (device, call) in devices.iter().zip(calls) {
             let _ = call.answer();
@@ -105,7 +106,7 @@ fn disk_not_yet_opened_by_blkback_is_attached_again_on_restart() -> Result<()> {
     let disk = host.attach_disk(3, 0)?;
     write(&mut host, &disk, "state", "2")?;
     host.call(&disk, "add")?.answer()?.done()?;
-    // Nobody but the daemon holds the loop device: it goes with it.
+    // Only the daemon holds the loop device, so it goes with the daemon.
     host.daemon_mut()?.kill()?;
     ensure!(attached_below(host.directory())?.is_empty());
     host.daemon_mut()?.restart()?;
@@ -164,7 +165,7 @@ fn stopping_daemon_answers_pending_script_calls() -> Result<()> {
     let status = host.daemon_mut()?.terminate()?;
     ensure!(status.success(), "{status}");
     refused.answer()?.says("failed", &["ending"])?;
-    // It was begun, or it was too late: it has its answer.
+    // The call has an answer, whether it began or came too late.
     let answer = begun.answer()?;
     ensure!(
         answer.outcome == "done" || answer.says("failed", &["ending"]).is_ok(),

@@ -1,5 +1,5 @@
-//! dom0 mode: devices are attached when their script is run and not before, on the real xenstored, loop devices and
-//! bridges, with the toolstack played as libxl does it.
+//! dom0 mode: the daemon attaches devices when their script runs and not before, on the real xenstored, loop devices
+//! and bridges. The test plays the toolstack as libxl.
 
 mod crash;
 mod original;
@@ -21,8 +21,8 @@ fn write(host: &mut TestHost, device: &Device, node: &str, value: &str) -> Resul
     Ok(host.toolstack().store().write(&path, value)?)
 }
 
-/// Waits until no device is attached: the kernel may release it shortly after the daemon.
-fn expect_nothing_plugged(host: &TestHost) -> Result<()> {
+/// Waits until no device is attached. The kernel may release one shortly after the daemon does.
+fn expect_nothing_attached(host: &TestHost) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let (loops, ports) = (attached_below(host.directory())?, host.namespace().ports("xenbr0")?);
@@ -42,7 +42,7 @@ fn script_calls_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
     let (disk, vif) = (Device::disk(3, 0), Device::vif(3, 0));
     for (device, nodes) in [(disk, Disk::on(&image)), (vif, Vif::on("xenbr0"))] {
         host.plug(&device, &nodes)?.done()?;
-        // Before the script ends, not some time after.
+        // The status is published before the script ends.
         assert_eq!(host.node(&device, "hotplug-status")?.as_deref(), Some("connected"));
         host.expect_connected(&device)?;
     }
@@ -116,7 +116,7 @@ fn concurrent_script_calls_are_both_answered() -> Result<()> {
     }
     host.toolstack().forget(&disk)?;
 
-    // The second try of two meets what the first met.
+    // The second attempt fails for the same reason.
     fs::remove_file(image)?;
     host.attach(&disk, &Disk::on(&host.images().join("3-0.img")))?;
     host.expect_state(&disk, "2")?;
@@ -138,14 +138,14 @@ fn failed_add_reports_its_cause_and_can_be_retried() -> Result<()> {
     answer.says("failed", &["phy", "absent.img"])?;
     assert_eq!(host.node(&disk, "hotplug-status")?.as_deref(), Some("error"));
     assert_eq!(host.node(&disk, "hotplug-error")?, answer.error);
-    // Nobody asks: nothing is tried.
+    // Without a script call the daemon tries nothing.
     host.image("absent.img", 4)?;
     write(&mut host, &disk, "hotplug-status", "")?;
     thread::sleep(MOMENT);
     ensure!(attached_below(host.directory())?.is_empty());
     host.call(&disk, "add")?.answer()?.done()?;
     host.expect_connected(&disk)?;
-    // A vif, too, and what libxl does after a failure.
+    // The same for a vif, with the calls that libxl makes after a failure.
     let vif = Device::vif(3, 0);
     let answer = host.plug(&vif, &Vif::on("xenbr7"))?;
     answer.says("failed", &["vif-bridge", "xenbr7"])?;
@@ -185,7 +185,7 @@ fn invalid_script_call_is_answered_at_once() -> Result<()> {
     for body in ["", "{}", r#"{"script": "block", "action": "online", "backend": "x"}"#] {
         assert_eq!(Call::with(body, &socket)?.reply()?.0, 400, "{body}");
     }
-    // Nothing is known of them: there is nothing to take down.
+    // The daemon does not know these devices, so there is nothing to release.
     host.call(&Device::disk(9, 9), "remove")?.answer()?.done()?;
     host.call(&disk, "remove")?.answer()?.done()?;
     ensure!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -221,7 +221,7 @@ fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
         for device in &devices {
             host.toolstack().forget(device)?;
         }
-        expect_nothing_plugged(&host).with_context(|| format!("after {gone:?}"))?;
+        expect_nothing_attached(&host).with_context(|| format!("after {gone:?}"))?;
     }
     // The whole directory is gone.
     let devices = [host.plug_disk(3, 0)?, host.plug_vif(3, 0)?];
@@ -230,7 +230,7 @@ fn remove_releases_in_any_state_and_with_any_store_content() -> Result<()> {
         host.call(device, "remove")?.answer()?.done()?;
         assert_eq!(host.connect()?.find(&device.backend())?, None, "it is not made again");
     }
-    // The handler has not ended, perhaps.
+    // The handler may still run.
     for delay in 0..10 {
         let disk = host.attach_disk(3, 0)?;
         host.expect_state(&disk, "2")?;
@@ -301,7 +301,7 @@ fn reused_domid_is_another_device() -> Result<()> {
     let baseline = host.baseline()?;
     let first = host.plug_disk(3, 0)?;
     host.expect_connected(&first)?;
-    // The guest ends and its script never runs; the next one has the same number.
+    // The guest ends and its script never runs. The next guest has the same domain id.
     host.toolstack().forget(&first)?;
     host.toolstack().bury(3)?;
     let image = host.image("second.img", 4)?;
@@ -332,7 +332,7 @@ fn recreated_directory_never_gets_its_predecessors_resources() -> Result<()> {
         let node = host.node(&disk, "node")?.context("no node")?;
         let loops = attached_below(host.directory())?;
         let mine = loops.iter().find(|one| one.device.display().to_string() == node);
-        // The played kernel may still hold the first one.
+        // The played kernel may still hold the first device.
         ensure!(
             mine.is_some_and(|one| one.backing.ends_with("second.img")),
             "{node} of {loops:?} after {delay} times 300 us"

@@ -1,4 +1,4 @@
-//! Devices of the original scripts are foreign from their beginning to their end.
+//! Devices of the original scripts stay foreign throughout their life.
 
 use std::thread;
 

@@ -22,7 +22,7 @@ fn early_add_waits_for_state_and_link() -> Result<()> {
         write(&mut host, device, "state", "2")?;
     }
     for_disk.answer()?.done()?;
-    // netback announces state 2 before it makes the link.
+    // netback writes state 2 before it makes the link.
     thread::sleep(MOMENT);
     assert_eq!(host.node(&devices[1], "hotplug-status")?.as_deref(), Some(""));
     host.namespace().vif(&devices[1].link(), &devices[1].guest_link())?;

@@ -1,4 +1,4 @@
-//! Either side is killed in the middle of an attach or a detach, and started again.
+//! Kills of either side during an attach or a detach, with a restart.
 
 use std::{fs::File, process::Child, thread, time::Duration};
 
@@ -14,11 +14,11 @@ pub(crate) enum Phase {
     Wanted,
     /// State 2: both directories exist, and the kernel's backend has not reached state 2.
     Taken,
-    /// State 4: the guest uses it.
+    /// State 4: the guest uses the device.
     Used,
-    /// State 5: the guest has not closed it.
+    /// State 5: the guest has not closed the device.
     Unwanted,
-    /// State 5: the store and the journal have nothing of it, and the kernel still has it open.
+    /// State 5: the device is gone from the store and the journal, and the kernel still has the disk open.
     Lingering,
 }
 
@@ -96,7 +96,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Detaches the disk if it is there, and checks that nothing is left.
+    /// Detaches the disk if it exists, and checks that nothing is left.
     fn end(&self, disk: &Requested) -> Result<()> {
         if self.state(disk)?.is_some() {
             self.detach(disk)?;

@@ -1,4 +1,4 @@
-//! Attaches past their deadline, dead guests, and detaches that wait for a user of the disk.
+//! Attaches after their deadline, dead guests, and detaches that wait for a user of the disk.
 
 use anyhow::{Result, ensure};
 use xenplug_tests::harness::attached_below;
@@ -18,7 +18,7 @@ fn attach_past_its_deadline_reports_it_and_leaves_nothing() -> Result<()> {
     ensure!(said.contains("being set up"), "{said}");
     let answer: serde_json::Value = serde_json::from_slice(&done.stdout)?;
     assert_eq!(answer["timeout"], true);
-    // The request stays at 6 until somebody attaches or detaches there.
+    // The request stays at 6 until a toolstack attaches or detaches the device.
     fixture.expect(&disk, "6")?;
     fixture.detach(&disk)?;
     baseline.assert_same(&fixture.host)
@@ -62,7 +62,7 @@ fn dead_guest_ends_its_requests_and_its_domid_is_reusable() -> Result<()> {
         ensure!(error.contains("the guest has gone"), "{error}");
     }
     assert_eq!(attached_below(fixture.host.directory())?, []);
-    // The next guest of that number.
+    // The next guest with that domain id.
     fixture.host.xenstored().revive_domain(3)?;
     fixture.host.toolstack().build(3)?;
     fixture.attach(&disk)?;
@@ -96,10 +96,10 @@ fn watch_reports_each_change_of_a_device() -> Result<()> {
         .stdout(std::process::Stdio::piped())
         .spawn()?;
     fixture.attach(&disk)?;
-    // Both were seen when it is told that it went.
-    let told = std::io::BufReader::new(watching.stdout.take().ok_or_else(|| anyhow::anyhow!("no output"))?);
+    // Both states were reported before the end of the device.
+    let reports = std::io::BufReader::new(watching.stdout.take().ok_or_else(|| anyhow::anyhow!("no output"))?);
     let mut states = Vec::new();
-    for line in std::io::BufRead::lines(told) {
+    for line in std::io::BufRead::lines(reports) {
         let event: serde_json::Value = serde_json::from_str(&line?)?;
         assert_eq!(event["device"]["kind"], "vbd");
         states.push(event["to"].clone());

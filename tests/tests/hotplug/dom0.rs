@@ -1,4 +1,4 @@
-//! dom0's own daemon is asked, which else waits for scripts.
+//! Requests to dom0's own daemon, which waits for script calls otherwise.
 
 use anyhow::{Result, ensure};
 use xenplug_tests::harness::attached_below;
@@ -9,8 +9,8 @@ use crate::fixture::Fixture;
 fn dom0_serves_requests_and_leaves_scripts_their_devices() -> Result<()> {
     let mut fixture = Fixture::in_dom0()?;
     let baseline = fixture.host.baseline()?;
-    // libxl's, which its script asks for, and one that nobody asks for.
-    let plugged = fixture.host.plug_disk(4, 0)?;
+    // A device of libxl that a script call attaches, and one without a script call.
+    let attached = fixture.host.plug_disk(4, 0)?;
     let foreign = fixture.host.attach_disk(5, 0)?;
     let (disk, vif) = (fixture.disk("a.img")?, fixture.vif());
     for _ in 0..2 {
@@ -25,17 +25,17 @@ fn dom0_serves_requests_and_leaves_scripts_their_devices() -> Result<()> {
         fixture.detach(&vif)?;
         assert_eq!(fixture.host.namespace().ports("xenbr0")?, [""; 0]);
     }
-    fixture.host.expect_connected(&plugged)?;
+    fixture.host.expect_connected(&attached)?;
     assert_eq!(fixture.host.node(&foreign, "hotplug-status")?, None);
-    // At the same place, by a script and by a request, one after the other.
-    let theirs = fixture.host.plug_disk(3, 0)?;
+    // The same device key, by a script and by a request, one after the other.
+    let of_libxl = fixture.host.plug_disk(3, 0)?;
     let said = fixture.fails("attach", &disk, 1)?;
     ensure!(said.contains("which another toolstack has made"), "{said}");
-    fixture.host.unplug(&theirs)?.done()?;
+    fixture.host.unplug(&of_libxl)?.done()?;
     fixture.attach(&disk)?;
     fixture.detach(&disk)?;
 
-    fixture.host.unplug(&plugged)?.done()?;
+    fixture.host.unplug(&attached)?.done()?;
     fixture.host.toolstack().forget(&foreign)?;
     for guest in [4, 5] {
         fixture.host.toolstack().bury(guest)?;

@@ -17,13 +17,13 @@ pub(crate) struct Requested {
     pub(crate) device: Device,
     /// Name for `detach`, such as `xvda`.
     name: &'static str,
-    /// In xl's syntax.
+    /// Specification in xl's syntax.
     spec: String,
 }
 
 impl Requested {
-    /// Replaces the description.
-    pub(crate) fn saying(mut self, spec: &str) -> Self {
+    /// Replaces the specification.
+    pub(crate) fn with_spec(mut self, spec: &str) -> Self {
         self.spec = spec.to_owned();
         self
     }
@@ -103,7 +103,7 @@ impl Fixture {
         Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
     }
 
-    /// Runs it to its end.
+    /// Runs `xenplug attach` or `detach` to its end.
     pub(crate) fn run(&self, what: &str, requested: &Requested, how: &[&str]) -> Result<Output> {
         Ok(self.spawn(what, requested, how)?.wait_with_output()?)
     }

@@ -1,4 +1,4 @@
-//! Sudden loss of a guest, the driver domain or the store, and a store without room.
+//! Sudden loss of a guest, the driver domain or the store, and a store without space.
 
 use anyhow::{Context, Result, ensure};
 use xenplug_tests::harness::{attached_below, detach_below};
@@ -28,7 +28,8 @@ fn guest_death_during_attach_or_detach_leaves_nothing() -> Result<()> {
             Phase::Unwanted | Phase::Lingering => ensure!(done.status.success(), "{said}"),
         }
         assert_eq!(attached_below(fixture.host.directory())?, []);
-        // The played kernel plays the guest's as well: not before the guest's end was seen.
+        // The played kernel also plays the guest's kernel, so it continues only after the daemon has seen the guest's
+        // end.
         fixture.let_go_on(phase, Blocker::default())?;
         fixture.host.xenstored().revive_domain(3)?;
         fixture.host.toolstack().build(3)?;
@@ -48,7 +49,7 @@ fn dead_driver_domains_devices_can_be_removed_at_once() -> Result<()> {
     fixture.host.stop_kernel();
     fixture.host.xenstored().kill_domain(1)?;
     fixture.host.toolstack().bury(1)?;
-    // A real one's devices go with it.
+    // The devices of a real driver domain go with it.
     detach_below(fixture.host.directory())?;
     let said = fixture.fails("attach", &disk, 1)?;
     ensure!(said.contains("domain 1 has gone"), "{said}");
@@ -75,7 +76,7 @@ fn store_replaced_during_attach_or_detach_is_survived() -> Result<()> {
 }
 
 impl Fixture {
-    /// The nodes that the driver domain owns.
+    /// Counts the nodes that the driver domain owns.
     fn nodes(&self) -> Result<u32> {
         let used = self.host.connect()?.control(&["quota", "1"])?;
         let nodes = used.lines().find_map(|line| line.strip_prefix("nodes"));
@@ -88,7 +89,7 @@ impl Fixture {
             .parse()?)
     }
 
-    /// Lets it own no more than that.
+    /// Limits the number of nodes of the driver domain.
     fn allow_nodes(&self, number: u32) -> Result<()> {
         let said = self
             .host
@@ -98,8 +99,8 @@ impl Fixture {
         Ok(())
     }
 
-    /// Asks for what there is no room for.
-    fn has_no_room_for(&self, requested: &Requested) -> Result<()> {
+    /// Requests a device that exceeds the quota.
+    fn has_no_space_for(&self, requested: &Requested) -> Result<()> {
         let said = self.fails("attach", requested, 1)?;
         ensure!(said.contains("this domain's quota in xenstored is used up"), "{said}");
         let mut store = self.host.connect()?;
@@ -121,10 +122,10 @@ fn driver_domain_over_quota_fails_requests_until_it_has_room() -> Result<()> {
     let baseline = fixture.host.baseline()?;
     let used = fixture.nodes()?;
     for requested in [fixture.disk("a.img")?, fixture.vif()] {
-        // For nothing at all; and for some of its nodes.
-        for room in [0, 10] {
-            fixture.allow_nodes(used + room)?;
-            fixture.has_no_room_for(&requested)?;
+        // Space for no node, and for some of them.
+        for space in [0, 10] {
+            fixture.allow_nodes(used + space)?;
+            fixture.has_no_space_for(&requested)?;
             assert_eq!(fixture.nodes()?, used);
         }
         fixture.allow_nodes(NODES)?;

@@ -1,5 +1,5 @@
-//! The `/hotplug` protocol: `xenplug` in dom0 asks the daemon in a driver domain for real disks and vifs, on the real
-//! xenstored, with the rights that a driver domain has; and the daemon in dom0.
+//! The `/hotplug` protocol: `xenplug` in dom0 requests real disks and vifs from the daemon in a driver domain, with the
+//! permissions that one has, and from the daemon in dom0, on the real xenstored.
 
 mod crash;
 mod detach;
@@ -27,7 +27,7 @@ fn requested_disk_and_vif_hold_nothing_after_detach() -> Result<()> {
         fixture.expect(&fixture.vif(), "4")?;
         assert_eq!(attached_below(fixture.host.directory())?.len(), 1);
         assert_eq!(fixture.host.namespace().ports("xenbr0")?, ["vif3.0"]);
-        // At once, without a look back.
+        // Detached at once.
         fixture.detach(&disk)?;
         assert_eq!(attached_below(fixture.host.directory())?, []);
         fixture.detach(&fixture.vif())?;
@@ -58,7 +58,7 @@ fn driver_domain_creates_directories_with_libxls_permissions() -> Result<()> {
         ensure!(value.is_none_or(|value| value == found), "{node} is {found:?}");
         assert_eq!(store.permissions(&node)?, permissions, "{node}");
     }
-    // The guest's own name for itself, which this domain may not read.
+    // The guest's name, which the driver domain may not read.
     let status = fixture.host.daemon().context("no daemon")?.status()?;
     let vm = store.read("/local/domain/3/vm")?;
     assert_eq!(status["devices"][0]["vm"], vm, "{status}");
@@ -70,7 +70,7 @@ fn detach_returns_after_the_last_user_has_closed_the_disk() -> Result<()> {
     let fixture = Fixture::new()?;
     let disk = fixture.disk("a.img")?;
     fixture.attach(&disk)?;
-    // As blkback does for a moment after it has said that it is closed.
+    // blkback has the disk open for a moment after it has written state 6.
     let user = File::open(&attached_below(fixture.host.directory())?[0].device)?;
     let mut detaching = fixture.spawn("detach", &disk, &["--wait", "--timeout", "60s"])?;
     let request = fixture

@@ -7,7 +7,7 @@ use xenplug_tests::{loud::say, store::Store};
 
 use crate::fixture::Fixture;
 
-/// Both sides look at least every five seconds (docs/hotplug-protocol.md): what is told sooner is told by events.
+/// Time that is shorter than the five seconds between reads (docs/hotplug-protocol.md), so that an event was the cause.
 const SOON: Duration = Duration::from_secs(4);
 
 #[test]
@@ -17,8 +17,8 @@ fn request_failure_reports_its_cause_and_leaves_nothing() -> Result<()> {
     let absent = fixture.host.images().join("absent.img");
     let disk = fixture
         .disk("a.img")?
-        .saying(&format!("format=raw,vdev=xvda,access=rw,target={}", absent.display()));
-    let vif = fixture.vif().saying("bridge=xenbr77,devid=0");
+        .with_spec(&format!("format=raw,vdev=xvda,access=rw,target={}", absent.display()));
+    let vif = fixture.vif().with_spec("bridge=xenbr77,devid=0");
     for (requested, words) in [(disk, ["phy: ", "absent.img"]), (vif, ["vif-bridge: ", "xenbr77"])] {
         let began = Instant::now();
         let said = fixture.fails("attach", &requested, 1)?;
@@ -37,7 +37,7 @@ fn request_failure_is_reported_within_a_second() -> Result<()> {
     let fixture = Fixture::new()?;
     let absent = fixture.host.images().join("absent.img");
     let spec = format!("format=raw,vdev=xvda,access=rw,target={}", absent.display());
-    let disk = fixture.disk("a.img")?.saying(&spec);
+    let disk = fixture.disk("a.img")?.with_spec(&spec);
     let error = format!("{}/error", disk.request());
     let mut took = Vec::new();
     // The status may be removed before it is read.
@@ -45,34 +45,34 @@ fn request_failure_is_reported_within_a_second() -> Result<()> {
         let mut watcher = fixture.host.connect()?;
         watcher.watch(&error, "w")?;
         let attaching = fixture.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?;
-        let said = word(&mut watcher, &error)?;
+        let said = error_message(&mut watcher, &error)?;
         let began = Instant::now();
         let done = attaching.wait_with_output()?;
         assert_eq!(done.status.code(), Some(1));
         let Some(said) = said else { continue };
         took.push(began.elapsed());
-        // As it is, after how far the device came.
-        let told = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert_eq!(told.lines().last(), Some(&*format!("xenplug: {said}")), "{told}");
+        // The driver domain's message, after the progress of the device.
+        let output = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(output.lines().last(), Some(&*format!("xenplug: {said}")), "{output}");
         if took.len() == 10 {
             break;
         }
     }
     took.sort();
-    let median = took.get(took.len() / 2).context("every word was missed")?;
+    let median = took.get(took.len() / 2).context("every error was missed")?;
     let times = took.len();
     say(&format!(
-        "from the word to the end, {times} times: median {median:?}, all {took:?}"
+        "from the error to the end, {times} times: median {median:?}, all {took:?}"
     ));
     ensure!(*median < Duration::from_secs(1), "{took:?}");
     Ok(())
 }
 
-/// Waits for the driver domain's word, and gives it if it is there still.
-fn word(watcher: &mut Store, error: &str) -> Result<Option<String>> {
+/// Waits for the driver domain's error, and returns it if it still exists.
+fn error_message(watcher: &mut Store, error: &str) -> Result<Option<String>> {
     let mut requested = false;
     loop {
-        watcher.event(SOON)?.context("no word comes")?;
+        watcher.event(SOON)?.context("no error comes")?;
         match watcher.find(error)? {
             Some(said) if !said.is_empty() => return Ok(Some(said)),
             Some(_) => requested = true,

@@ -86,7 +86,7 @@ fn request_status_is_written_after_release_and_before_close() -> Result<()> {
             fixture.expect(&requested, "4")?;
             let watch = StatusWatch::new(&fixture.host, &requested.device)?;
             let detaching = fixture.spawn("detach", &requested, &["--wait", "--timeout", "60s"])?;
-            // Its directory goes right after that, if it has not gone yet.
+            // The directory goes right after that, or is gone already.
             let status = watch.wait(&fixture.host)?;
             ensure!(matches!(status.as_deref(), Some("disconnected") | None), "{status:?}");
             ensure!(detaching.wait_with_output()?.status.success(), "detach failed");

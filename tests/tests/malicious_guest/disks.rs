@@ -12,7 +12,7 @@ use xenplug_tests::{
     harness::{Device, Disk, TestHost},
 };
 
-/// Returns the loop device of a guest's disk.
+/// Opens the loop device of a guest's disk.
 fn open(host: &TestHost, disk: &Device, write: bool) -> Result<File> {
     let node = host.node(disk, "node")?.context("no node")?;
     File::options().read(true).write(write).open(&node).context(node)
@@ -24,7 +24,7 @@ fn image_format_header_is_treated_as_guest_data() -> Result<()> {
     let baseline = host.baseline()?;
     let secret = host.directory().join("secret");
     fs::write(&secret, vec![b'S'; 1 << 20])?;
-    // A qcow2 header whose backing file is the secret (XSA-258), a VHD's, a VMDK's, and a partition's.
+    // A qcow2 header whose backing file is the secret (XSA-258), and headers of VHD, VMDK and a partition table.
     let backing = secret.display().to_string();
     let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
     qcow2.extend(104_u64.to_be_bytes());

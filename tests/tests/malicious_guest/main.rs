@@ -1,4 +1,4 @@
-//! Values that a guest, or anybody who can write a backend's directory, writes never decide what is touched.
+//! Malicious values in a backend's directory never lead the daemon to files, links or devices outside of the grant.
 
 mod disks;
 mod nodes;

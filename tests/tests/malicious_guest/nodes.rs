@@ -6,7 +6,7 @@ use xenplug_tests::{
     harness::{Baseline, Device, Disk, Nodes, TestHost, Vif, attached_below},
 };
 
-/// Malicious values of a node.
+/// Returns malicious values of a node.
 fn bad_values() -> Vec<(&'static str, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![
@@ -25,7 +25,7 @@ fn bad_values() -> Vec<(&'static str, Vec<u8>)> {
         ("negative", text("-1")),
         ("too many bits", text("18446744073709551616")),
         ("option", text("--help")),
-        // A node of dom0's may have as much as a message: 4096 bytes with the path.
+        // A node of dom0 may be as long as a message: 4096 bytes with the path.
         ("long", vec![b'x'; 3900]),
     ]
 }
@@ -61,10 +61,10 @@ const VIF: &[&str] = &[
     "rate",
     "accel",
 ];
-/// Nodes of the device's state: with an invalid value it may wait for ever.
+/// Nodes of the device's state. With an invalid value the device may wait for ever.
 const LIFE: &[&str] = &["state", "online", "hotplug-status"];
 
-/// Host with a victim guest that must be unaffected.
+/// Host with an attacker and a victim guest, which must stay unaffected.
 struct Fixture {
     host: TestHost,
     victim: [Device; 2],
@@ -114,7 +114,7 @@ impl Fixture {
     }
 
     /// Checks that the attacker has only granted resources, and the victim's are unchanged.
-    fn kept_within(&self) -> Result<()> {
+    fn check_confinement(&self) -> Result<()> {
         let images = self.host.images();
         for one in attached_below(std::path::Path::new("/"))? {
             let ours =
@@ -158,7 +158,7 @@ fn malicious_node_values_touch_nothing_ungranted() -> Result<()> {
         .map(|key| (false, *key))
         .chain(VIF.iter().map(|key| (true, *key)));
     for (vif, key) in keys {
-        // All values of a key at once, each for a device of its own.
+        // All values of a key at once, each in a device of its own.
         let mut devices = Vec::new();
         for (index, (what, value)) in bad_values().into_iter().enumerate() {
             let (device, nodes) = fixture.device(vif, index as u32)?;
@@ -168,7 +168,7 @@ fn malicious_node_values_touch_nothing_ungranted() -> Result<()> {
         for (what, device) in &devices {
             cases.case(&format!("{} {key}: {what}", device.kind), fixture.settled(device));
         }
-        fixture.kept_within().context(key)?;
+        fixture.check_confinement().context(key)?;
         let devices: Vec<Device> = devices.into_iter().map(|(_, device)| device).collect();
         fixture.clean(&devices).context(key)?;
     }
@@ -188,7 +188,7 @@ fn device_in_an_invalid_state_waits_and_leaks_nothing() -> Result<()> {
         for (index, (_, value)) in bad_values().into_iter().enumerate() {
             let (device, nodes) = fixture.device(vif, index as u32)?;
             fixture.host.toolstack().attach(&device, &nodes)?;
-            // While the device is on its way.
+            // While the daemon connects the device.
             fixture
                 .host
                 .toolstack()
@@ -197,7 +197,7 @@ fn device_in_an_invalid_state_waits_and_leaks_nothing() -> Result<()> {
             devices.push(device);
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
-        fixture.kept_within().context(key)?;
+        fixture.check_confinement().context(key)?;
         cases.case(&format!("{key} of {}", devices[0].kind), fixture.clean(&devices));
     }
     fixture.end()?;
@@ -222,11 +222,11 @@ fn forged_device_pointers_do_not_affect_other_guests() -> Result<()> {
             .with("frontend", victim.frontend())
             .with("frontend-id", "4");
         fixture.host.toolstack().attach(device, &nodes)?;
-        // As the guest itself may, in its own directory.
+        // The guest itself may write this in its own directory.
         store.write(&format!("{}/backend", device.frontend()), victim.backend())?;
         store.write(&format!("{}/backend-id", device.frontend()), "7")?;
         fixture.host.expect_status(device, "connected")?;
-        // Now that it is connected, all that could lead its end elsewhere.
+        // After the device is connected, values that could mislead the release.
         for name in [
             "params",
             "node",
@@ -254,7 +254,7 @@ fn forged_device_pointers_do_not_affect_other_guests() -> Result<()> {
         );
     }
     fixture.host.namespace().ip("link set xenbr0 mtu 1500")?;
-    fixture.kept_within()?;
+    fixture.check_confinement()?;
     let left: Vec<Device> = devices.map(|(device, _)| device).into();
     fixture.clean(&left)?;
     fixture.end()

@@ -73,7 +73,7 @@ fn link_vanishing_during_attach_blocks_no_other_device() -> Result<()> {
         let vif = host.attach_vif(3, 0)?;
         host.expect_state(&vif, "2")?;
         thread::sleep(delay);
-        // As when the guest crashes, and netback is the first to know; it may not have made the link yet.
+        // As when the guest crashes and netback notices first. The link may not exist yet.
         let _ = host.namespace().ip(&format!("link delete {}", vif.guest_link()));
         let good = host.attach_vif(4, 0)?;
         cases.case(&format!("{delay:?}"), host.expect_connected(&good));

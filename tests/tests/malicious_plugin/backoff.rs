@@ -1,4 +1,4 @@
-//! Plugins that keep failing back off from the guest that they fail, while others serve on.
+//! Backoff of plugins that keep failing, from the guest whose devices they fail, while others are served.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ fn fails(host: &mut TestHost, name: &str, frontend: u16, words: &[&str]) -> Resu
     host.toolstack().forget(&device)
 }
 
-/// `xenplug`, on this host's daemon.
+/// Runs `xenplug` on this host's daemon.
 fn xenplug(host: &TestHost, arguments: &[&str]) -> Result<Output> {
     let config = host.daemon().context("it runs")?.config().file();
     Ok(Command::new(build_directory()?.join("xenplug"))
@@ -43,7 +43,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Reads from the status which guests a plugin backs off from.
+/// Reads from the status the guests that a plugin backs off from.
 fn backoffs(host: &TestHost, name: &str) -> Result<Vec<String>> {
     let status = host.daemon().context("it runs")?.status()?;
     let plugins = status["plugins"].as_array().context("no list of plugins")?;
@@ -109,7 +109,7 @@ fn failing_plugin_backs_off_until_another_component_is_loaded() -> Result<()> {
     let log = host.daemon().context("it runs")?.log();
     assert_eq!(log.matches("backs off from guest").count(), 2, "{log}");
 
-    // A reload of the same component changes nothing; another component starts without a history.
+    // A reload of the same component changes nothing. Another component starts without a history.
     reload(&host, &config)?;
     fails(&mut host, NAME, 5, &["does not run for this guest"])?;
     reload(
@@ -127,7 +127,7 @@ fn failing_plugin_backs_off_until_another_component_is_loaded() -> Result<()> {
 
 #[test]
 fn guest_cannot_make_a_plugin_back_off_from_others() -> Result<()> {
-    // It crashes over an image that is there, and connects without.
+    // The plugin crashes if the image exists, and connects without it.
     const NAME: &str = "foreign-handle";
     let mut host = host_with(NAME, "first = \"1h\"\nlongest = \"1h\"")?;
     let baseline = host.baseline()?;
@@ -163,13 +163,13 @@ fn device_waits_for_a_short_backoff_and_may_leave_meanwhile() -> Result<()> {
     let failed = Instant::now();
     let (device, nodes) = device_for(&host, &guest(NAME), 3, 1)?;
     host.attach(&device, &nodes)?;
-    // Another guest does not wait.
+    // Another guest has no backoff.
     fails(&mut host, NAME, 4, &["crashed"])?;
     host.expect_failure(&device, "error", &["crashed"])?;
     let waited = failed.elapsed();
     ensure!(waited > Duration::from_millis(2500), "it waited for {waited:?}");
     host.toolstack().forget(&device)?;
-    // Six seconds to wait now: it goes before.
+    // The backoff is six seconds now. The device goes before its end.
     host.attach(&device, &nodes)?;
     host.expect_state(&device, "2")?;
     host.detach(&device)?;

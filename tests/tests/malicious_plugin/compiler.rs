@@ -1,5 +1,5 @@
-//! Components that take minutes or all memory to compile: the compiler process ends at its limits, and that is
-//! all that comes of it. The limits are its own, or narrower ones of whoever started the daemon, as here.
+//! Components that take minutes or all memory to compile: only the compiler process ends, at its limits. The limits are
+//! its own, or lower ones that the daemon inherited, as here.
 
 use std::{
     fmt::Write as _,
@@ -16,12 +16,12 @@ use xenplug_tests::harness::{TestHost, build_directory, plugins_directory};
 
 use crate::refused::{assert_refused, wrong};
 
-/// Seconds of processor time that the compiler has at a start, and at a reload: of those, the daemon has as many for itself.
+/// Seconds of processor time of the compiler at a start, and at a reload. The daemon has as many for itself.
 const AT_START: u32 = 1;
 const AT_RELOAD: u32 = 2;
 /// KiB of address space: enough for a good plugin.
 const MEMORY: u32 = 400_000;
-/// Time that it may take on a loaded host.
+/// Time for a compilation on a loaded host.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Writes a component with these functions to a file.
@@ -32,8 +32,8 @@ fn component(host: &TestHost, name: &str, functions: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A function with many locals, which live through many blocks: each block may be left out, so that each local's value
-/// has to be told apart after each.
+/// Returns a function with many locals that live across many conditional blocks, so that the compiler has to
+/// distinguish each local's value after each block.
 fn blocks() -> String {
     const LOCALS: usize = 2000;
     let mut text = format!("(func (type $t) (local {}) ", "i32 ".repeat(LOCALS));
@@ -50,7 +50,7 @@ fn blocks() -> String {
     text + "local.get 1)"
 }
 
-/// A function of loops, each within the one before.
+/// Returns a function of nested loops.
 fn loops() -> String {
     const DEPTH: usize = 2000;
     let mut text = format!("(func (type $t) (local {}) ", "i32 ".repeat(DEPTH));
@@ -86,7 +86,7 @@ fn component_compiling_too_long_is_refused_at_start_and_reload() -> Result<()> {
         fs::write(config.file(), &config.text)?;
         let logged = host.daemon().context("it runs")?.log().len();
         host.daemon_mut()?.signal(Signal::HUP)?;
-        // While the compiler is at it.
+        // While the compiler runs.
         let good = [host.attach_disk(3, 0)?, host.attach_vif(3, 0)?];
         for device in &good {
             host.expect_connected(device)?;

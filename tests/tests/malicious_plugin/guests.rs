@@ -1,21 +1,21 @@
-//! Table of the misbehaving guests: grants and expected end of each.
+//! Table of the misbehaving guests (plugins), with the grants and the expected end of each.
 
 use std::{path::Path, time::Duration};
 
 use xenplug_tests::harness::Config;
 
-/// Time for an event that waits or loops until it is stopped.
+/// Deadline of a handler that waits or loops until it is stopped.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(500);
 
-/// Time for the others: on a loaded host they still reach their misbehaviour.
+/// Deadline of the others, which reach their misbehaviour within it even on a loaded host.
 const AMPLE: Duration = Duration::from_secs(10);
 
 const LATE: &str = "took longer than its deadline of 500ms";
 
-/// The helper's name.
+/// Name of the helper.
 pub(crate) const HELPER: &str = "helper";
 
-/// The name of the helper that can be turned on and off.
+/// Name of the helper that can be turned on and off.
 pub(crate) const SWITCH: &str = "switch";
 
 /// Expected end of a guest.
@@ -23,9 +23,9 @@ pub(crate) const SWITCH: &str = "switch";
 pub(crate) enum Fate {
     /// The daemon refuses to start, with these texts.
     Refused(&'static [&'static str]),
-    /// Its device ends as `hotplug-status=error`, and `hotplug-error` has these texts after its name.
+    /// The device gets `hotplug-status=error`, and `hotplug-error` has these texts after the plugin's name.
     Fails(&'static [&'static str]),
-    /// It connects. A test of its own checks the rest.
+    /// The device connects. A test of its own checks the rest.
     Connects,
 }
 
@@ -47,13 +47,13 @@ pub(crate) enum Grant {
 pub(crate) struct Guest {
     pub(crate) name: &'static str,
     pub(crate) grant: Grant,
-    /// More lines of its `limits`.
+    /// Further lines of the plugin's `limits`.
     limits: &'static str,
     pub(crate) fate: Fate,
 }
 
 impl Guest {
-    /// Time that it may take for an event.
+    /// Returns the deadline of the handler.
     pub(crate) fn deadline(&self) -> Duration {
         let late = match self.fate {
             Fate::Fails(words) | Fate::Refused(words) => words.contains(&LATE),
@@ -62,7 +62,7 @@ impl Guest {
         if late { DEADLINE } else { AMPLE }
     }
 
-    /// Returns its tables of the configuration. It serves a script of its own name.
+    /// Returns the plugin's tables of the configuration. It serves a script with the plugin's name.
     pub(crate) fn tables(&self, images: &Path) -> String {
         let (kind, grant) = match self.grant {
             Grant::Nothing => ("vbd", String::new()),
@@ -94,14 +94,14 @@ impl Guest {
     }
 }
 
-/// A configuration with these guests beside the good plugins.
+/// Adds these guests to a configuration with good plugins.
 pub(crate) fn beside(config: Config, images: &Path, guests: impl IntoIterator<Item = Guest>) -> Config {
     guests
         .into_iter()
         .fold(config, |config, guest| config.with(&guest.tables(images)))
 }
 
-/// The one of that name.
+/// Finds a guest by name.
 pub(crate) fn guest(name: &str) -> Guest {
     *GUESTS
         .iter()

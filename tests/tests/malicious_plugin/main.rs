@@ -24,7 +24,7 @@ const LATE: Duration = Duration::from_secs(2);
 /// Time that helpers have to end on request before they are killed.
 const HELPER_GRACE: Duration = Duration::from_secs(3);
 
-/// A host whose daemon has these guests beside the good plugins.
+/// Starts a host whose daemon has these guests beside the good plugins.
 fn host_with(guests: impl IntoIterator<Item = Guest>) -> Result<TestHost> {
     let mut host = TestHost::new()?;
     let config = beside(host.config()?, &host.images(), guests);
@@ -32,7 +32,7 @@ fn host_with(guests: impl IntoIterator<Item = Guest>) -> Result<TestHost> {
     Ok(host)
 }
 
-/// A device that a guest is to serve.
+/// Makes a device for a guest to serve.
 fn device_for(host: &TestHost, guest: &Guest, frontend: u16, index: u32) -> Result<(Device, Nodes)> {
     let (device, nodes) = match guest.grant {
         Grant::Bridges => (Device::vif(frontend, index), Vif::on("xenbr0")),
@@ -85,13 +85,13 @@ fn misbehaving_plugin_fails_alone_and_its_effects_are_undone() -> Result<()> {
     let _pool = LoopPool::now()?;
     let failing = GUESTS.iter().filter(|guest| matches!(guest.fate, Fate::Fails(_)));
     let mut host = host_with(failing.clone().copied())?;
-    // A helper with a child, both to be found by this test's own number of seconds.
+    // A helper with a child. The test finds both by the number of seconds, which is its own.
     let seconds = format!("60.{:07}", std::process::id());
     program(
         &host.images().join(HELPER),
         &format!("sleep {seconds} & sleep {seconds}"),
     )?;
-    // One that leaves something running, which has its output.
+    // A helper that leaves a process running, which has its output open.
     program(
         &host.images().join(SWITCH),
         &format!("echo $1 >>$0.calls; [ $1 = off ] || sleep {seconds} &"),
@@ -134,7 +134,7 @@ fn fails(host: &mut TestHost, guest: &Guest, words: &[&str]) -> Result<()> {
     ensure!(error.len() <= 1000, "{} bytes", error.len());
     no_control_characters(&error)?;
     assert_eq!(host.node(&device, "physical-device")?, None);
-    // It was given back when the failure was told, not when the device goes.
+    // The resources are released when the failure is published, and not when the device goes.
     let loops = attached_below(host.directory())?;
     ensure!(loops.len() == 1 && loops[0].backing.ends_with("/4-0.img"), "{loops:?}");
     if let Grant::Bridges = guest.grant {
@@ -158,7 +158,7 @@ fn fails(host: &mut TestHost, guest: &Guest, words: &[&str]) -> Result<()> {
     host.end_guest(4, &[good])
 }
 
-/// No process has this word on its command line.
+/// Checks that no process has this word on its command line.
 fn no_process(word: &str) -> Result<()> {
     for entry in fs::read_dir("/proc")? {
         let line = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
@@ -168,7 +168,7 @@ fn no_process(word: &str) -> Result<()> {
     Ok(())
 }
 
-/// Text for a terminal or the store has no control character, and none that reverses text.
+/// Checks that a text has no control character, and none that reverses text in a terminal.
 fn no_control_characters(text: &str) -> Result<()> {
     let found = text
         .chars()
@@ -294,7 +294,7 @@ fn connecting_plugin_is_kept_within_its_limits() -> Result<()> {
 fn plugin_memory_is_cleared_before_reuse() -> Result<()> {
     let mut host = host_with(["leaves-marks", "finds-marks"].map(guest))?;
     let baseline = host.baseline()?;
-    // At once, so that they fill several places in the pool, and more of them than it keeps warm.
+    // At once, so that they use several slots of the pool, more than it keeps warm.
     let marking: Vec<Device> = (0..8)
         .map(|index| {
             let (device, nodes) = device_for(&host, &guest("leaves-marks"), 3, index)?;
@@ -363,7 +363,7 @@ fn is_idle(host: &mut TestHost) -> Result<()> {
     Ok(())
 }
 
-/// Connects a device of the guest of that name.
+/// Connects a device of the guest with this name.
 fn connect(host: &mut TestHost, name: &str, index: u32) -> Result<Device> {
     let (device, nodes) = device_for(host, &guest(name), 3, index)?;
     host.attach(&device, &nodes)?;

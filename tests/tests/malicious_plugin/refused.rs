@@ -48,7 +48,7 @@ fn plugin_that_does_not_fit_or_start_is_refused() -> Result<()> {
 fn file_that_is_no_component_is_refused() -> Result<()> {
     let host = TestHost::new()?;
     let good = fs::read(plugins_directory()?.join("phy.wasm"))?;
-    // A first start fills the cache, for some compiled code.
+    // A first start fills the cache with compiled code.
     let empty = host.directory().join("empty.wasm");
     File::create(&empty)?;
     assert_refused(
@@ -104,7 +104,7 @@ fn file_that_is_no_component_is_refused() -> Result<()> {
     )
 }
 
-/// A configuration with a plugin beside the good ones, and after them, of which this is the component.
+/// Returns a configuration with a plugin of this component after the good ones.
 pub(crate) fn wrong(host: &TestHost, component: &Path) -> Result<Config> {
     Ok(host.config()?.with(&format!(
         "\n[plugin.wrong]\ncomponent = {component:?}\nkinds = [\"vbd\"]\nscripts = [\"wrong\"]\n\

@@ -7,7 +7,7 @@ use xenplug_tests::harness::{Device, Disk, Kind, TestHost, Vif};
 
 use crate::fixture::program;
 
-/// dom0 with shims that `xenplug scripts install` has put in place.
+/// dom0 with shims that `xenplug scripts install` has installed.
 struct Dom0 {
     host: TestHost,
     folder: PathBuf,
@@ -77,7 +77,7 @@ fn libxl_script_runs_attach_and_detach_a_disk_and_a_vif() -> Result<()> {
     ] {
         dom0.host.attach(&device, &nodes)?;
         dom0.host.expect_state(&device, "2")?;
-        // Twice, as udev and libxl may both run it.
+        // Twice, because udev and libxl may both run the script.
         for _ in 0..2 {
             let done = dom0.add(&device)?;
             ensure!(done.status.success() && done.stderr.is_empty(), "{done:?}");

@@ -1,5 +1,5 @@
-//! Fixture of the shim's tests: a real xenstored, a folder of scripts, a configuration, and a control socket whose
-//! daemon is the test.
+//! Fixture of the shim's tests: a real xenstored, a directory of scripts, a configuration, and a control socket on
+//! which the test plays the daemon.
 
 use std::{
     fs,
@@ -19,14 +19,14 @@ use xenplug_tests::harness::{DebianRoot, Device, Disk, Kind, Toolstack, Vif, Xen
 /// Answer of a daemon after success.
 pub(crate) const DONE: &str = "HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"outcome\":\"done\"}";
 
-/// An original that tells how it was run, in the file `ran` beside it.
+/// Original script that records its call in the file `ran` beside it.
 pub(crate) const ORIGINAL: &str = "#!/bin/sh
 dir=$(dirname \"$0\")
 echo \"$(basename \"$0\") $* script=$script XENBUS_PATH=$XENBUS_PATH vif=$vif\" >> \"$dir/ran\"
 exit ${ORIGINAL_EXIT:-0}
 ";
 
-/// Everything but the daemon.
+/// Store, scripts and configuration, without a daemon.
 pub(crate) struct Fixture {
     toolstack: Toolstack,
     xenstored: Xenstored,
@@ -34,7 +34,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// A store with guest 3, whose disk and vif are in state 2, and a configuration with that fallback.
+    /// Makes a store with guest 3, whose disk and vif are in state 2, and a configuration with this fallback.
     pub(crate) fn new(fallback: &str) -> Result<Self> {
         let xenstored = Xenstored::start(&DebianRoot::find()?)?;
         let mut toolstack = Toolstack::new(xenstored.connect()?);
@@ -60,7 +60,7 @@ impl Fixture {
         Ok(fixture)
     }
 
-    /// The folder of scripts.
+    /// Returns the directory of scripts.
     pub(crate) fn folder(&self) -> PathBuf {
         self.directory.path().join("scripts")
     }
@@ -82,8 +82,8 @@ impl Fixture {
         self.directory.path().join("scripts").join(name)
     }
 
-    /// Writes a script. Another program does: a file that this one has open for writing does not start (`ETXTBSY`), and
-    /// what other threads start inherits it for a moment.
+    /// Writes a script by another program. A file that this process has open for writing cannot be executed
+    /// (`ETXTBSY`), and processes that other threads start inherit the descriptor for a moment.
     pub(crate) fn put(&self, name: &str, text: &str, mode: u32) -> Result<PathBuf> {
         let path = self.script(name);
         let mut install = Command::new("install")
@@ -93,7 +93,7 @@ impl Fixture {
             .stdin(Stdio::piped())
             .spawn()
             .context("install (coreutils)")?;
-        // It ends when its input does.
+        // The program ends with its input.
         install
             .stdin
             .take()
@@ -104,18 +104,18 @@ impl Fixture {
         Ok(path)
     }
 
-    /// Puts a shim there by hand: all that counts is the first line.
+    /// Writes a shim by hand, which only needs the first line.
     pub(crate) fn shim(&self, name: &str) -> Result<PathBuf> {
         self.put(name, &format!("#!{}\n", program("xenplug-script")?.display()), 0o755)
     }
 
-    /// Puts a shim and an original beside it there by hand.
+    /// Writes a shim by hand, and an original beside it.
     pub(crate) fn shim_with_original(&self, name: &str) -> Result<PathBuf> {
         self.put(&format!("{name}.xenplug-original"), ORIGINAL, 0o755)?;
         self.shim(name)
     }
 
-    /// The originals that ran.
+    /// Returns the calls of originals.
     pub(crate) fn ran(&self) -> Result<Vec<String>> {
         match fs::read_to_string(self.script("ran")) {
             Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
@@ -124,7 +124,7 @@ impl Fixture {
         }
     }
 
-    /// A script as libxl runs it for a device (`get_hotplug_env` in libxl_linux.c).
+    /// Returns the command with which libxl runs a script for a device (`get_hotplug_env` in libxl_linux.c).
     pub(crate) fn command(&self, script: &Path, arguments: &str, device: &Device) -> Command {
         let mut command = Command::new(script);
         self.xenstored.equip(&mut command);
@@ -145,12 +145,12 @@ impl Fixture {
         command
     }
 
-    /// Runs a script to its end: exit code, and what it said.
+    /// Runs a script to its end. Returns exit code and output.
     pub(crate) fn run(&self, script: &str, arguments: &str, device: &Device) -> Result<Ended> {
         Ended::of(self.command(&self.script(script), arguments, device).output()?)
     }
 
-    /// Runs a script while a daemon answers one call with this, word for word. Also gives the call.
+    /// Runs a script while the played daemon answers one call with exactly these bytes. Returns the call too.
     pub(crate) fn run_answered(
         &self,
         answer: &str,
@@ -162,13 +162,13 @@ impl Fixture {
         thread::scope(|scope| {
             let daemon = scope.spawn(move || {
                 let (mut stream, call) = accept(&listener)?;
-                // A caller that was killed meanwhile does not read it.
+                // A caller that was killed meanwhile does not read the answer.
                 let _ = stream.write_all(answer.as_bytes());
                 anyhow::Ok(call)
             });
             let ended = self.run(script, arguments, device);
             if ended.is_err() {
-                // Nobody may call: the daemon must not wait for ever.
+                // If no script calls, this connection ends the played daemon's wait.
                 let _ = UnixStream::connect(self.socket());
             }
             let call = daemon.join().map_err(|_| anyhow::anyhow!("the daemon panicked"))?;
@@ -176,7 +176,7 @@ impl Fixture {
         })
     }
 
-    /// A control socket, in place of the one that was there.
+    /// Makes a control socket, and replaces an existing one.
     pub(crate) fn listen(&self) -> Result<UnixListener> {
         match fs::remove_file(self.socket()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
@@ -203,12 +203,12 @@ impl Fixture {
         &mut self.toolstack
     }
 
-    /// `xenplug scripts` with these words, on this folder and configuration.
+    /// Runs `xenplug scripts` with these arguments, on this directory and configuration.
     pub(crate) fn scripts(&self, words: &str) -> Result<Ended> {
         Ended::of(self.scripts_command(words)?.output()?)
     }
 
-    /// The same, to be started.
+    /// Returns the command of [`Fixture::scripts`].
     pub(crate) fn scripts_command(&self, words: &str) -> Result<Command> {
         let mut command = Command::new(program("xenplug")?);
         command
@@ -242,7 +242,7 @@ impl Ended {
         })
     }
 
-    /// That it ended with this code, and all of these words among what it complained of: one line, if any.
+    /// Checks the exit code, and that standard error has these words in one line, or no line without words.
     pub(crate) fn expect(&self, code: i32, words: &[&str]) -> Result<()> {
         ensure!(self.code == code, "{self:?} and not {code}");
         ensure!(
@@ -274,7 +274,7 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Takes one call: its connection, and its body.
+/// Accepts one call. Returns its connection and body.
 pub(crate) fn accept(listener: &UnixListener) -> Result<(UnixStream, Value)> {
     let (mut stream, _) = listener.accept()?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;

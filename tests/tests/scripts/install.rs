@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{DONE, Fixture, ORIGINAL, disk, program, vif};
 
-/// Lists the files of a folder: inode, mode, time of the last change in nanoseconds, content.
+/// Files of a directory: inode, mode, time of the last change in nanoseconds, content.
 type Files = BTreeMap<String, (u64, u32, i128, String)>;
 
 fn files(folder: &Path) -> Result<Files> {
@@ -35,7 +35,7 @@ fn files(folder: &Path) -> Result<Files> {
         .collect()
 }
 
-/// `xenplug scripts status --json`, its scripts by name.
+/// Runs `xenplug scripts status --json`. Returns the report, and its scripts by name.
 fn status(fixture: &Fixture) -> Result<(Value, BTreeMap<String, Value>)> {
     let ended = fixture.scripts("status --json")?;
     ended.expect(0, &[])?;
@@ -84,7 +84,7 @@ fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
     }
 
     let ended = fixture.scripts("install")?;
-    // There is no daemon yet, which is worth a word.
+    // No daemon runs yet, which the command reports.
     ended.expect(0, &["xenplugd does not answer"])?;
     ensure!(
         ended.stdout.contains("block: ") && ended.stdout.contains("vif-bridge: "),
@@ -105,7 +105,7 @@ fn configured_scripts_are_replaced_by_shims_and_restored() -> Result<()> {
     assert_eq!(installed["block.xenplug-original"], before["block"]);
     assert_eq!(status(&fixture)?.1["block"]["state"], "shim");
 
-    // They are what the kernel runs, and the original works from where it is.
+    // The kernel runs the shim, and the saved original works at its new path.
     let (ended, call) = fixture.run_answered(DONE, "block", "add", &disk())?;
     ended.expect(0, &[])?;
     assert_eq!(call["script"], "block");
@@ -258,14 +258,14 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
     fixture.scripts("install block")?.expect(2, &["xenplugd.toml:1: "])?;
     assert_eq!(files(&fixture.folder())?, before);
 
-    // A fault of one does not keep the others from it.
+    // A fault of one script does not keep the others from being installed.
     fixture.configure("mode = \"dom0\"\n")?;
     fs::create_dir(fixture.script("vif-bridge"))?;
     let ended = fixture.scripts("install block vif-bridge")?;
     ensure!(ended.code == 1 && ended.stderr.contains("is not a file"), "{ended:?}");
     fs::remove_dir(fixture.script("vif-bridge"))?;
     ensure!(ended.stdout.starts_with("block: installed"), "{ended:?}");
-    // Taking them back needs no configuration.
+    // The removal needs no configuration.
     fs::remove_file(fixture.config())?;
     fixture.scripts("uninstall")?.expect(0, &[])?;
     assert_eq!(files(&fixture.folder())?, before);
@@ -283,26 +283,29 @@ fn installation_killed_at_any_time_leaves_whole_scripts() -> Result<()> {
     ensure!(shim.starts_with(&format!("#!{}\n", program("xenplug-script")?.display())));
     fixture.scripts("uninstall block")?;
 
-    // The time that one takes, so that the kills fall into it.
+    // The duration of one installation, so that the kills fall into it.
     let begin = Instant::now();
     fixture.scripts("install block")?;
     let whole = begin.elapsed();
     fixture.scripts("uninstall block")?;
 
-    let (place, is_over) = (fixture.script("block"), AtomicBool::new(false));
+    let (script_path, is_over) = (fixture.script("block"), AtomicBool::new(false));
     thread::scope(|scope| {
         let watcher = scope.spawn(|| -> Result<u32> {
-            let mut looks = 0;
+            let mut reads = 0;
             while !is_over.load(Ordering::Relaxed) {
-                let text = fs::read_to_string(&place).context("there was nothing in the script's place")?;
-                ensure!(text == ORIGINAL || text == shim, "in the script's place: {text:?}");
+                let text = fs::read_to_string(&script_path).context("the script does not exist")?;
                 ensure!(
-                    fs::metadata(&place)?.permissions().mode() & 0o100 != 0,
+                    text == ORIGINAL || text == shim,
+                    "the script has other content: {text:?}"
+                );
+                ensure!(
+                    fs::metadata(&script_path)?.permissions().mode() & 0o100 != 0,
                     "it cannot be run"
                 );
-                looks += 1;
+                reads += 1;
             }
-            Ok(looks)
+            Ok(reads)
         });
         let rounds = || -> Result<()> {
             for round in 0..ROUNDS {
@@ -322,9 +325,9 @@ fn installation_killed_at_any_time_leaves_whole_scripts() -> Result<()> {
         };
         let done = rounds();
         is_over.store(true, Ordering::Relaxed);
-        let looks = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
+        let reads = watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
         done?;
-        ensure!(looks > ROUNDS, "the watcher looked {looks} times only");
+        ensure!(reads > ROUNDS, "the watcher read only {reads} times");
         Ok(())
     })?;
     fixture.scripts("uninstall block")?.expect(0, &[])?;

@@ -1,5 +1,5 @@
-//! The shim, run as libxl runs scripts: by the kernel, through its `#!` line, on a real xenstored.
-//! The test plays the daemon, so that it can do what a real one does rarely.
+//! The shim, run as libxl runs scripts: by the kernel, through its `#!` line, on a real xenstored. The test plays the
+//! daemon, so that it can answer in ways that are rare with a real one.
 
 mod daemon;
 mod fixture;
@@ -12,7 +12,7 @@ use fixture::{DONE, Fixture, ORIGINAL, accept, disk, program, vif};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-/// An answer with this body.
+/// Returns an HTTP answer with this body.
 fn answer(body: &str) -> String {
     format!("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{body}")
 }
@@ -41,7 +41,7 @@ fn shim_run_by_the_kernel_calls_the_daemon() -> Result<()> {
 fn shim_ignores_calls_for_the_other_link_of_a_vif() -> Result<()> {
     let fixture = Fixture::new("fail")?;
     fixture.shim_with_original("vif-bridge")?;
-    // There is no daemon to answer.
+    // No daemon runs.
     for arguments in ["add type_if=vif", "remove type_if=vif", "online type_if=tap"] {
         fixture.run("vif-bridge", arguments, &vif())?.expect(0, &[])?;
     }
@@ -61,7 +61,7 @@ fn tap_script_call_leaves_the_vif_status_alone() -> Result<()> {
             json!({ "script": "vif-bridge", "action": action, "backend": "backend/vif/3/0", "emulated": true })
         );
     }
-    // That the vif is connected says nothing of its tap, and must go on to be said.
+    // The vif's status does not concern its tap, and must stay.
     fixture.write(&vif(), "hotplug-status", "connected")?;
     drop(fixture.listen()?);
     fixture
@@ -122,7 +122,7 @@ fn vif_setup_runs_the_named_shim_or_operator_script() -> Result<()> {
             "vif-own online type_if=vif script={own} XENBUS_PATH=backend/vif/3/0 vif=vif3.0"
         )]
     );
-    // Without one it is vif-bridge, which is not there.
+    // Without a script node the script is vif-bridge, which does not exist here.
     let none = fixture
         .command(&setup, "online", &vif())
         .env_remove("script")
@@ -160,7 +160,7 @@ fn attach_without_daemon_fails_at_once_with_its_cause_stored() -> Result<()> {
     let mut fixture = Fixture::new("fail")?;
     fixture.shim_with_original("block")?;
     fixture.shim_with_original("vif-bridge")?;
-    // No socket; and one that a dead daemon left.
+    // No socket, and a socket that a dead daemon left.
     for refused in [false, true] {
         if refused {
             drop(fixture.listen()?);
@@ -178,7 +178,7 @@ fn attach_without_daemon_fails_at_once_with_its_cause_stored() -> Result<()> {
         }
         ensure!(begin.elapsed().as_secs() < 5, "that is not at once");
     }
-    // Nobody reads the reason of a removal.
+    // No program reads the reason of a failed removal.
     fixture.write(&disk(), "hotplug-status", "mine")?;
     fixture
         .run("block", "remove", &disk())?
@@ -223,7 +223,7 @@ fn shim_falls_back_to_the_original_when_configured() -> Result<()> {
             "block.xenplug-original add extra=1 script={script} XENBUS_PATH=backend/vbd/3/51712 vif="
         )]
     );
-    // It is the script from then on, its exit code too.
+    // The original replaces the shim, with its exit code.
     let failed = fixture
         .command(&fixture.script("block"), "add", &disk())
         .env("ORIGINAL_EXIT", "7")
@@ -251,7 +251,7 @@ fn broken_daemon_connection_does_not_fall_back() -> Result<()> {
             (Some("error"), vec![])
         );
     }
-    // It may as well have ended right after it had published.
+    // The daemon may also end right after it has published the result.
     let mut fixture = Fixture::new("fail")?;
     fixture.shim("block")?;
     let listener = fixture.listen()?;
@@ -271,7 +271,7 @@ fn device_of_the_original_is_removed_by_the_original() -> Result<()> {
     let (ended, _) = fixture.run_answered(&none, "block", "remove", &disk())?;
     ended.expect(0, &[])?;
     assert_eq!(fixture.ran()?.len(), 1);
-    // An attach is the operator's choice.
+    // The operator configures the fallback of an attach.
     let (ended, _) = fixture.run_answered(&none, "block", "add", &disk())?;
     ended.expect(1, &["the original made it ready"])?;
     assert_eq!(
@@ -350,7 +350,7 @@ fn unknown_shim_arguments_are_a_usage_error() -> Result<()> {
         assert_eq!(done.status.code(), Some(code), "{arguments:?}");
         ensure!(String::from_utf8_lossy(&said).contains(word), "{arguments:?}");
     }
-    // A shim that was saved as an original does not run itself for ever.
+    // A shim that was saved as an original must not run itself for ever.
     fixture.shim("block.xenplug-original")?;
     fixture.configure("[scripts]\nfallback = \"original\"\n[paths]\nrun = \"/nowhere\"\n")?;
     fixture.run("block", "add", &disk())?.expect(2, &["shim itself"])

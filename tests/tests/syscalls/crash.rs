@@ -1,4 +1,4 @@
-//! The daemon is killed at every call.
+//! Kills of the daemon at every system call.
 
 use std::{
     fs, thread,
@@ -17,7 +17,7 @@ use super::{
     workload::{BLOCK_DEVICE, DISK, NAT, ROUTED, Step, TARGET, TIMEOUT, TRIES, VIF, Workload, every_point},
 };
 
-/// Killed before every call that has an effect, and after it. At length also at all the others.
+/// Returns the kills before and after a call that has an effect. In long runs also those at all other calls.
 fn kills(_: usize, call: &Call) -> Vec<Injection> {
     match (why_pure(call), length()) {
         (Some(_), Length::Short) => Vec::new(),
@@ -26,7 +26,8 @@ fn kills(_: usize, call: &Call) -> Vec<Injection> {
     }
 }
 
-/// Kills the daemon at a point, starts it again, and sees that the device comes and goes. False: it did not come there.
+/// Kills the daemon at a point, restarts it, and checks that the device comes and goes. Returns `false` if the daemon
+/// did not reach the point.
 fn killed_at(workload: &mut Workload, step: Step, point: &Point) -> Result<bool> {
     for _ in 0..TRIES {
         if let Some(hit) = killed_once_at(workload, step, point)? {
@@ -36,8 +37,8 @@ fn killed_at(workload: &mut Workload, step: Step, point: &Point) -> Result<bool>
     bail!("its loop device is gone each time")
 }
 
-/// None: another test was quicker to take the loop device that was free when the daemon was dead, and blkback had not
-/// opened it yet.
+/// Does one attempt of [`killed_at`]. Returns `None` if another test took the loop device that was free between the
+/// kill and the restart, because blkback had not opened it yet.
 fn killed_once_at(workload: &mut Workload, step: Step, point: &Point) -> Result<Option<bool>> {
     let (device, _, hit) = workload.step(step, Some(point))?;
     if hit {
@@ -67,8 +68,8 @@ fn killed_once_at(workload: &mut Workload, step: Step, point: &Point) -> Result<
     Ok(Some(hit))
 }
 
-/// The guest starts another kernel: its frontend goes and comes again, and blkback closes the disk meanwhile. What was
-/// adopted after a crash stays attached then; the kernel would clear it by itself.
+/// Reboots the guest: its frontend goes and comes again, and blkback closes the disk meanwhile. The kernel would clear
+/// the loop device then, but the daemon adopted it after the crash and holds it.
 fn reboot(host: &TestHost, device: &Device) -> Result<()> {
     let loops = attached_below(host.directory())?;
     let mut store = host.connect()?;
@@ -86,7 +87,7 @@ fn reboot(host: &TestHost, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Returns true if this process, which plays the kernel, has one of these open.
+/// Returns true if this process, which plays the kernel, has one of these loop devices open.
 fn opened(loops: &[Loop]) -> Result<bool> {
     for entry in fs::read_dir("/proc/self/fd")? {
         let target = fs::read_link(entry?.path()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Every call fails once.
+//! Failure of every system call, once.
 
 use std::{
     thread,
@@ -14,7 +14,7 @@ use xenplug_tests::{
 
 use super::workload::{BLOCK_DEVICE, DISK, NAT, ROUTED, Step, TARGET, TIMEOUT, VIF, Workload, every_point};
 
-/// One of the ways in which a call can fail, another for the next. At length all of them.
+/// Returns one of the ways in which a call can fail, another one for the next call. In long runs all of them.
 fn in_turn(index: usize, call: &Call) -> Vec<Injection> {
     let mut all = faults(call);
     if length() == Length::Short && !all.is_empty() {
@@ -33,9 +33,10 @@ pub(crate) enum Outcome {
     Ended,
 }
 
-/// Lets one call fail, and sees that the device comes or tells why not, and goes. False: the call was not made.
+/// Lets one call fail, and checks that the device comes or reports an error, and goes. Returns `false` if the call was
+/// not made.
 fn failing_at(workload: &mut Workload, step: Step, point: &Point) -> Result<bool> {
-    let said = workload.host.daemon_mut()?.log().len();
+    let log_length = workload.host.daemon_mut()?.log().len();
     let (device, _, hit) = workload.step(step, Some(point))?;
     let mut outcome = settled(workload, step, &device)?;
     if matches!(
@@ -50,8 +51,8 @@ fn failing_at(workload: &mut Workload, step: Step, point: &Point) -> Result<bool
     }
     if outcome == Outcome::Ended {
         let daemon = workload.host.daemon_mut()?;
-        ensure!(daemon.log().len() > said, "the daemon ended without a word");
-        // As systemd would.
+        ensure!(daemon.log().len() > log_length, "the daemon ended without a log line");
+        // systemd would restart it.
         daemon.restart()?;
         outcome = settled(workload, step, &device)?;
         ensure!(
@@ -69,7 +70,7 @@ fn failing_at(workload: &mut Workload, step: Step, point: &Point) -> Result<bool
     }
     workload.baseline.assert_same(&workload.host)?;
     if outcome == Outcome::Failed {
-        // The cause of the failure has passed.
+        // The cause of the failure is gone.
         let device = workload.attach()?;
         workload.host.expect_connected(&device)?;
         workload.host.detach(&device)?;

@@ -1,5 +1,5 @@
-//! The daemon is killed at every system call of attach and detach, and every call fails in turn: what was to come comes,
-//! what was to go goes, and nothing is left.
+//! Fault suite: the daemon is killed at every system call of attach and detach, and every call fails in turn. Devices
+//! still connect and disconnect, and nothing is left.
 
 mod crash;
 mod faults;

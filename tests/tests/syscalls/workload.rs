@@ -1,4 +1,4 @@
-//! One device that is attached and detached over and over, each time with something happening at one call.
+//! Workload of the fault suite: one device that is attached and detached repeatedly, with a fault at one system call.
 
 use std::{
     collections::BTreeSet,
@@ -21,18 +21,18 @@ use xenplug_tests::{
     syscall_injector::{Call, Injection, Point, SyscallInjector, why_pure},
 };
 
-/// The portal of an iSCSI target. Its address is for documentation (RFC 5737), and no host's.
+/// Portal of an iSCSI target, with an address for documentation (RFC 5737), which no host has.
 const PORTAL: &str = "192.0.2.1";
 /// Time without a call after which the daemon counts as done.
 const QUIET: Duration = Duration::from_millis(25);
 /// Idle time after which a starting daemon counts as waiting for the store.
 const IDLE: Duration = Duration::from_millis(120);
-/// Time that a device may take.
+/// Time for a device to reach its state.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
-/// Tries of a point that the daemon does not reach: the order of its threads varies.
+/// Attempts at a point that the daemon does not reach, because the order of its threads varies.
 pub(crate) const TRIES: usize = 3;
 
-/// In CI one of so many points of a start is tried: each takes a daemon more.
+/// Ratio of the points of a start that short runs skip, because each needs a restart: one in this number is tried.
 const STARTS: usize = 3;
 
 /// Operation on the device whose calls are stepped through.
@@ -44,12 +44,12 @@ pub(crate) enum Step {
     Start,
 }
 
-/// A kind of device, and the host for it.
+/// Kind of device, and its host.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject {
     pub(crate) host: fn() -> Result<TestHost>,
     pub(crate) attach: fn(&mut TestHost) -> Result<Device>,
-    /// In CI one of so many points of coming and going is tried, at length all.
+    /// Ratio of the points of attach and detach that short runs try: one in this number. Long runs try all.
     pub(crate) one_in: usize,
 }
 
@@ -65,14 +65,14 @@ pub(crate) const VIF: Subject = Subject {
     host: TestHost::with_daemon,
     attach: |host| {
         let device = Device::vif(3, 0);
-        // With rules, which unlike the rest of it do not go by themselves.
+        // With firewall rules, which do not go with the link by themselves.
         host.attach(&device, &Vif::on("xenbr0").with("ip", "10.0.0.2"))?;
         Ok(device)
     },
     one_in: 1,
 };
 
-/// A disk on a block device, which is a loop device of the test's.
+/// A disk on a block device, a loop device of the test's own.
 pub(crate) const BLOCK_DEVICE: Subject = Subject {
     host: || {
         let mut host = TestHost::new()?;
@@ -95,21 +95,21 @@ pub(crate) const BLOCK_DEVICE: Subject = Subject {
     one_in: 12,
 };
 
-/// A vif that is routed.
+/// A routed vif.
 pub(crate) const ROUTED: Subject = Subject {
     host: host_with_uplink,
     attach: |host| attach_vif_of(host, "vif-route"),
     one_in: 12,
 };
 
-/// A vif behind address translation.
+/// A vif behind NAT.
 pub(crate) const NAT: Subject = Subject {
     host: host_with_uplink,
     attach: |host| attach_vif_of(host, "vif-nat"),
     one_in: 12,
 };
 
-/// A host with a link to the world, and the handlers for vifs that are routed there.
+/// Makes a host with an uplink, and the plugins for routed vifs.
 fn host_with_uplink() -> Result<TestHost> {
     let mut host = TestHost::new()?;
     let network = host.namespace();
@@ -129,10 +129,11 @@ fn attach_vif_of(host: &mut TestHost, script: &str) -> Result<Device> {
     Ok(device)
 }
 
-/// A disk on an iSCSI target, whose helper is a fake that keeps its sessions.
+/// A disk on an iSCSI target, with a fake program for iscsiadm that keeps its sessions.
 pub(crate) const TARGET: Subject = Subject {
     host: || {
-        // Names in /dev are all tests', and hosts'. As after `loop`, the number is no part of a call's name.
+        // All tests and hosts share /dev, so that the name has a number. Like that after `loop`, it is no part of a
+        // call's identity.
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut host = TestHost::new()?;
         let number = COUNT.fetch_add(1, Relaxed);
@@ -153,7 +154,7 @@ pub(crate) const TARGET: Subject = Subject {
     one_in: 24,
 };
 
-/// A host with its daemon, where the device is not.
+/// Host with its daemon, while the device is detached.
 pub(crate) struct Workload {
     subject: Subject,
     pub(crate) host: TestHost,
@@ -165,7 +166,7 @@ pub(crate) struct Workload {
 impl Workload {
     fn of(subject: Subject) -> Result<Self> {
         let mut host = (subject.host)()?;
-        // Threads, the guest and whatever else is made once are there.
+        // After the first attach, threads, the guest and other one-time state exist.
         let device = (subject.attach)(&mut host)?;
         host.expect_connected(&device)?;
         host.detach(&device)?;
@@ -188,7 +189,7 @@ impl Workload {
         (self.subject.attach)(&mut self.host)
     }
 
-    /// Does a step up to its end, or to the point. The device, the calls, and whether the point was reached.
+    /// Runs a step to its end or to the point. Returns the device, the calls, and whether the point was reached.
     pub(crate) fn step(&mut self, step: Step, point: Option<&Point>) -> Result<(Device, Vec<Call>, bool)> {
         let device = match step {
             Step::Attach => None,
@@ -201,7 +202,7 @@ impl Workload {
         if step == Step::Start {
             self.host.daemon_mut()?.kill()?;
             self.host.xenstored().stall()?;
-            // The played kernel cannot end without it.
+            // The played kernel cannot stop without the daemon.
             self.begin_start().or_else(|error| {
                 self.host.xenstored().resume()?;
                 Err(error)
@@ -233,18 +234,18 @@ impl Workload {
         Ok((device, injector.end()?, hit))
     }
 
-    /// Starts the daemon, as far as it comes without the store.
+    /// Starts the daemon, which waits for the store.
     fn begin_start(&mut self) -> Result<()> {
         let daemon = self.host.daemon_mut()?;
-        let said = daemon.log().len();
+        let log_length = daemon.log().len();
         daemon.launch()?;
         let until = Instant::now() + TIMEOUT;
         let (mut before, mut since) = (None, Instant::now());
         while before.is_none() || since.elapsed() < IDLE {
-            let log = daemon.log().split_off(said);
+            let log = daemon.log().split_off(log_length);
             ensure!(Instant::now() < until, "it does not wait for the store\n{log}");
             thread::sleep(Duration::from_millis(5));
-            // The store comes after the plugins.
+            // The daemon loads its plugins before it connects to the store.
             let now = log.contains("loaded").then_some(daemon.processor_ticks()?);
             if now != before {
                 (before, since) = (now, Instant::now());
@@ -272,8 +273,8 @@ impl Workload {
         })
     }
 
-    /// All calls of a step, of some runs: not every run makes the same. How often threads wait for each other is left to
-    /// chance; of those without effect the ones count that every run makes.
+    /// Collects the calls of a step over several runs, because runs differ. Calls without effect, such as waits of
+    /// threads for each other, count only if every run makes them.
     fn calls(&mut self, step: Step) -> Result<BTreeSet<Call>> {
         let (mut all, mut always) = (BTreeSet::new(), None);
         for _ in 0..TRIES {
@@ -294,7 +295,7 @@ impl Workload {
     }
 }
 
-/// Tries all points that a choice makes of the calls of both steps, on some hosts at once.
+/// Tries all points that `choose` selects from the calls of both steps, on several hosts in parallel.
 pub(crate) fn every_point(
     name: &str,
     subject: Subject,

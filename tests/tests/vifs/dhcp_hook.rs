@@ -10,7 +10,7 @@ use crate::{plug, remove, vif_of};
 
 const HOOK: &str = include_str!("../../../examples/hooks/dnsmasq.hook");
 
-/// A dom0 whose `vif-nat` runs the example hook, with a folder of its own for the entries.
+/// dom0 whose plugin `vif-nat` runs the example hook, with a directory of its own for the entries.
 struct Hooked {
     host: TestHost,
     entries: PathBuf,
@@ -35,7 +35,7 @@ impl Hooked {
         Ok(Self { host, entries })
     }
 
-    /// The names and the texts of all entries.
+    /// Returns the names and the texts of all entries.
     fn entries(&self) -> Result<Vec<(String, String)>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.entries)? {
@@ -69,7 +69,7 @@ fn dhcp_entry_comes_and_goes_with_its_vif() -> Result<()> {
     );
     remove(&hooked.host, "vif-nat", &second)?;
     assert_eq!(hooked.entries()?, [entry("vif3.0", "10.0.3.1,dom3")]);
-    // The journal of a daemon that was killed names the hook.
+    // The journal of a killed daemon has the hook's command.
     hooked.host.daemon_mut()?.kill()?;
     hooked.host.daemon_mut()?.restart()?;
     remove(&hooked.host, "vif-nat", &first)?;

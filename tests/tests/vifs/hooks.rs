@@ -1,4 +1,4 @@
-//! The hooks of `vif-post.d`, where the operator turned them on.
+//! Hooks of `vif-post.d`, if the operator enables them.
 
 use std::{
     fs,
@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use xenplug_tests::harness::{Device, TestHost, Vif};
 
-/// Hook that records how it was run.
+/// Hook that records its call.
 const HOOK: &str = "#!/bin/sh
 echo \"$(basename \"$0\" .hook) $command $type_if dev=$dev bridge=$bridge ip=$ip vif=$vif $INTERFACE $XENBUS_PATH $script\" >> \
 \"$(dirname \"$0\")/ran\"
 ";
 
-/// A dom0 whose `vif-bridge` runs the hooks of a folder.
+/// dom0 whose plugin `vif-bridge` runs the hooks of a directory.
 struct Hooked {
     host: TestHost,
     folder: PathBuf,
@@ -48,7 +48,7 @@ impl Hooked {
         Ok(())
     }
 
-    /// Returns what has run since the last call, without the part that all lines share.
+    /// Returns the calls of hooks since the last call, without the part that all lines share.
     fn ran(&self) -> Result<Vec<String>> {
         let ran = self.folder.join("ran");
         let text = if Path::new(&ran).exists() {
@@ -74,7 +74,7 @@ fn vif_hooks_run_on_attach_and_detach_with_script_variables() -> Result<()> {
     hooked.put("30-not-executable.hook", HOOK, "644")?;
     hooked.put("40-another.sh", HOOK, "755")?;
     let vif = Device::vif(3, 0);
-    // Nothing in a value is more than text.
+    // The hook gets values as text, which no shell interprets.
     let nodes = Vif::on("xenbr0").with("vifname", "w$(id)").with("ip", "10.0.0.2");
     hooked.host.plug(&vif, &nodes)?.done()?;
     assert_eq!(
@@ -101,7 +101,7 @@ fn vif_hooks_run_on_attach_and_detach_with_script_variables() -> Result<()> {
         ]
     );
     hooked.host.namespace().ip("link delete vif3.0-emu")?;
-    // A daemon that was killed knows from its journal whom to tell.
+    // After a kill, the daemon's journal has the hooks to run.
     hooked.host.daemon_mut()?.kill()?;
     hooked.host.daemon_mut()?.restart()?;
     hooked.host.end_guest_of_dom0(3, &[vif])?;
@@ -136,7 +136,7 @@ fn failing_hook_fails_attach_but_does_not_block_detach() -> Result<()> {
     }
     hooked.put("10-bad.hook", "#!/bin/sh\n[ $command = online ]\n", "755")?;
     hooked.host.plug(&vif, &Vif::on("xenbr0"))?.done()?;
-    // And one that has gone.
+    // The same for a hook that was removed.
     hooked.put("20-gone.hook", HOOK, "755")?;
     let other = Device::vif(3, 1);
     hooked.host.plug(&other, &Vif::on("xenbr0"))?.done()?;

@@ -1,5 +1,5 @@
-//! Vifs in dom0 beyond the plain one on a bridge: routed, behind NAT, emulated, and with arguments that
-//! the scripts have besides the store. On the real xenstored and the real kernel, in a network namespace.
+//! Other vifs in dom0 than plain ones on a bridge: routed, behind NAT, emulated, and with parameters of the script
+//! call. On the real xenstored and the real kernel, in a network namespace.
 
 mod dhcp_hook;
 mod hooks;
@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use xenplug_tests::harness::{Answer, Device, Guest, Nodes, TestHost, Vif, handlers};
 
-/// A dom0 with two links to the world, `eth0` and `eth1`, of which only the first has an IPv6 address, too.
+/// Makes a dom0 with two uplinks, `eth0` and `eth1`, of which only the first has an IPv6 address.
 fn host() -> Result<TestHost> {
     let host = TestHost::dom0_with(handlers::ROUTED)?;
     for (link, address) in [("eth0", "192.0.2.1/24"), ("eth1", "198.51.100.1/24")] {
@@ -27,7 +27,7 @@ fn host() -> Result<TestHost> {
     Ok(host)
 }
 
-/// A vif of a script, with these nodes besides.
+/// Returns the nodes of a vif with this script, and these nodes.
 fn vif_of(script: &str, more: &[(&'static str, &str)]) -> Nodes {
     let nodes = Vif::on("xenbr0")
         .without("bridge")
@@ -48,9 +48,9 @@ fn remove(host: &TestHost, script: &str, vif: &Device) -> Result<()> {
     host.call_of(script, vif, "remove", json!({}))?.answer()?.done()
 }
 
-/// Checks that packets of the guest's own address reach the router, and those of another do not. The link goes with the
-/// guest's end of it.
-fn sends_its_own_alone(host: &TestHost, vif: &Device, router: &str, own: &str, other: &str) -> Result<()> {
+/// Checks that packets from the guest's own address reach the router, and those from another do not. Removes the
+/// guest's end of the link, and the link with it.
+fn check_only_own_address_passes(host: &TestHost, vif: &Device, router: &str, own: &str, other: &str) -> Result<()> {
     let [first, second] = [own, other].map(|address| format!("{address} peer {router}/32"));
     let guest = Guest::of(host, vif, &[&first, &second])?;
     ensure!(guest.reaches(own, router)?, "no packet arrives");

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 use xenplug_tests::harness::Device;
 
-use crate::{host, plug, remove, sends_its_own_alone, vif_of};
+use crate::{check_only_own_address_passes, host, plug, remove, vif_of};
 
 #[test]
 fn nat_vif_addresses_derive_from_its_domid() -> Result<()> {
@@ -42,7 +42,7 @@ fn nat_guest_sends_only_from_its_configured_address() -> Result<()> {
     plug(&mut host, "vif-nat", &vif, &nodes, json!({ "ip": "10.8.0.9" }))?.done()?;
     assert_eq!(host.namespace().addresses("vif3.0")?, ["10.7.0.132/32"]);
     assert_eq!(host.namespace().routes("vif3.0")?, ["10.7.0.5 src 10.7.0.132"]);
-    sends_its_own_alone(&host, &vif, "10.7.0.132", "10.7.0.5", "10.8.0.9")?;
+    check_only_own_address_passes(&host, &vif, "10.7.0.132", "10.7.0.5", "10.8.0.9")?;
     remove(&host, "vif-nat", &vif)?;
     host.toolstack().forget(&vif)?;
     host.toolstack().bury(3)?;

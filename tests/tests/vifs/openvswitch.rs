@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use xenplug_tests::harness::{Answer, Device, Nodes, Switch, TestHost, Vif, handlers};
 
-/// A dom0 with a switch that has the bridge `ovsbr0`, and another that is not granted.
+/// dom0 with a switch that has the bridge `ovsbr0`, and another bridge that is not granted.
 struct Switched {
     switch: Switch,
     host: TestHost,
@@ -35,8 +35,8 @@ impl Switched {
     }
 
     fn ports(&self) -> Result<Vec<String>> {
-        let said = self.switch.tell(&["list-ports", "ovsbr0"])?;
-        Ok(said.lines().map(str::to_owned).collect())
+        let output = self.switch.tell(&["list-ports", "ovsbr0"])?;
+        Ok(output.lines().map(str::to_owned).collect())
     }
 }
 
@@ -49,7 +49,7 @@ fn ovs_vif_is_a_port_with_its_vlans_and_guest_identity() -> Result<()> {
     let mut switched = Switched::new()?;
     let baseline = switched.host.baseline()?;
     let vif = Device::vif(3, 0);
-    for (bridge, tag, trunks, said) in [
+    for (bridge, tag, trunks, columns) in [
         ("ovsbr0", "[]", "[]", "tag=[] trunks=[]"),
         ("ovsbr0.5", "5", "[]", "tag=5 trunks=[]"),
         ("ovsbr0:6:7", "[]", "[6, 7]", "tag=[] trunks=6,7"),
@@ -73,13 +73,13 @@ fn ovs_vif_is_a_port_with_its_vlans_and_guest_identity() -> Result<()> {
         );
         switched.host.unplug(&vif)?.done()?;
         assert_eq!(switched.ports()?, [""; 0]);
-        // Word for word, as the operator grants them.
+        // Argument by argument, as the operator grants them.
         assert_eq!(
             switched.switch.called()?,
             [
                 format!(
-                    "--timeout=30 -- --if-exists del-port vif3.0 -- add-port ovsbr0 vif3.0 {said} -- set interface vif3.0 \
-                     external-ids:\"xen-vm-name\"=\"guest-3\" external-ids:\"xen-vm-uuid\"=\"{uuid}\" \
+                    "--timeout=30 -- --if-exists del-port vif3.0 -- add-port ovsbr0 vif3.0 {columns} -- set interface \
+                     vif3.0 external-ids:\"xen-vm-name\"=\"guest-3\" external-ids:\"xen-vm-uuid\"=\"{uuid}\" \
                      external-ids:\"attached-mac\"=\"00:16:3e:01:02:03\""
                 ),
                 "--timeout=30 -- --if-exists del-port vif3.0".to_owned()
@@ -95,7 +95,7 @@ fn ovs_guest_name_is_passed_as_plain_text() -> Result<()> {
     let mut switched = Switched::new()?;
     let vif = Device::vif(3, 0);
     switched.host.toolstack().build(3)?;
-    // The script splits it at the spaces, and hands the rest to ovs-vsctl as words of their own.
+    // The script would split the name at the spaces, and pass the parts to ovs-vsctl as arguments of their own.
     let name = "a \"b\" -- del-br ovsbr0 / \\ $(id)";
     switched.host.toolstack().store().write("/local/domain/3/name", name)?;
     switched.plug(&vif, &on("ovsbr0").with("vifname", "web"))?.done()?;
@@ -119,7 +119,7 @@ fn ovs_guest_name_is_passed_as_plain_text() -> Result<()> {
 fn ovs_vif_sends_only_from_its_addresses() -> Result<()> {
     let mut switched = Switched::new()?;
     let vif = Device::vif(3, 0);
-    // The switch's own sockets see packets before these rules do; its kernel module sees them after.
+    // Sockets of the userspace switch receive packets before these rules; its kernel module receives them after.
     let rules = |host: &TestHost| -> Result<String> {
         let mut nft = host.namespace().command("nft");
         Ok(String::from_utf8(nft.args(["list", "ruleset"]).output()?.stdout)?)

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use xenplug_tests::harness::Device;
 
-use crate::{host, plug, remove, sends_its_own_alone, vif_of};
+use crate::{check_only_own_address_passes, host, plug, remove, vif_of};
 
 #[test]
 fn routed_vif_has_host_address_and_routes_while_attached() -> Result<()> {
@@ -30,7 +30,7 @@ fn routed_vif_has_host_address_and_routes_while_attached() -> Result<()> {
         .is_some_and(|link| link["flags"].to_string().contains("\"UP\""));
     ensure!(up, "it is down");
 
-    sends_its_own_alone(&host, &vif, "192.0.2.1", "10.1.0.2", "10.9.9.9")?;
+    check_only_own_address_passes(&host, &vif, "192.0.2.1", "10.1.0.2", "10.9.9.9")?;
     remove(&host, "vif-route", &vif)?;
     host.toolstack().forget(&vif)?;
     host.toolstack().bury(3)?;
@@ -47,7 +47,7 @@ fn link_changes_are_undone_though_the_link_stays() -> Result<()> {
     assert_eq!(host.namespace().setting("web", "proxy_arp")?, "1");
     let mtu = host.connect()?.find(&format!("{}/mtu", vif.frontend()))?;
     assert_eq!(mtu.as_deref(), Some("1400"));
-    // Once more changes nothing.
+    // A second call changes nothing.
     let more = json!({ "parameters": { "netdev": "eth1" } });
     host.call_of("vif-route", &vif, "add", more)?.answer()?.done()?;
     assert_eq!(host.namespace().addresses("web")?, ["192.0.2.1/32"]);
@@ -80,7 +80,7 @@ fn vif_setting_precedence_is_store_then_arguments_then_default() -> Result<()> {
             "192.0.2.1/32",
             None,
         ),
-        // `ip` is read with a default; `netdev` is no node.
+        // `ip` falls back to the parameter; `netdev` is no node.
         (&[("netdev", "eth1")], json!({}), "192.0.2.1/32", None),
         (&[], json!({ "ip": "10.5.0.1" }), "192.0.2.1/32", Some("10.5.0.1")),
         (
@@ -138,7 +138,7 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
         assert_eq!(host.namespace().setting("vif3.0", "proxy_arp")?, "0");
         host.unplug(&vif)?.done()?;
     }
-    // Somebody else's route.
+    // A foreign route.
     host.namespace().ip("route add 10.3.0.0/16 dev eth1 metric 2")?;
     let nodes = vif_of("vif-route", &[("ip", "10.3.0.0/16")]);
     plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.says("failed", &["another route to 10.3.0.0/16"])?;

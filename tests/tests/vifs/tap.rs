@@ -1,4 +1,4 @@
-//! Taps of emulated vifs: they belong to the vif's directory, and have script calls of their own.
+//! Taps of emulated vifs, which belong to the vif's directory and have script calls of their own.
 
 use std::{thread, time::Duration};
 
@@ -70,7 +70,7 @@ fn tap_is_named_after_its_vif_and_publishes_nothing() -> Result<()> {
     host.expect_connected(&vif)?;
     let store = |host: &TestHost, node: &str| host.connect()?.find(node).map_err(anyhow::Error::from);
     let mtu = format!("{}/mtu", vif.frontend());
-    // The script computes the frontend's path from the new name, and writes it to nobody.
+    // The script computes the frontend's path from the new name, so that the MTU goes to no frontend.
     assert_eq!(store(&host, &mtu)?.as_deref(), Some("1300"));
     host.toolstack().store().write(&mtu, "1300 as before")?;
     let nodes = host.baseline()?;
@@ -98,7 +98,7 @@ fn failed_tap_reports_its_cause_and_its_vif_stays_connected() -> Result<()> {
     thread::sleep(MOMENT);
     assert_eq!(host.node(&vif, "hotplug-status")?.as_deref(), Some("connected"));
     assert_eq!(host.namespace().ports("xenbr0")?, ["web"]);
-    // And may be tried again.
+    // The call can be repeated.
     host.namespace().ip("link delete web-emu")?;
     tap(&host, &vif, "add")?.done()?;
     tap(&host, &vif, "remove")?.done()?;
@@ -132,7 +132,7 @@ fn tap_outlives_the_daemon_but_not_its_vifs_directory() -> Result<()> {
     host.plug(&vif, &nodes)?.done()?;
     host.namespace().tap("vif3.0-emu")?;
     tap(&host, &vif, "add")?.done()?;
-    let plugged = host.baseline()?;
+    let attached = host.baseline()?;
     for graceful in [true, false] {
         let daemon = host.daemon_mut()?;
         if graceful {
@@ -141,14 +141,14 @@ fn tap_outlives_the_daemon_but_not_its_vifs_directory() -> Result<()> {
             daemon.kill()?;
         }
         daemon.restart()?;
-        plugged.assert_same(&host)?;
+        attached.assert_same(&host)?;
         let status = host.daemon().context("no daemon")?.status()?;
         assert_eq!(status["devices"][1]["state"], "connected", "{status}");
     }
     tap(&host, &vif, "remove")?.done()?;
     assert_eq!(host.namespace().ports("xenbr0")?, ["vif3.0"]);
     tap(&host, &vif, "add")?.done()?;
-    // Nobody asks for its removal: `xl destroy`, and a toolstack that dies.
+    // No script call removes the tap: `xl destroy`, and a toolstack that dies.
     host.toolstack().detach(&vif)?;
     host.expect_state(&vif, "6")?;
     host.toolstack().forget(&vif)?;
@@ -170,7 +170,7 @@ fn tap_outlives_the_daemon_but_not_its_vifs_directory() -> Result<()> {
 fn foreign_tap_is_left_to_its_owner() -> Result<()> {
     let mut host = host()?;
     let vif = host.attach_vif(3, 0)?;
-    // There is none: nothing is to be done.
+    // The tap does not exist, so there is nothing to do.
     tap(&host, &vif, "remove")?.done()?;
     host.namespace().tap("vif3.0-emu")?;
     host.namespace().ip("link set vif3.0-emu master xenbr0 up")?;
@@ -221,7 +221,7 @@ fn nat_tap_is_only_renamed() -> Result<()> {
     Ok(())
 }
 
-/// The original takes every tap for a vif of domain 0 (tools/hotplug/Linux/vif-common.sh).
+/// Test of a fault that the original has: it takes every tap for a vif of domain 0 (tools/hotplug/Linux/vif-common.sh).
 #[test]
 fn tap_of_another_domains_vif_is_refused() -> Result<()> {
     const VIF: &str = "/local/domain/5/backend/vif/3/0";

@@ -11,10 +11,10 @@ use xenplug_tests::{
 
 use super::super::until;
 
-/// The driver domain.
+/// Domain id of the driver domain.
 pub(super) const OWN: u16 = 1;
 
-/// QEMU's arguments for a guest, as patterns.
+/// Patterns of QEMU's arguments for a guest.
 pub(super) const ARGUMENTS: &[&str] = &[
     "-xen-domid",
     "*",
@@ -32,11 +32,11 @@ pub(super) const ARGUMENTS: &[&str] = &[
     "/dev/null",
 ];
 
-/// A driver domain, or dom0, with the plugin `qdisk`, whose QEMU is the fake.
+/// A driver domain, or dom0, with the plugin `qdisk` and a fake program for QEMU.
 pub(super) struct Qemus {
     pub(super) host: TestHost,
     pub(super) qemu: Helper,
-    /// Its directory.
+    /// Domain id of the backend.
     pub(super) domain: u16,
 }
 
@@ -45,7 +45,7 @@ impl Qemus {
         Self::with("", "")
     }
 
-    /// With words of a shell before QEMU is started, and settings of the plugin's.
+    /// Makes a driver domain. QEMU runs `before` as shell commands first, and the plugin has `settings`.
     pub(super) fn with(before: &str, settings: &str) -> Result<Self> {
         let mut host = TestHost::new()?;
         host.toolstack()
@@ -55,7 +55,7 @@ impl Qemus {
         Self::on(host, config, OWN, before, settings)
     }
 
-    /// In dom0, where it serves what it is asked for.
+    /// Makes a dom0, where the plugin serves requests.
     pub(super) fn in_dom0() -> Result<Self> {
         let host = TestHost::new()?;
         let config = host.config_of_dom0()?;
@@ -94,7 +94,7 @@ process = [{rules}]
         Ok(Self { host, qemu, domain })
     }
 
-    /// Writes a disk as libxl does, for a guest that is built if it is not there.
+    /// Writes a disk as libxl does, and builds its guest if necessary.
     pub(super) fn attach(&mut self, disk: Disk, params: &str, mode: &str) -> Result<()> {
         let images = self.host.images();
         let (format, image) = params.split_once(':').context("a format and an image")?;
@@ -126,7 +126,7 @@ process = [{rules}]
         Ok(())
     }
 
-    /// Asks for a disk's removal as libxl does, and waits until it has gone.
+    /// Requests a disk's removal as libxl does, and waits until it is gone.
     pub(super) fn detach(&mut self, disk: Disk) -> Result<()> {
         self.host.toolstack().store().transaction(|store| {
             store.write(&format!("{}/online", disk.backend()), "0")?;
@@ -138,7 +138,7 @@ process = [{rules}]
     pub(super) fn expect_connected(&self, disk: Disk) -> Result<()> {
         self.expect(&disk.node("hotplug-status"), Some("connected"))?;
         self.expect(&disk.node("state"), Some("2"))?;
-        // The daemon's own word, not QEMU's.
+        // The daemon publishes this, not QEMU.
         until("it is connected", || {
             let status = self.host.daemon().context("it runs")?.status()?;
             Ok(status.to_string().contains("shared qemu"))
@@ -166,13 +166,13 @@ process = [{rules}]
         }
     }
 
-    /// The processes that were ever started.
+    /// Returns the process ids of all started QEMUs.
     pub(super) fn started(&self) -> Vec<i32> {
         let started = fs::read_to_string(self.qemu.file("started")).unwrap_or_default();
         started.lines().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// Those of them that run.
+    /// Returns the process ids of the running QEMUs.
     pub(super) fn running(&self) -> Vec<i32> {
         let runs = |pid: &i32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
