@@ -96,10 +96,18 @@ fn machine_programs_and_scripts_are_never_run() -> Result<()> {
         .args(["--exact", "machine_programs_and_scripts_are_never_run", "--nocapture"])
         .env(CHILD, "1")
         .output()?;
-    let said = String::from_utf8_lossy(&done.stdout);
-    ensure!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
-    ensure!(said.contains("1 passed"), "{said}");
-    ensure!(!mark.exists(), "run of the machine's: {}", fs::read_to_string(&mark)?);
+    let message = String::from_utf8_lossy(&done.stdout);
+    ensure!(
+        done.status.success(),
+        "{message}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    ensure!(message.contains("1 passed"), "{message}");
+    ensure!(
+        !mark.exists(),
+        "a program of the host was run: {}",
+        fs::read_to_string(&mark)?
+    );
     Ok(())
 }
 

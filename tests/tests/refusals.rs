@@ -7,18 +7,18 @@ use xenplug_tests::harness::{Config, Device, Disk, Nodes, TestHost, Vif, attache
 
 /// Checks that the daemon ends with this code and has all of these texts on standard error.
 fn assert_refused(output: &Output, code: &[i32], words: &[&str]) -> Result<()> {
-    let said = format!(
+    let printed = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
     ensure!(
         output.status.code().is_some_and(|found| code.contains(&found)),
-        "{}: {said}",
+        "{}: {printed}",
         output.status
     );
     for word in words {
-        ensure!(said.contains(word), "{word:?} is not in what it said: {said}");
+        ensure!(printed.contains(word), "{word:?} is not in: {printed}");
     }
     Ok(())
 }

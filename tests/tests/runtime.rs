@@ -240,7 +240,7 @@ fn failed_release_stays_held_and_the_rest_is_released() -> Result<()> {
         failures.len() == 1 && failures[0].contains("loop0") && failures[0].contains("not now"),
         "{failures:?}"
     );
-    assert_eq!(resources.describe().len(), 1, "the claim is given back");
+    assert_eq!(resources.describe().len(), 1, "the claim is released");
     ensure!(!resources.is_empty());
     assert_eq!(fixture.release(&mut resources), [""; 0]);
     assert_eq!(fixture.host.snapshot(), before);
@@ -414,8 +414,8 @@ fn effects_without_a_journal_are_refused() -> Result<()> {
         .args(["--exact", "effects_without_a_journal_are_refused"])
         .env(CHILD, "1")
         .output()?;
-    let said = String::from_utf8_lossy(&child.stdout);
-    ensure!(child.status.success() && said.contains("1 passed"), "{said}");
+    let message = String::from_utf8_lossy(&child.stdout);
+    ensure!(child.status.success() && message.contains("1 passed"), "{message}");
     Ok(())
 }
 

@@ -107,7 +107,7 @@ fn only_the_runtime_names_wasmtime() -> Result<()> {
         let found = source.words.iter().find(|word| word.starts_with("wasmtime"));
         ensure!(
             source.is_in("host/runtime") || found.is_none(),
-            "{} says {found:?}",
+            "{} contains {found:?}",
             source.path
         );
     }
@@ -125,7 +125,7 @@ fn shim_has_no_slow_dependencies() -> Result<()> {
         .output()?;
     ensure!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
     let tree = String::from_utf8(tree.stdout)?;
-    ensure!(tree.contains("xenplug-xenstore "), "cargo tree says {tree}");
+    ensure!(tree.contains("xenplug-xenstore "), "cargo tree: {tree}");
     let found = tree.lines().find(|line| SLOW.iter().any(|slow| line.starts_with(slow)));
     ensure!(found.is_none(), "it depends on {found:?}");
     Ok(())
@@ -146,7 +146,7 @@ fn only_the_system_crate_calls_the_kernel() -> Result<()> {
             .find(|word| KERNEL.contains(&&*word.replace('_', "-")));
         ensure!(
             source.is_in("host/system") || found.is_none(),
-            "{} says {found:?}",
+            "{} contains {found:?}",
             source.path
         );
     }
@@ -202,12 +202,12 @@ fn only_the_store_crate_knows_the_wire_format_and_path() -> Result<()> {
         let bytes =
             |word: &&String| word.ends_with("e_bytes") && (word.starts_with("to_") || word.starts_with("from_"));
         let found = source.words.iter().find(is_store_path);
-        ensure!(found.is_none(), "{} says {found:?}", source.path);
+        ensure!(found.is_none(), "{} contains {found:?}", source.path);
         // Byte order of numbers in messages of the store. Those of netlink are in host/system.
         let found = source.words.iter().find(bytes);
         ensure!(
             source.is_in("host/system") || found.is_none(),
-            "{} says {found:?}",
+            "{} contains {found:?}",
             source.path
         );
     }
@@ -311,7 +311,7 @@ fn system_crate_interface_takes_plain_data() -> Result<()> {
             .words
             .iter()
             .find(|word| word.ends_with("Fd") || matches!(&***word, "Fn" | "FnMut" | "FnOnce"));
-        ensure!(found.is_none(), "{} says {found:?}", source.path);
+        ensure!(found.is_none(), "{} contains {found:?}", source.path);
     }
     for source in sources(&["host/runtime/src/capability", "host/runtime/src/resource"])? {
         for word in ["std :: fs", "std :: process", "std :: net", "tokio"] {
@@ -319,7 +319,7 @@ fn system_crate_interface_takes_plain_data() -> Result<()> {
                 .split(' ')
                 .flat_map(|word| if word == "::" { vec![":", ":"] } else { vec![word] })
                 .collect();
-            ensure!(!source.has(&row), "{} goes past the system: {word}", source.path);
+            ensure!(!source.has(&row), "{} bypasses xenplug-system: {word}", source.path);
         }
     }
     Ok(())

@@ -298,8 +298,8 @@ fn running_guest_gets_requested_qemu_disks_also_in_dom0() -> Result<()> {
         store.write(its, "4711")?;
         store.write(state, "running")?;
         let before = qemus.started();
-        let said = ask("attach", &disk("raw", "xvda", &raw));
-        let error = said.err().context("it is attached")?.to_string();
+        let answer = ask("attach", &disk("raw", "xvda", &raw));
+        let error = answer.err().context("it is attached")?.to_string();
         ensure!(
             error.contains("qdisk: qemu: the toolstack has one for domain 3"),
             "{error}"

@@ -32,11 +32,11 @@ fn driver_domain_suspended_in_a_transaction_serves_on() -> Result<()> {
     for other in &others {
         host.expect_connected(other)?;
     }
-    let mut seen = host.connect()?;
+    let mut watcher = host.connect()?;
     for other in &others {
-        seen.watch(&other.backend(), TOKEN)?;
+        watcher.watch(&other.backend(), TOKEN)?;
         ensure!(
-            seen.event(Duration::from_secs(5))?.is_some(),
+            watcher.event(Duration::from_secs(5))?.is_some(),
             "a watch begins with an event"
         );
     }
@@ -65,8 +65,8 @@ fn driver_domain_suspended_in_a_transaction_serves_on() -> Result<()> {
         ensure!(points * step > 15, "only {points} requests within transactions");
         host.toolstack().bury(3)?;
     }
-    let noticed = seen.event(Duration::from_millis(100))?;
-    ensure!(noticed.is_none(), "another device was written to: {noticed:?}");
+    let change = watcher.event(Duration::from_millis(100))?;
+    ensure!(change.is_none(), "another device was written to: {change:?}");
     for other in &others {
         host.expect_connected(other)?;
     }

@@ -87,13 +87,13 @@ fn connected_devices_are_adopted_by_the_next_daemon() -> Result<()> {
     for device in &devices {
         host.expect_connected(device)?;
     }
-    let plugged = attached_below(host.directory())?;
+    let loops = attached_below(host.directory())?;
     host.daemon_mut()?.kill()?;
     host.daemon_mut()?.restart()?;
     for device in &devices {
         host.call(device, "add")?.answer()?.done()?;
     }
-    assert_eq!(attached_below(host.directory())?, plugged);
+    assert_eq!(attached_below(host.directory())?, loops);
     host.end_guest_of_dom0(3, &devices)?;
     baseline.assert_same(&host)
 }

@@ -257,7 +257,11 @@ fn closed_device_is_released_before_its_remove_call() -> Result<()> {
     ensure!(attached_below(host.directory())?.is_empty());
     thread::sleep(MOMENT);
     for device in &devices {
-        assert_eq!(host.node(device, "state")?.as_deref(), Some("6"), "nobody removes it");
+        assert_eq!(
+            host.node(device, "state")?.as_deref(),
+            Some("6"),
+            "no toolstack removes it"
+        );
         host.call(device, "remove")?.answer()?.done()?;
         host.toolstack().forget(device)?;
     }

@@ -11,29 +11,29 @@ use super::MOMENT;
 fn devices_of_original_scripts_stay_foreign() -> Result<()> {
     let mut host = TestHost::dom0()?;
     let baseline = host.baseline()?;
-    let ours = [host.plug_disk(4, 0)?, host.plug_vif(4, 0)?];
+    let by_daemon = [host.plug_disk(4, 0)?, host.plug_vif(4, 0)?];
     let image = host.image("theirs.img", 4)?;
-    let theirs = [Device::disk(3, 0), Device::vif(3, 0)];
-    for (device, nodes) in theirs.iter().zip([Disk::on(&image), Vif::on("xenbr0")]) {
+    let by_scripts = [Device::disk(3, 0), Device::vif(3, 0)];
+    for (device, nodes) in by_scripts.iter().zip([Disk::on(&image), Vif::on("xenbr0")]) {
         host.attach(device, &nodes)?;
         host.expect_state(device, "2")?;
         host.scripts().plug(device)?;
         host.expect_connected(device)?;
     }
-    for device in &ours {
+    for device in &by_daemon {
         host.expect_connected(device)?;
     }
-    let plugged = host.baseline()?;
+    let connected = host.baseline()?;
     thread::sleep(MOMENT);
-    for device in &theirs {
+    for device in &by_scripts {
         host.call(device, "add")?.answer()?.done()?;
         host.call(device, "remove")?
             .answer()?
             .says("not-served", &["somebody else"])?;
     }
-    plugged.assert_same(&host)?;
+    connected.assert_same(&host)?;
 
-    for device in &theirs {
+    for device in &by_scripts {
         host.toolstack().detach(device)?;
         host.expect_state(device, "6")?;
         thread::sleep(MOMENT);
@@ -47,7 +47,7 @@ fn devices_of_original_scripts_stay_foreign() -> Result<()> {
     }
     host.toolstack().bury(3)?;
     assert_eq!(attached_below(host.directory())?.len(), 1);
-    host.end_guest_of_dom0(4, &ours)?;
+    host.end_guest_of_dom0(4, &by_daemon)?;
     baseline.assert_same(&host)
 }
 

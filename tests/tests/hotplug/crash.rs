@@ -58,8 +58,8 @@ impl Fixture {
                 let mut child = self.spawn("attach", disk, &WAITING)?;
                 if let Err(error) = self.expect(disk, "4") {
                     child.kill()?;
-                    let said = child.wait_with_output()?.stderr;
-                    return Err(error.context(String::from_utf8_lossy(&said).into_owned()));
+                    let message = child.wait_with_output()?.stderr;
+                    return Err(error.context(String::from_utf8_lossy(&message).into_owned()));
                 }
                 child
             }

@@ -13,9 +13,9 @@ fn attach_past_its_deadline_reports_it_and_leaves_nothing() -> Result<()> {
     // The backend stays in state 1, and no handler runs.
     fixture.host.stop_kernel();
     let done = fixture.run("attach", &disk, &["--wait", "--timeout", "500ms", "--json"])?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert_eq!(done.status.code(), Some(3), "{said}");
-    ensure!(said.contains("being set up"), "{said}");
+    let message = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(3), "{message}");
+    ensure!(message.contains("being set up"), "{message}");
     let answer: serde_json::Value = serde_json::from_slice(&done.stdout)?;
     assert_eq!(answer["timeout"], true);
     // The request stays at 6 until a toolstack attaches or detaches the device.
@@ -67,8 +67,8 @@ fn dead_guest_ends_its_requests_and_its_domid_is_reusable() -> Result<()> {
     fixture.host.toolstack().build(3)?;
     fixture.attach(&disk)?;
     fixture.detach(&disk)?;
-    let said = fixture.fails("detach", &disk, 1)?;
-    ensure!(said.contains("there is no"), "{said}");
+    let message = fixture.fails("detach", &disk, 1)?;
+    ensure!(message.contains("there is no"), "{message}");
     fixture.detach(&vif)?;
     baseline.assert_same(&fixture.host)
 }

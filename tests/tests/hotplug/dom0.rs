@@ -29,8 +29,8 @@ fn dom0_serves_requests_and_leaves_scripts_their_devices() -> Result<()> {
     assert_eq!(fixture.host.node(&foreign, "hotplug-status")?, None);
     // The same device key, by a script and by a request, one after the other.
     let of_libxl = fixture.host.plug_disk(3, 0)?;
-    let said = fixture.fails("attach", &disk, 1)?;
-    ensure!(said.contains("which another toolstack has made"), "{said}");
+    let message = fixture.fails("attach", &disk, 1)?;
+    ensure!(message.contains("which another toolstack has made"), "{message}");
     fixture.host.unplug(&of_libxl)?.done()?;
     fixture.attach(&disk)?;
     fixture.detach(&disk)?;

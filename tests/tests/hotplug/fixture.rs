@@ -131,14 +131,14 @@ impl Fixture {
     /// Runs a command that has to fail with this code, and returns its error output.
     pub(crate) fn fails(&self, what: &str, requested: &Requested, code: i32) -> Result<String> {
         let done = self.run(what, requested, &["--wait", "--timeout", "60s"])?;
-        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        let message = String::from_utf8_lossy(&done.stderr).into_owned();
         ensure!(
             done.status.code() == Some(code),
-            "{what}: {}, {said}{}",
+            "{what}: {}, {message}{}",
             done.status,
             self.host.daemon_log()
         );
-        Ok(said)
+        Ok(message)
     }
 
     /// Reads the request's state.

@@ -21,11 +21,11 @@ fn guest_death_during_attach_or_detach_leaves_nothing() -> Result<()> {
         }
         drop(blocker);
         let done = child.wait_with_output()?;
-        let said = String::from_utf8_lossy(&done.stderr);
+        let message = String::from_utf8_lossy(&done.stderr);
         match phase {
-            Phase::Wanted | Phase::Taken => ensure!(said.contains("the guest has gone"), "{said}"),
+            Phase::Wanted | Phase::Taken => ensure!(message.contains("the guest has gone"), "{message}"),
             Phase::Used => fixture.expect(disk, "6")?,
-            Phase::Unwanted | Phase::Lingering => ensure!(done.status.success(), "{said}"),
+            Phase::Unwanted | Phase::Lingering => ensure!(done.status.success(), "{message}"),
         }
         assert_eq!(attached_below(fixture.host.directory())?, []);
         // The played kernel also plays the guest's kernel, so it continues only after the daemon has seen the guest's
@@ -51,8 +51,8 @@ fn dead_driver_domains_devices_can_be_removed_at_once() -> Result<()> {
     fixture.host.toolstack().bury(1)?;
     // The devices of a real driver domain go with it.
     detach_below(fixture.host.directory())?;
-    let said = fixture.fails("attach", &disk, 1)?;
-    ensure!(said.contains("domain 1 has gone"), "{said}");
+    let message = fixture.fails("attach", &disk, 1)?;
+    ensure!(message.contains("domain 1 has gone"), "{message}");
     for requested in [&disk, &vif] {
         fixture.detach(requested)?;
         assert_eq!(fixture.state(requested)?, None);
@@ -91,18 +91,21 @@ impl Fixture {
 
     /// Limits the number of nodes of the driver domain.
     fn allow_nodes(&self, number: u32) -> Result<()> {
-        let said = self
+        let message = self
             .host
             .connect()?
             .control(&["quota", "set", "nodes", &number.to_string()])?;
-        ensure!(said == "OK", "quota set: {said}");
+        ensure!(message == "OK", "quota set: {message}");
         Ok(())
     }
 
     /// Requests a device that exceeds the quota.
     fn has_no_space_for(&self, requested: &Requested) -> Result<()> {
-        let said = self.fails("attach", requested, 1)?;
-        ensure!(said.contains("this domain's quota in xenstored is used up"), "{said}");
+        let message = self.fails("attach", requested, 1)?;
+        ensure!(
+            message.contains("this domain's quota in xenstored is used up"),
+            "{message}"
+        );
         let mut store = self.host.connect()?;
         for path in [
             requested.request(),

@@ -97,10 +97,10 @@ fn libxl_device_is_unaffected_by_device_requests() -> Result<()> {
         .host
         .attach(&disk.device, &xenplug_tests::harness::Disk::on(&image))?;
     fixture.host.expect_connected(&disk.device)?;
-    let said = fixture.fails("attach", &disk, 1)?;
-    ensure!(said.contains("which another toolstack has made"), "{said}");
-    let said = fixture.fails("detach", &disk, 1)?;
-    ensure!(said.contains("there is no"), "{said}");
+    let message = fixture.fails("attach", &disk, 1)?;
+    ensure!(message.contains("which another toolstack has made"), "{message}");
+    let message = fixture.fails("detach", &disk, 1)?;
+    ensure!(message.contains("there is no"), "{message}");
     fixture.host.expect_connected(&disk.device)?;
     fixture.host.detach(&disk.device)?;
     fixture.attach(&disk)?;

@@ -21,11 +21,11 @@ fn request_failure_reports_its_cause_and_leaves_nothing() -> Result<()> {
     let vif = fixture.vif().with_spec("bridge=xenbr77,devid=0");
     for (requested, words) in [(disk, ["phy: ", "absent.img"]), (vif, ["vif-bridge: ", "xenbr77"])] {
         let began = Instant::now();
-        let said = fixture.fails("attach", &requested, 1)?;
+        let message = fixture.fails("attach", &requested, 1)?;
         let took = began.elapsed();
         ensure!(took < SOON, "it took {took:?}");
         for word in words {
-            ensure!(said.contains(word), "{said}");
+            ensure!(message.contains(word), "{message}");
         }
         assert_eq!(fixture.state(&requested)?, None);
     }
@@ -45,15 +45,15 @@ fn request_failure_is_reported_within_a_second() -> Result<()> {
         let mut watcher = fixture.host.connect()?;
         watcher.watch(&error, "w")?;
         let attaching = fixture.spawn("attach", &disk, &["--wait", "--timeout", "60s"])?;
-        let said = error_message(&mut watcher, &error)?;
+        let message = error_message(&mut watcher, &error)?;
         let began = Instant::now();
         let done = attaching.wait_with_output()?;
         assert_eq!(done.status.code(), Some(1));
-        let Some(said) = said else { continue };
+        let Some(message) = message else { continue };
         took.push(began.elapsed());
         // The driver domain's message, after the progress of the device.
         let output = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert_eq!(output.lines().last(), Some(&*format!("xenplug: {said}")), "{output}");
+        assert_eq!(output.lines().last(), Some(&*format!("xenplug: {message}")), "{output}");
         if took.len() == 10 {
             break;
         }
@@ -74,7 +74,7 @@ fn error_message(watcher: &mut Store, error: &str) -> Result<Option<String>> {
     loop {
         watcher.event(SOON)?.context("no error comes")?;
         match watcher.find(error)? {
-            Some(said) if !said.is_empty() => return Ok(Some(said)),
+            Some(message) if !message.is_empty() => return Ok(Some(message)),
             Some(_) => requested = true,
             None if requested => return Ok(None),
             None => {}

@@ -44,14 +44,14 @@ fn image_format_header_is_treated_as_guest_data() -> Result<()> {
         let disk = Device::disk(3, index as u32);
         host.attach(&disk, &Disk::on(&image))?;
         host.expect_connected(&disk)?;
-        let mut seen = Vec::new();
-        open(&host, &disk, false)?.read_to_end(&mut seen)?;
+        let mut content = Vec::new();
+        open(&host, &disk, false)?.read_to_end(&mut content)?;
         let raw = fs::read(&image)?;
         cases.case(
             &format!("header {index}"),
             (|| {
                 ensure!(
-                    seen == raw && seen.starts_with(&header),
+                    content == raw && content.starts_with(&header),
                     "the guest does not see the raw bytes"
                 );
                 Ok(())

@@ -95,11 +95,11 @@ impl Fixture {
     /// Checks that the device is connected or has a valid error.
     fn settled(&self, device: &Device) -> Result<()> {
         let path = format!("{}/hotplug-status", device.backend());
-        let told = |status: Option<&str>| matches!(status, Some("connected" | "error" | "busy"));
+        let is_final = |status: Option<&str>| matches!(status, Some("connected" | "error" | "busy"));
         let ended = self
             .host
             .connect()?
-            .wait(&path, std::time::Duration::from_secs(15), told)?;
+            .wait(&path, std::time::Duration::from_secs(15), is_final)?;
         ensure!(ended.is_ok(), "it came to {ended:?}\n{}", self.host.daemon_log());
         if self.host.node(device, "hotplug-status")?.as_deref() == Some("connected") {
             return Ok(());
@@ -208,15 +208,15 @@ fn device_in_an_invalid_state_waits_and_leaks_nothing() -> Result<()> {
 fn forged_device_pointers_do_not_affect_other_guests() -> Result<()> {
     let mut fixture = Fixture::new()?;
     fixture.host.namespace().ip("link set xenbr0 mtu 1400")?;
-    let theirs = fixture.victim;
+    let victims = fixture.victim;
     let devices = [fixture.device(false, 0)?, fixture.device(true, 0)?];
     let mut store = fixture.host.connect()?;
     let read = |host: &TestHost, device: &Device| -> Result<_> {
         let mut store = host.connect()?;
         Ok((store.tree(&device.backend())?, store.tree(&device.frontend())?))
     };
-    let before = [read(&fixture.host, &theirs[0])?, read(&fixture.host, &theirs[1])?];
-    for ((device, nodes), victim) in devices.iter().zip(&theirs) {
+    let before = [read(&fixture.host, &victims[0])?, read(&fixture.host, &victims[1])?];
+    for ((device, nodes), victim) in devices.iter().zip(&victims) {
         let nodes = nodes
             .clone()
             .with("frontend", victim.frontend())
@@ -247,7 +247,7 @@ fn forged_device_pointers_do_not_affect_other_guests() -> Result<()> {
     for (device, _) in &devices {
         fixture.host.detach(device)?;
     }
-    for (victim, before) in theirs.iter().zip(before) {
+    for (victim, before) in victims.iter().zip(before) {
         ensure!(
             read(&fixture.host, victim)? == before,
             "the victim's {victim:?} was written"

@@ -17,8 +17,8 @@ fn delays() -> impl Iterator<Item = Duration> {
 /// Waits until the device is connected or its error names the cause.
 fn settled(host: &TestHost, device: &Device, words: &[&str]) -> Result<()> {
     let path = format!("{}/hotplug-status", device.backend());
-    let told = |status: Option<&str>| matches!(status, Some("connected" | "error"));
-    let ended = host.connect()?.wait(&path, Duration::from_secs(15), told)?;
+    let is_final = |status: Option<&str>| matches!(status, Some("connected" | "error"));
+    let ended = host.connect()?.wait(&path, Duration::from_secs(15), is_final)?;
     ensure!(ended.is_ok(), "it came to {ended:?}\n{}", host.daemon_log());
     if let Some(error) = host.node(device, "hotplug-error")? {
         ensure!(words.iter().any(|word| error.contains(word)), "{error:?}");

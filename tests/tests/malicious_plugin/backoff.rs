@@ -39,7 +39,7 @@ fn xenplug(host: &TestHost, arguments: &[&str]) -> Result<Output> {
         .output()?)
 }
 
-fn said(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -96,9 +96,9 @@ fn failing_plugin_backs_off_until_another_component_is_loaded() -> Result<()> {
     let good = host.attach_disk(4, 0)?;
     host.expect_connected(&good)?;
     assert_eq!(backoffs(&host, NAME)?.len(), 2);
-    let table = said(&xenplug(&host, &["status"])?);
+    let table = stdout(&xenplug(&host, &["status"])?);
     ensure!(table.contains("plugin trap-in-connect BACKS OFF from guest"), "{table}");
-    let metrics = said(&xenplug(&host, &["metrics"])?);
+    let metrics = stdout(&xenplug(&host, &["metrics"])?);
     for line in [
         "xenplug_plugin_faults_total{plugin=\"trap-in-connect\"} 2",
         "xenplug_plugin_backoffs{plugin=\"trap-in-connect\"} 2",

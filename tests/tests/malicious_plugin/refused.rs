@@ -13,17 +13,17 @@ use crate::guests::{DEADLINE, Fate, GUESTS, beside};
 /// Checks that the daemon ends with code 1 and one line with all of these texts, and has served nothing.
 pub(crate) fn assert_refused(host: &TestHost, config: &Config, words: &[&str]) -> Result<()> {
     let output = host.refused_daemon(config)?;
-    let said = String::from_utf8(output.stderr)?;
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    let errors: Vec<&str> = said.lines().filter(|line| line.contains("ERROR")).collect();
-    let others = said
+    let log = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    let others = log
         .lines()
         .filter(|line| !line.contains("ERROR") && !line.contains("INFO"));
-    ensure!(errors.len() == 1 && others.count() == 0, "not one line: {said}");
+    ensure!(errors.len() == 1 && others.count() == 0, "not one line: {log}");
     for word in words {
-        ensure!(errors[0].contains(word), "{word:?} is not in what it said: {said}");
+        ensure!(errors[0].contains(word), "{word:?} is not in: {log}");
     }
-    ensure!(!said.contains("serving"), "{said}");
+    ensure!(!log.contains("serving"), "{log}");
     let control = config.run_directory().join("control.sock");
     ensure!(!control.exists(), "{} was made", control.display());
     Ok(())
@@ -35,9 +35,9 @@ fn plugin_that_does_not_fit_or_start_is_refused() -> Result<()> {
     for guest in GUESTS {
         if let Fate::Refused(words) = guest.fate {
             let config = beside(host.config()?, &host.images(), [*guest]);
-            let place = format!("{}:", config.file().display());
+            let position = format!("{}:", config.file().display());
             let component = format!("guests/{}.wasm", guest.name);
-            let words: Vec<&str> = words.iter().copied().chain([place.as_str(), &component]).collect();
+            let words: Vec<&str> = words.iter().copied().chain([position.as_str(), &component]).collect();
             assert_refused(&host, &config, &words).with_context(|| guest.name)?;
         }
     }

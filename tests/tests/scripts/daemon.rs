@@ -102,9 +102,9 @@ fn refused_or_unserved_script_run_writes_its_cause_to_the_store() -> Result<()> 
     dom0.host.attach(&device, &Disk::on(&absent))?;
     dom0.host.expect_state(&device, "2")?;
     let failed = dom0.add(&device)?;
-    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    let message = String::from_utf8_lossy(&failed.stderr).into_owned();
     ensure!(
-        failed.status.code() == Some(1) && said.contains("absent.img"),
+        failed.status.code() == Some(1) && message.contains("absent.img"),
         "{failed:?}"
     );
     dom0.host.expect_failure(&device, "error", &["phy", "absent.img"])?;

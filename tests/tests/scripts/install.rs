@@ -61,14 +61,17 @@ fn status_lists_scripts_that_stay_original() -> Result<()> {
         ["block-drbd-probe", "remus-netbuf-setup"]
     );
     fixture.scripts("status")?.expect(0, &[])?;
-    let said = fixture.scripts("status")?.stdout;
+    let report = fixture.scripts("status")?.stdout;
     for line in [
         "block-drbd-probe is not replaced: Remus asks it about a disk's replication",
         "remus-netbuf-setup is not replaced: Remus sets up its network buffer with it",
     ] {
-        ensure!(said.lines().any(|said| said == line), "{line:?} is not in {said}");
+        ensure!(report.lines().any(|found| found == line), "{line:?} is not in {report}");
     }
-    ensure!(!said.contains("colo-proxy-setup"), "it is not there: {said}");
+    ensure!(
+        !report.contains("colo-proxy-setup"),
+        "the script is not installed: {report}"
+    );
     Ok(())
 }
 
@@ -240,10 +243,10 @@ fn installation_that_would_fail_every_attach_is_refused() -> Result<()> {
         (other.to_str().context("text")?, "everybody may run"),
     ] {
         let done = with_program(shim)?;
-        let said = String::from_utf8_lossy(&done.stderr);
+        let message = String::from_utf8_lossy(&done.stderr);
         ensure!(
-            done.status.code() == Some(2) && said.contains(complaint),
-            "{shim}: {said}"
+            done.status.code() == Some(2) && message.contains(complaint),
+            "{shim}: {message}"
         );
     }
     fs::remove_file(other)?;

@@ -300,7 +300,7 @@ fn killed_shim_closes_its_connection() -> Result<()> {
     assert_eq!(
         std::io::Read::read(&mut stream, &mut [0; 16])?,
         0,
-        "more than the call was said"
+        "the shim sent more than the call"
     );
     Ok(())
 }
@@ -334,9 +334,9 @@ fn unknown_shim_arguments_are_a_usage_error() -> Result<()> {
         fixture.run("block", arguments, &disk())?.expect(2, &[word])?;
     }
     let mut homeless = fixture.command(&script, "add", &disk());
-    let said = homeless.env_remove("XENBUS_PATH").stderr(Stdio::piped()).output()?;
-    assert_eq!(said.status.code(), Some(2));
-    ensure!(String::from_utf8_lossy(&said.stderr).contains("XENBUS_PATH"));
+    let done = homeless.env_remove("XENBUS_PATH").stderr(Stdio::piped()).output()?;
+    assert_eq!(done.status.code(), Some(2));
+    ensure!(String::from_utf8_lossy(&done.stderr).contains("XENBUS_PATH"));
 
     let direct = program("xenplug-script")?;
     for (arguments, code, word) in [
@@ -346,9 +346,9 @@ fn unknown_shim_arguments_are_a_usage_error() -> Result<()> {
         ("add", 2, "not run by itself"),
     ] {
         let done = fixture.command(&direct, arguments, &disk()).output()?;
-        let said = [done.stdout, done.stderr].concat();
+        let output = [done.stdout, done.stderr].concat();
         assert_eq!(done.status.code(), Some(code), "{arguments:?}");
-        ensure!(String::from_utf8_lossy(&said).contains(word), "{arguments:?}");
+        ensure!(String::from_utf8_lossy(&output).contains(word), "{arguments:?}");
     }
     // A shim that was saved as an original must not run itself for ever.
     fixture.shim("block.xenplug-original")?;

@@ -153,7 +153,7 @@ process = [{rules}]
             .find(&disk.node("hotplug-error"))?
             .unwrap_or_default();
         for word in words {
-            ensure!(error.contains(word), "{error:?} does not say {word:?}");
+            ensure!(error.contains(word), "{word:?} is not in {error:?}");
         }
         Ok(())
     }
