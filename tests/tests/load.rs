@@ -128,8 +128,8 @@ fn endless_reconnects_keep_the_disk_and_take_no_memory() -> Result<()> {
     baseline.assert_same(&host)
 }
 
-/// Disk for which the test plays the kernel.
-fn plug(host: &mut TestHost, guest: u16) -> Result<Duration> {
+/// Attaches and detaches a disk, for which the test plays the kernel. Returns the time of the attach.
+fn time_attach(host: &mut TestHost, guest: u16) -> Result<Duration> {
     let image = host.image(&format!("{guest}.img"), 1)?;
     let disk = Device::disk(guest, 0);
     host.attach(&disk, &Disk::on(&image))?;
@@ -144,10 +144,10 @@ fn plug(host: &mut TestHost, guest: u16) -> Result<Duration> {
     Ok(took)
 }
 
-/// Returns the median.
-fn plugs(host: &mut TestHost, number: u16) -> Result<Duration> {
+/// Returns the median time of this number of attaches.
+fn median_attach_time(host: &mut TestHost, number: u16) -> Result<Duration> {
     let mut took = (0..number)
-        .map(|guest| plug(host, 10 + guest))
+        .map(|guest| time_attach(host, 10 + guest))
         .collect::<Result<Vec<_>>>()?;
     took.sort();
     Ok(took[took.len() / 2])
@@ -178,7 +178,7 @@ fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
     host.toolstack().store().write(&node("state"), "2")?;
     host.expect_status(&flooded, "connected")?;
     host.toolstack().store().write(&node("state"), "4")?;
-    let quiet = plugs(&mut host, 10)?;
+    let quiet = median_attach_time(&mut host, 10)?;
     let before = memory(&host)?;
 
     let nodes = [node("state"), node("sectors")];
@@ -187,7 +187,7 @@ fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
     let (loud, most) = thread::scope(|scope| -> Result<_> {
         let flooding = scope.spawn(|| flood(store, &nodes, &stop, &writes));
         let served = (|| {
-            let loud = plugs(&mut host, 10)?;
+            let loud = median_attach_time(&mut host, 10)?;
             let mut most = memory(&host)?;
             let until = Instant::now() + Duration::from_secs(3600);
             while writes.load(Relaxed) < wanted && !flooding.is_finished() {
@@ -195,7 +195,7 @@ fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
                 most = most.max(memory(&host)?);
                 thread::sleep(Duration::from_millis(20));
             }
-            plug(&mut host, 9)?;
+            time_attach(&mut host, 9)?;
             Ok((loud, most))
         })();
         stop.store(true, Relaxed);
@@ -204,7 +204,7 @@ fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
     })?;
     let writes = writes.load(Relaxed);
     tell(&format!(
-        "{writes} writes: {before} KiB before, {most} at most; a plug took {quiet:?} before, {loud:?} meanwhile"
+        "{writes} writes: {before} KiB before, {most} at most; an attach took {quiet:?} before, {loud:?} meanwhile"
     ));
     ensure!(writes >= wanted, "only {writes} writes");
     ensure!(
@@ -212,7 +212,10 @@ fn watched_node_flood_takes_no_memory_and_blocks_nobody() -> Result<()> {
         "{before} KiB before and {most} with {writes} writes"
     );
     if length() == Length::Long {
-        ensure!(loud < 2 * quiet, "a plug took {quiet:?} before, and {loud:?} meanwhile");
+        ensure!(
+            loud < 2 * quiet,
+            "an attach took {quiet:?} before, and {loud:?} meanwhile"
+        );
     }
     host.toolstack().detach(&flooded)?;
     host.toolstack().store().write(&node("state"), "6")?;

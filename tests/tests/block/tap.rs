@@ -28,7 +28,7 @@ impl Tapdisks {
     }
 
     /// Attaches a guest's disk on an image.
-    fn plug(&mut self, disk: &Device, image: &str, mode: &str) -> Result<Answer> {
+    fn attach(&mut self, disk: &Device, image: &str, mode: &str) -> Result<Answer> {
         let params = format!("aio:{}", self.host.images().join(image).display());
         let nodes = Disk::on(Path::new(&params)).with("mode", mode);
         self.host
@@ -64,7 +64,7 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     let baseline = tap.host.baseline()?;
     let image = tap.host.image("a.img", 4)?.canonicalize()?.display().to_string();
-    tap.plug(&A, "a.img", "w")?.done()?;
+    tap.attach(&A, "a.img", "w")?.done()?;
     tap.host.expect_connected(&A)?;
     let pid = tap.node(&A, "pid")?;
     assert_eq!(tap.node(&A, "minor")?, "0");
@@ -77,7 +77,7 @@ fn tapdisk_serves_an_image_and_ends_with_its_device() -> Result<()> {
     assert_eq!(tap.state()?, ["attached0", "minor0", "open0"]);
 
     // Another guest is refused as long as this one writes.
-    tap.plug(&B, "a.img", "r")?
+    tap.attach(&B, "a.img", "r")?
         .says("failed", &["block-tap", "used by domain 3"])?;
     assert_eq!(tap.node(&B, "hotplug-status")?, "busy");
     tap.host.end_guest_of_dom0(4, &[B])?;
@@ -107,8 +107,8 @@ fn shared_tapdisk_ends_with_its_last_user_also_after_a_crash() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.host.image("a.img", 4)?;
     for crash in [false, true] {
-        tap.plug(&A, "a.img", "r")?.done()?;
-        tap.plug(&B, "a.img", "r")?.done()?;
+        tap.attach(&A, "a.img", "r")?.done()?;
+        tap.attach(&B, "a.img", "r")?.done()?;
         let pid = tap.node(&A, "pid")?;
         assert_eq!(
             (tap.node(&B, "pid")?, tap.node(&B, "minor")?),
@@ -173,7 +173,7 @@ fn tap_minor_taken_by_another_process_is_not_freed() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.host.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("overtaken"), "")?;
-    tap.plug(&A, "a.img", "w")?.done()?;
+    tap.attach(&A, "a.img", "w")?.done()?;
     assert_eq!(tap.node(&A, "minor")?, "1");
     tap.host.end_guest_of_dom0(3, &[A])?;
     assert_eq!(tap.state()?, ["attached0", "minor0"]);
@@ -185,7 +185,7 @@ fn unreadable_image_leaves_no_tapdisk() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.host.image("a.img", 4)?;
     fs::write(tap.tap_ctl.file("refused"), "")?;
-    tap.plug(&A, "a.img", "r")?
+    tap.attach(&A, "a.img", "r")?
         .says("failed", &["block-tap", "-R failed", "Invalid argument"])?;
     assert_eq!(tap.state()?, [""; 0]);
     let calls = tap.tap_ctl.calls();
@@ -198,7 +198,7 @@ fn unreadable_image_leaves_no_tapdisk() -> Result<()> {
 fn killed_tapdisk_does_not_block_detach() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.host.image("a.img", 4)?;
-    tap.plug(&A, "a.img", "w")?.done()?;
+    tap.attach(&A, "a.img", "w")?.done()?;
     let pid = tap.node(&A, "pid")?;
     ensure!(Command::new("kill").args(["-9", &pid]).status()?.success());
     until("it is gone", || Ok(!runs(&pid)))?;
@@ -211,7 +211,7 @@ fn killed_tapdisk_does_not_block_detach() -> Result<()> {
 fn busy_tap_disk_is_closed_once_it_is_idle() -> Result<()> {
     let mut tap = Tapdisks::new()?;
     tap.host.image("a.img", 4)?;
-    tap.plug(&A, "a.img", "w")?.done()?;
+    tap.attach(&A, "a.img", "w")?.done()?;
     fs::write(tap.tap_ctl.file("stuck"), "")?;
     tap.host.unplug(&A)?.says("failed", &["tap-ctl close", "busy"])?;
     fs::remove_file(tap.tap_ctl.file("stuck"))?;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 use xenplug_tests::harness::{Device, TestHost, attached_below};
 
-use super::{MOMENT, expect_nothing_plugged, write};
+use super::{MOMENT, expect_nothing_attached, write};
 
 #[test]
 fn daemon_killed_during_add_fails_the_script_and_libxl_cleans() -> Result<()> {
@@ -73,7 +73,7 @@ fn daemon_killed_during_remove_is_finished_by_its_successor() -> Result<()> {
                 host.toolstack().forget(device)?;
             }
         }
-        expect_nothing_plugged(&host)?;
+        expect_nothing_attached(&host)?;
     }
     host.toolstack().bury(3)?;
     baseline.assert_same(&host)

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xenplug_tests::harness::{Device, TestHost, handlers, install};
 
-use crate::{plug, remove, vif_of};
+use crate::{attach, remove, vif_of};
 
 const HOOK: &str = include_str!("../../../examples/hooks/dnsmasq.hook");
 
@@ -47,8 +47,8 @@ impl Hooked {
         Ok(all)
     }
 
-    fn plug(&mut self, vif: &Device, nodes: &[(&'static str, &str)], parameters: Value) -> Result<()> {
-        plug(&mut self.host, "vif-nat", vif, &vif_of("vif-nat", nodes), parameters)?.done()
+    fn attach(&mut self, vif: &Device, nodes: &[(&'static str, &str)], parameters: Value) -> Result<()> {
+        attach(&mut self.host, "vif-nat", vif, &vif_of("vif-nat", nodes), parameters)?.done()
     }
 }
 
@@ -56,8 +56,8 @@ impl Hooked {
 fn dhcp_entry_comes_and_goes_with_its_vif() -> Result<()> {
     let mut hooked = Hooked::new()?;
     let (first, second) = (Device::vif(3, 0), Device::vif(3, 1));
-    hooked.plug(&first, &[("handle", "0")], json!({}))?;
-    hooked.plug(
+    hooked.attach(&first, &[("handle", "0")], json!({}))?;
+    hooked.attach(
         &second,
         &[("handle", "1"), ("ip", "10.7.0.5/16")],
         json!({ "dhcp": "yes" }),
@@ -80,7 +80,7 @@ fn dhcp_entry_comes_and_goes_with_its_vif() -> Result<()> {
 #[test]
 fn dhcp_entry_is_not_written_if_the_vif_says_no() -> Result<()> {
     let mut hooked = Hooked::new()?;
-    hooked.plug(&Device::vif(3, 0), &[], json!({ "dhcp": "no" }))?;
+    hooked.attach(&Device::vif(3, 0), &[], json!({ "dhcp": "no" }))?;
     assert_eq!(hooked.entries()?, []);
     Ok(())
 }

@@ -36,7 +36,7 @@ fn vif_of(script: &str, more: &[(&'static str, &str)]) -> Nodes {
 }
 
 /// Attaches a vif as `xl` does, and runs its script with these arguments.
-fn plug(host: &mut TestHost, script: &str, vif: &Device, nodes: &Nodes, arguments: Value) -> Result<Answer> {
+fn attach(host: &mut TestHost, script: &str, vif: &Device, nodes: &Nodes, arguments: Value) -> Result<Answer> {
     host.attach(vif, nodes)?;
     host.expect_state(vif, "2")?;
     host.call_of(script, vif, "add", json!({ "parameters": arguments }))?

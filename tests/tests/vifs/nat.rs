@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 use xenplug_tests::harness::Device;
 
-use crate::{check_only_own_address_passes, host, plug, remove, vif_of};
+use crate::{attach, check_only_own_address_passes, host, remove, vif_of};
 
 #[test]
 fn nat_vif_addresses_derive_from_its_domid() -> Result<()> {
@@ -16,7 +16,7 @@ fn nat_vif_addresses_derive_from_its_domid() -> Result<()> {
     ] {
         let vif = Device::vif(domid, index);
         let nodes = vif_of("vif-nat", &[("handle", handle)]);
-        plug(&mut host, "vif-nat", &vif, &nodes, json!({}))?.done()?;
+        attach(&mut host, "vif-nat", &vif, &nodes, json!({}))?.done()?;
         host.expect_connected(&vif)?;
         let network = host.namespace();
         assert_eq!(network.addresses(&vif.link())?, [format!("{router}/32")]);
@@ -39,7 +39,7 @@ fn nat_guest_sends_only_from_its_configured_address() -> Result<()> {
     let baseline = host.baseline()?;
     let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-nat", &[("ip", "10.7.0.5/16")]);
-    plug(&mut host, "vif-nat", &vif, &nodes, json!({ "ip": "10.8.0.9" }))?.done()?;
+    attach(&mut host, "vif-nat", &vif, &nodes, json!({ "ip": "10.8.0.9" }))?.done()?;
     assert_eq!(host.namespace().addresses("vif3.0")?, ["10.7.0.132/32"]);
     assert_eq!(host.namespace().routes("vif3.0")?, ["10.7.0.5 src 10.7.0.132"]);
     check_only_own_address_passes(&host, &vif, "10.7.0.132", "10.7.0.5", "10.8.0.9")?;
@@ -53,7 +53,7 @@ fn nat_guest_sends_only_from_its_configured_address() -> Result<()> {
 fn nat_tap_has_no_address_and_the_route_stays_on_the_vif() -> Result<()> {
     let mut host = host()?;
     let vif = Device::vif(3, 0);
-    plug(&mut host, "vif-nat", &vif, &vif_of("vif-nat", &[]), json!({}))?.done()?;
+    attach(&mut host, "vif-nat", &vif, &vif_of("vif-nat", &[]), json!({}))?.done()?;
     host.namespace().tap("vif3.0-emu")?;
     for action in ["add", "remove"] {
         let call = host.call_of("vif-nat", &vif, action, json!({ "emulated": true }))?;
@@ -78,7 +78,7 @@ fn nat_invalid_address_is_refused() -> Result<()> {
         ("handle", "x", "handle"),
     ] {
         let nodes = vif_of("vif-nat", &[(node, value)]);
-        plug(&mut host, "vif-nat", &vif, &nodes, json!({}))?.says("failed", &["vif-nat", word])?;
+        attach(&mut host, "vif-nat", &vif, &nodes, json!({}))?.says("failed", &["vif-nat", word])?;
         assert_eq!(host.namespace().addresses("vif3.0")?, [""; 0], "{node} {value}");
         host.unplug(&vif)?.done()?;
     }

@@ -23,7 +23,7 @@ impl Switched {
         Ok(Self { switch, host })
     }
 
-    fn plug(&mut self, vif: &Device, nodes: &Nodes) -> Result<Answer> {
+    fn attach(&mut self, vif: &Device, nodes: &Nodes) -> Result<Answer> {
         self.host.attach(vif, nodes)?;
         self.host.expect_state(vif, "2")?;
         let call = self.host.call_of("vif-openvswitch", vif, "add", json!({}))?;
@@ -55,7 +55,7 @@ fn ovs_vif_is_a_port_with_its_vlans_and_guest_identity() -> Result<()> {
         ("ovsbr0:6:7", "[]", "[6, 7]", "tag=[] trunks=6,7"),
         ("ovsbr0.5:6:7", "5", "[6, 7]", "tag=5 trunks=6,7"),
     ] {
-        switched.plug(&vif, &on(bridge))?.done()?;
+        switched.attach(&vif, &on(bridge))?.done()?;
         switched.host.expect_connected(&vif)?;
         let uuid = switched.host.connect()?.find("/local/domain/3/vm")?.context("no vm")?;
         let uuid = uuid.trim_start_matches("/vm/").to_owned();
@@ -98,7 +98,7 @@ fn ovs_guest_name_is_passed_as_plain_text() -> Result<()> {
     // The script would split the name at the spaces, and pass the parts to ovs-vsctl as arguments of their own.
     let name = "a \"b\" -- del-br ovsbr0 / \\ $(id)";
     switched.host.toolstack().store().write("/local/domain/3/name", name)?;
-    switched.plug(&vif, &on("ovsbr0").with("vifname", "web"))?.done()?;
+    switched.attach(&vif, &on("ovsbr0").with("vifname", "web"))?.done()?;
     assert_eq!(switched.ports()?, ["web"]);
     let known = switched.get("interface", "web", "external_ids:xen-vm-name")?;
     assert_eq!(known, format!("{name:?}"));
@@ -124,7 +124,7 @@ fn ovs_vif_sends_only_from_its_addresses() -> Result<()> {
         let mut nft = host.namespace().command("nft");
         Ok(String::from_utf8(nft.args(["list", "ruleset"]).output()?.stdout)?)
     };
-    switched.plug(&vif, &on("ovsbr0").with("ip", "10.0.0.2"))?.done()?;
+    switched.attach(&vif, &on("ovsbr0").with("ip", "10.0.0.2"))?.done()?;
     let listed = rules(&switched.host)?;
     // 10.0.0.2, as older versions of nft show it.
     let address = ["0xa000002 accept", "10.0.0.2 accept"];
@@ -141,7 +141,7 @@ fn ovs_vif_sends_only_from_its_addresses() -> Result<()> {
 fn ovs_port_is_removed_after_a_crash_and_a_changed_grant() -> Result<()> {
     let mut switched = Switched::new()?;
     let vif = Device::vif(3, 0);
-    switched.plug(&vif, &on("ovsbr0"))?.done()?;
+    switched.attach(&vif, &on("ovsbr0"))?.done()?;
     switched.host.namespace().tap("vif3.0-emu")?;
     let tap = |host: &TestHost, action: &str| {
         let call = host.call_of("vif-openvswitch", &vif, action, json!({ "emulated": true }))?;
@@ -172,7 +172,7 @@ fn ovs_refused_port_leaves_nothing() -> Result<()> {
         (on("ovsbr7"), ["ovs-vsctl", "no bridge named ovsbr7"]),
         (on("ovsbr0").with("ip", "nowhere"), ["ip", "neither an address"]),
     ] {
-        let answer = switched.plug(&vif, &nodes)?;
+        let answer = switched.attach(&vif, &nodes)?;
         answer.says("failed", &["vif-openvswitch"])?;
         answer.says("failed", &words)?;
         assert_eq!(switched.ports()?, [""; 0]);

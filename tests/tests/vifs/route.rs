@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use xenplug_tests::harness::Device;
 
-use crate::{check_only_own_address_passes, host, plug, remove, vif_of};
+use crate::{attach, check_only_own_address_passes, host, remove, vif_of};
 
 #[test]
 fn routed_vif_has_host_address_and_routes_while_attached() -> Result<()> {
@@ -12,7 +12,7 @@ fn routed_vif_has_host_address_and_routes_while_attached() -> Result<()> {
     let baseline = host.baseline()?;
     let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-route", &[("ip", "10.1.0.2 10.2.0.0/16, 2001:db8::2")]);
-    plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
+    attach(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
     host.expect_connected(&vif)?;
     let network = host.namespace();
     assert_eq!(network.addresses("vif3.0")?, ["192.0.2.1/32"]);
@@ -42,7 +42,7 @@ fn link_changes_are_undone_though_the_link_stays() -> Result<()> {
     let mut host = host()?;
     let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-route", &[("ip", "10.1.0.2"), ("vifname", "web"), ("mtu", "1400")]);
-    plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
+    attach(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
     assert_eq!(host.namespace().addresses("web")?, ["192.0.2.1/32"]);
     assert_eq!(host.namespace().setting("web", "proxy_arp")?, "1");
     let mtu = host.connect()?.find(&format!("{}/mtu", vif.frontend()))?;
@@ -91,7 +91,7 @@ fn vif_setting_precedence_is_store_then_arguments_then_default() -> Result<()> {
         ),
     ] {
         let nodes = vif_of("vif-route", nodes);
-        plug(&mut host, "vif-route", &vif, &nodes, arguments.clone())?.done()?;
+        attach(&mut host, "vif-route", &vif, &nodes, arguments.clone())?.done()?;
         assert_eq!(host.namespace().addresses("vif3.0")?, [address], "{arguments}");
         let expected: Vec<String> = route
             .map(|to| format!("{to} src 192.0.2.1 metric 2"))
@@ -131,7 +131,7 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
         (&[("ip", "10.0.0.1;reboot")], json!({}), ["ip", "neither an address"]),
     ] {
         let nodes = vif_of("vif-route", nodes);
-        let answer = plug(&mut host, "vif-route", &vif, &nodes, arguments)?;
+        let answer = attach(&mut host, "vif-route", &vif, &nodes, arguments)?;
         answer.says("failed", &["vif-route"])?;
         answer.says("failed", &words)?;
         assert_eq!(host.namespace().addresses("vif3.0")?, [""; 0]);
@@ -141,7 +141,7 @@ fn unroutable_vif_fails_with_a_cause_and_leaves_nothing() -> Result<()> {
     // A foreign route.
     host.namespace().ip("route add 10.3.0.0/16 dev eth1 metric 2")?;
     let nodes = vif_of("vif-route", &[("ip", "10.3.0.0/16")]);
-    plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.says("failed", &["another route to 10.3.0.0/16"])?;
+    attach(&mut host, "vif-route", &vif, &nodes, json!({}))?.says("failed", &["another route to 10.3.0.0/16"])?;
     host.unplug(&vif)?.done()?;
     host.namespace().ip("route del 10.3.0.0/16 dev eth1 metric 2")?;
     host.toolstack().bury(3)?;

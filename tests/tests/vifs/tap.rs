@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xenplug_tests::harness::{Answer, Device, TestHost, Vif};
 
-use crate::{host, plug, vif_of};
+use crate::{attach, host, vif_of};
 
 /// Time after which an immediate effect has happened.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -188,7 +188,7 @@ fn tap_routes_have_priority_over_vif_routes() -> Result<()> {
     let mut host = host()?;
     let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-route", &[("ip", "10.1.0.2")]);
-    plug(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
+    attach(&mut host, "vif-route", &vif, &nodes, json!({}))?.done()?;
     host.namespace().tap("vif3.0-emu")?;
     let arguments = json!({ "emulated": true, "parameters": { "netdev": "eth1" } });
     let call = host.call_of("vif-route", &vif, "add", arguments)?;
@@ -212,7 +212,7 @@ fn nat_tap_is_only_renamed() -> Result<()> {
     let mut host = host()?;
     let vif = Device::vif(3, 0);
     let nodes = vif_of("vif-nat", &[("vifname", "web")]);
-    plug(&mut host, "vif-nat", &vif, &nodes, json!({}))?.done()?;
+    attach(&mut host, "vif-nat", &vif, &nodes, json!({}))?.done()?;
     host.namespace().tap("vif3.0-emu")?;
     let call = host.call_of("vif-nat", &vif, "add", json!({ "emulated": true }))?;
     call.answer()?.done()?;
