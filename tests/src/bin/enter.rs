@@ -7,7 +7,9 @@
 #![allow(clippy::print_stderr, reason = "the message is for the user who runs the tests")]
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
@@ -47,7 +49,7 @@ struct Arguments {
     bind: Vec<PathBuf>,
     /// Program with its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<std::ffi::OsString>,
+    command: Vec<OsString>,
 }
 
 fn main() -> Result<()> {
@@ -66,9 +68,22 @@ fn main() -> Result<()> {
         REMOVED.iter().for_each(|name| {
             command.env_remove(name);
         });
-        command.env("PATH", PATH).env("XENPLUG_DEBIAN", &arguments.root);
+        command.env("PATH", path()).env("XENPLUG_DEBIAN", &arguments.root);
     }
     Err(Error::new(command.exec()).context(program.display().to_string()))
+}
+
+/// Returns the search path: Debian's, and at its end the toolchain whose cargo runs the tests.
+fn path() -> OsString {
+    let mut path = OsString::from(PATH);
+    if let Some(toolchain) = env::var_os("CARGO")
+        .as_deref()
+        .and_then(|cargo| Path::new(cargo).parent())
+    {
+        path.push(":");
+        path.push(toolchain);
+    }
+    path
 }
 
 /// Changes the root of this process to a copy of the root file system.

@@ -35,7 +35,7 @@ const TRIED: Difference = Difference {
 };
 
 pub(crate) const CASES: &[Case] = cases! {
-    "a server, as libxl runs the script": [CLIENT, device(N, &[SCRIPT, SERVER]), add(N, 1)] => [
+    "a server, as libxl runs the script": [CLIENT, device(N, &[SCRIPT, SERVER]), run(N, "add", 1)] => [
         differs(
             &["nbd-client: <device 0 of nbd-client>", "nbd-client: <device 1 of nbd-client>", "run 1, add: exit 1"],
             &[
@@ -82,7 +82,7 @@ pub(crate) const CASES: &[Case] = cases! {
             "the original fails without a word in the store",
         ),
     ];
-    "no params of a server": [CLIENT, device(N, &[SCRIPT, ("params", ABSENT)]), add(N, 1)] => [
+    "no params of a server": [CLIENT, device(N, &[SCRIPT, ("params", ABSENT)]), run(N, "add", 1)] => [
         differs(
             &["nbd-client: <device 0 of nbd-client>", "nbd-client: <device 1 of nbd-client>"],
             &["node vbd/3/51712/hotplug-error = <text>", "node vbd/3/51712/hotplug-status = error"],

@@ -118,7 +118,7 @@ pub(crate) const NAT_CASES: &[Case] = cases! {
         run(V, "online type_if=vif dhcp=yes", 1),
     ] => [
         differs(
-            &["run 1, online type_if=vif dhcp=yes: exit 1"],
+            &["node vif/3/0/hotplug-status = ", "run 1, online type_if=vif dhcp=yes: exit 1"],
             &[
                 "link vif3.0: address *", "link vif3.0: proxy_arp", "link vif3.0: up",
                 "node vif/3/0/hotplug-status = connected", "route dst 10.0.3.1 *",
