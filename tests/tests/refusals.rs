@@ -73,7 +73,11 @@ fn invalid_component_is_refused() -> Result<()> {
 #[test]
 fn second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
     let mut host = TestHost::with_daemon()?;
-    assert_refused(&host.refused_daemon(&host.config()?)?, &[1], &["already"])?;
+    assert_refused(
+        &host.refused_daemon(&host.config()?)?,
+        &[1],
+        &["in use by another daemon"],
+    )?;
     let disk = host.attach_disk(3, 0)?;
     host.expect_connected(&disk)?;
     host.end_guest(3, &[disk])

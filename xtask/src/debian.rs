@@ -58,16 +58,21 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Unpacks packages and their dependencies into `root`, except those that `needless` names. A root that was
-    /// unpacked from the same list stays as it is. `finish` does the work of maintainer scripts.
+    /// Unpacks packages and their dependencies into `root`, except those whose names begin as `needless` says. A
+    /// root that was unpacked from the same lists stays as it is. `finish` does the work of maintainer scripts.
     pub(crate) fn unpack(
         &self,
         packages: &[&str],
-        needless: fn(&str) -> bool,
+        needless: &[&str],
         root: &Path,
         finish: fn(&Path) -> Result<()>,
     ) -> Result<()> {
-        let head = format!("# {} of {}\n", packages.join(" "), self.source());
+        let head = format!(
+            "# {} of {}, without {}\n",
+            packages.join(" "),
+            self.source(),
+            needless.join(" ")
+        );
         if fs::read_to_string(root.join(STAMP)).is_ok_and(|stamp| stamp.starts_with(&head)) {
             return Ok(());
         }
@@ -126,7 +131,7 @@ impl Apt {
 
     /// Downloads the archives. Outdated package lists name archives that no longer exist: after a failure new lists are
     /// fetched, once.
-    fn download(&self, packages: &[&str], needless: fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    fn download(&self, packages: &[&str], needless: &[&str]) -> Result<Vec<PathBuf>> {
         self.fetch_lists()?;
         self.try_download(packages, needless).or_else(|error| {
             terminal::note(&format!(
@@ -137,7 +142,7 @@ impl Apt {
         })
     }
 
-    fn try_download(&self, packages: &[&str], needless: fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    fn try_download(&self, packages: &[&str], needless: &[&str]) -> Result<Vec<PathBuf>> {
         // Archives of an earlier attempt may be of older versions.
         remove(&self.archives())?;
         fs::create_dir_all(self.archives().join("partial"))?;
@@ -147,7 +152,8 @@ impl Apt {
             let mut words = line.split_whitespace().skip(1);
             let (file, size) = (words.next()?, words.next()?.parse::<u64>().ok()?);
             let (name, _) = file.split_once('_')?;
-            (!needless(name)).then(|| (name.to_owned(), size))
+            let is_needless = needless.iter().any(|beginning| name.starts_with(beginning));
+            (!is_needless).then(|| (name.to_owned(), size))
         });
         let (names, sizes): (Vec<_>, Vec<_>) = files.unzip();
         let size = sizes.iter().sum::<u64>();

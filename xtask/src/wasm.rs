@@ -98,12 +98,9 @@ impl Toolchain {
     fn debian(workspace: &Workspace) -> Result<Self> {
         terminal::step(&format!("Fetch a compiler for {TARGET} from Debian"));
         let folder = workspace.target.join("rust-web");
-        Apt::of_host(workspace)?.unpack(
-            &["rustc-web", "cargo-web", "rust-web-src", "lld"],
-            |_| false,
-            &folder,
-            |_| Ok(()),
-        )?;
+        Apt::of_host(workspace)?.unpack(&["rustc-web", "cargo-web", "rust-web-src", "lld"], &[], &folder, |_| {
+            Ok(())
+        })?;
         Ok(Self::Debian(folder))
     }
 }

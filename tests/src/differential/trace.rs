@@ -19,12 +19,17 @@ struct Request<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Parses a trace, with lines such as `IN 0x55d0 20261125 17:23:53 WRITE (/a/b value`. Skips the further lines of a
-    /// value of several lines.
+    /// Parses a trace, with lines such as `IN 0x55d0 20261125 17:23:53 WRITE (/a/b value`. Xen 4.20 puts `io: ` before them,
+    /// and the domain, `(d0)`, after the connection. Skips the further lines of a value of several lines.
     pub fn of(text: &'a str) -> Self {
         let requests = text.lines().filter_map(|line| {
-            let mut words = line.strip_prefix("IN ")?.splitn(5, ' ');
-            let connection = words.next()?;
+            let line = line.strip_prefix("io: ").unwrap_or(line);
+            let (connection, rest) = line.strip_prefix("IN ")?.split_once(' ')?;
+            let rest = match rest.strip_prefix("(d") {
+                Some(domain) => domain.split_once(' ')?.1,
+                None => rest,
+            };
+            let mut words = rest.splitn(4, ' ');
             let operation = words.nth(2)?;
             let body = words.next()?.strip_prefix('(')?;
             Some(Request {
@@ -123,6 +128,17 @@ mod tests {
         assert_eq!(
             trace.connections(),
             ["vbd/3/51712 connected when it had: node physical-device"]
+        );
+    }
+
+    #[test]
+    fn trace_of_xen_4_20_is_parsed() {
+        let text = "io: IN 0x1 (d0) 20260101 00:00:00 WRITE (backend/vbd/3/51712/node /dev/loop0)\n\
+                    obj: CREATE watch 0x2\n\
+                    io: IN 0x1 (d0) 20260101 00:00:00 WRITE (backend/vbd/3/51712/hotplug-status connected)\n";
+        assert_eq!(
+            Trace::of(text).connections(),
+            ["vbd/3/51712 connected when it had: node"]
         );
     }
 

@@ -52,7 +52,7 @@ fn dead_driver_domains_devices_can_be_removed_at_once() -> Result<()> {
     // The devices of a real driver domain go with it.
     detach_below(fixture.host.directory())?;
     let message = fixture.fails("attach", &disk, 1)?;
-    ensure!(message.contains("domain 1 has gone"), "{message}");
+    ensure!(message.contains("domain 1 is gone"), "{message}");
     for requested in [&disk, &vif] {
         fixture.detach(requested)?;
         assert_eq!(fixture.state(requested)?, None);

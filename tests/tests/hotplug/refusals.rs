@@ -90,8 +90,8 @@ fn malformed_request_is_refused_with_its_cause() -> Result<()> {
     for (node, value, why) in [
         ("version", "2", "version: \"2\" is not 1"),
         ("kind", "vif", "kind: \"vif\" does not serve a vbd"),
-        ("hotplug-status", "connected", "hotplug-status: is not for a request"),
-        ("Params", "x", "Params: is no name of a node"),
+        ("hotplug-status", "connected", "hotplug-status: a request cannot set it"),
+        ("Params", "x", "Params: is not a node name"),
     ] {
         ensure!(fixture.run("attach", &disk, &[])?.status.success(), "not asked");
         let mut store = fixture.host.connect()?;

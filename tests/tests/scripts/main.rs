@@ -128,7 +128,11 @@ fn vif_setup_runs_the_named_shim_or_operator_script() -> Result<()> {
         .env_remove("script")
         .output()?;
     assert_eq!(none.status.code(), Some(1));
-    ensure!(String::from_utf8_lossy(&none.stderr).contains("vif-bridge cannot be run"));
+    let errors = String::from_utf8_lossy(&none.stderr);
+    ensure!(
+        errors.contains("cannot run") && errors.contains("vif-bridge"),
+        "{errors}"
+    );
     Ok(())
 }
 
