@@ -301,7 +301,7 @@ fn running_guest_gets_requested_qemu_disks_also_in_dom0() -> Result<()> {
         let answer = ask("attach", &disk("raw", "xvda", &raw));
         let error = answer.err().context("it is attached")?.to_string();
         ensure!(
-            error.contains("qdisk: qemu: the toolstack has one for domain 3"),
+            error.contains("qdisk: qemu: the toolstack has started one for domain 3"),
             "{error}"
         );
         assert_eq!(qemus.started(), before);
