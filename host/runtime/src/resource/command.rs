@@ -63,14 +63,14 @@ impl Command {
     ) -> Result<Output, ResourceError> {
         let (process, grant) = (&access.platform.process, access.process()?);
         grant.command(helper, arguments)?;
-        let tag = resources.own_tag();
+        let (device, tag) = (resources.header().instance(), resources.own_tag());
         let command = undo.command.clone();
         let intent = Self {
             tag: tag.clone(),
             undo,
             outcome: Outcome::Unknown,
         };
-        access.shared.undo.hold(&command, &tag);
+        access.shared.undo.hold(&command, &device, &tag);
         let ran = resources.acquire(intent, |held| {
             let output = process.run(grant, helper, arguments, &tag, limit)?;
             held.outcome = match output.code == 0 || held.undo.after_failure {
@@ -91,7 +91,7 @@ impl Command {
             resources.forget_last()?;
         }
         if did_nothing {
-            access.shared.undo.release(&command, &tag);
+            access.shared.undo.release(&command, &device, &tag);
         }
         ran.map(|(output, _)| output)
     }
@@ -102,12 +102,12 @@ impl ResourceKind for Command {
         format!("the effect that {} undoes", self.undo.command)
     }
 
-    fn release(&self, _: &Header, access: HostAccess<'_>) -> Result<(), Error> {
-        let (process, command) = (&*access.platform.process, &self.undo.command);
+    fn release(&self, header: &Header, access: HostAccess<'_>) -> Result<(), Error> {
+        let (process, command, device) = (&*access.platform.process, &self.undo.command, header.instance());
         if self.outcome == Outcome::Nothing {
             return tagged::end(process, &self.tag);
         }
-        if !access.shared.undo.release(command, &self.tag) {
+        if !access.shared.undo.release(command, &device, &self.tag) {
             return Ok(());
         }
         // The helper may still be at what is to be undone.
@@ -122,12 +122,13 @@ impl ResourceKind for Command {
                 source_text: clean(String::from_utf8_lossy(&output.stderr).trim(), 200),
             });
         }
+        access.shared.undo.undone(command, &device);
         tagged::end(process, &self.tag)
     }
 
-    fn register(&self, _: &Header, shared: &SharedResources) {
+    fn register(&self, header: &Header, shared: &SharedResources) {
         if self.outcome != Outcome::Nothing {
-            shared.undo.hold(&self.undo.command, &self.tag);
+            shared.undo.hold(&self.undo.command, &header.instance(), &self.tag);
         }
     }
 }

@@ -1,38 +1,60 @@
 //! Undo commands that several devices share: the command of the last holder runs.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use xenplug_system::process::Command;
+use xenplug_xenbus::DeviceInstance;
 
-/// The tags of the resources that hold each undo command. A device may hold the same command by several of them.
+/// The resources that hold each undo command, by their tags. A device may hold the same command by several of them.
 #[derive(Debug, Default)]
-pub(crate) struct SharedUndo(Mutex<HashMap<Command, HashSet<String>>>);
+pub(crate) struct SharedUndo(Mutex<HashMap<Command, HashMap<String, Hold>>>);
+
+#[derive(Debug)]
+struct Hold {
+    device: DeviceInstance,
+    /// The command has run for another resource of the device.
+    undone: bool,
+}
 
 impl SharedUndo {
-    /// Notes that the resource with this tag relies on the effect of the command. A second call changes nothing.
-    pub(crate) fn hold(&self, undo: &Command, tag: &str) {
-        self.table().entry(undo.clone()).or_default().insert(tag.to_owned());
+    /// Notes that a device's resource with this tag relies on the effect of the command. A second call changes nothing.
+    pub(crate) fn hold(&self, undo: &Command, device: &DeviceInstance, tag: &str) {
+        let mut table = self.table();
+        let holds = table.entry(undo.clone()).or_default();
+        holds.entry(tag.to_owned()).or_insert_with(|| Hold {
+            device: device.clone(),
+            undone: false,
+        });
     }
 
-    /// Takes a hold back. Returns whether the command is to run, as no other resource relies on its effect; also for a
-    /// resource without a hold, whose command has failed before.
-    pub(crate) fn release(&self, undo: &Command, tag: &str) -> bool {
+    /// Takes a hold back. Returns whether the command is to run: no other device relies on its effect, and it has not run
+    /// for this one. It is also to run for a resource without a hold, whose command has failed before.
+    pub(crate) fn release(&self, undo: &Command, device: &DeviceInstance, tag: &str) -> bool {
         let mut table = self.table();
-        let Some(holders) = table.get_mut(undo) else {
+        let Some(holds) = table.get_mut(undo) else {
             return true;
         };
-        holders.remove(tag);
-        let last = holders.is_empty();
-        if last {
+        let undone = holds.remove(tag).is_some_and(|hold| hold.undone);
+        let shared = holds.values().any(|hold| !hold.undone && hold.device != *device);
+        if holds.is_empty() {
             table.remove(undo);
         }
-        last
+        !undone && !shared
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Command, HashSet<String>>> {
+    /// Notes that the command has run for a device, so that it does not run again for the device's other resources.
+    pub(crate) fn undone(&self, undo: &Command, device: &DeviceInstance) {
+        let mut table = self.table();
+        let holds = table.get_mut(undo).into_iter().flat_map(HashMap::values_mut);
+        holds
+            .filter(|hold| hold.device == *device)
+            .for_each(|hold| hold.undone = true);
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Command, HashMap<String, Hold>>> {
         // Every change is complete before anything can panic, so a poisoned table is still a true one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,18 +72,41 @@ mod tests {
         }
     }
 
+    fn instance(key: &str) -> DeviceInstance {
+        DeviceInstance::main(key.parse().expect("a key"))
+    }
+
     #[test]
-    fn shared_undo_runs_with_its_last_holder() {
+    fn shared_undo_runs_with_its_last_device() {
+        let [a, b] = ["vbd3/1/51712", "vbd3/2/51712"].map(instance);
         let shared = SharedUndo::default();
-        assert!(shared.release(&undo("0"), "a"), "nothing holds it");
-        for tag in ["a", "b", "a"] {
-            shared.hold(&undo("0"), tag);
+        assert!(shared.release(&undo("0"), &a, "a.1"), "nothing holds it");
+        for (device, tag) in [(&a, "a.1"), (&b, "b.1"), (&a, "a.1")] {
+            shared.hold(&undo("0"), device, tag);
         }
-        shared.hold(&undo("1"), "a");
-        assert!(!shared.release(&undo("0"), "a"), "b holds it");
-        assert!(!shared.release(&undo("0"), "a"), "and still does");
-        assert!(shared.release(&undo("0"), "b"));
-        assert!(shared.release(&undo("0"), "b"), "to try it again");
-        assert!(shared.release(&undo("1"), "a"));
+        shared.hold(&undo("1"), &a, "a.2");
+        assert!(!shared.release(&undo("0"), &a, "a.1"), "b holds it");
+        assert!(!shared.release(&undo("0"), &a, "a.1"), "and still does");
+        assert!(shared.release(&undo("0"), &b, "b.1"));
+        assert!(shared.release(&undo("0"), &b, "b.1"), "to try it again");
+        assert!(shared.release(&undo("1"), &a, "a.2"));
+    }
+
+    #[test]
+    fn undo_held_twice_by_a_device_runs_first_for_the_newest() {
+        let [a, b] = ["vbd3/1/51712", "vbd3/2/51712"].map(instance);
+        let shared = SharedUndo::default();
+        for fails in [true, false] {
+            shared.hold(&undo("0"), &a, "a.1");
+            shared.hold(&undo("0"), &a, "a.2");
+            assert!(shared.release(&undo("0"), &a, "a.2"));
+            if !fails {
+                shared.undone(&undo("0"), &a);
+                // The number is another device's by now.
+                shared.hold(&undo("0"), &b, "b.1");
+            }
+            assert_eq!(shared.release(&undo("0"), &a, "a.1"), fails);
+        }
+        assert!(shared.release(&undo("0"), &b, "b.1"));
     }
 }
