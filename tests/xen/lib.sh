@@ -270,7 +270,7 @@ save_logs() {
     cp /run/baseline /run/picture /run/difference "/out/logs/$1/" 2> /dev/null || :
 }
 
-# The stand-ins go as they came.
+# Uninstalls the shims of a scenario in dom0.
 tear_down() {
     [ $place = dom0 ] && [ $side = ours ] || return 0
     xenplug scripts uninstall && xenplug scripts status

@@ -129,8 +129,9 @@ fn vif_setup_runs_the_named_shim_or_operator_script() -> Result<()> {
         .output()?;
     assert_eq!(none.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&none.stderr);
+    let missing = setup.with_file_name("vif-bridge");
     ensure!(
-        errors.contains("cannot run") && errors.contains("vif-bridge"),
+        errors.contains(&format!("cannot run {}", missing.display())),
         "{errors}"
     );
     Ok(())

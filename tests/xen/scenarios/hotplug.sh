@@ -59,7 +59,7 @@ timed "attach, the daemon killed" wait $!
 connected vbd g $xvdb
 connected vif g 0
 
-# What a guest leaves behind that is destroyed goes, and is told.
+# What a destroyed guest leaves behind is removed and reported.
 timed "destroy" end_guest g
 wait_for 60 "the disk's request to be closed" holds "$(request vbd $xvdb)/state" 6
 wait_for 60 "the card's request to be closed" holds "$(request vif 0)/state" 6

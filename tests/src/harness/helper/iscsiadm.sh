@@ -18,7 +18,7 @@ case "$*" in
     [ ! -e $here/diskless ] || exit 0
     link="$by_path/ip-$6:3260-iscsi-$4-lun-0"
     loop=$(losetup --find --show $(disk $4))
-    # Another stand-in may remove the folder in between.
+    # Another fake may remove the folder in between.
     until mkdir -p $by_path && ln -sf $loop "$link" 2>/dev/null; do :; done
     echo "$link" >>$here/made
     [ ! -e $here/slow ] || sleep 100 ;;

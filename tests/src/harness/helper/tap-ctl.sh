@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
 done
 first=0 place=/run/blktap-control/tapdisk/tapdisk-
 if [ -e $here/module ]; then
-    # These devices are the whole machine's, and no two stand-ins have the same.
+    # All fake tap-ctl of the host share these devices: each has numbers of its own.
     first=$((100000 + $(echo $here | cksum | cut -d ' ' -f 1) % 900000))
     place=/dev/xen/blktap-2/tapdev
 fi
@@ -39,7 +39,7 @@ list() {
 }
 allocate() {
     minor=$first
-    # Somebody's tapdisk comes first.
+    # Another process allocates a number first.
     [ ! -e $here/overtaken ] || { rm $here/overtaken; : >$here/minor$minor; spawn; echo $pid >$here/attached$minor; }
     until (set -C; : >$here/minor$minor) 2>/dev/null; do minor=$((minor + 1)); done
     [ ! -e $here/module ] || echo "$minor minor" >>$here/numbers
@@ -70,7 +70,7 @@ open() {
     echo "$image" >$here/open$minor
     [ -e $here/module ] || return 0
     loop=$(losetup --find --show $read_only "${image#*:}")
-    # Another stand-in may remove the folder in between.
+    # Another fake tap-ctl may remove the folder in between.
     until mkdir -p ${place%/*} && mknod $place$minor b 7 ${loop#/dev/loop} 2>/dev/null; do :; done
     echo $place$minor >>$here/made
 }
